@@ -1,0 +1,294 @@
+"""Pictures of a comparison: test error against each cost, and learning curves.
+
+Figures are made without pyplot, so nothing global changes and the Agg canvas is used whatever backend is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from .report import human, seconds
+from .runs import Comparison, Run, read_metrics
+from .statistics import Summary, mean_and_sd
+
+# Okabe and Ito's colours without the yellow, which is too pale on white; the baseline is black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
+MARKERS = "osD^vPX<>*"
+GREY = "#666666"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm is drawn everywhere: baseline black, controls grey and hollow."""
+
+    colour: str
+    marker: str
+    fill: str
+    line: str
+
+
+def write(comparison: Comparison, summaries: Sequence[Summary]) -> list[Path]:
+    """Draw what there is to draw into the comparison's folder; the paths written."""
+    looks = _looks(summaries)
+    figures = {
+        "error_against_costs.png": error_against_costs(summaries, looks),
+        "learning_curves.png": learning_curves(comparison, summaries, looks),
+    }
+    written = []
+    for name, figure in figures.items():
+        if figure is not None:
+            figure.savefig(comparison.folder / name, dpi=150)
+            written.append(comparison.folder / name)
+    return written
+
+
+def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look]) -> Figure | None:
+    """Small multiples: test error against each cost; error bars are standard deviations over seeds."""
+    shown = [s for s in summaries if s.mean is not None]
+    if not shown:
+        return None
+    figure = _figure(11, 7.2)
+    axes = figure.subplots(2, 3, sharey=True)
+    panels: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+        ("parameters", "parameters", human),
+        ("macs", "MACs per sample, forward", human),
+        ("nfe_forward", "NFE: evaluations of f, forward", human),
+        ("bytes_kept", "bytes kept for backward", lambda x: human(x, "B")),
+        ("peak_bytes", "peak bytes, forward + backward", lambda x: human(x, "B")),
+        ("step_time", "time of a training step", seconds),
+    )
+    for ax, (name, label, told) in zip(axes.flat, panels, strict=True):
+        points = [(s, _cost(s, name)) for s in shown]
+        points = [(s, x) for s, x in points if x is not None]
+        for s, x in points:
+            look = looks[s.arm.name]
+            bar = None if s.sd is None else 100 * s.sd
+            ax.errorbar(x, 100 * s.mean, bar, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **_mark(look))
+        ax.set_xlabel(label)
+        _cost_axis(ax, [x for _, x in points], told)
+        if not points:
+            ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color=GREY)
+            ax.set_xticks([])
+    _error_axis(axes[0, 0], shown)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test error, %")
+    _legend(figure, shown, looks)
+    most = max(len(s.errors) for s in shown)
+    spread = (
+        "points: mean of one seed, no spread known"
+        if most == 1
+        else "points: mean over finished seeds; bars: sd"
+    )
+    figure.suptitle(f"Test error against costs ({spread})", fontsize=11)
+    return figure
+
+
+def learning_curves(
+    comparison: Comparison, summaries: Sequence[Summary], looks: Mapping[str, Look]
+) -> Figure | None:
+    """Test error per epoch and smoothed training loss, mean over finished seeds with a band of one sd."""
+    tests, losses = {}, {}
+    for s in summaries:
+        done = [run for run in comparison.of(s.arm.name) if run.status == "done"]
+        tests[s.arm.name] = [_epochs(run) for run in done]
+        losses[s.arm.name] = [_smooth(read_metrics(run, "train/loss")) for run in done]
+    shown = [s for s in summaries if any(tests[s.arm.name]) or any(losses[s.arm.name])]
+    if not shown:
+        return None
+    figure = _figure(11, 5.2)
+    left, right = figure.subplots(1, 2)
+    last = max((epoch for curves in tests.values() for curve in curves for epoch in curve), default=0)
+    if last > 1:
+        _draw_curves(left, shown, tests, looks, scale=100, marked=last <= 40)
+        left.set(xlabel="epoch", ylabel="test error, %")
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        _draw_single_epoch(left, shown, tests, looks)
+    _draw_curves(right, shown, losses, looks)
+    right.set(xlabel="training step", ylabel="training loss, smoothed")
+    for ax, measured in ((left, tests), (right, losses)):
+        if not any(curve for curves in measured.values() for curve in curves):
+            ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", color=GREY)
+    _legend(figure, shown, looks)
+    spread = "mean over finished seeds, band: ± sd" if len(comparison.seeds) > 1 else "one seed"
+    figure.suptitle(f"Learning curves ({spread})", fontsize=11)
+    return figure
+
+
+def _draw_curves(
+    ax: Axes,
+    shown: Sequence[Summary],
+    curves: Mapping[str, Sequence[Mapping[int, float]]],
+    looks: Mapping[str, Look],
+    scale: float = 1.0,
+    marked: bool = False,
+) -> None:
+    low = []
+    for s in shown:
+        xs, means, sds = _over_seeds(curves[s.arm.name])
+        if not len(xs):
+            continue
+        means, sds, look = scale * means, scale * sds, looks[s.arm.name]
+        mark = _mark(look) | {"markersize": 4} if marked or len(xs) == 1 else {}
+        ax.plot(xs, means, c=look.colour, ls=look.line, lw=1.5, **mark)
+        ax.fill_between(xs, means - sds, means + sds, color=look.colour, alpha=0.13, lw=0)
+        low += [(means.min(), means.max())]
+    if low and min(a for a, _ in low) > 0 and max(b for _, b in low) > 5 * min(a for a, _ in low):
+        ax.set_yscale("log")
+        bottom, top = 0.8 * min(a for a, _ in low), 1.25 * max(b for _, b in low)
+        ax.set_ylim(bottom, top)
+        _log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
+
+
+def _draw_single_epoch(
+    ax: Axes,
+    shown: Sequence[Summary],
+    tests: Mapping[str, Sequence[Mapping[int, float]]],
+    looks: Mapping[str, Look],
+) -> None:
+    """After one epoch there is no curve: one row per arm, small dots for the seeds."""
+    extremes = []
+    for row, s in enumerate(shown):
+        values = [100 * value for curve in tests[s.arm.name] for value in curve.values()]
+        if not values:
+            continue
+        look, (mean, sd) = looks[s.arm.name], mean_and_sd(values)
+        ax.plot(values, [row] * len(values), ".", c=look.colour, alpha=0.45, markersize=5)
+        ax.errorbar(mean, row, xerr=sd, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **_mark(look))
+        extremes += values
+    ax.set_yticks(range(len(shown)), [s.arm.name for s in shown])
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_xlabel("test error after one epoch, %")
+    if extremes and min(extremes) > 0 and max(extremes) > 5 * min(extremes):
+        ax.set_xscale("log")
+        ax.set_xlim(0.8 * min(extremes), 1.25 * max(extremes))
+        _log_ticks(ax.xaxis, 0.8 * min(extremes), 1.25 * max(extremes), lambda x: f"{x:g}")
+
+
+def _epochs(run: Run) -> dict[int, float]:
+    """Test error by epoch, counted from one; without a log, the last epoch's from the result."""
+    logged = read_metrics(run, "test/error", against="epoch")
+    if logged:
+        return {epoch + 1: error for epoch, error in logged.items()}
+    return {run.epochs: run.test_error} if run.epochs and run.test_error is not None else {}
+
+
+def _smooth(curve: Mapping[int, float]) -> dict[int, float]:
+    """Centred running mean over a twentieth of the points; the window shrinks at both ends."""
+    steps = sorted(curve)
+    values = np.array([curve[step] for step in steps])
+    half = len(values) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    smooth = {}
+    for i, step in enumerate(steps):
+        reach = min(half, i, len(values) - 1 - i)
+        smooth[step] = float(sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)
+    return smooth
+
+
+def _over_seeds(curves: Sequence[Mapping[int, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and sd (zero for one seed) at the points that all seeds logged."""
+    curves = [curve for curve in curves if curve]
+    xs = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    values = np.array([[curve[x] for x in xs] for curve in curves]).reshape(len(curves), len(xs))
+    if not xs:
+        return np.array([]), np.array([]), np.array([])
+    sds = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(xs))
+    return np.array(xs), values.mean(axis=0), sds
+
+
+def _looks(summaries: Sequence[Summary]) -> dict[str, Look]:
+    looks, arms, controls = {}, 0, 0
+    for s in summaries:
+        if s.verdict == "baseline":
+            looks[s.arm.name] = Look("black", "o", "black", "-")
+        elif s.arm.control:
+            marker = "sv^Do"[controls % 5]
+            looks[s.arm.name] = Look(GREY, marker, "white", ("--", ":", "-.")[controls % 3])
+            controls += 1
+        else:
+            colour = COLOURS[arms % len(COLOURS)]
+            line = ("-", "--", ":")[arms // len(COLOURS) % 3]
+            looks[s.arm.name] = Look(colour, MARKERS[(arms + 1) % len(MARKERS)], colour, line)
+            arms += 1
+    return looks
+
+
+def _mark(look: Look) -> dict:
+    return {
+        "marker": look.marker,
+        "markersize": 6.5,
+        "markerfacecolor": look.fill,
+        "markeredgecolor": look.colour,
+    }
+
+
+def _cost(s: Summary, name: str) -> float | None:
+    if name == "step_time":
+        return s.arm.step_time.median_s if s.arm.step_time else None
+    return s.costs[name].mean if name in s.costs else None
+
+
+def _cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> None:
+    """Logarithmic where the largest is more than three times the smallest, else linear and never narrower than 10%."""
+    if not xs:
+        return
+    low, high = min(xs), max(xs)
+    if low > 0 and high > 3 * low:
+        margin = (high / low) ** 0.08
+        low, high = low / margin, high * margin
+        ax.set_xscale("log")
+        ax.set_xlim(low, high)
+        _log_ticks(ax.xaxis, low, high, told)
+        return
+    margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
+    ax.set_xlim(low - margin, high + margin)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: told(x)))
+
+
+def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
+    low, high = 100 * min(s.mean for s in shown), 100 * max(s.mean + (s.sd or 0) for s in shown)
+    if low > 0 and high > 5 * low:
+        bars = [100 * (s.mean - (s.sd or 0)) for s in shown]
+        bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
+        ax.set_yscale("log")
+        ax.set_ylim(bottom, top)
+        _log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
+
+
+def _log_ticks(axis, low: float, high: float, told: Callable[[float], str]) -> None:
+    """Plain numbers on a logarithmic axis: 1, 2, 5 within two decades, only powers of ten beyond."""
+    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: told(x)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look]) -> None:
+    """Below the panels, so that it covers no point; the numbering of arms is the table's."""
+    handles = []
+    for s in shown:
+        look = looks[s.arm.name]
+        kind = " (baseline)" if s.verdict == "baseline" else " (control)" if s.arm.control else ""
+        handles.append(Line2D([], [], c=look.colour, ls=look.line, label=s.arm.name + kind, **_mark(look)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+    for ax in figure.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, lw=0.6)
+        ax.set_axisbelow(True)

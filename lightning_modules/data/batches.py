@@ -1,0 +1,106 @@
+"""Batches of a set that lies in memory, in an order that seed and epoch alone decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs as they are stored, labels, and the moves ``(dy, dx, flip)`` of each sample where it is augmented."""
+
+
+def generator(*words: int) -> torch.Generator:
+    """A stream of its own for each tuple of words; the global random state is neither read nor moved."""
+    seed = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(seed[0]))
+
+
+class BatchLoader:
+    """Slices of a permutation of the set; no workers, since a batch is one gather from memory.
+
+    The order depends on ``(seed, epoch)``, the moves of a sample on ``(seed, epoch, its index)``: neither on the
+    network, nor on the batch size, nor on the number of ranks, so that whatever is compared sees the same data.
+    In training every rank has the same number of samples, batch b of all ranks together is batch b of one rank with
+    ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only one. Otherwise the
+    order is that of the set, and each sample is on exactly one rank.
+    Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints.
+    """
+
+    batch_sampler = None  # Lightning looks for both wherever it finds one
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        train: bool = False,
+        shuffle: bool | None = None,
+        drop_last: bool | None = None,
+        seed: int = 0,
+        pad: int = 0,
+        flip: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
+        self.shuffle = train if shuffle is None else shuffle
+        self.drop_last = train if drop_last is None else drop_last
+        self.seed, self.pad, self.flip = seed, pad, flip
+        size, extra = divmod(len(labels), world_size)
+        self.rank, self.world_size = rank, world_size
+        self.size = size + (not train and rank < extra)
+        self.epoch = self.batch = self._start = 0
+
+    @property
+    def sampler(self) -> BatchLoader:
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; a place to resume from is kept only within its own epoch."""
+        if epoch != self.epoch:
+            self.epoch, self.batch, self._start = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were handed out."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next iteration yields what was left of the epoch; those after it are whole."""
+        self.epoch = state["epoch"]
+        self.batch = self._start = state["batch"]
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        whole = self.size // self.batch_size
+        return whole if self.drop_last and whole else math.ceil(self.size / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: Lightning asks for the iterator before it tells the epoch, and nothing here runs until next().
+        start, self._start = self._start, 0
+        order, moves = self._order(), self._moves()
+        for batch in range(start, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            self.batch = batch + 1
+            yield self.inputs[chosen], self.labels[chosen], None if moves is None else moves[chosen]
+
+    def _order(self) -> Tensor:
+        total = len(self.labels)
+        order = torch.randperm(total, generator=self._stream(0)) if self.shuffle else torch.arange(total)
+        return order[self.rank :: self.world_size][: self.size]
+
+    def _moves(self) -> Tensor | None:
+        if not (self.pad or self.flip):
+            return None
+        stream, total = self._stream(1), len(self.labels)
+        shifts = torch.randint(2 * self.pad + 1, (total, 2), generator=stream, dtype=torch.uint8)
+        flips = torch.randint(1 + self.flip, (total, 1), generator=stream, dtype=torch.uint8)
+        return torch.cat([shifts, flips], 1)
+
+    def _stream(self, purpose: int) -> torch.Generator:
+        return generator(self.seed, self.epoch, purpose)

@@ -1,0 +1,90 @@
+"""One folder per class, as torchvision lists it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.data.in_memory import FileData, Samples, subset
+from lightning_modules.registries import DATA
+from schemes.errors import SchemenetError, nearest
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder as Listing
+
+
+@DATA.register("image_folder")
+class ImageFolder(FileData):
+    """Colour images of ``root/train/<class>/*`` and ``root/test/<class>/*``, brought to ``size`` x ``size``.
+
+    An image of another size is scaled by its shorter side and cut in the middle. Mean and deviation are those of the
+    training set. Augmented by shifts of up to an eighth of the size and by mirroring.
+    """
+
+    flip = True
+    least = {**FileData.least, "size": 1}
+
+    def __init__(self, *, size: int = 32, **options: Any) -> None:
+        self.size, self.shape, self.pad = size, (3, size, size), max(1, size // 8)
+        super().__init__(**options)
+        self.root = self.root.absolute()
+
+    def mistakes(self) -> list[str]:
+        downloads = ["data.download: an image folder has no source; expected false, got true"] * self.download
+        return super().mistakes() + downloads
+
+    @property
+    def num_classes(self) -> int:
+        self.check()
+        return len(self._listing["train"].classes)
+
+    @cached_property
+    def _listing(self) -> dict[str, Listing]:
+        from torchvision import datasets
+
+        return {part: datasets.ImageFolder(str(self.root / part)) for part in ("train", "test")}
+
+    def missing(self) -> str | None:
+        try:
+            train, test = (self._listing[part].classes for part in ("train", "test"))
+        except OSError as error:
+            return f"expected train/<class>/* and test/<class>/*; {error}"
+        if train == test:
+            return None
+        odd = sorted({*train} ^ {*test})
+        other = nearest(odd[0], test if odd[0] in train else train)
+        return f"train and test have different classes: {', '.join(odd)} in one of them only{other}"
+
+    def load(self, train: bool) -> Samples:
+        paths, labels = zip(*self._listing["train" if train else "test"].samples, strict=True)
+        chosen = torch.arange(len(paths))[subset(len(paths), self.limit_train if train else self.limit_test)]
+        images = torch.stack([self._decode(paths[index]) for index in chosen])
+        if train:
+            self.mean, self.std = statistics(images)
+        return images, torch.tensor(labels)[chosen]
+
+    def _decode(self, path: str) -> Tensor:
+        from PIL import Image
+        from torchvision.transforms.functional import center_crop, resize
+
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SchemenetError(f"cannot read the image {path}: {error}") from error
+        if image.size != (self.size, self.size):
+            image = center_crop(resize(image, [self.size]), [self.size])
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel of pixels between 0 and 1, exactly, from the counts of the 256 values."""
+    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]).double()
+    share, values = counts / counts.sum(1, keepdim=True), torch.arange(256) / 255.0
+    mean = share @ values.double()
+    variance = (share * (values - mean[:, None]) ** 2).sum(1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1 / 255).tolist())

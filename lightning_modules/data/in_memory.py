@@ -1,0 +1,170 @@
+"""What all data sets share: they are small enough to lie in memory, and are sliced and augmented as tensors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_modules.data.augment import move, normalise
+from lightning_modules.data.batches import Batch, BatchLoader, generator
+from schemes.errors import SchemenetError
+
+Samples = tuple[Tensor, Tensor]
+"""Inputs (uint8 images, or float32 points) and int64 labels."""
+
+DATA_SEED = 0
+"""Decides what belongs to the data set itself: splits, subsets, generated points. A run's seed does not touch it."""
+
+
+class InMemoryData(pl.LightningDataModule):
+    """A training and a test set as CPU tensors; ``load`` is what a subclass adds, beside a few facts.
+
+    ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it.
+    A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's config,
+    then shows the parameters of its bases too.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    mean: tuple[float, ...] | None = None  # of pixels between 0 and 1; None: inputs are left as they are
+    std: tuple[float, ...] | None = None
+    pad: int = 0  # augmentation shifts by up to so many pixels
+    flip: bool = False  # and mirrors, where that keeps the class
+    least: ClassVar[Mapping[str, float]] = {"batch_size": 1, "seed": 0, "limit_train": 1, "limit_test": 1}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        takes: dict[str, inspect.Parameter] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(InMemoryData) + 1]):
+            own = inspect.signature(base.__init__).parameters.values()
+            takes |= {p.name: p for p in own if p.kind is p.KEYWORD_ONLY}
+        cls.__signature__ = inspect.Signature(list(takes.values()))
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+        augment: bool = False,
+        limit_train: int | None = None,
+        limit_test: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        self.limit_train, self.limit_test = limit_train, limit_test
+        self.train_set: Samples | None = None
+        self.test_set: Samples | None = None
+        if wrong := self.mistakes():
+            raise SchemenetError("\n".join(wrong))
+
+    def mistakes(self) -> list[str]:
+        """What is wrong with the parameters, one line each."""
+        given = {name: getattr(self, name) for name in self.least}
+        wrong = [
+            f"data.{name}: expected at least {self.least[name]}, got {value}"
+            for name, value in given.items()
+            if value is not None and not self.least[name] <= value < math.inf
+        ]
+        if self.augment and not (self.pad or self.flip):
+            wrong.append(f"data.augment: {type(self).__name__} has no augmentation; expected false, got true")
+        return wrong
+
+    def load(self, train: bool) -> Samples:
+        """The whole training or test set."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse, before anything is read in full, what ``setup`` would fail on."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train_set is None:
+            self.train_set = self._limited(*self.load(train=True), self.limit_train)
+            self.test_set = self._limited(*self.load(train=False), self.limit_test)
+
+    def _limited(self, inputs: Tensor, labels: Tensor, limit: int | None) -> Samples:
+        chosen = subset(len(labels), limit)
+        return inputs[chosen].contiguous(), labels[chosen]
+
+    def train_dataloader(self) -> BatchLoader:
+        pad, flip = (self.pad, self.flip) if self.augment else (0, False)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches in each epoch
+        return self._loader(self.train_set, train=True, shuffle=not overfit, pad=pad, flip=flip)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.test_set)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader(self.test_set)
+
+    def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
+        if samples is None:
+            raise SchemenetError(f"{type(self).__name__} is not loaded; call setup() before asking for batches")
+        if self.trainer is not None:
+            options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return BatchLoader(*samples, self.batch_size, seed=self.seed, **options)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Samples:
+        """On the device: normalise, and move where the loader drew moves."""
+        inputs, labels, moves = batch
+        if self.mean is not None and self.std is not None:
+            inputs = normalise(inputs, self.mean, self.std)
+        if moves is not None:
+            inputs = move(inputs, moves, self.pad)
+        if self.trainer is not None:  # Lightning converts floats before the transfer, when images are still bytes
+            inputs = self.trainer.precision_plugin.convert_input(inputs)
+        return inputs, labels
+
+
+class FileData(InMemoryData):
+    """A set that is read from files below ``root``, else ``$SCHEMENET_DATA``, else ``./data``."""
+
+    def __init__(self, *, root: str | None = None, download: bool = False, **options: Any) -> None:
+        self.root = Path(root or os.environ.get("SCHEMENET_DATA") or "data").expanduser()
+        self.download = download
+        super().__init__(**options)
+
+    def missing(self) -> str | None:
+        """What keeps the files from being read, with their path; None if nothing does."""
+        raise NotImplementedError
+
+    def fetch(self) -> None:
+        """Download the files to ``root``."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        if not self.download:
+            self._require()
+
+    def prepare_data(self) -> None:
+        if self.download and self.missing():
+            try:
+                self.fetch()
+            except (OSError, RuntimeError) as error:
+                raise SchemenetError(f"cannot download {type(self).__name__} to {self.root}: {error}") from error
+
+    def setup(self, stage: str | None = None) -> None:
+        self._require()
+        super().setup(stage)
+
+    def _require(self) -> None:
+        if problem := self.missing():
+            raise SchemenetError(
+                f"no {type(self).__name__} in {self.root.absolute()}: {problem}\n"
+                "name the folder that holds it by data.root=... or by the environment variable SCHEMENET_DATA, "
+                "or fetch it by data.download=true"
+            )
+
+
+def subset(total: int, limit: int | None) -> Tensor | slice:
+    """At most ``limit`` samples in their order, drawn once and for all, so that sorted classes stay mixed."""
+    if limit is None or limit >= total:
+        return slice(None)
+    return torch.randperm(total, generator=generator(DATA_SEED))[:limit].sort().values

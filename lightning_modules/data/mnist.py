@@ -1,0 +1,55 @@
+"""MNIST, as torchvision keeps it."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+
+from lightning_modules.data.in_memory import FileData, Samples
+from lightning_modules.registries import DATA
+
+
+@DATA.register("mnist")
+class MNIST(FileData):
+    """60,000 + 10,000 grey images 28x28, ten classes; augmented by shifts of up to four pixels.
+
+    Files: ``root/MNIST/raw/*-ubyte``.
+    Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
+    """
+
+    shape, num_classes = (1, 28, 28), 10
+    mean, std = (0.1307,), (0.3081,)
+    pad = 4
+
+    def load(self, train: bool) -> Samples:
+        from torchvision import datasets
+
+        stored = datasets.MNIST(self.root, train=train)
+        return stored.data[:, None], stored.targets
+
+    def fetch(self) -> None:
+        from torchvision import datasets
+
+        datasets.MNIST(self.root, download=True)
+
+    def missing(self) -> str | None:
+        folder = self.root / "MNIST" / "raw"
+        names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        return next(filter(None, (_objection(folder / name) for name in names)), None)
+
+
+def _objection(path: Path) -> str | None:
+    """What is wrong with an IDX file, by its header and its size."""
+    try:
+        with path.open("rb") as file:
+            zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}i", file.read(4 * dimensions))
+        expected = 4 + 4 * dimensions + math.prod(shape)
+        if (zero, kind) == (0, 8) and path.stat().st_size == expected:
+            return None
+        return f"{path} is damaged: {path.stat().st_size} bytes, where its header asks for {expected}"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    except struct.error:
+        return f"{path} is damaged: it ends inside its header"

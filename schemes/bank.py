@@ -1,0 +1,96 @@
+"""The right-hand side made of modules: which weights serve at which node."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from schemes.base import Scheme
+from schemes.node import Node
+from schemes.state import State
+
+Sharing = Literal["per_step", "shared", "per_stage"]
+Statistics = Literal["per_node", "shared"]
+
+SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
+    "per_step": lambda node: (node.step, node.component),
+    "shared": lambda node: (node.component,),
+    "per_stage": lambda node: node.place,
+}
+
+
+def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that a scheme evaluates f at, in order, found by a recording f on a zero-dimensional state."""
+    seen: list[Node] = []
+
+    def recording(node: Node, y: State) -> State:
+        seen.append(node)
+        return y
+
+    device = next((p.device for p in scheme.parameters()), torch.device("cpu"))
+    zero = torch.zeros((), device=device)
+    y = zero if scheme.components == 1 else (zero,) * scheme.components
+    training = scheme.training
+    scheme.eval()  # no random drops, which would move the global random state
+    with torch.no_grad():
+        memory = scheme.start(y)
+        for node in nodes:
+            y, memory = scheme.step(recording, node, y, memory)
+    scheme.train(training)
+    return seen
+
+
+class FieldBank(nn.Module):
+    """f(node, y), with the module chosen by the node.
+
+    ``make(node)`` makes a field for the first node of each group of nodes that share weights: one group a step and
+    component (``per_step``, ResNet), one a component (``shared``, ODE-Net), one a node (``per_stage``, FractalNet).
+
+    A field with buffers that serves at several nodes has a *twin* for each of the others: the same parameters, buffers
+    of its own. So batch norm keeps its running statistics per visited node (with one set, evaluation normalises by the
+    average of different distributions: the network trains and then fails), whatever kind of norm it is, while
+    parameter counts do not change. ``statistics="shared"`` is the control without twins.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Node], nn.Module],
+        nodes: Sequence[Node],
+        sharing: str = "per_step",
+        statistics: str = "per_node",
+    ) -> None:
+        super().__init__()
+        self.sharing = sharing
+        self.fields = nn.ModuleList()
+        self._by_weights: dict[tuple[int, ...], int] = {}
+        self._by_place: dict[tuple[int, int, int], int] = {}
+        for node in nodes:
+            weights = SHARING[sharing](node)
+            if weights not in self._by_weights:
+                self._by_weights[weights] = self._add(make(node))
+                self._by_place[node.place] = self._by_weights[weights]
+            elif node.place not in self._by_place:
+                field = self.fields[self._by_weights[weights]]
+                own = statistics == "per_node" and next(field.buffers(), None) is not None
+                self._by_place[node.place] = self._add(twin(field)) if own else self._by_weights[weights]
+
+    def _add(self, field: nn.Module) -> int:
+        self.fields.append(field)
+        return len(self.fields) - 1
+
+    def at(self, node: Node) -> nn.Module:
+        """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
+        index = self._by_place.get(node.place)
+        return self.fields[self._by_weights[SHARING[self.sharing](node)] if index is None else index]
+
+    def forward(self, node: Node, y: State) -> State:
+        return self.at(node)(node, y)
+
+
+def twin(module: nn.Module) -> nn.Module:
+    """A copy with the very same parameters and its own buffers."""
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})

@@ -1,0 +1,64 @@
+"""What a scheme is."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from schemes.errors import SchemenetError
+from schemes.node import Node
+from schemes.state import RightHandSide, State
+
+
+class Scheme(nn.Module, abc.ABC):
+    """A rule that combines evaluations of f into one step of y' = f(t, y).
+
+    A module only because coefficients may be learnable. A subclass declares, as class attributes or as properties
+    of the instance,
+
+    - ``order``: the order of convergence on ``problem``, None where it is no method for y' = f as configured;
+    - ``stages``: evaluations of f in one step (after a multistep scheme has started);
+    - ``history``: states or values of f remembered between steps;
+    - ``components``: parts of a coupled state, which is then a tuple;
+    - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
+    - ``problem``: the class of ODE on which ``order`` holds;
+    - ``sharing``: which weights it wants where the user does not say (see ``schemes.bank``).
+    """
+
+    order: ClassVar[int | None] | property
+    stages: ClassVar[int] | property
+    history: int = 0
+    components: int = 1
+    reversible: bool = False
+    problem: Literal["general", "linear", "separable"] = "general"
+    sharing: str = "per_step"
+
+    def __init_subclass__(cls, abstract: bool = False, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        missing = [name for name in ("order", "stages") if not hasattr(cls, name)]
+        if missing and not abstract:
+            raise TypeError(f"scheme {cls.__name__} must declare {', '.join(missing)}")
+
+    def prepare(self, steps: int, past: int = 0) -> None:  # noqa: B027  most schemes have nothing to prepare
+        """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
+
+    def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
+        """The memory before the first step, given the older states that the flow was handed. Calls no f."""
+        return ()
+
+    @abc.abstractmethod
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
+
+    def inverse(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        """(y, memory) at ``node`` from those one step later.
+
+        Evaluates f at the nodes and arguments of the step, so that a reverse sweep needs each of them once.
+        """
+        raise SchemenetError(f"scheme {type(self).__name__} is not reversible")

@@ -1,0 +1,88 @@
+"""One resolution level of a network, integrated in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from schemes.bank import SHARING, FieldBank, visited
+from schemes.base import Scheme
+from schemes.errors import SchemenetError, nearest
+from schemes.node import Node
+from schemes.registry import GRADIENTS, GRIDS, SCHEMES
+from schemes.signature import Spec
+from schemes.state import RightHandSide, State
+
+Carry = tuple[State, tuple[State, ...]]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a gradient mode is handed: the steps still to be taken, and the module that owns their tensors."""
+
+    scheme: Scheme
+    f: RightHandSide
+    nodes: Sequence[Node]
+    module: nn.Module
+
+    def step(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
+        return self.scheme.step(f or self.f, node, *carry)
+
+    def inverse(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
+        return self.scheme.inverse(f or self.f, node, *carry)
+
+    def run(self, carry: Carry) -> Carry:
+        """All steps, one after the other."""
+        for node in self.nodes:
+            carry = self.step(node, carry)
+        return carry
+
+
+class Flow(nn.Module):
+    """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient.
+
+    ``make(node)`` makes the field that serves at a node (see ``schemes.bank``). ``scheme``, ``grid`` and ``gradient``
+    are names or mappings with parameters; ``steps`` is the number of steps where the grid does not set one.
+    ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by what precedes.
+
+    Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
+    and joins them at the end.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Node], nn.Module],
+        steps: int,
+        scheme: Spec = "forward_euler",
+        sharing: str | None = None,
+        grid: Spec = "uniform",
+        gradient: Spec = "backprop",
+        statistics: str = "per_node",
+        past: int = 0,
+    ) -> None:
+        super().__init__()
+        self.scheme: Scheme = SCHEMES.build(scheme)
+        self.gradient: Any = GRADIENTS.build(gradient)
+        self.nodes: tuple[Node, ...] = GRIDS.build(grid).nodes(steps)
+        sharing = sharing or self.scheme.sharing
+        if sharing not in SHARING:
+            raise SchemenetError(f"no sharing {sharing!r}{nearest(sharing, SHARING)} known: {', '.join(SHARING)}")
+        if (reason := self.gradient.refuses(self.scheme)) is not None:
+            raise SchemenetError(reason)
+        self.scheme.prepare(len(self.nodes), past)
+        self.visits = tuple(visited(self.scheme, self.nodes))
+        self.bank = FieldBank(make, self.visits, sharing, statistics)
+
+    def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> Tensor:
+        parts = self.scheme.components
+        y = x if parts == 1 else x.chunk(parts, dim=1)
+        carry = (y, self.scheme.start(y, past))
+        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self), carry)
+        return y if parts == 1 else torch.cat(y, dim=1)
+
+    def extra_repr(self) -> str:
+        return f"steps={len(self.nodes)}, h={self.nodes[0].h:g}, sharing={self.bank.sharing}"

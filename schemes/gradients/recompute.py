@@ -1,0 +1,148 @@
+"""Modes that run forward without a graph and evaluate f again in backward."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from schemes.errors import SchemenetError
+from schemes.gradients.base import GradientMode
+from schemes.gradients.replay import Replay
+from schemes.state import RightHandSide, flatten, unflatten
+
+if TYPE_CHECKING:
+    from schemes.flow import Carry, Loop
+    from schemes.node import Node
+
+Gradients = list[Tensor | None]
+
+
+class RecomputingMode(GradientMode):
+    """Forward without a graph; what ``forward`` keeps is all that lives until backward.
+
+    One autograd node for all steps. The parameters are its inputs and their gradients its outputs (no ``backward``
+    inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work.
+    """
+
+    def __call__(self, loop: Loop, carry: Carry) -> Carry:
+        if not torch.is_grad_enabled():
+            return loop.run(carry)
+        state, shape = flatten(carry)
+        job = _Job(self, loop, shape, Replay(loop.module, state[0].device))
+        return unflatten(_Recompute.apply(job, len(state), *state, *loop.module.parameters()), job.out_shape)
+
+    @abc.abstractmethod
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
+        """The carry at the end, and the nest of tensors to keep."""
+
+    @abc.abstractmethod
+    def backward(
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+    ) -> tuple[Gradients, Gradients]:
+        """Gradients of the carry's tensors at the start, and of the parameters.
+
+        ``gradients`` is the nest of the gradients of the carry at the end.
+        """
+
+
+class _Job:
+    """What passes from forward to backward beside tensors."""
+
+    def __init__(self, mode: RecomputingMode, loop: Loop, shape: Any, replay: Replay) -> None:
+        self.mode, self.loop, self.shape, self.replay = mode, loop, shape, replay
+        self.out_shape: Any = None
+        self.kept_shape: Any = None
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, job: _Job, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        carry = unflatten(tensors[:count], job.shape)
+        with job.replay.recording():
+            end, kept = job.mode.forward(job.loop, carry, job.replay.record(job.loop.f))
+        outputs, job.out_shape = flatten(end)
+        saved, job.kept_shape = flatten(kept)
+        ctx.save_for_backward(*saved, *tensors[count:])
+        ctx.job, ctx.count, ctx.saved = job, count, len(saved)
+        ctx.set_materialize_grads(False)
+        # An output that is an input (a remembered state) would be taken for an in-place change of it.
+        inputs = {id(t) for t in tensors[:count]}
+        return tuple(t.view_as(t) if id(t) in inputs else t for t in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise SchemenetError(
+                f"gradient mode {type(ctx.job.mode).__name__.lower()!r} gives first derivatives only; "
+                "second derivatives (create_graph=True) need gradient=backprop"
+            )
+        job = ctx.job
+        kept = unflatten(ctx.saved_tensors[: ctx.saved], job.kept_shape)
+        wanted = ctx.needs_input_grad[2 + ctx.count :]
+        parameters = [
+            p.detach().requires_grad_(want)
+            for p, want in zip(ctx.saved_tensors[ctx.saved :], wanted, strict=True)
+        ]
+        trained = [p for p in parameters if p.requires_grad]
+        start, found = job.replay.again(
+            parameters,
+            job.mode.backward,
+            job.loop,
+            kept,
+            unflatten(gradients, job.out_shape),
+            trained,
+            job.replay.repeat(job.loop.f),
+        )
+        by_parameter = iter(found)
+        return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
+
+
+def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
+    """The carry on fresh leaves, and those that can carry a gradient."""
+    tensors, shape = flatten(carry)
+    fresh = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
+    return unflatten(fresh, shape), fresh
+
+
+def step_vjp(
+    loop: Loop, node: Node, carry: Carry, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+) -> tuple[Any, Gradients]:
+    """Gradients of one step's carry (as a nest) and of the parameters, from those of the step's result."""
+    with torch.enable_grad():
+        carry, fresh = leaves_of(carry)
+        outputs, shape = flatten(loop.step(node, carry, f))
+    found = pull_back(outputs, aligned(gradients, shape), [*fresh, *parameters])
+    return unflatten(found[: len(fresh)], flatten(carry)[1]), found[len(fresh) :]
+
+
+def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
+    """Vector-Jacobian product; None where an input takes no part."""
+    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
+    wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
+    result: Gradients = [None] * len(inputs)
+    if pairs and wanted:
+        found = torch.autograd.grad(
+            [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs], allow_unused=True
+        )
+        for i, gradient in zip(wanted, found, strict=True):
+            result[i] = gradient
+    return result
+
+
+def aligned(nest: Any, shape: Any) -> Gradients:
+    """The entries of a nest of gradients in the order of the tensors of ``shape``, None where one is absent."""
+    if isinstance(shape, int):
+        return [nest]
+    if shape is None:
+        return []
+    children = nest if nest is not None else (None,) * len(shape)
+    return [g for part, child in zip(children, shape, strict=True) for g in aligned(part, child)]
+
+
+def add(total: Gradients, found: Gradients) -> Gradients:
+    """Entrywise sum, None for zero."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]

@@ -1,0 +1,103 @@
+"""Backward by inverting the steps: memory that does not grow with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from schemes.base import Scheme
+from schemes.errors import SchemenetError
+from schemes.gradients.recompute import Gradients, RecomputingMode, add, aligned, pull_back, step_vjp
+from schemes.registry import GRADIENTS
+from schemes.state import RightHandSide, State, flatten, unflatten
+
+if TYPE_CHECKING:
+    from schemes.flow import Carry, Loop
+    from schemes.node import Node
+
+
+@GRADIENTS.register("reversible")
+class Reversible(RecomputingMode):
+    """Keeps the end state only and inverts step after step; backprop's gradient of the same scheme, up to rounding.
+
+    Each f is evaluated once more in backward: its value undoes the step, its graph gives the derivative.
+
+    Reference: Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without Storing
+    Activations", NeurIPS 2017, arXiv:1707.04585, algorithm 1.
+    """
+
+    def refuses(self, scheme: Scheme) -> str | None:
+        if scheme.reversible:
+            return None
+        return (
+            f"gradient mode 'reversible' needs a scheme whose step can be undone, and {type(scheme).__name__} has no "
+            "inverse; use gradient=checkpoint, or scheme=symplectic_euler, verlet or leapfrog"
+        )
+
+    def __call__(self, loop: Loop, carry: Carry) -> Carry:
+        tensors, shape = flatten(carry)
+        if any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
+            # Under autocast a stem hands over half precision; the streams themselves are then kept in float32.
+            if not torch.is_autocast_enabled(tensors[0].device.type):
+                raise SchemenetError(
+                    f"gradient mode 'reversible' cannot invert steps in {tensors[0].dtype}: rounding would destroy the "
+                    "rebuilt states; keep the model in float32 and use autocast (trainer.precision=bf16-mixed)"
+                )
+            carry = unflatten([t.float() for t in tensors], shape)
+        return super().__call__(loop, carry)
+
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
+        for node in loop.nodes:
+            carry = loop.step(node, carry, f)
+        return carry, carry
+
+    def backward(
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+    ) -> tuple[Gradients, Gradients]:
+        carry = kept
+        once = _Once(f, parameters)
+        total: Gradients = [None] * len(parameters)
+        for node in reversed(loop.nodes):
+            carry = loop.inverse(node, carry, once.evaluate)
+            gradients, found = step_vjp(loop, node, carry, gradients, parameters, once.recall)
+            total = add(total, found)
+        return aligned(gradients, flatten(carry)[1]), add(total, once.found)
+
+
+class _Once:
+    """f for a reverse sweep: the inverse evaluates it with a graph, the step recalls value and derivative."""
+
+    def __init__(self, f: RightHandSide, parameters: Sequence[Tensor]) -> None:
+        self.f, self.parameters = f, parameters
+        self.found: Gradients = [None] * len(parameters)
+        self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+
+    def evaluate(self, node: Node, y: State) -> State:
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            value = self.f(node, leaf)
+        self._known[node.place] = (leaf, value)
+        return value.detach()
+
+    def recall(self, node: Node, y: State) -> State:
+        known = self._known.pop(node.place, None)
+        return self.f(node, y) if known is None else _Known.apply(y, known, self)
+
+
+class _Known(torch.autograd.Function):
+    """The value of f that is known already, with the derivative that its own graph gives."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, known: tuple[Tensor, Tensor], once: _Once) -> Tensor:
+        ctx.known, ctx.once = known, once
+        return known[1].detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+        leaf, value = ctx.known
+        of_y, *of_parameters = pull_back([value], [gradient], [leaf, *ctx.once.parameters])
+        ctx.once.found = add(ctx.once.found, of_parameters)
+        return of_y, None, None

@@ -1,0 +1,28 @@
+"""Where in a step a scheme evaluates the right-hand side."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Node(NamedTuple):
+    """One evaluation of f: step index, time t, step size h, stage within the step, component of a coupled state.
+
+    A node is what ties scheme, weights and time together: f is called as ``f(node, y)``, a field bank picks the
+    module by it, a time-dependent field reads ``t`` from it.
+    """
+
+    step: int
+    t: float
+    h: float
+    stage: int = 0
+    component: int = 0
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """(step, stage, component): the node without its time."""
+        return self.step, self.stage, self.component
+
+    def at(self, stage: int = 0, c: float = 0.0, component: int = 0) -> Node:
+        """The node of a stage at time ``t + c h`` of the step that begins at this node."""
+        return Node(self.step, self.t + c * self.h, self.h, stage, component)

@@ -1,0 +1,147 @@
+"""One kind of registry for everything that a user can name. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from schemes.errors import SchemenetError, nearest
+from schemes.signature import REQUIRED, Parameter, Spec, objection, parameters_of
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered callable under one of its names; ``preset`` holds what a name with a size fixes."""
+
+    name: str
+    target: Callable[..., Any]
+    parameters: Mapping[str, Parameter]
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry(Mapping[str, Callable[..., Any]]):
+    """Names to callables, found by importing every module of a package when first asked.
+
+    ``register(name, *aliases, extends=None, sizes={}, **facts)`` is a decorator. ``extends`` names the entry whose
+    parameters are taken as well (the callable hands its ``**options`` on to it); ``sizes`` maps further names to the
+    parameters that they fix; anything else is kept as a fact about the entry.
+    """
+
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind, self.home = kind, home
+        self._entries: dict[str, Entry] = {}
+        self._aliases: dict[str, str] = {}
+        self._filled = False
+
+    def register(
+        self,
+        name: str,
+        *aliases: str,
+        extends: str | None = None,
+        sizes: Mapping[str, Mapping[str, Any]] | None = None,
+        **facts: Any,
+    ) -> Callable[[T], T]:
+        def add(target: T) -> T:
+            parameters = parameters_of(target)
+            if extends is not None:
+                parameters = {**self._entries[extends].parameters, **parameters}
+            for key, preset in {name: {}, **(sizes or {})}.items():
+                self._claim(key, target)
+                self._entries[key] = Entry(key, target, parameters, preset, facts)
+            for alias in aliases:
+                self._claim(alias, target)
+                self._aliases[alias] = name
+            return target
+
+        return add
+
+    def _claim(self, name: str, target: Callable[..., Any]) -> None:
+        taken = self._entries.get(self._aliases.get(name, name))
+        if taken is not None:
+            raise SchemenetError(
+                f"{self.kind} {name!r} of {target.__module__} is already taken by {taken.target.__module__}"
+            )
+
+    def _fill(self) -> None:
+        if not self._filled:
+            self._filled = True
+            package = importlib.import_module(self.home)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.home}.{module.name}")
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a name or alias; an unknown one is answered with the near and the known names."""
+        self._fill()
+        key = self._aliases.get(name, name)
+        if key not in self._entries:
+            known = [*self._entries, *self._aliases]
+            raise SchemenetError(f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}")
+        return self._entries[key]
+
+    def canonical(self, name: str) -> str:
+        return self.entry(name).name
+
+    def aliases(self, name: str) -> list[str]:
+        self._fill()
+        return [alias for alias, target in self._aliases.items() if target == name]
+
+    def list(self, pattern: str = "*") -> list[str]:
+        """The names that match a shell pattern, numbers inside names in their natural order."""
+        self._fill()
+        found = fnmatch.filter(self._entries, pattern)
+        return sorted(found, key=lambda n: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", n)])
+
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Refuse arguments that the entry does not take or whose type is wrong, all of them in one message."""
+        entry, wrong = self.entry(name), []
+        for key, value in arguments.items():
+            if key not in entry.parameters:
+                takes = ", ".join(entry.parameters) or "nothing"
+                hint = nearest(key, entry.parameters)
+                wrong.append(f"{self.kind} {name!r} takes no {key!r}{hint or ';'} it takes: {takes}")
+            elif (problem := objection(value, entry.parameters[key].annotation)) is not None:
+                wrong.append(f"{self.kind} {name!r}: {key} {problem}")
+        if wrong:
+            raise SchemenetError("\n".join(wrong))
+
+    def build(self, spec: Spec, **context: Any) -> Any:
+        """Call the entry that ``spec`` names with its parameters and with what the context adds.
+
+        ``spec`` is a name or a mapping with ``name``. A size's own parameters give way to the user's. Of the context,
+        only what the entry takes is handed over.
+        """
+        asked = {"name": spec} if isinstance(spec, str) else dict(spec)
+        if not isinstance(name := asked.pop("name", None), str):
+            raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
+        self.check(name, asked)
+        entry = self.entry(name)
+        context = {key: value for key, value in context.items() if key in entry.parameters}
+        return entry.target(**{**context, **entry.preset, **asked})
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """Parameter values of an entry where the user says nothing."""
+        entry = self.entry(name)
+        own = {p.name: p.default for p in entry.parameters.values() if p.default is not REQUIRED}
+        return {**own, **entry.preset}
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self.entry(name).target
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+
+SCHEMES = Registry("scheme", "schemes")
+GRIDS = Registry("grid", "schemes")
+GRADIENTS = Registry("gradient mode", "schemes.gradients")

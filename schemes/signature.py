@@ -1,0 +1,82 @@
+"""The typed signature of a registered entry is its schema: names, types and defaults of what it takes.
+
+Annotations are kept as the source text that stands in the signature, so that the same check serves a live
+function and one that was only read (``lightning_modules`` checks a config before torch is imported).
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+Spec = str | Mapping[str, Any]
+"""A choice from a registry: a name, or a mapping with ``name`` and parameters."""
+
+REQUIRED = inspect.Parameter.empty
+_WORDS = {
+    "Any": Any, "Callable": Callable, "Literal": Literal, "Mapping": Mapping, "Sequence": Sequence, "Spec": Spec,
+}  # fmt: skip
+
+
+class Parameter(NamedTuple):
+    """One parameter of an entry: its annotation as text, and its default (``REQUIRED`` where there is none)."""
+
+    name: str
+    annotation: str
+    default: Any = REQUIRED
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
+    """The keyword parameters of a function or class, ``self`` and ``*args, **kwargs`` left out."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = inspect.signature(function).parameters.values()
+    return {p.name: Parameter(p.name, str(p.annotation), p.default) for p in found if p.kind in kinds}
+
+
+def objection(value: Any, annotation: str) -> str | None:
+    """What is wrong with ``value`` where ``annotation`` is expected, as ``expected ..., got ...``; None if it fits."""
+    expected = eval(annotation, {"__builtins__": {}}, _WORDS | vars_of_builtins)
+    if _fits(value, expected):
+        return None
+    return f"expected {_describe(expected)}, got {value!r}"
+
+
+vars_of_builtins = {
+    t.__name__: t for t in (int, float, bool, str, tuple, list, dict, object)
+}  # what an annotation may name
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    origin, arguments = get_origin(expected), get_args(expected)
+    if expected is Any or expected is object:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis or origin is Sequence or origin is list:
+        items = not isinstance(value, str) and isinstance(value, Sequence)
+        return items and all(_fits(item, arguments[0]) for item in value)
+    if origin is tuple:
+        return isinstance(value, Sequence) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if expected is None or expected is types.NoneType:
+        return value is None
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or expected)
+
+
+def _describe(expected: Any) -> str:
+    origin, arguments = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments)) if len(arguments) > 1 else repr(arguments[0])
+    if origin in (tuple, list, Sequence):
+        return f"a list of {_describe(arguments[0])}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return names.get(expected) or ("a mapping" if origin is Mapping else str(expected))

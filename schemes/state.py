@@ -1,0 +1,65 @@
+"""Arithmetic on states: a tensor, None for zero, or a tuple of states.
+
+Schemes are written once with these few functions; coupled systems and the augmented systems of the adjoint are
+tuples, a parameter that a step does not touch is None and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = Any  # Tensor | None | tuple[State, ...]
+RightHandSide = Callable[[Any, State], State]
+
+
+def axpy(y: State, f: State, h: float) -> State:
+    """y + h f, one fused operation for tensors."""
+    if isinstance(y, Tensor) and isinstance(f, Tensor):
+        return torch.add(y, f, alpha=h)
+    if f is None:
+        return y
+    if isinstance(f, tuple):
+        return tuple(axpy(a, b, h) for a, b in zip(y or (None,) * len(f), f, strict=True))
+    return f if h == 1 else f * h
+
+
+def combine(y: State, terms: Iterable[tuple[float, State]]) -> State:
+    """y + sum of c f over the pairs (c, f)."""
+    for c, f in terms:
+        y = axpy(y, f, c)
+    return y
+
+
+def lerp(y: State, z: State, k: float | Tensor) -> State:
+    """(1 - k) y + k z, which is exactly y at k = 0."""
+    if isinstance(y, Tensor) and isinstance(z, Tensor):
+        return torch.lerp(y, z, k.to(y.dtype) if isinstance(k, Tensor) else k)
+    if isinstance(y, tuple):
+        return tuple(lerp(a, b, k) for a, b in zip(y, z, strict=True))
+    if y is None and z is None:
+        return None
+    return z * k if y is None else y * (1 - k)
+
+
+def flatten(tree: Any) -> tuple[list[Tensor], Any]:
+    """The tensors of a nest of tuples in order, and the nest with their positions in place of them."""
+    leaves: list[Tensor] = []
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, Tensor):
+            leaves.append(node)
+            return len(leaves) - 1
+        return None if node is None else tuple(walk(child) for child in node)
+
+    return leaves, walk(tree)
+
+
+def unflatten(leaves: Sequence[Tensor | None], shape: Any) -> Any:
+    """The inverse of :func:`flatten`."""
+    if shape is None:
+        return None
+    return leaves[shape] if isinstance(shape, int) else tuple(unflatten(leaves, child) for child in shape)

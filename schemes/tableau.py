@@ -1,0 +1,119 @@
+"""Butcher tableaus that cannot be wrong: the order conditions are checked when one is made.
+
+Reference: Butcher, "Numerical Methods for Ordinary Differential Equations", 3rd ed., Wiley 2016, sections 301, 315.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, cached_property
+
+Number = int | float | Fraction
+Tree = tuple["Tree", ...]
+
+TOLERANCE = 1e-12
+
+
+@cache
+def trees(nodes: int) -> tuple[Tree, ...]:
+    """All rooted trees with so many nodes, each the sorted tuple of its subtrees: 1, 1, 2, 4, 9, 20 of them."""
+
+    def forests(size: int, largest: Tree | None) -> list[Tree]:
+        if size == 0:
+            return [()]
+        found = []
+        for first in range(1, size + 1):
+            for tree in trees(first):
+                if largest is None or (order(tree), tree) <= (order(largest), largest):
+                    found += [(tree, *rest) for rest in forests(size - first, tree)]
+        return found
+
+    return tuple(forests(nodes - 1, None))
+
+
+def order(tree: Tree) -> int:
+    """Number of nodes of a tree."""
+    return 1 + sum(map(order, tree))
+
+
+def density(tree: Tree) -> int:
+    """gamma(tree): its order times the densities of its subtrees."""
+    product = order(tree)
+    for subtree in tree:
+        product *= density(subtree)
+    return product
+
+
+@dataclass(frozen=True)
+class ButcherTableau:
+    """Coefficients of an explicit Runge-Kutta method
+
+        k_i = f(t + c_i h, y + h sum_j a_ij k_j),     y' = y + h sum_i b_i k_i.
+
+    ``a`` holds the rows below the diagonal (the first is empty), ``order`` what is claimed: every order condition up
+    to it, for ``b`` and for ``embedded`` up to ``embedded_order``, is checked here, and ``c``, where given, against
+    the row sums. A wrong coefficient raises ValueError with the condition it breaks.
+    """
+
+    a: tuple[tuple[Number, ...], ...]
+    b: tuple[Number, ...]
+    order: int
+    embedded: tuple[Number, ...] | None = None
+    embedded_order: int = 0
+    c: tuple[Number, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(len(row) != i for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
+            raise ValueError(f"expected rows of lengths 0..{len(self.b) - 1} for {len(self.b)} weights")
+        sums = tuple(sum(row, start=Fraction(0)) for row in self.a)
+        for i, (given, row_sum) in enumerate(zip(self.c, sums, strict=False)):
+            if abs(given - row_sum) > TOLERANCE:
+                raise ValueError(f"c[{i}] = {given} but row {i} of a sums to {float(row_sum)}")
+        object.__setattr__(self, "c", sums)
+        self._require(self.b, self.order)
+        if self.embedded is not None:
+            self._require(self.embedded, self.embedded_order)
+
+    def _weights(self, tree: Tree) -> list[Number]:
+        """Elementary weights: the stage values of a tree's derivative, before b."""
+        values: list[Number] = [Fraction(1)] * len(self.b)
+        for subtree in tree:
+            inner = self._weights(subtree)
+            values = [v * _dot(row, inner) for v, row in zip(values, self.a, strict=True)]
+        return values
+
+    def _require(self, b: Sequence[Number], claimed: int) -> None:
+        for nodes in range(1, claimed + 1):
+            for tree in trees(nodes):
+                gap = _dot(b, self._weights(tree)) - Fraction(1, density(tree))
+                if abs(gap) > TOLERANCE:
+                    raise ValueError(
+                        f"order {claimed} is claimed, but the order-{nodes} condition of tree {tree} "
+                        f"is missed by {float(gap):.2g}"
+                    )
+
+    @cached_property
+    def stages(self) -> int:
+        """Evaluations that a step needs: a last stage that only an error estimate reads is not one of them."""
+        return max(i for i, weight in enumerate(self.b) if weight) + 1
+
+    @cached_property
+    def rows(self) -> tuple[tuple[float, tuple[tuple[int, float], ...]], ...]:
+        """For each needed stage its c and the pairs (j, a_ij) that are not zero."""
+        needed = zip(self.c[: self.stages], self.a, strict=False)
+        return tuple((float(c), _pairs(row)) for c, row in needed)
+
+    @cached_property
+    def weights(self) -> tuple[tuple[int, float], ...]:
+        """The pairs (i, b_i) that are not zero."""
+        return _pairs(self.b)
+
+
+def _pairs(row: Sequence[Number]) -> tuple[tuple[int, float], ...]:
+    return tuple((j, float(value)) for j, value in enumerate(row) if value)
+
+
+def _dot(x: Sequence[Number], y: Sequence[Number]) -> Number:
+    return sum((p * q for p, q in zip(x, y, strict=False)), start=Fraction(0))

@@ -1,0 +1,435 @@
+"""The reporting side of compare, on fabricated run folders: statistics, words chosen by rule, tables, pictures."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lightning_modules.comparing import report, runs, statistics
+from schemes.errors import SchemenetError
+
+ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a step, control)
+    "resnet": ("forward_euler", "forward_euler", 0.012, 31.2e6, 7, 60e6, 0.12, False),
+    "polynet": ("backward_euler_poly", "backward_euler_poly", 0.0131, 45e6, 14, 105e6, 0.21, False),
+    "fractalnet": ("rk2", "fractal", 0.0118, 33e6, 21, 88e6, 0.19, False),
+    "rk_resnet": ("rk2", "heun", 0.0124, 62e6, 14, 110e6, 0.25, False),
+    "lm_resnet": ("linear_multistep", "linear_multistep", 0.0119, 31.3e6, 7, 63e6, 0.13, False),
+    "revnet": ("reversible", "symplectic_euler", 0.0126, 30.1e6, 14, 9e6, 0.18, False),
+    "ode_net": ("ode_net", "dopri5", 0.0137, 210e6, 78, 12e6, 0.95, False),
+    "stem_only": ("", "", 0.105, 1.1e6, 0, 5e6, 0.02, True),
+    "one_block": ("", "forward_euler", 0.021, 13e6, 3, 27e6, 0.05, True),
+}
+
+
+def fabricate(folder: Path, seeds=(0, 1, 2), epochs=1, arms=ARMS, errors=None, spread=0.0008) -> Path:
+    """A comparison folder as the runner leaves it; ``errors`` gives {arm: {seed: error}} instead of drawn ones."""
+    noise = np.random.default_rng(0)
+    plan = {"command": "schemenet compare data=mnist | tee log", "budget": 219873, "baseline": "resnet"}
+    plan |= {"seeds": list(seeds), "data": "mnist", "epochs": epochs, "machine": "2 cores, no accelerator"}
+    plan |= {
+        "recipe": {"optimizer": {"name": "sgd", "lr": 0.1}, "batch_size": 128},
+        "versions": {"torch": "2.8.0"},
+    }
+    plan["arms"] = []
+    for name, (word, scheme, error, macs, nfe, kept, step, control) in arms.items():
+        parameters = {"stem_only": 1500, "one_block": 76000}.get(name, 219873 + len(name))
+        sizes = {"steps": "3-2-2", "h": 1.0, "widths": [15, 30, 60], "inner": [15, 30, 60], "stem": "conv3x3"}
+        sizes |= {"norm": "batch", "parameters": parameters}
+        plan["arms"] += [
+            {"name": name, "word": word, "architecture": name, "scheme": scheme, "control": control}
+            | {"matched": not control, "sizes": sizes}
+        ]
+        time = {"median_s": step, "quartile_1_s": 0.97 * step, "quartile_3_s": 1.05 * step, "steps": 40}
+        write_json(
+            folder / name / "step_time.json", time | {"threads": 2, "device": "cpu", "batch_size": 128}
+        )
+        for seed in seeds:
+            value = errors[name][seed] if errors else max(error + spread * noise.standard_normal(), 1e-4)
+            ledger = {"parameters": parameters, "flow_parameters": int(0.93 * parameters), "macs": macs}
+            ledger |= {"nfe_forward": nfe, "nfe_backward": nfe, "bytes_kept": kept, "peak_bytes": 1.6 * kept}
+            result = {"arm": name, "seed": seed, "status": "done", "epochs": epochs, "test_error": value}
+            result |= {"test_loss": 3 * value, "train_loss": 0.05, "ledger": ledger | {"batch_size": 128}}
+            write_json(folder / name / f"seed{seed}" / "result.json", result)
+            rows = ["epoch,step,train/loss,test/loss,test/error"]
+            for epoch in range(epochs):
+                for i in range(0, 468, 10):
+                    loss = 2.3 * math.exp(-(468 * epoch + i) / 150) + 4 * error * math.exp(
+                        0.3 * noise.standard_normal()
+                    )
+                    rows += [f"{epoch},{468 * epoch + i},{loss},,"]
+                now = value * (1 + 4 * math.exp(-epoch) - 4 * math.exp(1 - epochs))
+                rows += [f"{epoch},{468 * (epoch + 1) - 1},,{3 * now},{now}"]
+            (folder / name / f"seed{seed}" / "metrics.csv").write_text("\n".join(rows))
+    write_json(folder / "comparison.json", plan)
+    return folder
+
+
+def write_json(path: Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def spoil(folder: Path, arm: str, seed: int, **changes) -> None:
+    path = folder / arm / f"seed{seed}" / "result.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def fail(folder: Path, arm: str, seed: int, text: str | None) -> None:
+    """Without a text the run is missing."""
+    (folder / arm / f"seed{seed}" / "result.json").unlink()
+    if text is not None:
+        (folder / arm / f"seed{seed}" / "error.txt").write_text(text)
+
+
+def of(summaries, name):
+    return next(s for s in summaries if s.arm.name == name)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Failed, diverged twice (once unsaid, as NaN), missing, and an unreadable result."""
+    folder = fabricate(tmp_path)
+    fail(folder, "rk_resnet", 1, "Traceback (most recent call last):\n  ...\nMemoryError: 12 | 13 GB\n\n")
+    spoil(folder, "polynet", 0, status="diverged", test_error=None)
+    spoil(folder, "lm_resnet", 2, test_error=math.nan)
+    fail(folder, "ode_net", 0, None)
+    fail(folder, "ode_net", 2, None)
+    (folder / "revnet" / "seed2" / "result.json").write_text('{"arm": "rev')
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------- statistics
+
+
+def test_t_interval_is_scipys():
+    arm, base = np.array([1.3, 0.9, 1.4, 1.1]), np.array([1.0, 0.95, 1.2, 0.7])
+    mean, low, high = statistics.paired_t_interval(arm - base)
+    expected = stats.ttest_rel(arm, base).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx(((arm - base).mean(), expected.low, expected.high))
+    # By hand, three differences: 4.3027 standard errors on each side.
+    mean, low, high = statistics.paired_t_interval([1.0, 2.0, 3.0])
+    assert (mean, low, high) == pytest.approx(
+        (2.0, 2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), abs=1e-4
+    )
+
+
+def test_t_interval_needs_a_spread():
+    assert statistics.paired_t_interval([]) == (None, None, None)
+    assert statistics.paired_t_interval([0.5]) == (0.5, None, None)
+    assert statistics.paired_t_interval([0.4 - 0.3, 0.2 - 0.1])[1:] == (None, None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 9])
+def test_sign_flip_counts_every_pattern(n):
+    differences = np.random.default_rng(n).standard_normal(n) + 0.7
+    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=n)]
+    expected = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
+    assert statistics.sign_flip_p(differences) == pytest.approx(expected)
+
+
+def test_sign_flip_extremes():
+    assert statistics.sign_flip_p([1, 2, 3]) == 0.25
+    assert statistics.sign_flip_p([0.1] * 8) == 2 / 2**8
+    assert statistics.sign_flip_p([0.1] * 30) == 2 / 2**30
+    assert statistics.sign_flip_p([0.0, 0.0]) == 1.0
+    assert statistics.sign_flip_p([]) is None
+
+
+def test_correlation():
+    a, b = [0.1, 0.4, 0.2, 0.9], [0.3, 0.2, 0.5, 0.8]
+    assert statistics.correlation(a, b) == pytest.approx(stats.pearsonr(a, b).statistic)
+    assert statistics.correlation([1, 2], [2, 1]) is None
+    assert statistics.correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([-0.010, -0.011, -0.012], "better"),
+        ([0.010, 0.011, 0.012], "worse"),
+        ([-0.010, -0.001, -0.012], "not separated"),  # all of one sign, yet the interval holds zero
+        ([0.010, -0.010], "not separated"),
+        ([-0.5], "one seed: no interval"),
+        ([], "no seed in common"),
+        ([-0.01, -0.01, -0.01], "no spread: no interval"),
+    ],
+)
+def test_verdict(differences, expected):
+    assert statistics.verdict(differences) == expected
+
+
+def test_what_seeds_show_is_computed():
+    three = " ".join(statistics.what_seeds_show(3, 8))
+    assert "4.30 standard errors" in three
+    assert "2 degrees of freedom" in three
+    assert "2/2^3 = 0.25" in three
+    assert "8 arms" in three
+    assert "1 in 20" in three
+    assert "0.4 of these 8" in three
+    ten = " ".join(statistics.what_seeds_show(10, 1))
+    assert "2.26 standard errors" in ten
+    assert "can reach 2/2^10 = 0.002" in ten
+    assert "no correction" not in ten  # a single comparison needs none
+    assert "1 degree of freedom" in " ".join(statistics.what_seeds_show(2, 3))
+    assert "no interval" in " ".join(statistics.what_seeds_show(1, 3))
+    assert "cannot go below 2/2^5" in " ".join(statistics.what_seeds_show(5, 3))
+    assert "cannot go below" not in " ".join(statistics.what_seeds_show(6, 3))
+
+
+def test_pairs_are_the_common_seeds(damaged):
+    comparison = runs.read_comparison(damaged)
+    summary = of(statistics.summarise(comparison), "rk_resnet")
+    error = {(run.arm, run.seed): run.test_error for run in comparison.runs}
+    assert summary.pairs == (0, 2)
+    expected = np.mean([error["rk_resnet", seed] - error["resnet", seed] for seed in (0, 2)])
+    assert summary.difference == pytest.approx(expected)
+    assert "rk_resnet: paired over seeds 0, 2" in report.screen_table(comparison)
+
+
+# ---------------------------------------------------------------------------------------------- controls
+
+
+def controls(folder, errors):
+    arms = {name: ARMS[name] for name in errors}
+    planned = tuple(next(iter(errors.values())))
+    comparison = runs.read_comparison(fabricate(folder, planned, arms=arms, errors=errors))
+    return " ".join(statistics.what_controls_show(statistics.summarise(comparison)))
+
+
+def test_controls_that_lose_clearly(tmp_path):
+    base, control = {0: 0.010, 1: 0.011, 2: 0.012}, {0: 0.030, 1: 0.031, 2: 0.033}
+    assert "controls lose clearly" in controls(tmp_path, {"resnet": base, "one_block": control})
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {0: 0.011, 1: 0.010, 2: 0.014},  # not separated
+        {0: 0.0110, 1: 0.0121, 2: 0.0130},  # worse, but within the factor
+        {0: 0.001, 1: 0.0021, 2: 0.003},  # better
+    ],
+)
+def test_a_control_as_good_as_the_baseline_is_told(tmp_path, control):
+    base = {0: 0.010, 1: 0.011, 2: 0.012}
+    assert "DOES NOT SEPARATE ARCHITECTURES" in controls(tmp_path, {"resnet": base, "stem_only": control})
+
+
+def test_controls_with_one_seed(tmp_path):
+    assert "it is open" in controls(tmp_path / "far", {"resnet": {0: 0.01}, "one_block": {0: 0.03}})
+    assert "DOES NOT SEPARATE" in controls(tmp_path / "near", {"resnet": {0: 0.01}, "one_block": {0: 0.011}})
+    assert "No control was run" in controls(tmp_path / "none", {"resnet": {0: 0.01}, "revnet": {0: 0.011}})
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def test_a_folder_that_is_no_comparison(tmp_path):
+    with pytest.raises(SchemenetError, match=tmp_path.name):
+        runs.read_comparison(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"seeds": [0]}')
+    with pytest.raises(SchemenetError, match=r"comparison\.json.*'arms'"):
+        runs.read_comparison(tmp_path)
+
+
+def test_every_planned_run_is_accounted_for(damaged):
+    comparison = runs.read_comparison(damaged)
+    assert len(comparison.runs) == len(ARMS) * 3
+    status = {(run.arm, run.seed): (run.status, run.reason) for run in comparison.runs}
+    assert status["rk_resnet", 1] == ("failed", "MemoryError: 12 | 13 GB")
+    assert status["polynet", 0][0] == "diverged"
+    assert status["lm_resnet", 2] == ("diverged", "the test error is not a finite number")
+    assert status["ode_net", 0][0] == "missing"
+    assert status["revnet", 2][0] == "failed"
+    assert "cannot be read" in status["revnet", 2][1]
+
+
+def test_a_result_of_another_run_is_refused(tmp_path):
+    spoil(fabricate(tmp_path), "revnet", 1, seed=0)
+    run = runs.read_comparison(tmp_path).of("revnet")[1]
+    assert (run.status, run.reason) == ("failed", "result.json is of revnet seed 0")
+
+
+def test_sparse_metrics(tmp_path):
+    run = runs.read_comparison(fabricate(tmp_path, epochs=2)).runs[0]
+    assert list(runs.read_metrics(run, "test/error", against="epoch")) == [0, 1]
+    assert len(runs.read_metrics(run, "train/loss")) == 94
+    assert runs.read_metrics(run, "no/such") == {}
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [(219873, "", "219.9 k"), (31.2e6, "", "31.2 M"), (12.3e6, "B", "12.3 MB"), (999_960, "", "1.0 M")]
+    + [(850, "", "850"), (0, "", "0"), (None, "B", "-"), (850, "B", "850 B"), (7.5, "", "7.5")],
+)
+def test_human(number, unit, text):
+    assert report.human(number, unit) == text
+
+
+def test_screen(damaged):
+    text = report.screen_table(runs.read_comparison(damaged))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120
+    place = {line.split()[0]: i for i, line in reversed(list(enumerate(lines))) if line}
+    assert place["resnet"] < place["ode_net"] < place["stem_only"]
+    rule = next(i for i, line in enumerate(lines) if line.startswith("-- controls"))
+    assert place["ode_net"] < rule < place["stem_only"]
+    row = lines[place["revnet"]]
+    for cell in ("symplectic_euler", "(2/3)", "219.9 k", "30.1 M", " 14 ", " 9.0", "1.50×"):
+        assert cell in row
+    assert "*" in lines[place["polynet"]]
+    assert "Leaving out diverged runs flatters" in text
+    assert "rk_resnet seed 1 failed: MemoryError" in text
+    assert "lm_resnet seed 2 diverged" in text
+    assert "2 of 27 runs missing" in text
+
+
+def test_screen_stays_within_the_terminal(tmp_path):
+    long = {f"linear_multistep_of_many_words_{i}": ARMS["polynet"] for i in range(2)}
+    errors = {name: {0: 0.1, 1: 0.9} for name in long} | {"resnet": {0: 0.5, 1: 0.2}}
+    folder = fabricate(tmp_path, (0, 1), arms={"resnet": ARMS["resnet"]} | long, errors=errors)
+    assert max(map(len, report.screen_table(runs.read_comparison(folder)).splitlines())) <= 120
+
+
+def test_nothing_measured_is_a_dash(tmp_path):
+    folder = fabricate(tmp_path)
+    (folder / "revnet" / "step_time.json").unlink()
+    for seed in range(3):
+        spoil(folder, "revnet", seed, ledger={})
+        fail(folder, "lm_resnet", seed, "RuntimeError: no")
+    summaries = statistics.summarise(runs.read_comparison(folder))
+    revnet, lost = of(summaries, "revnet"), of(summaries, "lm_resnet")
+    assert set(revnet.costs) == {"parameters"}  # planned, so known
+    assert revnet.step_ratio is None
+    assert (lost.mean, lost.difference, lost.verdict) == (None, None, "no seed in common")
+    row = next(
+        line for line in report.screen_table(runs.read_comparison(folder)).splitlines() if "revnet" in line
+    )
+    assert row.split()[-4:] == ["-"] * 4
+
+
+def test_step_ratio_only_under_equal_conditions(tmp_path):
+    folder = fabricate(tmp_path)
+    write_json(folder / "revnet" / "step_time.json", {"median_s": 0.1, "threads": 8, "device": "cpu"})
+    comparison = runs.read_comparison(folder)
+    assert of(statistics.summarise(comparison), "revnet").step_ratio is None
+    assert "revnet: timed on another device" in report.screen_table(comparison)
+
+
+def test_unequal_training_is_told(tmp_path):
+    folder = fabricate(tmp_path)
+    spoil(folder, "revnet", 1, epochs=7)
+    assert "revnet: not trained for the planned 1 epoch (seed 1: 7)" in report.screen_table(
+        runs.read_comparison(folder)
+    )
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_report(damaged):
+    path = report.write(damaged)
+    text = path.read_text(encoding="utf-8")
+    for told in (
+        "schemenet compare data=mnist",
+        "optimizer.lr = 0.1",
+        "torch = 2.8.0",
+        "2 threads on cpu",
+        "40 steps",
+    ):
+        assert told in text
+    for told in (
+        "15-30-60",
+        "conv3x3",
+        "MemoryError: 12",
+        "2 of 27 runs missing",
+        "(error_against_costs.png)",
+    ):
+        assert told in text
+    for head in (
+        "## Test error",
+        "### What the controls say",
+        "## Costs",
+        "## Sizes",
+        "## Runs that are not done",
+    ):
+        assert head in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    for table in tables:  # every row of a table has as many cells as its head
+        assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+def test_csv_parses_back(damaged):
+    report.write(damaged)
+    with (damaged / "results.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(row["arm"], int(row["seed"])): row for row in csv.DictReader(file)}
+    assert len(rows) == 27
+    result = json.loads((damaged / "fractalnet" / "seed1" / "result.json").read_text())
+    assert float(rows["fractalnet", 1]["test_error"]) == result["test_error"]
+    assert float(rows["fractalnet", 1]["bytes_kept"]) == 88e6
+    assert rows["rk_resnet", 1]["reason"] == "MemoryError: 12 | 13 GB"
+    assert (rows["ode_net", 0]["status"], rows["ode_net", 0]["test_error"]) == ("missing", "")
+    with (damaged / "summary.csv").open(newline="", encoding="utf-8") as file:
+        arms = {row["arm"]: row for row in csv.DictReader(file)}
+    assert list(arms) == list(ARMS)
+    assert (arms["ode_net"]["done"], arms["ode_net"]["missing"], arms["ode_net"]["paired_seeds"]) == (
+        "1",
+        "2",
+        "1",
+    )
+    summary = of(statistics.summarise(runs.read_comparison(damaged)), "revnet")
+    assert float(arms["revnet"]["difference_low"]) == summary.low
+    assert arms["revnet"]["widths"] == "15 30 60"
+
+
+def inked(path: Path) -> float:
+    from matplotlib.image import imread
+
+    return float((imread(path)[..., :3].min(axis=-1) < 0.9).mean())
+
+
+@pytest.mark.parametrize(("seeds", "epochs"), [((0,), 1), ((0, 1), 3)])
+def test_pictures(tmp_path, seeds, epochs):
+    report.write(fabricate(tmp_path, seeds, epochs))
+    for name in ("error_against_costs.png", "learning_curves.png"):
+        assert inked(tmp_path / name) > 0.01
+
+
+def test_one_seed(tmp_path):
+    folder = fabricate(tmp_path, seeds=(3,))
+    text = report.write(folder).read_text(encoding="utf-8")
+    assert "one seed: no interval" in text
+    assert "One seed shows no spread" in text
+    assert "±" not in text.split("## Test error")[1].split("Test error of the last")[0]
+
+
+def test_nothing_finished(tmp_path):
+    folder = fabricate(tmp_path, seeds=(0,))
+    for arm in ARMS:
+        fail(folder, arm, 0, None)
+    text = report.write(folder).read_text(encoding="utf-8")
+    assert "9 of 9 runs missing" in text
+    assert "No finished run to plot" in text
+    assert not list(folder.glob("*.png"))
+
+
+def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
+    fabricate(tmp_path, seeds=(0,))
+    code = (
+        "import sys; from lightning_modules.comparing import report, runs;"
+        f"report.screen_table(runs.read_comparison({str(tmp_path)!r}));"
+        "assert 'matplotlib' not in sys.modules;"
+        f"report.write({str(tmp_path)!r}); assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
