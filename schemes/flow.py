@@ -28,9 +28,11 @@ class Loop:
     f: RightHandSide
     nodes: Sequence[Node]
     module: nn.Module
+    projection: Callable[[Tensor], Tensor] | None = None
 
     def step(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
-        return self.scheme.step(f or self.f, node, *carry)
+        y, memory = self.scheme.step(f or self.f, node, *carry)
+        return (y if self.projection is None else self.projection(y)), memory
 
     def inverse(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
         return self.scheme.inverse(f or self.f, node, *carry)
@@ -48,6 +50,8 @@ class Flow(nn.Module):
     ``make(node)`` makes the field that serves at a node (see ``schemes.bank``). ``scheme``, ``grid`` and ``gradient``
     are names or mappings with parameters; ``steps`` is the number of steps where the grid does not set one.
     ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by what precedes.
+    ``projection`` is applied to the state after each step: with a ReLU, the post-activation network
+    u_{n+1} = P(u_n + h f(u_n)) is projected Euler on the cone u >= 0.
 
     Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
     and joins them at the end.
@@ -63,6 +67,7 @@ class Flow(nn.Module):
         gradient: Spec = "backprop",
         statistics: str = "per_node",
         past: int = 0,
+        projection: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.scheme: Scheme = SCHEMES.build(scheme)
@@ -71,8 +76,9 @@ class Flow(nn.Module):
         sharing = sharing or self.scheme.sharing
         if sharing not in SHARING:
             raise SchemenetError(f"no sharing {sharing!r}{nearest(sharing, SHARING)} known: {', '.join(SHARING)}")
-        if (reason := self.gradient.refuses(self.scheme)) is not None:
+        if (reason := self.gradient.refuses(self.scheme, projected=projection is not None)) is not None:
             raise SchemenetError(reason)
+        self.projection = projection
         self.scheme.prepare(len(self.nodes), past)
         self.visits = tuple(visited(self.scheme, self.nodes))
         self.bank = FieldBank(make, self.visits, sharing, statistics)
@@ -81,7 +87,7 @@ class Flow(nn.Module):
         parts = self.scheme.components
         y = x if parts == 1 else x.chunk(parts, dim=1)
         carry = (y, self.scheme.start(y, past))
-        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self), carry)
+        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection), carry)
         return y if parts == 1 else torch.cat(y, dim=1)
 
     def extra_repr(self) -> str:

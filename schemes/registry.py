@@ -22,7 +22,8 @@ class Entry:
 
     name: str
     target: Callable[..., Any]
-    parameters: Mapping[str, Parameter]
+    extends: str | None = None
+    without: tuple[str, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -30,13 +31,14 @@ class Entry:
 class Registry(Mapping[str, Callable[..., Any]]):
     """Names to callables, found by importing every module of a package when first asked.
 
-    ``register(name, *aliases, extends=None, sizes={}, **facts)`` is a decorator. ``extends`` names the entry whose
-    parameters are taken as well (the callable hands its ``**options`` on to it); ``sizes`` maps further names to the
-    parameters that they fix; anything else is kept as a fact about the entry.
+    ``register(name, *aliases, extends=None, without=(), sizes={}, **facts)`` is a decorator. ``extends`` names the
+    entry whose parameters are taken as well, but for those in ``without`` (the callable hands its ``**options`` on);
+    ``sizes`` maps further names to the parameters that they fix; anything else is kept as a fact about the entry.
+    ``context`` names parameters that come from what is built around an entry and are not the user's to set.
     """
 
-    def __init__(self, kind: str, home: str) -> None:
-        self.kind, self.home = kind, home
+    def __init__(self, kind: str, home: str, context: tuple[str, ...] = ()) -> None:
+        self.kind, self.home, self.context = kind, home, context
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._filled = False
@@ -46,16 +48,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
         name: str,
         *aliases: str,
         extends: str | None = None,
+        without: tuple[str, ...] = (),
         sizes: Mapping[str, Mapping[str, Any]] | None = None,
         **facts: Any,
     ) -> Callable[[T], T]:
         def add(target: T) -> T:
-            parameters = parameters_of(target)
-            if extends is not None:
-                parameters = {**self._entries[extends].parameters, **parameters}
             for key, preset in {name: {}, **(sizes or {})}.items():
                 self._claim(key, target)
-                self._entries[key] = Entry(key, target, parameters, preset, facts)
+                self._entries[key] = Entry(key, target, extends, without, preset, facts)
             for alias in aliases:
                 self._claim(alias, target)
                 self._aliases[alias] = name
@@ -99,15 +99,25 @@ class Registry(Mapping[str, Callable[..., Any]]):
         found = fnmatch.filter(self._entries, pattern)
         return sorted(found, key=lambda n: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", n)])
 
+    def parameters(self, name: str) -> dict[str, Parameter]:
+        """What an entry takes: its own parameters and those of the entry that it extends."""
+        entry = self.entry(name)
+        inherited = self.parameters(entry.extends) if entry.extends is not None else {}
+        return {k: p for k, p in inherited.items() if k not in entry.without} | parameters_of(entry.target)
+
+    def options(self, name: str) -> dict[str, Parameter]:
+        """The parameters of an entry that are the user's to set."""
+        return {key: p for key, p in self.parameters(name).items() if key not in self.context}
+
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Refuse arguments that the entry does not take or whose type is wrong, all of them in one message."""
-        entry, wrong = self.entry(name), []
+        parameters, wrong = self.options(name), []
         for key, value in arguments.items():
-            if key not in entry.parameters:
-                takes = ", ".join(entry.parameters) or "nothing"
-                hint = nearest(key, entry.parameters)
+            if key not in parameters:
+                takes = ", ".join(parameters) or "nothing"
+                hint = nearest(key, parameters)
                 wrong.append(f"{self.kind} {name!r} takes no {key!r}{hint or ';'} it takes: {takes}")
-            elif (problem := objection(value, entry.parameters[key].annotation)) is not None:
+            elif (problem := objection(value, parameters[key].annotation)) is not None:
                 wrong.append(f"{self.kind} {name!r}: {key} {problem}")
         if wrong:
             raise SchemenetError("\n".join(wrong))
@@ -122,15 +132,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
         if not isinstance(name := asked.pop("name", None), str):
             raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
         self.check(name, asked)
-        entry = self.entry(name)
-        context = {key: value for key, value in context.items() if key in entry.parameters}
+        entry, parameters = self.entry(name), self.parameters(name)
+        context = {key: value for key, value in context.items() if key in parameters}
         return entry.target(**{**context, **entry.preset, **asked})
 
     def defaults(self, name: str) -> dict[str, Any]:
-        """Parameter values of an entry where the user says nothing."""
-        entry = self.entry(name)
-        own = {p.name: p.default for p in entry.parameters.values() if p.default is not REQUIRED}
-        return {**own, **entry.preset}
+        """What the user's parameters of an entry are where nothing is said."""
+        own = {p.name: p.default for p in self.options(name).values() if p.default is not REQUIRED}
+        return {**own, **self.entry(name).preset}
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         return self.entry(name).target

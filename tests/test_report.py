@@ -1,4 +1,4 @@
-"""The reporting side of compare, on fabricated run folders: statistics, words chosen by rule, tables, pictures."""
+"""The reporting side of compare, on fabricated run folders: statistics, words by rule, tables, plots."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a st
 
 
 def fabricate(folder: Path, seeds=(0, 1, 2), epochs=1, arms=ARMS, errors=None, spread=0.0008) -> Path:
-    """A comparison folder as the runner leaves it; ``errors`` gives {arm: {seed: error}} instead of drawn ones."""
+    """A comparison folder as the runner leaves it; ``errors`` gives {arm: {seed: error}} to take."""
     noise = np.random.default_rng(0)
     plan = {"command": "schemenet compare data=mnist | tee log", "budget": 219873, "baseline": "resnet"}
     plan |= {"seeds": list(seeds), "data": "mnist", "epochs": epochs, "machine": "2 cores, no accelerator"}
@@ -78,8 +78,8 @@ def write_json(path: Path, value) -> None:
     path.write_text(json.dumps(value))
 
 
-def spoil(folder: Path, arm: str, seed: int, **changes) -> None:
-    path = folder / arm / f"seed{seed}" / "result.json"
+def spoil(folder: Path, arm: str, which: int, **changes) -> None:
+    path = folder / arm / f"seed{which}" / "result.json"
     write_json(path, json.loads(path.read_text()) | changes)
 
 
@@ -107,7 +107,7 @@ def damaged(tmp_path):
     return folder
 
 
-# ---------------------------------------------------------------------------------------------- statistics
+# -------------------------------------------------------------------------------- statistics
 
 
 def test_t_interval_is_scipys():
@@ -195,7 +195,7 @@ def test_pairs_are_the_common_seeds(damaged):
     assert "rk_resnet: paired over seeds 0, 2" in report.screen_table(comparison)
 
 
-# ---------------------------------------------------------------------------------------------- controls
+# -------------------------------------------------------------------------------- controls
 
 
 def controls(folder, errors):
@@ -229,7 +229,7 @@ def test_controls_with_one_seed(tmp_path):
     assert "No control was run" in controls(tmp_path / "none", {"resnet": {0: 0.01}, "revnet": {0: 0.011}})
 
 
-# ---------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------- reading
 
 
 def test_a_folder_that_is_no_comparison(tmp_path):
@@ -265,13 +265,22 @@ def test_sparse_metrics(tmp_path):
     assert runs.read_metrics(run, "no/such") == {}
 
 
-# ---------------------------------------------------------------------------------------------- tables
+# -------------------------------------------------------------------------------- tables
 
 
 @pytest.mark.parametrize(
     ("number", "unit", "text"),
-    [(219873, "", "219.9 k"), (31.2e6, "", "31.2 M"), (12.3e6, "B", "12.3 MB"), (999_960, "", "1.0 M")]
-    + [(850, "", "850"), (0, "", "0"), (None, "B", "-"), (850, "B", "850 B"), (7.5, "", "7.5")],
+    [
+        (219873, "", "219.9 k"),
+        (31.2e6, "", "31.2 M"),
+        (12.3e6, "B", "12.3 MB"),
+        (999_960, "", "1.0 M"),
+        (850, "", "850"),
+        (850, "B", "850 B"),
+        (7.5, "", "7.5"),
+        (0, "", "0"),
+        (None, "B", "-"),
+    ],
 )
 def test_human(number, unit, text):
     assert report.human(number, unit) == text
@@ -289,7 +298,7 @@ def test_screen(damaged):
     for cell in ("symplectic_euler", "(2/3)", "219.9 k", "30.1 M", " 14 ", " 9.0", "1.50×"):
         assert cell in row
     assert "*" in lines[place["polynet"]]
-    assert "Leaving out diverged runs flatters" in text
+    assert "leaving out diverged runs flatters the arm" in text
     assert "rk_resnet seed 1 failed: MemoryError" in text
     assert "lm_resnet seed 2 diverged" in text
     assert "2 of 27 runs missing" in text
@@ -335,7 +344,7 @@ def test_unequal_training_is_told(tmp_path):
     )
 
 
-# ---------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------- files
 
 
 def test_report(damaged):
@@ -430,6 +439,7 @@ def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
         "import sys; from lightning_modules.comparing import report, runs;"
         f"report.screen_table(runs.read_comparison({str(tmp_path)!r}));"
         "assert 'matplotlib' not in sys.modules;"
-        f"report.write({str(tmp_path)!r}); assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
+        f"report.write({str(tmp_path)!r});"
+        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -5,6 +5,7 @@ Figures are made without pyplot, so nothing global changes and the Agg canvas is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from .statistics import Summary, mean_and_sd
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; the baseline is black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
-MARKERS = "osD^vPX<>*"
+MARKERS = "sD^v<>ph*d"
+OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all arms together
 GREY = "#666666"
 
 
@@ -53,9 +55,11 @@ def write(comparison: Comparison, summaries: Sequence[Summary]) -> list[Path]:
 
 def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look]) -> Figure | None:
     """Small multiples: test error against each cost; error bars are standard deviations over seeds."""
-    shown = [s for s in summaries if s.mean is not None]
-    if not shown:
+    finished = [s for s in summaries if s.mean is not None]
+    if not finished:
         return None
+    beyond = _off_scale(finished)
+    shown = [s for s in finished if s not in beyond]
     figure = _figure(11, 7.2)
     axes = figure.subplots(2, 3, sharey=True)
     panels: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -81,14 +85,16 @@ def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look])
     _error_axis(axes[0, 0], shown)
     for ax in axes[:, 0]:
         ax.set_ylabel("test error, %")
-    _legend(figure, shown, looks)
+    _legend(figure, shown, looks, lines=False)
     most = max(len(s.errors) for s in shown)
     spread = (
         "points: mean of one seed, no spread known"
         if most == 1
         else "points: mean over finished seeds; bars: sd"
     )
-    figure.suptitle(f"Test error against costs ({spread})", fontsize=11)
+    left_out = ", ".join(f"{s.arm.name} {100 * s.mean:.1f}%" for s in beyond)
+    note = f"\ncontrols off the scale and not drawn: {left_out}" if beyond else ""
+    figure.suptitle(f"Test error against costs ({spread}){note}", fontsize=11)
     return figure
 
 
@@ -138,7 +144,9 @@ def _draw_curves(
         if not len(xs):
             continue
         means, sds, look = scale * means, scale * sds, looks[s.arm.name]
-        mark = _mark(look) | {"markersize": 4} if marked or len(xs) == 1 else {}
+        mark = (
+            _mark(look) | {"markersize": 4, "markeredgecolor": look.colour} if marked or len(xs) == 1 else {}
+        )
         ax.plot(xs, means, c=look.colour, ls=look.line, lw=1.5, **mark)
         ax.fill_between(xs, means - sds, means + sds, color=look.colour, alpha=0.13, lw=0)
         low += [(means.min(), means.max())]
@@ -156,12 +164,15 @@ def _draw_single_epoch(
     looks: Mapping[str, Look],
 ) -> None:
     """After one epoch there is no curve: one row per arm, small dots for the seeds."""
-    extremes = []
+    beyond, extremes = _off_scale([s for s in shown if s.mean is not None]), []
     for row, s in enumerate(shown):
         values = [100 * value for curve in tests[s.arm.name] for value in curve.values()]
         if not values:
             continue
         look, (mean, sd) = looks[s.arm.name], mean_and_sd(values)
+        if s in beyond:
+            ax.text(0.99, row, f"{mean:.2f} →", transform=ax.get_yaxis_transform(), ha="right", va="center")
+            continue
         ax.plot(values, [row] * len(values), ".", c=look.colour, alpha=0.45, markersize=5)
         ax.errorbar(mean, row, xerr=sd, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **_mark(look))
         extremes += values
@@ -174,6 +185,12 @@ def _draw_single_epoch(
         _log_ticks(ax.xaxis, 0.8 * min(extremes), 1.25 * max(extremes), lambda x: f"{x:g}")
 
 
+def _off_scale(shown: Sequence[Summary]) -> list[Summary]:
+    """The controls that lose by so much that showing them would squeeze all arms together."""
+    worst = max((s.mean for s in shown if not s.arm.control), default=float("inf"))
+    return [s for s in shown if s.arm.control and s.mean > OFF_SCALE * worst]
+
+
 def _epochs(run: Run) -> dict[int, float]:
     """Test error by epoch, counted from one; without a log, the last epoch's from the result."""
     logged = read_metrics(run, "test/error", against="epoch")
@@ -183,15 +200,19 @@ def _epochs(run: Run) -> dict[int, float]:
 
 
 def _smooth(curve: Mapping[int, float]) -> dict[int, float]:
-    """Centred running mean over a twentieth of the points; the window shrinks at both ends."""
+    """Running mean over a twentieth of the points.
+
+    It stays centred at the start, where the loss falls steeply, and turns one-sided at the end.
+    """
     steps = sorted(curve)
     values = np.array([curve[step] for step in steps])
     half = len(values) // 40
     sums = np.concatenate([[0.0], np.cumsum(values)])
     smooth = {}
     for i, step in enumerate(steps):
-        reach = min(half, i, len(values) - 1 - i)
-        smooth[step] = float(sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)
+        before = min(half, i)
+        after = min(before, len(values) - 1 - i)
+        smooth[step] = float(sums[i + after + 1] - sums[i - before]) / (before + after + 1)
     return smooth
 
 
@@ -218,7 +239,7 @@ def _looks(summaries: Sequence[Summary]) -> dict[str, Look]:
         else:
             colour = COLOURS[arms % len(COLOURS)]
             line = ("-", "--", ":")[arms // len(COLOURS) % 3]
-            looks[s.arm.name] = Look(colour, MARKERS[(arms + 1) % len(MARKERS)], colour, line)
+            looks[s.arm.name] = Look(colour, MARKERS[arms % len(MARKERS)], colour, line)
             arms += 1
     return looks
 
@@ -226,9 +247,10 @@ def _looks(summaries: Sequence[Summary]) -> dict[str, Look]:
 def _mark(look: Look) -> dict:
     return {
         "marker": look.marker,
-        "markersize": 6.5,
+        "markersize": 7.5,
+        "markeredgewidth": 1.0 if look.fill == "white" else 0.6,
         "markerfacecolor": look.fill,
-        "markeredgecolor": look.colour,
+        "markeredgecolor": look.colour if look.fill == "white" else "white",  # parts overlapping markers
     }
 
 
@@ -239,7 +261,7 @@ def _cost(s: Summary, name: str) -> float | None:
 
 
 def _cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> None:
-    """Logarithmic where the largest is more than three times the smallest, else linear and never narrower than 10%."""
+    """Logarithmic where the largest is more than three times the smallest, else linear, at least 10% wide."""
     if not xs:
         return
     low, high = min(xs), max(xs)
@@ -253,7 +275,7 @@ def _cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> N
     margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
     ax.set_xlim(low - margin, high + margin)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: told(x)))
+    ax.xaxis.set_major_formatter(_ticks(told))
 
 
 def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
@@ -267,11 +289,16 @@ def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
 
 
 def _log_ticks(axis, low: float, high: float, told: Callable[[float], str]) -> None:
-    """Plain numbers on a logarithmic axis: 1, 2, 5 within two decades, only powers of ten beyond."""
-    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+    """Plain numbers on a logarithmic axis, the fewer the more decades it spans."""
+    subs = (1.0, 2.0, 5.0) if high < 15 * low else (1.0, 3.0) if high < 300 * low else (1.0,)
     axis.set_major_locator(LogLocator(10, subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: told(x)))
+    axis.set_major_formatter(_ticks(told))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _ticks(told: Callable[[float], str]) -> FuncFormatter:
+    """Tick labels as the tables write numbers, without a needless ".0"."""
+    return FuncFormatter(lambda x, _: re.sub(r"\.0+(?=\s|$)", "", told(x)))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -280,13 +307,22 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look]) -> None:
-    """Below the panels, so that it covers no point; the numbering of arms is the table's."""
+def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look], lines: bool = True) -> None:
+    """Below the panels, so that it covers no point."""
     handles = []
     for s in shown:
         look = looks[s.arm.name]
         kind = " (baseline)" if s.verdict == "baseline" else " (control)" if s.arm.control else ""
-        handles.append(Line2D([], [], c=look.colour, ls=look.line, label=s.arm.name + kind, **_mark(look)))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                c=look.colour,
+                ls=look.line if lines else "none",
+                label=s.arm.name + kind,
+                **_mark(look),
+            )
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
     for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from .runs import Comparison, read_comparison
-from .statistics import COSTS, LEVEL, Summary, summarise, t_factor, what_controls_show, what_seeds_show
+from .statistics import (
+    COSTS,
+    LEVEL,
+    NO_PAIR,
+    NO_SPREAD,
+    ONE_SEED,
+    Summary,
+    summarise,
+    t_factor,
+    what_controls_show,
+    what_seeds_show,
+)
 
 WIDTH = 120
 ABSENT = "-"
@@ -39,8 +50,8 @@ def screen_table(comparison: Comparison) -> str:
         "",
         *_wrapped(
             "Test error of the last epoch: mean ± sd (n finished seeds). Difference to"
-            f" {comparison.baseline} in points, paired by seed. MACs per sample, forward; NFE: evaluations of f in a"
-            " forward pass; kept: bytes kept for backward"
+            f" {comparison.baseline} in points, paired by seed. MACs per sample, forward; NFE: evaluations"
+            " of f in a forward pass; kept: bytes kept for backward"
             + _at_batch(comparison)
             + "; step: training step time"
             f" relative to {comparison.baseline}."
@@ -59,7 +70,7 @@ def screen_table(comparison: Comparison) -> str:
 
 
 def write(folder: str | Path) -> Path:
-    """Write results.csv, summary.csv, the plots and report.md into a comparison's folder; return report.md's path."""
+    """Write results.csv, summary.csv, plots and report.md into a comparison's folder; report.md's path."""
     from . import plots  # matplotlib takes a second to import, and the screen needs none of it
 
     comparison = read_comparison(folder)
@@ -81,15 +92,16 @@ def markdown(comparison: Comparison, summaries: Sequence[Summary], pictures: Ite
     if controls:
         parts += ["Controls (not matched to the budget):", _error_table(controls, comparison)]
     parts += [
-        "Test error of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected on the test"
-        f" set. Difference: to `{comparison.baseline}` in percentage points over the seeds that both finished, with"
-        f" the paired {LEVEL:.0%} t interval; below zero is better. p: exact two-sided sign-flip test. Correlation: of"
-        " the arm's and the baseline's errors over the paired seeds; pairing helps only where it is high.",
+        "Test error of the last epoch, mean ± standard deviation over n finished seeds; nothing was"
+        f" selected on the test set. Difference: to `{comparison.baseline}` in percentage points over the"
+        f" seeds that both finished, with the paired {LEVEL:.0%} t interval; below zero is better. p:"
+        " exact two-sided sign-flip test. Correlation: of the arm's and the baseline's errors over the"
+        " paired seeds; with few seeds it is itself uncertain, and pairing helps only where it is high.",
         "### What can and cannot be concluded",
         _bullets(_conclusions(comparison, summaries)),
         "### What the controls say",
-        "`stem_only` is the baseline without its flows, `one_block` the baseline with one step in each flow. They are"
-        " smaller than the budget: they ask whether this task needs depth at all.",
+        "`stem_only` is the baseline without its flows, `one_block` the baseline with one step in each"
+        " flow. They are smaller than the budget: they ask whether this task needs depth at all.",
         _bullets(what_controls_show(summaries)),
         "## Costs",
         _cost_table(arms + controls),
@@ -113,7 +125,7 @@ def markdown(comparison: Comparison, summaries: Sequence[Summary], pictures: Ite
     return "\n\n".join(parts) + "\n"
 
 
-# ---------------------------------------------------------------------------------------------- numbers for people
+# -------------------------------------------------------------------------------- numbers for people
 
 
 def human(number: float | None, unit: str = "") -> str:
@@ -180,7 +192,7 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 
-# ---------------------------------------------------------------------------------------------- what is said in words
+# -------------------------------------------------------------------------------- what is said in words
 
 
 def _headline(comparison: Comparison) -> str:
@@ -201,15 +213,18 @@ def _conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[s
     others = [s for s in summaries if s.verdict != "baseline"]
     if len(others) == len(summaries):
         return [f"The baseline {base!r} is no arm of this comparison: there are no differences to judge."]
+    words = {"better": f"better than {base}", "worse": f"worse than {base}"}
+    words |= {"not separated": f"not separated from {base}"}
+    words |= {word: word.replace(":", ",") for word in (ONE_SEED, NO_SPREAD, NO_PAIR)}
     said = []
-    for word in dict.fromkeys(s.verdict for s in others if not s.arm.control):
-        preposition = {"better": " than", "worse": " than", "not separated": " from"}.get(word, ", against")
-        names = ", ".join(
-            s.arm.name + ("*" if s.counts["diverged"] else "")
+    for word, phrase in words.items():
+        names = [
+            s.arm.name + "*" * bool(s.counts["diverged"])
             for s in others
             if s.verdict == word and not s.arm.control
-        )
-        said.append(f"{word}{preposition} {base}: {names}")
+        ]
+        if names:
+            said.append(f"{phrase}: {', '.join(names)}")
     pairs = Counter(len(s.pairs) for s in others if s.pairs)
     usual = max(pairs, key=lambda n: (pairs[n], n)) if pairs else 0
     said += what_seeds_show(usual, sum(n for pair, n in pairs.items() if pair > 1))
@@ -226,25 +241,15 @@ def _notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
         ]
         if left_out:
             star = "* " if s.counts["diverged"] else ""
-            flattered = " Leaving out diverged runs flatters the arm." if s.counts["diverged"] else ""
-            over = _seeds(sorted(s.errors)) if s.errors else "no seed"
-            said.append(
-                f"{star}{s.arm.name}: {', '.join(left_out)} of {s.planned}; its mean is over {over}.{flattered}"
-            )
-        if (
-            s.pairs
-            and base is not None
-            and (set(s.pairs) != set(s.errors) or set(s.pairs) != set(base.errors))
-        ):
-            wide = (
-                f"; the interval is {t_factor(len(s.pairs)):.2f} standard errors wide"
-                if len(s.pairs) > 1
-                else ""
-            )
-            said.append(
-                f"{s.arm.name}: paired over {_seeds(s.pairs)}, which both it and the baseline finished{wide}."
-            )
-        if s.verdict.startswith("no spread"):
+            over = f"its mean is over {_seeds(sorted(s.errors)) if s.errors else 'no seed'}"
+            flattered = "; leaving out diverged runs flatters the arm" if s.counts["diverged"] else ""
+            said.append(f"{star}{s.arm.name}: {', '.join(left_out)} of {s.planned}; {over}{flattered}.")
+        if s.pairs and base and not set(s.pairs) == set(s.errors) == set(base.errors):
+            wide = ""
+            if len(s.pairs) > 1:
+                wide = f": {t_factor(len(s.pairs)):.2f} standard errors on each side"
+            said.append(f"{s.arm.name}: paired over {_seeds(s.pairs)}, all that both have finished{wide}.")
+        if s.verdict == NO_SPREAD:
             said.append(
                 f"{s.arm.name}: all paired differences are equal; check that the seeds change anything."
             )
@@ -311,7 +316,7 @@ def _at_batch(comparison: Comparison) -> str:
     return f" at batch size {sizes[0]}" if len(sizes) == 1 else ""
 
 
-# ---------------------------------------------------------------------------------------------- the screen
+# -------------------------------------------------------------------------------- the screen
 
 
 def _screen_row(s: Summary) -> list[str]:
@@ -324,7 +329,7 @@ def _screen_row(s: Summary) -> list[str]:
         s.arm.scheme or ABSENT,
         _error(s),
         _difference(s),
-        _verdict(s),
+        _screen_verdict(s),
         _cost(s, "parameters"),
         _cost(s, "macs"),
         _nfe(s, "nfe_forward"),
@@ -333,8 +338,15 @@ def _screen_row(s: Summary) -> list[str]:
     ]
 
 
+def _screen_verdict(s: Summary) -> str:
+    """The verdict in at most fourteen columns; the full words stand below the table."""
+    full = _verdict(s)
+    short = "no pair" if s.verdict == NO_PAIR else s.verdict.split(":")[0]
+    return full.replace(s.verdict, short)
+
+
 def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], str]:
-    """Column widths and gap within WIDTH: a narrower gap first, then shorter scheme names, then shorter arm names."""
+    """Column widths and gap within WIDTH: a narrower gap first, then shorter scheme and arm names."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
     for column in (1, 0, 4, 2, 3):
@@ -362,7 +374,7 @@ def _wrapped(text: str, bullet: str = "") -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
 
 
-# ---------------------------------------------------------------------------------------------- Markdown
+# -------------------------------------------------------------------------------- Markdown
 
 
 def _facts(comparison: Comparison) -> str:
@@ -445,7 +457,8 @@ def _cost_table(summaries: Sequence[Summary]) -> str:
 def _cost_caption(comparison: Comparison) -> str:
     taken = {
         f"{_plural(time.threads, 'thread') if time.threads is not None else 'threads not stated'} on"
-        f" {time.device or 'a device not stated'}, batch size {time.batch_size if time.batch_size else 'not stated'},"
+        f" {time.device or 'a device not stated'}, batch size"
+        f" {time.batch_size if time.batch_size else 'not stated'},"
         f" {time.steps if time.steps else 'an unstated number of'} steps"
         for time in (arm.step_time for arm in comparison.arms)
         if time is not None
@@ -456,9 +469,9 @@ def _cost_caption(comparison: Comparison) -> str:
         else "Step time: not measured"
     )
     return (
-        "MACs per sample in a forward pass. NFE: calls of f, rejected steps included. Kept: bytes alive after the forward"
-        f" pass for the backward's sake, peak: the most alive in forward and backward{_at_batch(comparison)}; 1 MB is"
-        f" 1e6 bytes. {timed}; ratio to `{comparison.baseline}`."
+        "MACs per sample in a forward pass. NFE: calls of f, rejected steps included. Kept: bytes alive"
+        " after the forward pass for the backward's sake, peak: the most alive in forward and"
+        f" backward{_at_batch(comparison)}; 1 MB is 1e6 bytes. {timed}; ratio to `{comparison.baseline}`."
     )
 
 
@@ -511,7 +524,7 @@ def _bullets(said: Iterable[str]) -> str:
     return "\n".join("- " + text.replace("*", "\\*").replace("<", "&lt;") for text in said)
 
 
-# ---------------------------------------------------------------------------------------------- csv
+# -------------------------------------------------------------------------------- csv
 
 
 def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:

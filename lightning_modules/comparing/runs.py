@@ -1,6 +1,7 @@
 """Reading the run folders of a comparison: what was planned, what finished, and what did not and why.
 
-Nothing is computed here and nothing is left out: every planned run comes back, as done, diverged, failed or missing.
+Nothing is computed here and nothing is left out: every planned run comes back, as done, diverged, failed or
+missing.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Comparison:
 
 
 def read_comparison(folder: str | Path) -> Comparison:
-    """Read FOLDER/comparison.json and every run folder it plans; absent and unreadable runs are told, not raised."""
+    """Read FOLDER/comparison.json and every run folder it plans; broken runs are told, not raised."""
     folder = Path(folder)
     path = folder / "comparison.json"
     if not path.is_file():
@@ -112,7 +113,7 @@ def read_comparison(folder: str | Path) -> Comparison:
 
 
 def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
-    """One column of a run's sparse metrics.csv as {step or epoch: value}; a value logged twice counts as last logged."""
+    """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
     path = run.folder / "metrics.csv"
     if not path.is_file():
         return {}
@@ -175,7 +176,7 @@ def _read_run(folder: Path, arm: str, seed: int) -> Run:
     if status == "done" and error is None:
         status, reason = "diverged", "the test error is not a finite number"
     elif status == "diverged":
-        reason = reason or ("diverged" if error is None else f"diverged (test error {100 * error:.2f}%)")
+        reason = reason or ("no finite test error" if error is None else f"test error {100 * error:.2f}%")
     elif status != "done":
         status, reason = "failed", reason or f"its status is {status!r}"
     return Run(

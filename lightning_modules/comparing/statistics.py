@@ -1,7 +1,8 @@
 """Paired statistics of a comparison, and the rules by which its words are chosen.
 
-Every arm is compared with one baseline over the seeds that both finished. A difference is arm minus baseline in test
-error, so below zero is better. Words follow rules: "better" or "worse" only where the interval excludes zero.
+Every arm is compared with one baseline over the seeds that both finished. A difference is arm minus
+baseline in test error, so below zero is better. Words follow rules: "better" or "worse" only where the
+interval excludes zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .runs import STATUSES, Arm, Comparison
+from .runs import STATUSES, Arm, Comparison, StepTime
 
 LEVEL = 0.95
 CONTROL_FACTOR = (
@@ -29,7 +30,7 @@ NO_SPREAD = "no spread: no interval"
 
 @dataclass(frozen=True)
 class Cost:
-    """A measured cost over the runs of an arm; only adaptive solvers make ``low`` and ``high`` differ much."""
+    """A measured cost over the runs of an arm; ``low`` and ``high`` differ for adaptive solvers."""
 
     mean: float
     low: float
@@ -38,7 +39,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """One arm over its seeds. Errors are fractions; ``difference`` is to the baseline, over the seeds ``pairs``."""
+    """One arm over its seeds; errors are fractions, ``difference`` is to the baseline over ``pairs``."""
 
     arm: Arm
     errors: Mapping[int, float]
@@ -71,8 +72,8 @@ def paired_t_interval(
 ) -> tuple[float | None, float | None, float | None]:
     """Mean of paired differences with its t interval: mean -+ t(n - 1) sd / sqrt(n).
 
-    The interval is None with fewer than two differences, and where all are equal: a spread of zero in a few values is
-    no estimate of the spread, and would call any difference certain.
+    The interval is None with fewer than two differences, and where all are equal: a spread of zero in a
+    few values is no estimate of the spread, and would call any difference certain.
     """
     mean, sd = mean_and_sd(differences)
     if mean is None or sd is None or sd <= 1e-12 * max(map(abs, differences)):
@@ -87,19 +88,19 @@ def t_factor(n: int, level: float = LEVEL) -> float:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
-    """Exact two-sided sign-flip test: the share of the 2^n sign patterns whose |sum| is at least the observed one.
+    """Exact two-sided sign-flip test: the share of the 2^n sign patterns with |sum| at least the observed.
 
     None without differences, and for more than 40, where exact counting takes too long.
     """
     n = len(differences)
     if not 1 <= n <= 40:
         return None
-    differences = np.asarray(differences, dtype=float)
+    values = np.asarray(differences, dtype=float)
     # Tolerance: sums that are equal on paper differ by rounding, and the observed pattern must count itself.
-    bound = abs(differences.sum()) - 1e-10 * np.abs(differences).sum()
+    bound = abs(values.sum()) - 1e-10 * np.abs(values).sum()
     if bound <= 0:
         return 1.0
-    left, right = (_signed_sums(half) for half in (differences[: n // 2], differences[n // 2 :]))
+    left, right = (_signed_sums(half) for half in (values[: n // 2], values[n // 2 :]))
     right.sort()
     above = len(right) - np.searchsorted(right, bound - left, side="left")
     below = np.searchsorted(right, -bound - left, side="right")
@@ -115,14 +116,13 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Pearson's correlation; None with fewer than three pairs (two always give -1 or 1) or without spread."""
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
 
 
 def verdict(differences: Sequence[float], level: float = LEVEL) -> str:
-    """ "better" or "worse" where the interval of the differences in test error excludes zero, else what is missing."""
+    """Better or worse where the interval of differences in test error excludes zero, else why not."""
     if len(differences) < 2:
         return ONE_SEED if len(differences) else NO_PAIR
     _, low, high = paired_t_interval(differences, level)
@@ -190,7 +190,7 @@ def _costs(comparison: Comparison, arm: Arm) -> dict[str, Cost]:
     return costs
 
 
-def _step_ratio(arm: Arm, base) -> float | None:
+def _step_ratio(arm: Arm, base: StepTime | None) -> float | None:
     """Step time over the baseline's, where both were taken on the same device, threads and batch size."""
     own = arm.step_time
     if own is None or base is None:
@@ -206,36 +206,40 @@ def what_seeds_show(n: int, comparisons: int, level: float = LEVEL) -> list[str]
     if n < 2:
         seeds = "One seed shows" if n == 1 else "No finished pair of seeds shows"
         said.append(
-            f"{seeds} no spread: there is no interval, and no difference of test errors here can be told from luck."
+            f"{seeds} no spread: there is no interval, and no difference of test errors here can be told"
+            " from luck."
         )
         return said
     factor = t_factor(n, level)
     freedom = f"{n - 1} degree{'s' if n > 2 else ''} of freedom"
     said.append(
-        f"n = {n} seeds: the {100 * level:g}% t interval with {freedom} is {factor:.2f} standard errors wide on each"
-        f" side, so only a mean difference beyond {factor / math.sqrt(n):.2f} standard deviations of the paired"
-        ' differences can be called better or worse; "not separated" does not mean equal.'
+        f"n = {n} seeds: the {100 * level:g}% t interval with {freedom} is {factor:.2f} standard errors"
+        f" wide on each side, so only a mean difference beyond {factor / math.sqrt(n):.2f} standard"
+        ' deviations of the paired differences can be called better or worse; "not separated" does not'
+        " mean equal."
     )
     least = 2.0 ** (1 - n)
     reach = f"cannot go below 2/2^{n} = {least:.2g}"
     below = f"can reach 2/2^{n} = {least:.2g}"
     said.append(
-        f"The exact two-sided sign-flip test {reach}, so by it alone {n} seeds cannot reach {1 - level:.2g}; the t"
-        " interval gets further only by assuming that the differences are normally distributed."
+        f"The exact two-sided sign-flip test {reach}, so by it alone {n} seeds cannot reach"
+        f" {1 - level:.2g}; the t interval gets further only by assuming that the differences are normally"
+        " distributed."
         if least > 1 - level
-        else f"The exact two-sided sign-flip test {below}, so the t interval can be checked without assuming normality."
+        else f"The exact two-sided sign-flip test {below}: a check that does not assume normality."
     )
     if comparisons > 1:
         expected = comparisons * (1 - level)
         any_of_them = 1 - level**comparisons
         said.append(
-            f"{comparisons} arms are compared with one baseline and no correction for that is made here: about 1 in"
-            f" {1 / (1 - level):.0f} intervals excludes zero by luck, {expected:.2g} of these {comparisons} on average"
-            f" (at least one with probability {any_of_them:.0%}, were they independent; they share the baseline)."
+            f"{comparisons} arms are compared with one baseline and no correction for that is made here:"
+            f" about 1 in {1 / (1 - level):.0f} intervals excludes zero by luck, {expected:.2g} of these"
+            f" {comparisons} on average (at least one with probability {any_of_them:.0%}, were they"
+            " independent; they share the baseline)."
         )
     said.append(
-        "Seeds vary initialisation and the order of the data; the data set, its test set and the recipe are the same"
-        " in all runs, and the intervals do not cover them."
+        "Seeds vary initialisation and the order of the data; the data set, its test set and the recipe"
+        " are the same in all runs, and the intervals do not cover them."
     )
     return said
 
@@ -272,14 +276,15 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
             said.append(f"{s.arm.name}{kind} ({ratio}).")
     if fails:
         said.append(
-            f"By rule, because of {' and '.join(fails)}: THIS DATA SET AT THIS LENGTH DOES NOT SEPARATE ARCHITECTURES."
-            " A network without the flows or with one step in each does about as well, so differences between the"
-            " arms above are not evidence about schemes."
+            f"By rule, because of {' and '.join(fails)}: THIS DATA SET AT THIS LENGTH DOES NOT SEPARATE"
+            " ARCHITECTURES. A network without the flows or with one step in each does about as well, so"
+            " differences between the arms above are not evidence about schemes."
         )
     elif judged and all(s.verdict == "worse" for s in judged):
         said.append(
-            "The controls lose clearly, so the flows and their steps matter here and differences between schemes could"
-            " show; that is a condition for reading the table, not a finding about any scheme."
+            "The controls lose clearly, so the flows and their steps matter here and differences between"
+            " schemes could show; that is a condition for reading the table, not a finding about any"
+            " scheme."
         )
     elif judged:
         said.append(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs as they are stored, labels, and the moves ``(dy, dx, flip)`` of each sample where it is augmented."""
+"""Inputs as they are stored, labels, and the moves (dy, dx, flip) of each sample where it is augmented."""
 
 
 def generator(*words: int) -> torch.Generator:
@@ -23,11 +23,13 @@ def generator(*words: int) -> torch.Generator:
 class BatchLoader:
     """Slices of a permutation of the set; no workers, since a batch is one gather from memory.
 
-    The order depends on ``(seed, epoch)``, the moves of a sample on ``(seed, epoch, its index)``: neither on the
-    network, nor on the batch size, nor on the number of ranks, so that whatever is compared sees the same data.
-    In training every rank has the same number of samples, batch b of all ranks together is batch b of one rank with
-    ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only one. Otherwise the
-    order is that of the set, and each sample is on exactly one rank.
+    The order depends on (seed, epoch), the moves of a sample on (seed, epoch, its index): neither on the
+    network, nor on the batch size, nor on the number of ranks, so that what is compared sees the same data.
+
+    In training every rank has the same number of samples, batch b of all ranks together is batch b of one
+    rank with ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only
+    one. Otherwise the order is that of the set, and each sample is on exactly one rank.
+
     Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints.
     """
 
@@ -81,7 +83,7 @@ class BatchLoader:
         return whole if self.drop_last and whole else math.ceil(self.size / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: Lightning asks for the iterator before it tells the epoch, and nothing here runs until next().
+        # Lightning asks for the iterator before it tells the epoch; a generator waits for the first next().
         start, self._start = self._start, 0
         order, moves = self._order(), self._moves()
         for batch in range(start, len(self)):

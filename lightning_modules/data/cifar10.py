@@ -13,7 +13,7 @@ from lightning_modules.registries import DATA
 
 @DATA.register("cifar10")
 class CIFAR10(FileData):
-    """50,000 + 10,000 colour images 32x32, ten classes; augmented by shifts of up to four pixels and mirroring.
+    """50,000 + 10,000 colour images 32x32, ten classes; augmented by shifts of up to 4 pixels and mirroring.
 
     Files: ``root/cifar-10-batches-py/*``.
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.

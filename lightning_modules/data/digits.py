@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,7 +13,7 @@ from lightning_modules.registries import DATA
 
 @DATA.register("digits")
 class Digits(InMemoryData):
-    """1,297 + 500 grey images 8x8, ten classes, in a fixed stratified split; augmented by shifts of one pixel.
+    """1,297 + 500 grey images 8x8, ten classes, a fixed stratified split; augmented by shifts of one pixel.
 
     Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
     """
@@ -24,8 +26,10 @@ class Digits(InMemoryData):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
-        digits = load_digits()
+        digits: Any = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-        split = train_test_split(images, digits.target, test_size=500, stratify=digits.target, random_state=DATA_SEED)
+        split = train_test_split(
+            images, digits.target, test_size=500, stratify=digits.target, random_state=DATA_SEED
+        )
         train_images, test_images, train_labels, test_labels = map(torch.from_numpy, split)
         return (train_images, train_labels.long()) if train else (test_images, test_labels.long())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 class ImageFolder(FileData):
     """Colour images of ``root/train/<class>/*`` and ``root/test/<class>/*``, brought to ``size`` x ``size``.
 
-    An image of another size is scaled by its shorter side and cut in the middle. Mean and deviation are those of the
-    training set. Augmented by shifts of up to an eighth of the size and by mirroring.
+    An image of another size is scaled by its shorter side and cut in the middle. Mean and deviation are those
+    of the training set. Augmented by shifts of up to an eighth of the size and by mirroring.
     """
 
     flip = True
-    least = {**FileData.least, "size": 1}
+    remedy = "name the folder that holds train and test by data.root=... or by SCHEMENET_DATA"
+    least: ClassVar = {**FileData.least, "size": 1}
 
     def __init__(self, *, size: int = 32, **options: Any) -> None:
         self.size, self.shape, self.pad = size, (3, size, size), max(1, size // 8)
         super().__init__(**options)
-        self.root = self.root.absolute()
 
     def mistakes(self) -> list[str]:
         downloads = ["data.download: an image folder has no source; expected false, got true"] * self.download
         return super().mistakes() + downloads
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.check()
         return len(self._listing["train"].classes)
 
@@ -57,7 +57,7 @@ class ImageFolder(FileData):
             return None
         odd = sorted({*train} ^ {*test})
         other = nearest(odd[0], test if odd[0] in train else train)
-        return f"train and test have different classes: {', '.join(odd)} in one of them only{other}"
+        raise SchemenetError(f"{self.root}: train and test differ in classes: {', '.join(odd)}{other}")
 
     def load(self, train: bool) -> Samples:
         paths, labels = zip(*self._listing["train" if train else "test"].samples, strict=True)
@@ -68,8 +68,7 @@ class ImageFolder(FileData):
         return images, torch.tensor(labels)[chosen]
 
     def _decode(self, path: str) -> Tensor:
-        from PIL import Image
-        from torchvision.transforms.functional import center_crop, resize
+        from PIL import Image, ImageOps
 
         try:
             with Image.open(path) as file:
@@ -77,12 +76,12 @@ class ImageFolder(FileData):
         except (OSError, SyntaxError, ValueError) as error:
             raise SchemenetError(f"cannot read the image {path}: {error}") from error
         if image.size != (self.size, self.size):
-            image = center_crop(resize(image, [self.size]), [self.size])
+            image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel of pixels between 0 and 1, exactly, from the counts of the 256 values."""
+    """Mean and deviation per channel of pixels between 0 and 1, exact, from the counts of the 256 values."""
     counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]).double()
     share, values = counts / counts.sum(1, keepdim=True), torch.arange(256) / 255.0
     mean = share @ values.double()

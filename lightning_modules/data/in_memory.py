@@ -1,4 +1,4 @@
-"""What all data sets share: they are small enough to lie in memory, and are sliced and augmented as tensors."""
+"""What all data sets share: they lie in memory, and are sliced and augmented as tensors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ Samples = tuple[Tensor, Tensor]
 """Inputs (uint8 images, or float32 points) and int64 labels."""
 
 DATA_SEED = 0
-"""Decides what belongs to the data set itself: splits, subsets, generated points. A run's seed does not touch it."""
+"""Decides what belongs to a set itself: splits, subsets, generated points. A run's seed does not touch it."""
 
 
 class InMemoryData(pl.LightningDataModule):
     """A training and a test set as CPU tensors; ``load`` is what a subclass adds, beside a few facts.
 
     ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it.
-    A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's config,
-    then shows the parameters of its bases too.
+
+    A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's
+    config, then shows the parameters of its bases too.
     """
 
     shape: tuple[int, ...]
@@ -86,8 +87,9 @@ class InMemoryData(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self.train_set is None:
-            self.train_set = self._limited(*self.load(train=True), self.limit_train)
-            self.test_set = self._limited(*self.load(train=False), self.limit_test)
+            train, test = self.load(train=True), self.load(train=False)
+            self.train_set = self._limited(*train, self.limit_train)
+            self.test_set = self._limited(*test, self.limit_test)
 
     def _limited(self, inputs: Tensor, labels: Tensor, limit: int | None) -> Samples:
         chosen = subset(len(labels), limit)
@@ -95,7 +97,7 @@ class InMemoryData(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         pad, flip = (self.pad, self.flip) if self.augment else (0, False)
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # the same batches in each epoch
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # then each epoch has the same batches
         return self._loader(self.train_set, train=True, shuffle=not overfit, pad=pad, flip=flip)
 
     def val_dataloader(self) -> BatchLoader:
@@ -106,7 +108,7 @@ class InMemoryData(pl.LightningDataModule):
 
     def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
         if samples is None:
-            raise SchemenetError(f"{type(self).__name__} is not loaded; call setup() before asking for batches")
+            raise SchemenetError(f"{type(self).__name__} is not loaded; call setup() first")
         if self.trainer is not None:
             options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         return BatchLoader(*samples, self.batch_size, seed=self.seed, **options)
@@ -118,13 +120,18 @@ class InMemoryData(pl.LightningDataModule):
             inputs = normalise(inputs, self.mean, self.std)
         if moves is not None:
             inputs = move(inputs, moves, self.pad)
-        if self.trainer is not None:  # Lightning converts floats before the transfer, when images are still bytes
+        if self.trainer is not None:  # before the transfer, where Lightning converts floats, these were bytes
             inputs = self.trainer.precision_plugin.convert_input(inputs)
         return inputs, labels
 
 
 class FileData(InMemoryData):
     """A set that is read from files below ``root``, else ``$SCHEMENET_DATA``, else ``./data``."""
+
+    remedy = (
+        "name the folder that holds it by data.root=... or by the environment variable SCHEMENET_DATA, "
+        "or fetch it by data.download=true"
+    )
 
     def __init__(self, *, root: str | None = None, download: bool = False, **options: Any) -> None:
         self.root = Path(root or os.environ.get("SCHEMENET_DATA") or "data").expanduser()
@@ -148,7 +155,8 @@ class FileData(InMemoryData):
             try:
                 self.fetch()
             except (OSError, RuntimeError) as error:
-                raise SchemenetError(f"cannot download {type(self).__name__} to {self.root}: {error}") from error
+                name = type(self).__name__
+                raise SchemenetError(f"cannot download {name} to {self.root}: {error}") from error
 
     def setup(self, stage: str | None = None) -> None:
         self._require()
@@ -157,9 +165,7 @@ class FileData(InMemoryData):
     def _require(self) -> None:
         if problem := self.missing():
             raise SchemenetError(
-                f"no {type(self).__name__} in {self.root.absolute()}: {problem}\n"
-                "name the folder that holds it by data.root=... or by the environment variable SCHEMENET_DATA, "
-                "or fetch it by data.download=true"
+                f"{type(self).__name__} cannot be read from {self.root.absolute()}: {problem}\n{self.remedy}"
             )
 
 

@@ -12,10 +12,11 @@ from lightning_modules.registries import DATA
 
 @DATA.register("mnist")
 class MNIST(FileData):
-    """60,000 + 10,000 grey images 28x28, ten classes; augmented by shifts of up to four pixels.
+    """60,000 + 10,000 grey images 28x28, ten classes; augmented by shifts of up to 4 pixels.
 
     Files: ``root/MNIST/raw/*-ubyte``.
-    Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
+    Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+    Proceedings of the IEEE, 1998.
     """
 
     shape, num_classes = (1, 28, 28), 10
@@ -35,21 +36,23 @@ class MNIST(FileData):
 
     def missing(self) -> str | None:
         folder = self.root / "MNIST" / "raw"
-        names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-        return next(filter(None, (_objection(folder / name) for name in names)), None)
+        kinds = ("images-idx3", "labels-idx1")
+        paths = [folder / f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
+        return next(filter(None, map(_objection, paths)), None)
 
 
 def _objection(path: Path) -> str | None:
     """What is wrong with an IDX file, by its header and its size."""
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}i", file.read(4 * dimensions))
-        expected = 4 + 4 * dimensions + math.prod(shape)
-        if (zero, kind) == (0, 8) and path.stat().st_size == expected:
-            return None
-        return f"{path} is damaged: {path.stat().st_size} bytes, where its header asks for {expected}"
     except OSError as error:
         return f"{path}: {error.strerror}"
     except struct.error:
-        return f"{path} is damaged: it ends inside its header"
+        return f"{path} is damaged (delete it): it ends inside its header"
+    expected = 4 + 4 * dimensions + math.prod(shape)
+    if (zero, kind, size) == (0, 8, expected):
+        return None
+    return f"{path} is damaged (delete it): {size} bytes, where its header asks for {expected}"

@@ -14,7 +14,7 @@ from lightning_modules.registries import DATA
 
 
 class Points(InMemoryData):
-    """As many points of class 0 as of class 1, and normal ``noise`` on their coordinates; the same for every run.
+    """As many points of class 0 as of class 1, normal ``noise`` on their coordinates; the same for every run.
 
     ``draw`` makes them from labels and two uniform numbers in [0, 1) for each point.
     """
@@ -22,7 +22,9 @@ class Points(InMemoryData):
     shape, num_classes = (2,), 2
     least: ClassVar = {**InMemoryData.least, "train_size": 1, "test_size": 1, "noise": 0}
 
-    def __init__(self, *, train_size: int = 1000, test_size: int = 1000, noise: float = 0.1, **options: Any) -> None:
+    def __init__(
+        self, *, train_size: int = 1000, test_size: int = 1000, noise: float = 0.1, **options: Any
+    ) -> None:
         self.train_size, self.test_size, self.noise = train_size, test_size, noise
         super().__init__(**options)
 
@@ -62,7 +64,9 @@ class Circles(Points):
 
 @DATA.register("spheres")
 class Spheres(Points):
-    """A disc r < 1/2 (class 0) inside an annulus 1 < r < 3/2 (class 1), uniform in area: no flow of the plane parts them.
+    """A disc r < 1/2 (class 0) inside an annulus 1 < r < 3/2 (class 1), each uniform in area.
+
+    No flow of the plane makes them linearly separable.
 
     Reference: Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
     """

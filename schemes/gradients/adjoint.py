@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from schemes.base import Scheme
-from schemes.gradients.recompute import Gradients, RecomputingMode, pull_back
+from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
 from schemes.grid import reversed_nodes
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State
@@ -41,7 +41,9 @@ class Adjoint(RecomputingMode):
     arXiv:1806.07366.
     """
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def refuses(self, scheme: Scheme, projected: bool = False) -> str | None:
+        if projected:
+            return PROJECTED.format("adjoint", "solves no ODE")
         if scheme.order is not None and scheme.problem != "linear":
             return None
         return (

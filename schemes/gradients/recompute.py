@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
+PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
 
 
 class RecomputingMode(GradientMode):

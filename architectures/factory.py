@@ -1,0 +1,55 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from architectures.network import Network
+from architectures.registry import ARCHITECTURES
+from schemes.errors import SchemenetError, nearest
+from schemes.registry import SCHEMES
+
+
+def create_model(
+    name: str, *, num_classes: int = 10, in_chans: int = 3, image_size: int | None = 32, **options: Any
+) -> Network:
+    """The network that ``name`` stands for, with random weights.
+
+    ``options`` are the architecture's own: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``, ``depth``,
+    ``width`` ... (``schemenet models NAME`` lists them). A scheme, field, grid or gradient is a name or a mapping with
+    ``name`` and parameters. Raises SchemenetError (a ValueError) for an unknown name or option, a wrong type or an
+    impossible pair, with the nearest right thing. Under ``torch.device("meta")`` no weight is allocated.
+    """
+    context = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
+    if image_size is None and "vector" not in ARCHITECTURES.entry(name).facts.get("reads", ("image",)):
+        readers = [n for n in ARCHITECTURES if "vector" in ARCHITECTURES.entry(n).facts.get("reads", ())]
+        raise SchemenetError(
+            f"architecture {name!r} reads images, and this data has vectors of {in_chans} numbers; "
+            f"architectures that read vectors: {', '.join(readers)}"
+        )
+    return ARCHITECTURES.build({**options, "name": name}, **context)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the registered networks that match a shell pattern, in natural order."""
+    return ARCHITECTURES.list(pattern)
+
+
+def for_scheme(word: str) -> list[str]:
+    """The networks that a word (a scheme's name or alias, or ``ode_net``) is known as, e.g. two for ``rk2``."""
+    wanted = SCHEMES.canonical(word) if word in (*SCHEMES, *scheme_aliases()) else word
+    found = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset and wanted == word_of(name)]
+    if found or word in SCHEMES:
+        return found
+    known = sorted({w for w in map(word_of, ARCHITECTURES) if w})
+    raise SchemenetError(f"no network is known for the word {word!r}{nearest(word, known)} known: {', '.join(known)}")
+
+
+def scheme_aliases() -> list[str]:
+    return [alias for name in SCHEMES for alias in SCHEMES.aliases(name)]
+
+
+def word_of(name: str) -> str | None:
+    """The canonical word that a network is known for, None where there is none."""
+    word = ARCHITECTURES.entry(name).facts.get("word")
+    return SCHEMES.canonical(word) if word in scheme_aliases() else word

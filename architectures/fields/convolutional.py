@@ -1,0 +1,86 @@
+"""Residual branches of convolutions, in pre-activation and in post-activation order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from architectures.norms import norm_layer
+from architectures.registry import FIELDS
+from schemes.errors import SchemenetError
+from schemes.node import Node
+
+EXPANSION = 4
+
+
+class Convolution(NamedTuple):
+    channels: int
+    out: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+
+    def layer(self) -> nn.Conv2d:
+        return nn.Conv2d(
+            self.channels, self.out, self.kernel, self.stride, self.kernel // 2, groups=self.groups, bias=False
+        )
+
+
+class Branch(nn.Sequential):
+    """Convolutions with norm and ReLU before each (``pre``), or after each but for the last ReLU (``post``).
+
+    ``lead`` False leaves out the norm and ReLU before the first one, which a normalised stem has done already.
+    Shapes: (batch, channels, height, width) to (batch, out, height / stride, width / stride).
+    """
+
+    def __init__(self, convolutions: Iterable[Convolution], order: str, norm: str, lead: bool = True) -> None:
+        layers: list[nn.Module] = []
+        convolutions = list(convolutions)
+        for i, convolution in enumerate(convolutions):
+            if order == "pre":
+                if i or lead:
+                    layers += [norm_layer(norm, convolution.channels), nn.ReLU()]
+                layers.append(convolution.layer())
+            else:
+                layers += [convolution.layer(), norm_layer(norm, convolution.out)]
+                if i < len(convolutions) - 1:
+                    layers.append(nn.ReLU())
+        super().__init__(*layers)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:  # type: ignore[override]  # a field also takes its node
+        return super().forward(y)
+
+
+@FIELDS.register("basic", convolutions=2, expansion=1)
+def basic(
+    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True
+) -> Branch:
+    """3x3, 3x3. Reference: He, Zhang, Ren, Sun, CVPR 2016 (arXiv:1512.03385) and ECCV 2016 (arXiv:1603.05027)."""
+    layers = Convolution(channels, inner, 3, stride), Convolution(inner, out, 3)
+    return Branch(layers, order, norm, lead)
+
+
+@FIELDS.register("bottleneck", convolutions=3, expansion=EXPANSION)
+def bottleneck(
+    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True
+) -> Branch:
+    """1x1, 3x3 (with the stride), 1x1 to four times the inner width. Reference: as ``basic``."""
+    layers = Convolution(channels, inner, 1), Convolution(inner, inner, 3, stride), Convolution(inner, out, 1)
+    return Branch(layers, order, norm, lead)
+
+
+@FIELDS.register("resnext", convolutions=3, expansion=EXPANSION)
+def resnext(
+    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True,
+    groups: int = 8,
+) -> Branch:  # fmt: skip
+    """1x1, grouped 3x3, 1x1: the sum of ``groups`` narrow bottlenecks, so f is a sum of vector fields.
+
+    Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
+    """
+    if inner % groups:
+        raise SchemenetError(f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}")
+    grouped = Convolution(inner, inner, 3, stride, groups)
+    return Branch((Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)), order, norm, lead)

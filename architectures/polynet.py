@@ -1,0 +1,25 @@
+"""PolyNet's modules on the ResNet layout: truncated backward Euler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from architectures.network import Network
+from architectures.registry import ARCHITECTURES
+from architectures.resnet import resnet
+from schemes.signature import Spec
+
+
+@ARCHITECTURES.register("polynet", word="backward_euler_poly", extends="resnet")
+def polynet(*, scheme: Spec = "backward_euler_poly", **options: Any) -> Network:
+    r"""The ResNet layout with PolyNet's polynomial modules; poly-2 by default, whose F is shared by both powers.
+
+        u_{n+1} = u_n + F(u_n) + F(F(u_n))
+
+    poly adds no parameter to ResNet; mpoly-2 and way-2 double those of F. Batch norm keeps its statistics per power.
+    PolyNet published ImageNet results only, with Inception branches: on small images this is the project's own
+    baseline. What it shares with backward Euler and what not: see the scheme ``backward_euler_poly``.
+
+    Reference: Zhang, Li, Loy, Lin, CVPR 2017, arXiv:1611.05725.
+    """
+    return resnet(scheme=scheme, **options)

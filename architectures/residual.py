@@ -1,0 +1,152 @@
+"""The family of residual networks: one builder, whose axes are the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from architectures.network import Network, Stage
+from architectures.norms import norm_layer
+from architectures.registry import FIELDS
+from architectures.transitions import CoupledTransition, Transition, shortcut
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.node import Node
+from schemes.registry import SCHEMES
+from schemes.signature import Spec
+
+
+def name_of(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else spec["name"]
+
+
+def units(depth: int, convolutions: int, stages: int, name: str) -> int:
+    """Blocks of each stage in a network with ``depth`` weighted layers, ``convolutions`` of them in a block."""
+    blocks, rest = divmod(depth - 2, convolutions * stages)
+    if rest or blocks < 1:
+        period = convolutions * stages
+        lower = max(1, (depth - 2) // period) * period + 2
+        raise SchemenetError(
+            f"architecture {name!r}: depth expected to be {period}n + 2 for {convolutions} layers in a block and "
+            f"{stages} stages, got {depth}; the nearest are {lower} and {lower + period}"
+        )
+    return blocks
+
+
+def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:
+    """Widths times a real factor, each rounded to a multiple (at least one)."""
+    return [max(1, round(width * factor / multiple)) * multiple for width in widths]
+
+
+def residual_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_chans: int,
+    blocks: Sequence[int],
+    steps: Sequence[int] | None = None,
+    widths: Sequence[int] = (16, 32, 64),
+    stem_width: int | None = None,
+    stem: str = "conv",
+    width: float = 1.0,
+    inner: float = 1.0,
+    inner_widths: Sequence[int] | None = None,
+    field: Spec = "basic",
+    branch: Spec | None = None,
+    activation: str = "pre",
+    norm: str = "batch",
+    transition: str = "D",
+    coupled_transitions: bool = False,
+    bare_entry: str = "first",
+    scheme: Spec = "forward_euler",
+    sharing: str | None = None,
+    grid: Spec = "uniform",
+    gradient: Spec = "backprop",
+    statistics: str = "per_node",
+) -> Network:
+    """Stem, stages of residual blocks, head.
+
+    ``blocks`` counts the blocks of each stage; where the resolution or the width changes the first of them is the
+    transition, the others are the steps of the flow (``steps``, where given, sets these instead). ``widths`` are the
+    widths of the flows before ``width`` multiplies them, ``inner_widths`` those inside the branch, fine-tuned by
+    ``inner``. ``field`` is the flows' f, ``branch`` the transitions' (the same where None). With a normalised stem the
+    very first branch omits its leading norm (``bare_entry`` "first": the first component's; "all": each component's).
+    """
+    for key, value in {"width": width, "inner": inner}.items():
+        if not value > 0:
+            raise SchemenetError(f"architecture {name!r}: {key} expected to be positive, got {value}")
+    components = SCHEMES.build(scheme).components
+    field_options = FIELDS.defaults(name_of(field)) | (dict(field) if not isinstance(field, str) else {})
+    groups = field_options.get("groups", 1)
+    expansion = FIELDS.entry(name_of(field)).facts["expansion"]
+    base = scaled(widths, width, components)
+    flow_widths = [w * expansion for w in base]
+    inner_base = inner_widths or [w // components for w in widths]
+    inners = scaled(inner_base, width * inner, groups)
+    entry = scaled([stem_width or widths[0]], width, components)[0]
+    normalised = stem == "conv_norm_relu"
+    projection = nn.ReLU if activation == "post" else lambda: None
+    if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
+        raise SchemenetError(f"architecture {name!r} has images for states; field {name_of(field)!r} takes vectors")
+    strided_too = "stride" in FIELDS.parameters(name_of(field))
+    branch = branch or (field if strided_too else "basic")
+
+    def make_stem() -> nn.Module:
+        convolution = nn.Conv2d(in_chans, entry, 3, padding=1, bias=False)
+        if not normalised:
+            return convolution
+        return nn.Sequential(convolution, norm_layer(norm, entry), nn.ReLU())
+
+    stages: list[nn.Module] = []
+    channels = entry
+    for i, out in enumerate(flow_widths):
+        options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
+        stride = 1 if i == 0 else 2
+        crossing: nn.Module | None = None
+        if stride > 1 or channels != out:
+            lead = not (normalised and i == 0)
+            if coupled_transitions:
+                half, half_out = channels // components, out // components
+                enter = FIELDS.build(branch, channels=half, out=half_out, stride=stride, lead=lead, **options)
+                follow = FIELDS.build(branch, channels=half_out, out=half_out, **options)
+                path = tuple(shortcut(transition, half, half_out, stride, norm) for _ in range(2))
+                crossing = CoupledTransition((enter, follow), (path[0], path[1]))
+            else:
+                full = {**options, "inner": inners[i] * components}
+                strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
+                crossing = Transition(strided, shortcut(transition, channels, out, stride, norm), projection())
+        count = steps[i] if steps is not None else blocks[i] - (crossing is not None)
+
+        def make(
+            node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
+            first: bool = crossing is None,
+        ) -> nn.Module:  # fmt: skip
+            bare = normalised and activation == "pre" and i == 0 and first and node.step == 0
+            bare = bare and (bare_entry == "all" or node.component == 0)
+            return FIELDS.build(field, channels=width, out=width, lead=not bare, **options)
+
+        flow = None
+        if count:
+            flow = Flow(
+                make, count, scheme, sharing, grid, gradient, statistics,
+                past=int(isinstance(crossing, Transition)), projection=projection(),
+            )  # fmt: skip
+        stages.append(Stage(crossing, flow))
+        channels = out
+    finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
+    flows = [stage.flow for stage in stages if isinstance(stage, Stage) and stage.flow is not None]
+    layout = {
+        "steps": [len(flow.nodes) for flow in flows],
+        "h": sorted({flow.nodes[0].h for flow in flows}),
+        "widths": flow_widths,
+        "inner": inners,
+        "stem": f"{'conv 3x3, norm, ReLU' if normalised else 'conv 3x3'} to {entry}",
+        "norm": norm,
+        "scheme": name_of(scheme),
+        "field": name_of(field),
+        "sharing": sharing or (flows[0].bank.sharing if flows else None),
+        "gradient": name_of(gradient),
+    }
+    return Network(make_stem(), stages, finish, channels, num_classes, layout)

@@ -1,0 +1,69 @@
+"""ResNet: forward Euler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from architectures.network import Network
+from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.residual import name_of, residual_network, units
+from schemes.signature import Spec
+
+
+@ARCHITECTURES.register(
+    "resnet",
+    word="forward_euler",
+    sizes={
+        "resnet20": {"depth": 20},
+        "resnet32": {"depth": 32},
+        "resnet44": {"depth": 44},
+        "resnet56": {"depth": 56},
+        "resnet110": {"depth": 110},
+        "resnet164": {"depth": 164, "field": "bottleneck", "transition": "C"},
+        "resnet1001": {"depth": 1001, "field": "bottleneck", "transition": "C"},
+        "resnet20_v1": {"depth": 20, "activation": "post", "transition": "A"},
+        "resnet32_v1": {"depth": 32, "activation": "post", "transition": "A"},
+        "resnet44_v1": {"depth": 44, "activation": "post", "transition": "A"},
+        "resnet56_v1": {"depth": 56, "activation": "post", "transition": "A"},
+        "resnet110_v1": {"depth": 110, "activation": "post", "transition": "A"},
+        "resnet1202_v1": {"depth": 1202, "activation": "post", "transition": "A"},
+    },
+)
+def resnet(
+    num_classes: int = 10,
+    in_chans: int = 3,
+    *,
+    depth: int = 20,
+    field: Spec = "basic",
+    widths: Sequence[int] = (16, 32, 64),
+    width: float = 1.0,
+    inner: float = 1.0,
+    activation: Literal["pre", "post"] = "pre",
+    transition: Literal["A", "B", "C", "D", "pool"] = "D",
+    norm: Literal["batch", "group", "none"] = "batch",
+    scheme: Spec = "forward_euler",
+    sharing: Literal["per_step", "shared", "per_stage"] | None = None,
+    grid: Spec = "uniform",
+    gradient: Spec = "backprop",
+    statistics: Literal["per_node", "shared"] = "per_node",
+) -> Network:
+    r"""ResNet for small images: one residual block is one forward Euler step, exactly, with h absorbed in f.
+
+        u_{n+1} = u_n + f_n(u_n)
+
+    Stem 3x3 to 16, three stages of widths 16, 32, 64 (times 4 for ``bottleneck``), n blocks each: depth 6n + 2
+    (``basic``) or 9n + 2 (``bottleneck``); the first block of stages 2 and 3 is the transition. Pre-activation by
+    default (He et al. 2016); ``activation="post"`` with transition A is He et al. 2015 (the names with ``_v1``).
+    ``resnet20`` ... ``resnet110`` differ from ``lm_resnet20`` ... in nothing but k. ``width`` and ``inner`` scale the
+    widths and the widths inside the branch.
+
+    Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
+    """
+    blocks = [units(depth, FIELDS.entry(name_of(field)).facts["convolutions"], len(widths), "resnet")] * len(widths)
+    options: dict[str, Any] = {"stem": "conv" if activation == "pre" else "conv_norm_relu"}
+    return residual_network(
+        "resnet", num_classes=num_classes, in_chans=in_chans, blocks=blocks, field=field, widths=widths,
+        width=width, inner=inner, activation=activation, transition=transition, norm=norm, scheme=scheme,
+        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, **options,
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""ResNeXt: forward Euler of a sum of vector fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from architectures.network import Network
+from architectures.registry import ARCHITECTURES
+from architectures.residual import residual_network, units
+
+
+@ARCHITECTURES.register(
+    "resnext",
+    extends="resnet",
+    without=("field", "widths"),
+    sizes={
+        "resnext29_8x64d": {"depth": 29, "groups": 8, "group_width": 64},
+        "resnext29_16x64d": {"depth": 29, "groups": 16, "group_width": 64},
+        "resnext29_32x4d": {"depth": 29, "groups": 32, "group_width": 4},
+    },
+)
+def resnext(
+    num_classes: int = 10,
+    in_chans: int = 3,
+    *,
+    depth: int = 29,
+    groups: int = 8,
+    group_width: int = 64,
+    width: float = 1.0,
+    inner: float = 1.0,
+    activation: Literal["pre", "post"] = "post",
+    transition: Literal["A", "B", "C", "D", "pool"] = "B",
+    **options: Any,
+) -> Network:
+    r"""ResNeXt for small images: an Euler step whose f is a sum of ``groups`` narrow bottlenecks.
+
+        u_{n+1} = P(u_n + sum_{i=1..C} T_i(u_n))
+
+    Stem 3x3 to 64, three stages of output widths 256, 512, 1024 with inner widths groups * group_width * {1, 2, 4};
+    depth 9n + 2. The published network is post-activation (P = ReLU), transition B; ``activation="pre"`` is what the
+    LM-ResNet paper compares with.
+
+    Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
+    """
+    return residual_network(
+        "resnext", num_classes=num_classes, in_chans=in_chans, blocks=[units(depth, 3, 3, "resnext")] * 3,
+        widths=(64, 128, 256), inner_widths=[groups * group_width * k for k in (1, 2, 4)], width=width, inner=inner,
+        activation=activation, transition=transition, stem="conv" if activation == "pre" else "conv_norm_relu",
+        field={"name": "resnext", "groups": groups}, **options,
+    )  # fmt: skip

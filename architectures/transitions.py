@@ -1,0 +1,90 @@
+"""The change of resolution between flows. Downsampling is never a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from architectures.norms import norm_layer
+from schemes.errors import SchemenetError, nearest
+from schemes.node import Node
+
+ENTRY = Node(step=0, t=0.0, h=1.0)
+"""The node that a transition's own branch is evaluated at."""
+
+
+class ZeroPad(nn.Module):
+    """Fills up with zero channels, behind (``even`` False) or on both sides evenly."""
+
+    def __init__(self, extra: int, even: bool = False) -> None:
+        super().__init__()
+        before = extra // 2 if even else 0
+        self.padding = (0, 0, 0, 0, before, extra - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pad(x, self.padding)
+
+
+class Subsample(nn.Module):
+    """Every stride-th row and column."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride]
+
+
+def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.Module:
+    """The path beside a transition's branch. Five variants circulate under the one name "ResNet":
+
+    A: subsampling and zero channels, no parameters (He et al. 2015 on CIFAR); B: 1x1 convolution and norm;
+    C: 1x1 convolution; D: norm, ReLU, 1x1 convolution (LM-ResNet's code); pool: average pooling and zero channels on
+    both sides (RevNet's code).
+    """
+    project = nn.Conv2d(channels, out, 1, stride, bias=False)
+    if kind == "A":
+        return nn.Sequential(Subsample(stride), ZeroPad(out - channels))
+    if kind == "B":
+        return nn.Sequential(project, norm_layer(norm, out))
+    if kind == "C":
+        return project
+    if kind == "D":
+        return nn.Sequential(norm_layer(norm, channels), nn.ReLU(), project)
+    if kind == "pool":
+        return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), ZeroPad(out - channels, even=True))
+    known = ("A", "B", "C", "D", "pool")
+    raise SchemenetError(f"no transition {kind!r}{nearest(kind, known)} known: {', '.join(known)}")
+
+
+class Transition(nn.Module):
+    """x to S(x) + F(x): shortcut S and a strided branch F.
+
+    Returns the new state and, as the past of the flow that follows, the projected shortcut: what LM-ResNet takes for
+    the state before.
+    """
+
+    def __init__(self, branch: nn.Module, path: nn.Module, projection: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branch, self.path, self.projection = branch, path, projection
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        before = self.path(x)
+        after = before + self.branch(ENTRY, x)
+        return (after if self.projection is None else self.projection(after)), (before,)
+
+
+class CoupledTransition(nn.Module):
+    """RevNet's first unit of a stage, on halves: y_1 = S(x_1) + F(x_2), y_2 = S(x_2) + G(y_1), F with the stride."""
+
+    def __init__(self, branches: tuple[nn.Module, nn.Module], paths: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.branches, self.paths = nn.ModuleList(branches), nn.ModuleList(paths)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        first, second = x.chunk(2, dim=1)
+        first = self.paths[0](first) + self.branches[0](ENTRY, second)
+        second = self.paths[1](second) + self.branches[1](ENTRY, first)
+        return torch.cat((first, second), dim=1), ()

@@ -1,0 +1,184 @@
+"""Stability intervals, computed algebraically.
+
+On u' = lambda u with z = h lambda, one step of a scheme multiplies (state, memory) by a matrix M(z) of polynomials,
+found here by running the scheme itself on polynomials in z. Where an eigenvalue crosses the unit circle, the
+characteristic polynomial p and its reciprocal p* have a common root, so the crossings are among the real roots of their
+resultant (and, where eigenvalues stay on the circle and collide, of the discriminant). Between two neighbouring
+candidates nothing changes, and one point decides. A tolerant scan of |R| gives Heun an imaginary interval that it
+does not have: |R(iy)|^2 = 1 + y^4 / 4.
+
+Reference: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, chapters IV.2, V.1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemes.base import Scheme
+from schemes.grid import UniformGrid
+from schemes.node import Node
+from schemes.state import State, flatten, unflatten
+
+DEGREE = 40
+"""Coefficients kept of polynomials in z; a step's degree is its number of stages."""
+FAR = 1e3
+"""An interval that reaches this far is called infinite."""
+TOLERANCE = 1e-9
+
+Poly = np.ndarray  # coefficients of a polynomial in one real variable, lowest power first
+
+
+class Intervals(NamedTuple):
+    """Lengths r of the stability intervals [-r, 0] on the real and [-ir, ir] on the imaginary axis.
+
+    None where the scheme has no stability function: own weights at each stage, learnable coefficients, or (real axis)
+    a coupled system, whose interval on the imaginary axis is that of the oscillator x' = omega y, y' = -omega x.
+    """
+
+    real: float | None
+    imaginary: float | None
+
+
+def stability_intervals(scheme: Scheme) -> Intervals:
+    """The intervals of a scheme as configured."""
+    if scheme.sharing == "per_stage" or _learnable(scheme):
+        return Intervals(None, None)
+    matrix = step_matrix(scheme)
+    if scheme.components > 1:
+        return Intervals(None, _interval(_substitute(matrix, 1.0)))
+    return Intervals(_interval(_substitute(matrix, -1.0)), _interval(_substitute(matrix, 1j)))
+
+
+def _learnable(scheme: Scheme) -> bool:
+    scheme.prepare(scheme.history + 2)
+    return any(True for _ in scheme.parameters())
+
+
+def step_matrix(scheme: Scheme) -> np.ndarray:
+    """M as an array (size, size, DEGREE): entry (i, j) holds the coefficients of a polynomial in z (h = 1).
+
+    The vector it acts on is (state, memory) after the scheme has started.
+    """
+
+    def f(node: Node, y: Tensor) -> Tensor:
+        sign = -1.0 if scheme.components > 1 and node.component == 1 else 1.0
+        return sign * torch.roll(y, 1, dims=-1)
+
+    scheme.prepare(scheme.history + 2)
+    scheme.eval()
+    zero = torch.zeros(DEGREE, dtype=torch.float64)
+    y: State = zero if scheme.components == 1 else (zero,) * scheme.components
+    memory = scheme.start(y)
+    nodes = UniformGrid().nodes(scheme.history + 2)
+    with torch.no_grad():
+        for node in nodes[:-1]:
+            y, memory = scheme.step(f, node, y, memory)
+        leaves, shape = flatten((y, memory))
+        size = len(leaves)
+        columns = []
+        for j in range(size):
+            basis = [torch.zeros_like(zero) for _ in range(size)]
+            basis[j][0] = 1.0
+            columns.append(flatten(scheme.step(f, nodes[-1], *unflatten(basis, shape)))[0])
+    return np.array([[columns[j][i].numpy() for j in range(size)] for i in range(size)])
+
+
+def _substitute(matrix: np.ndarray, direction: complex) -> list[list[Poly]]:
+    """Entries as polynomials in x, for z = direction * x."""
+    factors = direction ** np.arange(matrix.shape[-1])
+    return [[_trim(entry * factors) for entry in row] for row in matrix]
+
+
+def _interval(matrix: list[list[Poly]]) -> float:
+    """The largest r such that every power of M(x) stays bounded for 0 <= x <= r."""
+    p = _characteristic(matrix)
+    # p*(zeta) = zeta^n conj(p(1 / conj zeta)): coefficients conjugated and in reverse order.
+    resultant = _resultant(p, [np.conj(c) for c in reversed(p)])
+    derivative = [k * c for k, c in enumerate(p)][1:]
+    discriminant = _resultant(p, derivative) if len(p) > 2 else np.zeros(1)
+    candidates = sorted({*_positive_roots(resultant), *_positive_roots(discriminant)})
+    reached = 0.0
+    for end in [*candidates, FAR]:
+        if not _bounded(matrix, (reached + min(end, reached + 2.0)) / 2):
+            return reached
+        reached = end
+    return float("inf")
+
+
+def _bounded(matrix: list[list[Poly]], x: float) -> bool:
+    values = np.array([[np.polynomial.polynomial.polyval(x, entry) for entry in row] for row in matrix])
+    return bool(np.abs(np.linalg.eigvals(values)).max() <= 1 + TOLERANCE)
+
+
+def _characteristic(matrix: list[list[Poly]]) -> list[Poly]:
+    """Coefficients (polynomials in x) of det(zeta I - M), lowest power of zeta first, by Faddeev and LeVerrier."""
+    size = len(matrix)
+    one, zero = np.array([1.0 + 0j]), np.array([0j])
+    work = [[zero] * size for _ in range(size)]
+    coefficients = [one]
+    for k in range(1, size + 1):
+        shifted = [[_plus(work[i][j], coefficients[-1]) if i == j else work[i][j] for j in range(size)] for i in range(size)]
+        work = [[_sum(_times(matrix[i][m], shifted[m][j]) for m in range(size)) for j in range(size)] for i in range(size)]
+        coefficients.append(_sum(work[i][i] for i in range(size)) * (-1 / k))
+    return coefficients[::-1]
+
+
+def _resultant(p: list[Poly], q: list[Poly]) -> Poly:
+    """The determinant of the Sylvester matrix of two polynomials in zeta whose coefficients are polynomials in x."""
+    m, n = len(p) - 1, len(q) - 1
+    zero = np.array([0j])
+    rows = [[zero] * i + list(reversed(p)) + [zero] * (n - 1 - i) for i in range(n)]
+    rows += [[zero] * i + list(reversed(q)) + [zero] * (m - 1 - i) for i in range(m)]
+    size = m + n
+    minors = {0: np.array([1.0 + 0j])}  # by set of used columns, row after row
+    for row in rows:
+        following: dict[int, Poly] = {}
+        for used, value in minors.items():
+            for column in range(size):
+                if used >> column & 1 or not np.any(row[column]):
+                    continue
+                sign = -1 if bin(used >> (column + 1)).count("1") % 2 else 1
+                term = sign * _times(value, row[column])
+                key = used | 1 << column
+                following[key] = _plus(following[key], term) if key in following else term
+        minors = following
+    return minors.get((1 << size) - 1, zero)
+
+
+def _positive_roots(polynomial: Poly) -> list[float]:
+    """Positive real roots; a root at zero of any multiplicity is taken out first."""
+    coefficients = _trim(polynomial)
+    while len(coefficients) > 1 and coefficients[0] == 0:
+        coefficients = coefficients[1:]
+    if len(coefficients) < 2:
+        return []
+    roots = np.roots(coefficients[::-1])
+    return [float(r.real) for r in roots if abs(r.imag) < 1e-5 * max(1, abs(r)) and 1e-6 < r.real < FAR]
+
+
+def _trim(polynomial: Poly) -> Poly:
+    """Rounding errors set to zero, vanishing highest powers dropped."""
+    cleaned = np.where(np.abs(polynomial) < 1e-12, 0, polynomial)
+    return cleaned[: max(np.flatnonzero(cleaned), default=0) + 1].astype(complex)
+
+
+def _times(p: Poly, q: Poly) -> Poly:
+    return np.convolve(p, q)
+
+
+def _plus(p: Poly, q: Poly) -> Poly:
+    longer, shorter = (p, q) if len(p) >= len(q) else (q, p)
+    result = longer.astype(complex)
+    result[: len(shorter)] += shorter
+    return result
+
+
+def _sum(polynomials: object) -> Poly:
+    total = np.array([0j])
+    for polynomial in polynomials:  # type: ignore[attr-defined]
+        total = _plus(total, polynomial)
+    return total
