@@ -14,6 +14,12 @@ class SchemenetError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint ``"; did you mean 'x'?"``, or nothing where no known word is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.55)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    """A hint ``"; did you mean 'x'?"``, or ``";"`` where no known word is near. Parts between underscores count too."""
+
+    def likeness(name: str) -> float:
+        parts = [name, *(name.split("_") if "_" in name else ())]
+        return max(difflib.SequenceMatcher(None, str(word).lower(), part.lower()).ratio() for part in parts)
+
+    ranked = sorted(((likeness(name), name) for name in known), reverse=True)
+    close = [name for score, name in ranked if score >= 0.6 and score >= ranked[0][0] - 0.1][:3]
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"

@@ -29,7 +29,7 @@ class Entry:
 
 
 class Registry(Mapping[str, Callable[..., Any]]):
-    """Names to callables, found by importing every module of a package when first asked.
+    """Names to callables, found by importing a module, or every module of a package, when first asked.
 
     ``register(name, *aliases, extends=None, without=(), sizes={}, **facts)`` is a decorator. ``extends`` names the
     entry whose parameters are taken as well, but for those in ``without`` (the callable hands its ``**options`` on);
@@ -73,8 +73,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
     def _fill(self) -> None:
         if not self._filled:
             self._filled = True
-            package = importlib.import_module(self.home)
-            for module in pkgutil.iter_modules(package.__path__):
+            home = importlib.import_module(self.home)
+            for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
                 importlib.import_module(f"{self.home}.{module.name}")
 
     def entry(self, name: str) -> Entry:
@@ -116,7 +116,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
             if key not in parameters:
                 takes = ", ".join(parameters) or "nothing"
                 hint = nearest(key, parameters)
-                wrong.append(f"{self.kind} {name!r} takes no {key!r}{hint or ';'} it takes: {takes}")
+                wrong.append(f"{self.kind} {name!r} takes no {key!r}{hint} it takes: {takes}")
             elif (problem := objection(value, parameters[key].annotation)) is not None:
                 wrong.append(f"{self.kind} {name!r}: {key} {problem}")
         if wrong:

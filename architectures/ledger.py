@@ -1,0 +1,171 @@
+"""What a network costs, counted and not estimated."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import statistics
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from architectures.network import Network
+from schemes.bank import FieldBank
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable parameters, shared ones once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def flow_parameters(network: Network) -> int:
+    """Number of trainable parameters inside flows."""
+    return sum(map(parameters, network.flows))
+
+
+class _CountFlops(TorchDispatchMode):
+    """Sums torch's own formulas (two operations a multiply-add) over convolutions, products and attention.
+
+    ``FlopCounterMode`` raises on a Function whose backward calls ``torch.autograd.grad`` (pytorch#131753).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def macs(network: Network, shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products."""
+    replica = copy.deepcopy(network).to("meta").eval()
+    with torch.no_grad(), _CountFlops() as counter:
+        replica(torch.empty(1, *shape, device="meta"))
+    return counter.flops // 2
+
+
+@contextlib.contextmanager
+def counted_evaluations(network: nn.Module) -> Iterator[list[int]]:
+    """A one-element list that counts the calls of the network's fields while the context is open."""
+    count = [0]
+
+    def hook(*_: Any) -> None:
+        count[0] += 1
+
+    handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, FieldBank)]
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the storages that came to life inside the context and are still alive, and the most at any time.
+
+    Storages are watched themselves, so nothing hides on a context object; ``known`` tensors do not count.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self._known = {t.untyped_storage()._cdata for t in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._watch(tensor)
+        return out
+
+    def _watch(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
+    """Bytes kept after forward for backward's sake, and peak bytes of forward and backward, one training step.
+
+    Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
+    are not seen.
+    """
+    device = next(network.parameters()).device
+    x = torch.randn(batch_size, *shape, device=device)
+    y = torch.randint(network.num_classes, (batch_size,), device=device)
+    gc.collect()
+    with LiveBytes([x, y, *network.parameters(), *network.buffers()]) as mode:
+        loss = functional.cross_entropy(network(x), y)
+        gc.collect()
+        kept = mode.live - loss.untyped_storage().nbytes()
+        loss.backward()
+    return {"bytes_kept": kept, "peak_bytes": mode.peak}
+
+
+def evaluations(network: Network, shape: tuple[int, ...]) -> dict[str, int]:
+    """Calls of f in one training step, forward and backward apart."""
+    device = next(network.parameters()).device
+    with counted_evaluations(network) as count:
+        loss = network(torch.randn(2, *shape, device=device)).sum()
+        forward = count[0]
+        loss.backward()
+    return {"nfe_forward": forward, "nfe_backward": count[0] - forward}
+
+
+def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
+    """All counted costs of one training step; the network is left as it was."""
+    replica = copy.deepcopy(network).train()
+    return {
+        "parameters": parameters(network),
+        "flow_parameters": flow_parameters(network),
+        "macs": macs(network, shape),
+        **evaluations(replica, shape),
+        **memory(replica, shape, batch_size),
+        "batch_size": batch_size,
+    }
+
+
+def step_time(
+    network: Network, shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
+) -> dict[str, Any]:
+    """Seconds of one forward and backward: median and quartiles over ``steps`` repetitions, threads and device."""
+    network = copy.deepcopy(network).train()
+    device = next(network.parameters()).device
+    x = torch.randn(batch_size, *shape, device=device)
+    y = torch.randint(network.num_classes, (batch_size,), device=device)
+    seconds = []
+    for repetition in range(warm_up + steps):
+        network.zero_grad(set_to_none=True)
+        begin = time.perf_counter()
+        functional.cross_entropy(network(x), y).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if repetition >= warm_up:
+            seconds.append(time.perf_counter() - begin)
+    first, median, third = statistics.quantiles(seconds, n=4)
+    return {
+        "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": steps,
+        "threads": torch.get_num_threads(), "device": str(device), "batch_size": batch_size,
+    }  # fmt: skip

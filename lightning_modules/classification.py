@@ -1,0 +1,66 @@
+"""Training a network to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from architectures.factory import create_model
+from lightning_modules.registries import OPTIMIZERS
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ClassificationModule(pl.LightningModule):
+    """Cross entropy on (inputs, labels); logs ``train/loss``, ``test/loss`` and ``test/error`` (a share).
+
+    Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
+    checkpoint alone rebuilds it: ``ClassificationModule.load_from_checkpoint(path)``.
+    """
+
+    def __init__(
+        self, architecture: str, options: Mapping[str, Any], data: Mapping[str, Any], optimizer: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = create_model(architecture, **data, **options)
+        self.optimizer = dict(optimizer)
+        accuracy = MulticlassAccuracy(data["num_classes"], average="micro")
+        self.test_accuracy, self.test_loss = accuracy, MeanMetric()
+        self.diverged = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        inputs, labels = batch
+        loss = functional.cross_entropy(self.network(inputs), labels)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        inputs, labels = batch
+        logits = self.network(inputs).float()
+        self.test_loss.update(functional.cross_entropy(logits, labels), weight=len(labels))
+        self.test_accuracy.update(logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("test/loss", self.test_loss.compute())
+        self.log("test/error", 1 - self.test_accuracy.compute(), prog_bar=True)
+        self.test_loss.reset()
+        self.test_accuracy.reset()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # One flag on the device a step; read once an epoch.
+        self.diverged = self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        return OPTIMIZERS.build(self.optimizer, network=self.network, total_steps=total)

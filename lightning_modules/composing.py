@@ -1,0 +1,261 @@
+"""From words on the command line to one plain config, every mistake told at once and before torch is imported.
+
+Hydra composes the groups (with experiments, and the user's own ``--config-dir``); values are set here, against the
+signatures of what the names stand for. A config is a nested dict of plain data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.catalogue import REGISTRIES, ROOT, catalogue
+from schemes.errors import SchemenetError, nearest
+from schemes.signature import Parameter, objection
+
+Config = dict[str, Any]
+
+CONFIGS = ROOT / "configs"
+RECIPES = ("experiment", "debug")
+"""Groups that override others instead of naming an entry of a registry."""
+
+TRAIN_KEYS = {
+    "seed": Parameter("seed", "int"),
+    "sharing": Parameter("sharing", "Literal['per_step', 'shared', 'per_stage'] | None"),
+    "folder": Parameter("folder", "str | None"),
+    "overwrite": Parameter("overwrite", "bool"),
+}
+COMPARE_KEYS = TRAIN_KEYS | {
+    "words": Parameter("words", "Sequence[str]"),
+    "controls": Parameter("controls", "Sequence[str]"),
+    "baseline": Parameter("baseline", "str"),
+    "budget": Parameter("budget", "str | float | None"),
+    "tolerance": Parameter("tolerance", "float"),
+    "seeds": Parameter("seeds", "int | Sequence[int]"),
+    "jobs": Parameter("jobs", "int"),
+}
+KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS}
+
+AXES = ("scheme", "field", "grid", "gradient")
+"""Groups that, where nothing is chosen, are the architecture's to say."""
+
+
+def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config:
+    """The config of a command, with all defaults filled in. Raises SchemenetError with every mistake in it."""
+    wrong: list[str] = []
+    groups, values = _sort(overrides, wrong)
+    chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
+    config = _hydra(command, chosen, config_dir, wrong)
+    for key, value in values:
+        _set(config, key, value, command, wrong)
+    _check(config, command, wrong)
+    if wrong:
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    return config
+
+
+def choices(group: str, config_dir: str | None = None) -> list[str]:
+    """What can be chosen for a group: its yaml files, and the names of its registry."""
+    folders = [CONFIGS / group, *([Path(config_dir) / group] if config_dir else [])]
+    files = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    return sorted(files | set(catalogue(group).names if group in REGISTRIES else ()))
+
+
+def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
+    """Choices of groups, and single values; Hydra's own grammar reads them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import OverrideParseException
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, QuotedString):
+            return value.text
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return value
+
+    groups: dict[str, str] = {}
+    values: list[tuple[str, Any]] = []
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except OverrideParseException:
+            wrong.append(f"cannot read {text!r}; expected key=value, e.g. scheme=rk4 or trainer.max_epochs=2")
+            continue
+        key, value = override.key_or_group, plain(override.value())
+        if override.is_delete() or override.is_sweep_override():
+            wrong.append(f"{text!r}: only key=value is understood here; several schemes are compared by `schemenet compare`")
+        elif key in (*REGISTRIES, *RECIPES):
+            if isinstance(value, str):
+                groups[key] = value
+            else:
+                wrong.append(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
+        else:
+            values.append((key, value))
+    return groups, values
+
+
+def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:
+    known = choices(group, config_dir)
+    if choice not in known:
+        wrong.append(f"no {group} {choice!r}{nearest(choice, known)} known: {', '.join(known)}")
+    return choice in known
+
+
+def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wrong: list[str]) -> Config:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    def has_file(group: str, choice: str) -> bool:
+        folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
+        return any((folder / group / f"{choice}.yaml").is_file() for folder in folders)
+
+    overrides = [f"{group}={choice}" for group, choice in groups.items() if has_file(group, choice)]
+    if config_dir:
+        if not Path(config_dir).is_dir():
+            raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
+        overrides.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            composed = hydra_compose(command, overrides)
+        config = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SchemenetError("\n".join([*wrong, str(error).splitlines()[0]])) from error
+    if not isinstance(config, dict):
+        raise SchemenetError(f"configs/{command}.yaml is no mapping")
+    for group, choice in groups.items():
+        if not has_file(group, choice):
+            config[group] = {"name": choice}  # registered, without a yaml of its own (an alias, a size)
+    return {str(key): value for key, value in config.items()}
+
+
+def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
+    *path, last = key.split(".")
+    known = [*REGISTRIES, *KEYS[command]]
+    if (path or [last])[0] not in known:
+        wrong.append(f"no key {key!r}{nearest((path or [last])[0], known)} known: {', '.join(known)}")
+        return
+    place = config
+    for part in path:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            wrong.append(f"{key}: {part} is {place!r} and has no keys")
+            return
+    place[last] = value
+
+
+def _check(config: Config, command: str, wrong: list[str]) -> None:
+    """Fill in names and defaults; object to unknown names, unknown keys and wrong types."""
+    for key, parameter in KEYS[command].items():
+        if (problem := objection(config.get(key), parameter.annotation)) is not None:
+            wrong.append(f"{key}: {problem}")
+    for key in config:
+        if key not in (*REGISTRIES, *KEYS[command], *RECIPES):
+            wrong.append(f"no key {key!r}{nearest(key, [*REGISTRIES, *KEYS[command]])}")
+    for recipe in RECIPES:
+        config.pop(recipe, None)
+    architecture = _section(config, "architecture", None, wrong)
+    for group in REGISTRIES:
+        if group != "architecture":
+            _section(config, group, architecture, wrong)
+
+
+def _section(config: Config, group: str, architecture: str | None, wrong: list[str]) -> str | None:
+    """Check one group's section and complete it; returns its canonical name where it has one."""
+    section = config.get(group)
+    if section is None:
+        return None
+    if not isinstance(section, dict):
+        wrong.append(f"{group}: expected one name or a mapping with 'name', got {section!r}")
+        return None
+    names = catalogue(group)
+    inherited: Any = None
+    if "name" not in section and group in AXES and architecture is not None:
+        # scheme.k=0.5 alone: the parameters are for the scheme that the architecture brings.
+        inherited = catalogue("architecture").defaults(architecture).get(group)
+        if inherited is not None:
+            inherited = {"name": inherited} if isinstance(inherited, str) else dict(inherited)
+            section = {**inherited, **section}
+    name = section.get("name")
+    if name not in names.names:
+        wrong.append(f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}")
+        return None
+    name = names.canonical(name)
+    options = names.options(name)
+    # A network's axes are groups of their own on the command line.
+    open_to_user = {k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))}
+    for key, value in section.items():
+        if key == "name":
+            continue
+        if key not in open_to_user:
+            if group == "architecture" and key in (*AXES, "sharing"):
+                wrong.append(f"architecture.{key}: this is a key of its own; write {key}=...")
+                continue
+            wrong.append(
+                f"{names.kind} {name!r} takes no {key!r}{nearest(key, open_to_user)} "
+                f"it takes: {', '.join(open_to_user) or 'nothing'}"
+            )
+        elif (problem := objection(value, open_to_user[key].annotation)) is not None:
+            wrong.append(f"{group}.{key}: {problem}")
+    if group in (*AXES, "architecture"):
+        config[group] = {**section, "name": name}
+    else:
+        config[group] = {**names.defaults(name), **section, "name": name}
+    if group in AXES and architecture is not None and group not in catalogue("architecture").options(architecture):
+        wrong.append(
+            f"architecture {architecture!r} takes no {group} ({group}={name}); "
+            f"ones that do: {', '.join(_taking(group))}"
+        )
+    return name
+
+
+def _taking(group: str) -> list[str]:
+    names = catalogue("architecture")
+    return [name for name in names.listings if group in names.options(name)]
+
+
+def described(config: Config) -> Config:
+    """The config with every default of its network filled in, as it is stored with a run."""
+    names = catalogue("architecture")
+    architecture = dict(config["architecture"])
+    defaults = names.defaults(architecture["name"])
+    complete = {**config, "architecture": {**{k: v for k, v in defaults.items() if k not in (*AXES, "sharing")}, **architecture}}
+    for group in AXES:
+        section = config.get(group) or defaults.get(group)
+        if section is not None:
+            section = {"name": section} if isinstance(section, str) else dict(section)
+            complete[group] = {**catalogue(group).defaults(section["name"]), **section}
+    complete["sharing"] = config.get("sharing") or defaults.get("sharing")
+    return complete
+
+
+def network_options(config: Config) -> dict[str, Any]:
+    """The arguments of ``create_model`` beside its name and the data's shape."""
+    options = {key: value for key, value in config["architecture"].items() if key != "name"}
+    options |= {group: config[group] for group in AXES if config.get(group) is not None}
+    if config.get("sharing") is not None:
+        options["sharing"] = config["sharing"]
+    return options
+
+
+def writable(folder: Path) -> None:
+    """Make a folder, or say why a run cannot be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SchemenetError(
+            f"cannot write to the run folder {os.fspath(folder)!r}: {error.strerror}; choose another by folder=..."
+        ) from error

@@ -1,0 +1,95 @@
+"""Optimisers with their learning-rate schedules."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_modules.registries import OPTIMIZERS
+from schemes.base import Scheme
+from schemes.errors import SchemenetError
+
+Schedule = Literal["step", "cosine", "constant"]
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(
+    network: nn.Module,
+    total_steps: int,
+    *,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 1e-4,
+    schedule: Literal["step", "cosine", "constant"] = "step",
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+) -> dict[str, Any]:
+    """Stochastic gradient descent; ``milestones`` are shares of the training at which lr is multiplied by gamma.
+
+    A scheme's own coefficients (k_n) are not decayed: decay would pull them towards ResNet.
+    """
+    _require(lr=lr, weight_decay=weight_decay)
+    groups = _groups(network, weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(
+    network: nn.Module,
+    total_steps: int,
+    *,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    schedule: Literal["step", "cosine", "constant"] = "cosine",
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+) -> dict[str, Any]:
+    """Adam with decoupled weight decay; schedules and groups as for ``sgd``."""
+    _require(lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=lr)
+    return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
+
+
+def _require(**values: float) -> None:
+    wrong = [f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0]
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+
+
+def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    schemes = [m for m in network.modules() if isinstance(m, Scheme)]
+    coefficients = {id(p) for scheme in schemes for p in scheme.parameters()}
+    decayed = [p for p in network.parameters() if id(p) not in coefficients]
+    free = [p for p in network.parameters() if id(p) in coefficients]
+    groups = [{"params": decayed, "weight_decay": weight_decay}]
+    return [*groups, {"params": free, "weight_decay": 0.0}] if free else groups
+
+
+def _factor(
+    schedule: str, milestones: Sequence[float], gamma: float, warmup: int, total: int
+) -> Callable[[int], float]:
+    """The learning rate's factor at a step."""
+    ends = sorted(share * total for share in milestones)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+        return gamma ** bisect.bisect_right(ends, step) if schedule == "step" else 1.0
+
+    return factor
+
+
+def _with_schedule(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

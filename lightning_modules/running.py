@@ -1,0 +1,170 @@
+"""One training run: from a checked config to a run folder.
+
+A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt``, ``progress.json`` while it
+runs, and ``result.json`` with final metrics and the ledger, written last: it is the done mark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from architectures.factory import create_model
+from architectures.ledger import ledger
+from architectures.network import Network
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.composing import Config, described, network_options, writable
+from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
+from schemes.errors import SchemenetError
+
+RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
+NOT_RECIPE = ("folder", "overwrite", "logger", "seed")
+"""Keys that do not change what is computed, or (the seed) are told apart from it."""
+
+
+def data_context(data: pl.LightningDataModule) -> dict[str, Any]:
+    """What ``create_model`` needs to know of the data."""
+    channels, *size = data.shape
+    return {"num_classes": data.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
+
+
+def dry_build(config: Config) -> tuple[pl.LightningDataModule, Network]:
+    """Build data module and network (on the meta device); SchemenetError tells every mistake of either."""
+    wrong: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except SchemenetError as error:
+            wrong.append(str(error))
+        return None
+
+    data = attempt(lambda: DATA.build(config["data"], seed=config["seed"]))
+    if data is not None:
+        attempt(data.check)
+        context = attempt(lambda: data_context(data))
+    context = context if data is not None and context is not None else {"num_classes": 10, "in_chans": 3, "image_size": 32}
+
+    def network() -> Network:
+        with torch.device("meta"):
+            return create_model(config["architecture"]["name"], **context, **network_options(config))
+
+    net = attempt(network)
+    stand_in = torch.nn.Linear(1, 1, device="meta")
+    attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
+    attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
+    if config["seed"] < 0:
+        wrong.append(f"seed: expected at least 0, got {config['seed']}")
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+    return data, net
+
+
+def recipe_hash(config: Config) -> str:
+    """Eight characters that tell two recipes apart; seed, folder and logger do not count."""
+    kept = {key: value for key, value in described(config).items() if key not in NOT_RECIPE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def run_name(config: Config) -> str:
+    full = described(config)
+    scheme = (full.get("scheme") or {"name": "fractal"})["name"]
+    return f"{full['architecture']['name']}-{scheme}-{full['data']['name']}-{recipe_hash(config)}-s{full['seed']}"
+
+
+def versions() -> dict[str, str]:
+    names = ("schemenet", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+class Progress(Callback):
+    """Writes how far a run is to a small file, for whoever watches several runs."""
+
+    def __init__(self, path: Path, every: int = 5) -> None:
+        self.path, self.every = path, every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero and trainer.global_step % self.every == 0:
+            total = max(1, int(trainer.estimated_stepping_batches))
+            write_json(self.path, {"step": trainer.global_step, "steps": total})
+
+
+class StopWhenDiverged(Callback):
+    """Ends a run whose training loss is no number: what follows could only waste time."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
+            module.diverged = True
+            trainer.should_stop = True
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def train(config: Config, folder: Path, *, name: str | None = None, group: str | None = None) -> dict[str, Any]:
+    """Train one network as a checked config says; everything is written into ``folder``. Returns the result."""
+    writable(folder)
+    if name is None:
+        name = run_name(config)
+    write_json(folder / CONFIG, described(config))
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = DATA.build(config["data"], seed=config["seed"])
+    context = data_context(data)
+    options = network_options(config)
+    module = ClassificationModule(config["architecture"]["name"], options, context, config["optimizer"])
+    checkpoint = ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
+    loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group)
+    callbacks = [checkpoint, StopWhenDiverged(), Progress(folder / PROGRESS)]
+    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
+    trainer.fit(module, datamodule=data)
+    result = _result(config, trainer, module, data, name)
+    for logger in loggers:
+        logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
+        logger.finalize("success")
+    if trainer.is_global_zero:
+        (folder / PROGRESS).unlink(missing_ok=True)
+        write_json(folder / RESULT, result)
+    return result
+
+
+def _result(
+    config: Config, trainer: pl.Trainer, module: ClassificationModule, data: pl.LightningDataModule, name: str
+) -> dict[str, Any]:
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    error = metrics.get("test/error", math.nan)
+    diverged = bool(module.diverged) or not math.isfinite(metrics.get("test/loss", math.nan))
+    network = module.network.cpu()
+    return {
+        "name": name,
+        "seed": config["seed"],
+        "status": "diverged" if diverged else "done",
+        "epochs": trainer.current_epoch,
+        "test_error": error if math.isfinite(error) else None,
+        "test_loss": metrics["test/loss"] if math.isfinite(metrics.get("test/loss", math.nan)) else None,
+        "train_loss": metrics["train/loss"] if math.isfinite(metrics.get("train/loss", math.nan)) else None,
+        "ledger": ledger(network, tuple(data.shape), data.batch_size),
+        "layout": network.layout,
+        "recipe": recipe_hash(config),
+        "versions": versions(),
+    }

@@ -1,0 +1,83 @@
+"""Lightning's trainer, from plain parameters."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_modules.registries import TRAINERS
+from schemes.errors import SchemenetError
+
+
+@TRAINERS.register("default")
+def trainer(
+    folder: Path,
+    callbacks: list[Any],
+    logger: Any,
+    *,
+    max_epochs: int = 2,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
+    gradient_clip_val: float | None = None,
+    accumulate_grad_batches: int = 1,
+    deterministic: bool = False,
+    limit_train_batches: int | float | None = None,
+    limit_test_batches: int | float | None = None,
+    log_every_n_steps: int = 10,
+    check_test_every_n_epoch: int = 1,
+    progress_bar: bool | None = None,
+    threads: int | None = None,
+) -> pl.Trainer:
+    """A ``pl.Trainer``; parameters have the meaning of its own.
+
+    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. ``progress_bar`` null draws
+    one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is.
+    """
+    wrong = [
+        f"trainer.{key}: expected at least 1, got {value}"
+        for key, value in {
+            "max_epochs": max_epochs, "accumulate_grad_batches": accumulate_grad_batches,
+            "log_every_n_steps": log_every_n_steps, "check_test_every_n_epoch": check_test_every_n_epoch,
+            "threads": 1 if threads is None else threads,
+        }.items()
+        if value < 1
+    ]  # fmt: skip
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _quiet()
+    try:
+        return pl.Trainer(
+            default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
+            devices=devices, strategy=strategy, precision=precision, gradient_clip_val=gradient_clip_val,
+            accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
+            limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
+            log_every_n_steps=log_every_n_steps, check_val_every_n_epoch=check_test_every_n_epoch,
+            enable_progress_bar=sys.stdout.isatty() if progress_bar is None else progress_bar,
+            enable_model_summary=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+    except (ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise SchemenetError(f"trainer: {error}") from error
+
+
+def _quiet() -> None:
+    """Leave out Lightning's advertisements and the advice that does not apply here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",  # small sets live in memory, there are no workers to add
+        ".*GPU available but not used.*",
+        ".*LeafSpec.*",  # Lightning's own use of a deprecated torch name
+        ".*The number of training batches.*",
+        ".*Experiment logs directory.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", text)
