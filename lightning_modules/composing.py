@@ -35,6 +35,7 @@ COMPARE_KEYS = TRAIN_KEYS | {
     "tolerance": Parameter("tolerance", "float"),
     "seeds": Parameter("seeds", "int | Sequence[int]"),
     "jobs": Parameter("jobs", "int"),
+    "arms": Parameter("arms", "Mapping | None"),
 }
 KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS}
 
@@ -161,13 +162,49 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
             wrong.append(f"{key}: {problem}")
     for key in config:
         if key not in (*REGISTRIES, *KEYS[command], *RECIPES):
-            wrong.append(f"no key {key!r}{nearest(key, [*REGISTRIES, *KEYS[command]])}")
+            known = [*REGISTRIES, *KEYS[command]]
+            wrong.append(f"no key {key!r}{nearest(key, known)} known: {', '.join(known)}")
     for recipe in RECIPES:
         config.pop(recipe, None)
+    if command == "compare":
+        _check_comparison(config, wrong)
     architecture = _section(config, "architecture", None, wrong)
     for group in REGISTRIES:
         if group != "architecture":
             _section(config, group, architecture, wrong)
+
+
+def _check_comparison(config: Config, wrong: list[str]) -> None:
+    """Words, controls and the options of single arms."""
+    from lightning_modules.comparing.words import networks_of, parse_budget
+
+    arms: dict[str, str] = {}
+    for key in ("words", "controls", "baseline"):
+        for word in [config[key]] if isinstance(config[key], str) else config[key] or ():
+            try:
+                arms |= {choice.arm: choice.architecture for choice in networks_of(str(word))}
+            except SchemenetError as error:
+                wrong.append(str(error).replace("words:", f"{key}:", 1))
+    try:
+        parse_budget(config["budget"])
+    except SchemenetError as error:
+        wrong.append(str(error))
+    for group in ("architecture", *AXES, "sharing"):
+        if config.pop(group, None) is not None:
+            wrong.append(
+                f"{group}: compare takes its networks from words=[...]; options of one of them are set as "
+                "arms.NAME.KEY=VALUE"
+            )
+    for arm, options in (config["arms"] or {}).items():
+        if arm not in arms:
+            wrong.append(f"arms: no arm {arm!r}{nearest(arm, arms)} arms are {', '.join(arms)}")
+            continue
+        known = catalogue("architecture").options(arms[arm])
+        for key, value in (options or {}).items():
+            if key not in known:
+                wrong.append(f"arms.{arm}: {arms[arm]!r} takes no {key!r}{nearest(key, known)} it takes: {', '.join(known)}")
+            elif (problem := objection(value, known[key].annotation)) is not None:
+                wrong.append(f"arms.{arm}.{key}: {problem}")
 
 
 def _section(config: Config, group: str, architecture: str | None, wrong: list[str]) -> str | None:

@@ -7,6 +7,7 @@ import re
 
 from architectures.factory import for_scheme, list_models
 from architectures.registry import ARCHITECTURES
+from lightning_modules.text import aligned
 from schemes.registry import SCHEMES, Registry
 from schemes.stability import stability_intervals
 
@@ -75,10 +76,3 @@ def _one(registry: Registry, name: str, facts: dict[str, str]) -> str:
     lines += ["", "options:" if options else "no options"]
     lines += [f"  {key}: {p.annotation} = {defaults.get(key)!r}" for key, p in options.items()]
     return "\n".join(lines)
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """Rows of text as columns, a rule under the first."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

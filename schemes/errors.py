@@ -20,6 +20,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
         parts = [name, *(name.split("_") if "_" in name else ())]
         return max(difflib.SequenceMatcher(None, str(word).lower(), part.lower()).ratio() for part in parts)
 
-    ranked = sorted(((likeness(name), name) for name in known), reverse=True)
+    ranked = sorted(((likeness(name), name) for name in set(known)), reverse=True)
     close = [name for score, name in ranked if score >= 0.6 and score >= ranked[0][0] - 0.1][:3]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"

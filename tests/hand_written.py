@@ -1,0 +1,404 @@
+"""Reference loops: every architecture as its paper writes it, on plain tensors.
+
+Nothing of the packages is imported. A loop is handed a network's parameters in the order in which they are registered
+(stem; stage by stage the transition, then the flow; head), takes the weights of one layer after the other, and applies
+plain functions to them. Equations and layouts: He et al. 2015 and 2016 (ResNet), Xie et al. 2017 (ResNeXt), Zhang et
+al. 2017 (PolyNet), Larsson et al. 2017 (FractalNet), Gomez et al. 2017 (RevNet), Lu et al. 2018 (LM-ResNet), Chang et
+al. 2018 (leapfrog), Chen et al. 2018 (ODE-Net).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Layer = Callable[[Tensor], Tensor]
+TimedLayer = Callable[[float, Tensor], Tensor]
+
+
+class Visit(NamedTuple):
+    """One normalisation: its scale (which says whose it is), the batch mean and the unbiased batch variance."""
+
+    scale: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+class Weights:
+    """Layers made of the next parameters; keeps what every normalisation saw.
+
+    ``running`` switches to evaluation: the i-th normalisation uses the i-th pair (mean, variance).
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], running: list[tuple[Tensor, Tensor]] | None = None) -> None:
+        self.left = deque(parameters)
+        self.running = running
+        self.visits: list[Visit] = []
+
+    def take(self) -> Tensor:
+        return self.left.popleft()
+
+    def conv(self, stride: int = 1, groups: int = 1) -> Layer:
+        weight = self.take()
+        return lambda x: F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, groups)
+
+    def timed_conv(self) -> TimedLayer:
+        weight = self.take()
+        return lambda t, x: F.conv2d(torch.cat((torch.full_like(x[:, :1], t), x), 1), weight, padding=1)
+
+    def linear(self) -> Layer:
+        weight, bias = self.take(), self.take()
+        return lambda x: x @ weight.T + bias
+
+    def norm(self) -> Layer:
+        scale, shift = self.take(), self.take()
+
+        def normalise(x: Tensor) -> Tensor:
+            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+            number = x.numel() / x.shape[1]
+            self.visits.append(Visit(scale, mean.detach(), variance.detach() * number / (number - 1)))
+            if self.running is not None:
+                mean, variance = self.running[len(self.visits) - 1]
+            a = scale / torch.sqrt(variance + 1e-5)
+            return x * a[:, None, None] + (shift - mean * a)[:, None, None]
+
+        return normalise
+
+
+def chain(*layers: Layer) -> Layer:
+    def chained(x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return chained
+
+
+# Branches: the residual function F, without the skip ----------------------------------------------------------------
+
+
+def basic(w: Weights, stride: int = 1, lead: bool = True) -> Layer:
+    """conv3x3 . relu . bn . conv3x3 . relu . bn; without the first relu . bn where ``lead`` is False."""
+    enter = [w.norm(), F.relu] if lead else []
+    return chain(*enter, w.conv(stride), w.norm(), F.relu, w.conv())
+
+
+def bottleneck(w: Weights, stride: int = 1, lead: bool = True, groups: int = 1) -> Layer:
+    """1x1, 3x3 (with the stride), 1x1, each behind bn and relu."""
+    enter = [w.norm(), F.relu] if lead else []
+    return chain(*enter, w.conv(), w.norm(), F.relu, w.conv(stride, groups), w.norm(), F.relu, w.conv())
+
+
+def post_basic(w: Weights, stride: int = 1) -> Layer:
+    return chain(w.conv(stride), w.norm(), F.relu, w.conv(), w.norm())
+
+
+def post_bottleneck(w: Weights, stride: int = 1, groups: int = 1) -> Layer:
+    return chain(w.conv(), w.norm(), F.relu, w.conv(stride, groups), w.norm(), F.relu, w.conv(), w.norm())
+
+
+def timed(w: Weights) -> TimedLayer:
+    """bn . conv(t) . relu . bn . conv(t) . relu . bn, the time as a plane in front of the channels."""
+    n1, c1, n2, c2, n3 = w.norm(), w.timed_conv(), w.norm(), w.timed_conv(), w.norm()
+    return lambda t, x: n3(c2(t, F.relu(n2(c1(t, F.relu(n1(x)))))))
+
+
+# Shortcuts at a change of stage -------------------------------------------------------------------------------------
+
+
+def shortcut_a(x: Tensor, out: int) -> Tensor:
+    """Every second pixel, zero channels behind."""
+    x = x[:, :, ::2, ::2]
+    return torch.cat((x, x.new_zeros(x.shape[0], out - x.shape[1], *x.shape[2:])), 1)
+
+
+def shortcut_pool(x: Tensor, out: int, stride: int) -> Tensor:
+    """Average pooling, zero channels on both sides."""
+    x = F.avg_pool2d(x, stride)
+    extra = out - x.shape[1]
+    front = x.new_zeros(x.shape[0], extra // 2, *x.shape[2:])
+    return torch.cat((front, x, x.new_zeros(x.shape[0], extra - extra // 2, *x.shape[2:])), 1)
+
+
+def shortcut_b(w: Weights, stride: int) -> Layer:
+    return chain(w.conv(stride), w.norm())
+
+
+def shortcut_d(w: Weights, stride: int) -> Layer:
+    return chain(w.norm(), F.relu, w.conv(stride))
+
+
+# Heads --------------------------------------------------------------------------------------------------------------
+
+
+def pre_head(w: Weights, u: Tensor) -> Tensor:
+    return chain(w.norm(), F.relu, lambda x: x.mean((2, 3)), w.linear())(u)
+
+
+def post_head(w: Weights, u: Tensor) -> Tensor:
+    return w.linear()(u.mean((2, 3)))
+
+
+# Networks: (weights, images) to logits; n is the number of blocks of a stage, its transition included --------------
+
+
+def resnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic, path: str = "D") -> Tensor:
+    """u_{n+1} = u_n + F_n(u_n)."""
+    u = w.conv()(x)
+    for stage in range(3):
+        blocks = n
+        stride = 1 if stage == 0 else 2
+        if stage > 0 or branch is bottleneck:
+            f = branch(w, stride)
+            s = shortcut_d(w, stride) if path == "D" else w.conv(stride)
+            u = s(u) + f(u)
+            blocks -= 1
+        for _ in range(blocks):
+            u = u + branch(w)(u)
+    return pre_head(w, u)
+
+
+def resnet_v1(w: Weights, x: Tensor, n: int = 4, path: str = "A") -> Tensor:
+    """u_{n+1} = relu(u_n + F_n(u_n)), F = bn . conv . relu . bn . conv."""
+    u = chain(w.conv(), w.norm(), F.relu)(x)
+    for stage in range(3):
+        blocks = n
+        if stage > 0:
+            f = post_basic(w, 2)
+            value = f(u)
+            s = shortcut_a(u, value.shape[1]) if path == "A" else shortcut_b(w, 2)(u)
+            u = F.relu(s + value)
+            blocks -= 1
+        for _ in range(blocks):
+            u = F.relu(u + post_basic(w)(u))
+    return post_head(w, u)
+
+
+def resnext(w: Weights, x: Tensor, groups: int, n: int = 4) -> Tensor:
+    """u_{n+1} = relu(u_n + sum_i T_i(u_n)), the sum as one grouped bottleneck."""
+    u = chain(w.conv(), w.norm(), F.relu)(x)
+    for stage in range(3):
+        stride = 1 if stage == 0 else 2
+        f, s = post_bottleneck(w, stride, groups), shortcut_b(w, stride)
+        u = F.relu(s(u) + f(u))
+        for _ in range(n - 1):
+            u = F.relu(u + post_bottleneck(w, 1, groups)(u))
+    return post_head(w, u)
+
+
+def resnext_sum(u: Tensor, first: Tensor, grouped: Tensor, last: Tensor, groups: int) -> Tensor:
+    """sum_{i=1..C} of narrow bottlenecks (linear here), each with its slice of the three weights."""
+    d = first.shape[0] // groups
+    total = torch.zeros(())
+    for i in range(groups):
+        part = slice(i * d, (i + 1) * d)
+        hidden = F.conv2d(F.conv2d(u, first[part]), grouped[part], padding=1)
+        total = total + F.conv2d(hidden, last[:, part])
+    return total
+
+
+def polynet(w: Weights, x: Tensor, form: str, n: int = 4) -> Tensor:
+    """(I + F + F^2) u, (I + F + F^2 + F^3) u, (I + F + G F) u or (I + F + G) u, powers meaning composition."""
+    u = w.conv()(x)
+    for stage in range(3):
+        blocks = n
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_d(w, 2)
+            u = s(u) + f(u)
+            blocks -= 1
+        for _ in range(blocks):
+            f = basic(w)
+            once = f(u)
+            if form == "poly-2":
+                u = u + once + f(once)
+            elif form == "poly-3":
+                twice = f(once)
+                u = u + once + twice + f(twice)
+            elif form == "mpoly-2":
+                u = u + once + basic(w)(once)
+            elif form == "way-2":
+                u = u + once + basic(w)(u)
+    return pre_head(w, u)
+
+
+def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4) -> Tensor:
+    """Heun's or the classic fourth-order method with h = 1, one F a step."""
+    u = w.conv()(x)
+    for stage in range(3):
+        blocks = n
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_d(w, 2)
+            u = s(u) + f(u)
+            blocks -= 1
+        for _ in range(blocks):
+            f = basic(w)
+            k1 = f(u)
+            if method == "heun":
+                u = u + (k1 + f(u + k1)) / 2
+            else:
+                k2 = f(u + k1 / 2)
+                k3 = f(u + k2 / 2)
+                k4 = f(u + k3)
+                u = u + (k1 + 2 * k2 + 2 * k3 + k4) / 6
+    return pre_head(w, u)
+
+
+def lm_resnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic) -> Tensor:
+    """u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + F_n(u_n).
+
+    Plain are the first block of the network and the projecting ones; behind these, the projected shortcut is u_{n-1}.
+    """
+    u = w.conv()(x)
+    for stage in range(3):
+        stride = 1 if stage == 0 else 2
+        if stage > 0 or branch is not basic:
+            f, s = branch(w, stride), shortcut_d(w, stride)
+            before = s(u)
+            u = before + f(u)
+            k = w.take()
+        else:
+            k = w.take()
+            before, u = u, u + branch(w)(u)
+        assert k.shape == (n - 1,)
+        for i in range(n - 1):
+            before, u = u, (1 - k[i]) * u + k[i] * before + branch(w)(u)
+    return pre_head(w, u)
+
+
+def leapfrog_net(w: Weights, x: Tensor, n: int = 4) -> Tensor:
+    """u_{n+1} = u_{n-1} + 2 F_n(u_n); the first step of each stage is an Euler step."""
+    u = w.conv()(x)
+    for stage in range(3):
+        blocks = n
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_d(w, 2)
+            u = s(u) + f(u)
+            blocks -= 1
+        before, u = u, u + basic(w)(u)
+        for _ in range(blocks - 1):
+            before, u = u, before + 2 * basic(w)(u)
+    return pre_head(w, u)
+
+
+def revnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic) -> Tensor:
+    """y1 = x1 + F(x2), y2 = x2 + G(y1), on channel halves.
+
+    The first unit of a stage strides in F alone; both halves pass average pooling and zero channels (basic), or a raw
+    1x1 convolution each (bottleneck). The very first F omits its bn and relu, the first G does not.
+    """
+    u1, u2 = chain(w.conv(), w.norm(), F.relu)(x).chunk(2, 1)
+    for stage in range(3):
+        stride = 1 if stage == 0 else 2
+        for unit in range(n):
+            first = unit == 0
+            f = branch(w, stride if first else 1, lead=not (first and stage == 0))
+            g = branch(w)
+            if first and branch is bottleneck:
+                s1, s2 = w.conv(stride), w.conv(stride)
+            elif first and stage > 0:
+                width = w.left[0].shape[0]  # the next F begins with a norm of as many channels
+                s1 = s2 = lambda z, out=width: shortcut_pool(z, out, 2)
+            else:
+                s1 = s2 = lambda z: z
+            u1 = s1(u1) + f(u2)
+            u2 = s2(u2) + g(u1)
+    return pre_head(w, torch.cat((u1, u2), 1))
+
+
+def revnet_memcnn(w: Weights, x: Tensor, n: int = 4) -> Tensor:
+    """MemCNN's layout: a stage begins with a plain block of full width; the very first unit omits both bn, relu."""
+    u = chain(w.conv(), w.norm(), F.relu)(x)
+    for stage in range(3):
+        units = n
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_b(w, 2)
+            u = s(u) + f(u)
+            units -= 1
+        u1, u2 = u.chunk(2, 1)
+        for unit in range(units):
+            lead = stage > 0 or unit > 0
+            f, g = basic(w, lead=lead), basic(w, lead=lead)
+            u1 = u1 + f(u2)
+            u2 = u2 + g(u1)
+        u = torch.cat((u1, u2), 1)
+    return pre_head(w, u)
+
+
+def odenet(w: Weights, x: Tensor, steps: int = 3) -> Tensor:
+    """u' = f(t, u) over [0, 1] in each of three stages, by Heun's method with one f."""
+    h = 1 / steps
+    u = w.conv()(x)
+    for stage in range(3):
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_d(w, 2)
+            u = s(u) + f(u)
+        rate = timed(w)
+        for step in range(steps):
+            t = step * h
+            k1 = rate(t, u)
+            k2 = rate(t + h, u + h * k1)
+            u = u + h / 2 * (k1 + k2)
+    return pre_head(w, u)
+
+
+def fractalnet(w: Weights, x: Tensor, columns: int, blocks: int = 3, norm: bool = True) -> Tensor:
+    """f_{C+1}(z) = mean(f_C(f_C(z)), conv(z)), joins that coincide flat, pooling before the last join of a block."""
+
+    def unit(pool: bool = False) -> Layer:
+        layers = [w.conv(), *([w.norm()] if norm else []), F.relu]
+        return chain(*layers, *([lambda z: F.max_pool2d(z, 2)] if pool else []))
+
+    z = x
+    for _ in range(blocks):
+        if columns == 2:
+            deep = unit()(z)
+            shallow, deep = unit(pool=True)(z), unit(pool=True)(deep)
+            z = (shallow + deep) / 2
+        else:
+            deep = unit()(z)
+            middle, deep = unit()(z), unit()(deep)
+            join = (middle + deep) / 2
+            deep = unit()(join)
+            shallow, middle, deep = unit(pool=True)(z), unit(pool=True)(join), unit(pool=True)(deep)
+            z = (shallow + middle + deep) / 3
+    return post_head(w, z)
+
+
+def fractal_column(w: Weights, x: Tensor, columns: int, chosen: int, blocks: int = 3) -> Tensor:
+    """One column (0 the shallowest) of a FractalNet of C columns, run alone."""
+    z = x
+    for _ in range(blocks):
+        units = []
+        for row in range(1, 2 ** (columns - 1) + 1):
+            for column in range(columns):
+                if row % 2 ** (columns - 1 - column) == 0:
+                    conv, norm = w.conv(), w.norm()
+                    units += [chain(conv, norm, F.relu)] if column == chosen else []
+        z = F.max_pool2d(chain(*units)(z), 2)
+    return post_head(w, z)
+
+
+def mlp(w: Weights, x: Tensor, steps: int = 4) -> Tensor:
+    """u_{n+1} = u_n + W_2 tanh(W_1 u_n)."""
+    u = w.linear()(x.reshape(len(x), -1))
+    for _ in range(steps):
+        first, second = w.linear(), w.linear()
+        u = u + second(torch.tanh(first(u)))
+    return w.linear()(u)
+
+
+def control(w: Weights, x: Tensor, steps: int) -> Tensor:
+    """Stem, residual transitions and head of the ResNet layout, with so many Euler steps in each stage."""
+    u = w.conv()(x)
+    for stage in range(3):
+        if stage > 0:
+            f, s = basic(w, 2), shortcut_d(w, 2)
+            u = s(u) + f(u)
+        for _ in range(steps):
+            u = u + basic(w)(u)
+    return pre_head(w, u)
