@@ -1,0 +1,27 @@
+"""Networks made of flows. Importing this imports no torch; names are found when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from architectures.budget import match_budget
+    from architectures.factory import create_model, for_scheme, list_models
+    from architectures.network import Network
+    from architectures.registry import ARCHITECTURES, FIELDS
+
+_HOMES = {
+    "ARCHITECTURES": "registry", "FIELDS": "registry", "Network": "network", "create_model": "factory",
+    "for_scheme": "factory", "list_models": "factory", "match_budget": "budget",
+}  # fmt: skip
+
+__all__ = [
+    "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "list_models", "match_budget",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'architectures' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"architectures.{_HOMES[name]}"), name)

@@ -68,7 +68,7 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
     """Choices of groups, and single values; Hydra's own grammar reads them."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     def plain(value: Any) -> Any:
         if isinstance(value, QuotedString):
@@ -85,7 +85,7 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except OverrideParseException:
+        except HydraException:
             wrong.append(f"cannot read {text!r}; expected key=value, e.g. scheme=rk4 or trainer.max_epochs=2")
             continue
         key, value = override.key_or_group, plain(override.value())
@@ -140,9 +140,8 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
 
 def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
     *path, last = key.split(".")
-    known = [*REGISTRIES, *KEYS[command]]
-    if (path or [last])[0] not in known:
-        wrong.append(f"no key {key!r}{nearest((path or [last])[0], known)} known: {', '.join(known)}")
+    if (path or [last])[0] not in (*REGISTRIES, *KEYS[command]):
+        wrong.append(_unknown_key((path or [last])[0], command))
         return
     place = config
     for part in path:
@@ -155,6 +154,14 @@ def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -
     place[last] = value
 
 
+def _unknown_key(key: str, command: str) -> str:
+    known = [*REGISTRIES, *KEYS[command]]
+    others = [other for other, keys in KEYS.items() if key in keys]
+    if others:
+        return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
+    return f"no key {key!r}{nearest(key, known)} known: {', '.join(known)}"
+
+
 def _check(config: Config, command: str, wrong: list[str]) -> None:
     """Fill in names and defaults; object to unknown names, unknown keys and wrong types."""
     for key, parameter in KEYS[command].items():
@@ -162,8 +169,7 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
             wrong.append(f"{key}: {problem}")
     for key in config:
         if key not in (*REGISTRIES, *KEYS[command], *RECIPES):
-            known = [*REGISTRIES, *KEYS[command]]
-            wrong.append(f"no key {key!r}{nearest(key, known)} known: {', '.join(known)}")
+            wrong.append(_unknown_key(key, command))
     for recipe in RECIPES:
         config.pop(recipe, None)
     if command == "compare":

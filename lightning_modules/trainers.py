@@ -31,6 +31,7 @@ def trainer(
     deterministic: bool = False,
     limit_train_batches: int | float | None = None,
     limit_test_batches: int | float | None = None,
+    overfit_batches: int | float = 0,
     log_every_n_steps: int = 10,
     check_test_every_n_epoch: int = 1,
     progress_bar: bool | None = None,
@@ -61,7 +62,8 @@ def trainer(
             devices=devices, strategy=strategy, precision=precision, gradient_clip_val=gradient_clip_val,
             accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
             limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
-            log_every_n_steps=log_every_n_steps, check_val_every_n_epoch=check_test_every_n_epoch,
+            overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
+            check_val_every_n_epoch=check_test_every_n_epoch,
             enable_progress_bar=sys.stdout.isatty() if progress_bar is None else progress_bar,
             enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip

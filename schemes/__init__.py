@@ -1,0 +1,33 @@
+"""Numerical schemes, flows and their gradients. Importing this imports no torch; names are found when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from schemes.bank import FieldBank
+    from schemes.base import Scheme
+    from schemes.errors import SchemenetError
+    from schemes.flow import Flow
+    from schemes.node import Node
+    from schemes.registry import GRADIENTS, GRIDS, SCHEMES
+    from schemes.stability import stability_intervals
+    from schemes.tableau import ButcherTableau
+
+_HOMES = {
+    "ButcherTableau": "tableau", "FieldBank": "bank", "Flow": "flow", "GRADIENTS": "registry", "GRIDS": "registry",
+    "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
+    "stability_intervals": "stability",
+}  # fmt: skip
+
+__all__ = [
+    "GRADIENTS", "GRIDS", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme", "SchemenetError",
+    "stability_intervals",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'schemes' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"schemes.{_HOMES[name]}"), name)

@@ -1,10 +1,10 @@
 """Reference loops: every architecture as its paper writes it, on plain tensors.
 
-Nothing of the packages is imported. A loop is handed a network's parameters in the order in which they are registered
-(stem; stage by stage the transition, then the flow; head), takes the weights of one layer after the other, and applies
-plain functions to them. Equations and layouts: He et al. 2015 and 2016 (ResNet), Xie et al. 2017 (ResNeXt), Zhang et
-al. 2017 (PolyNet), Larsson et al. 2017 (FractalNet), Gomez et al. 2017 (RevNet), Lu et al. 2018 (LM-ResNet), Chang et
-al. 2018 (leapfrog), Chen et al. 2018 (ODE-Net).
+Nothing of the packages is imported. A loop is handed a network's parameters in the order in which they are
+registered (stem; stage by stage the transition, then the flow; head), takes the weights of one layer after
+another, and applies plain functions to them. Equations and layouts: He et al. 2015 and 2016 (ResNet), Xie et
+al. 2017 (ResNeXt), Zhang et al. 2017 (PolyNet), Larsson et al. 2017 (FractalNet), Gomez et al. 2017 (RevNet),
+Lu et al. 2018 (LM-ResNet), Chang et al. 2018 (leapfrog), Chen et al. 2018 (ODE-Net).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TimedLayer = Callable[[float, Tensor], Tensor]
 
 
 class Visit(NamedTuple):
-    """One normalisation: its scale (which says whose it is), the batch mean and the unbiased batch variance."""
+    """One normalisation: its scale (which says whose it is), the batch's mean and unbiased variance."""
 
     scale: Tensor
     mean: Tensor
@@ -35,7 +35,9 @@ class Weights:
     ``running`` switches to evaluation: the i-th normalisation uses the i-th pair (mean, variance).
     """
 
-    def __init__(self, parameters: Iterable[Tensor], running: list[tuple[Tensor, Tensor]] | None = None) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], running: list[tuple[Tensor, Tensor]] | None = None
+    ) -> None:
         self.left = deque(parameters)
         self.running = running
         self.visits: list[Visit] = []
@@ -79,7 +81,7 @@ def chain(*layers: Layer) -> Layer:
     return chained
 
 
-# Branches: the residual function F, without the skip ----------------------------------------------------------------
+# Branches: the residual function F, without the skip ------------------------------------------------------
 
 
 def basic(w: Weights, stride: int = 1, lead: bool = True) -> Layer:
@@ -108,7 +110,7 @@ def timed(w: Weights) -> TimedLayer:
     return lambda t, x: n3(c2(t, F.relu(n2(c1(t, F.relu(n1(x)))))))
 
 
-# Shortcuts at a change of stage -------------------------------------------------------------------------------------
+# Shortcuts at a change of stage ---------------------------------------------------------------------------
 
 
 def shortcut_a(x: Tensor, out: int) -> Tensor:
@@ -117,9 +119,9 @@ def shortcut_a(x: Tensor, out: int) -> Tensor:
     return torch.cat((x, x.new_zeros(x.shape[0], out - x.shape[1], *x.shape[2:])), 1)
 
 
-def shortcut_pool(x: Tensor, out: int, stride: int) -> Tensor:
-    """Average pooling, zero channels on both sides."""
-    x = F.avg_pool2d(x, stride)
+def shortcut_pool(x: Tensor, out: int) -> Tensor:
+    """2x2 average pooling, zero channels on both sides."""
+    x = F.avg_pool2d(x, 2)
     extra = out - x.shape[1]
     front = x.new_zeros(x.shape[0], extra // 2, *x.shape[2:])
     return torch.cat((front, x, x.new_zeros(x.shape[0], extra - extra // 2, *x.shape[2:])), 1)
@@ -133,7 +135,7 @@ def shortcut_d(w: Weights, stride: int) -> Layer:
     return chain(w.norm(), F.relu, w.conv(stride))
 
 
-# Heads --------------------------------------------------------------------------------------------------------------
+# Heads ----------------------------------------------------------------------------------------------------
 
 
 def pre_head(w: Weights, u: Tensor) -> Tensor:
@@ -144,22 +146,27 @@ def post_head(w: Weights, u: Tensor) -> Tensor:
     return w.linear()(u.mean((2, 3)))
 
 
-# Networks: (weights, images) to logits; n is the number of blocks of a stage, its transition included --------------
+# Networks: (weights, images) to logits; n is the number of blocks of a stage, its transition included -----
 
 
-def resnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic, path: str = "D") -> Tensor:
-    """u_{n+1} = u_n + F_n(u_n)."""
+def resnet(
+    w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic, path: str = "D",
+    time: float | None = None, shared: bool = False,
+) -> Tensor:  # fmt: skip
+    """u_{n+1} = u_n + h F_n(u_n), h = 1; or all steps of a stage with one F, or over a given time."""
     u = w.conv()(x)
     for stage in range(3):
-        blocks = n
+        steps = n
         stride = 1 if stage == 0 else 2
         if stage > 0 or branch is bottleneck:
             f = branch(w, stride)
             s = shortcut_d(w, stride) if path == "D" else w.conv(stride)
             u = s(u) + f(u)
-            blocks -= 1
-        for _ in range(blocks):
-            u = u + branch(w)(u)
+            steps -= 1
+        steps = n if time else steps
+        for i in range(steps):
+            f = f if shared and i else branch(w)
+            u = u + (time / steps if time else 1) * f(u)
     return pre_head(w, u)
 
 
@@ -191,19 +198,20 @@ def resnext(w: Weights, x: Tensor, groups: int, n: int = 4) -> Tensor:
     return post_head(w, u)
 
 
-def resnext_sum(u: Tensor, first: Tensor, grouped: Tensor, last: Tensor, groups: int) -> Tensor:
-    """sum_{i=1..C} of narrow bottlenecks (linear here), each with its slice of the three weights."""
+def resnext_sum(w: Weights, u: Tensor, groups: int) -> Tensor:
+    """sum_{i=1..C} T_i(u), T_i = conv1x1 . relu . conv3x3 . relu . conv1x1 with a slice of each weight."""
+    first, grouped, last = w.take(), w.take(), w.take()
     d = first.shape[0] // groups
-    total = torch.zeros(())
+    total = torch.zeros_like(u)
     for i in range(groups):
         part = slice(i * d, (i + 1) * d)
-        hidden = F.conv2d(F.conv2d(u, first[part]), grouped[part], padding=1)
+        hidden = F.relu(F.conv2d(F.relu(F.conv2d(u, first[part])), grouped[part], padding=1))
         total = total + F.conv2d(hidden, last[:, part])
     return total
 
 
 def polynet(w: Weights, x: Tensor, form: str, n: int = 4) -> Tensor:
-    """(I + F + F^2) u, (I + F + F^2 + F^3) u, (I + F + G F) u or (I + F + G) u, powers meaning composition."""
+    """(I + F + F^2) u, (I + F + F^2 + F^3) u, (I + F + G F) u or (I + F + G) u, powers composing."""
     u = w.conv()(x)
     for stage in range(3):
         blocks = n
@@ -226,8 +234,8 @@ def polynet(w: Weights, x: Tensor, form: str, n: int = 4) -> Tensor:
     return pre_head(w, u)
 
 
-def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4) -> Tensor:
-    """Heun's or the classic fourth-order method with h = 1, one F a step."""
+def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4, own: bool = False) -> Tensor:
+    """Heun's or the classic fourth-order method with h = 1, one F a step (``own``: one F a stage)."""
     u = w.conv()(x)
     for stage in range(3):
         blocks = n
@@ -239,7 +247,8 @@ def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4) -> Tensor:
             f = basic(w)
             k1 = f(u)
             if method == "heun":
-                u = u + (k1 + f(u + k1)) / 2
+                g = basic(w) if own else f
+                u = u + (k1 + g(u + k1)) / 2
             else:
                 k2 = f(u + k1 / 2)
                 k3 = f(u + k2 / 2)
@@ -251,7 +260,7 @@ def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4) -> Tensor:
 def lm_resnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic) -> Tensor:
     """u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + F_n(u_n).
 
-    Plain are the first block of the network and the projecting ones; behind these, the projected shortcut is u_{n-1}.
+    Plain are the network's first block and the projecting ones; there the projected shortcut is u_{n-1}.
     """
     u = w.conv()(x)
     for stage in range(3):
@@ -288,30 +297,27 @@ def leapfrog_net(w: Weights, x: Tensor, n: int = 4) -> Tensor:
 def revnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic) -> Tensor:
     """y1 = x1 + F(x2), y2 = x2 + G(y1), on channel halves.
 
-    The first unit of a stage strides in F alone; both halves pass average pooling and zero channels (basic), or a raw
-    1x1 convolution each (bottleneck). The very first F omits its bn and relu, the first G does not.
+    The first unit of a stage strides in F alone; both halves pass average pooling and zero channels (basic)
+    or a raw 1x1 convolution each (bottleneck). The very first F omits its bn and relu, the first G does not.
     """
     u1, u2 = chain(w.conv(), w.norm(), F.relu)(x).chunk(2, 1)
     for stage in range(3):
         stride = 1 if stage == 0 else 2
         for unit in range(n):
             first = unit == 0
-            f = branch(w, stride if first else 1, lead=not (first and stage == 0))
-            g = branch(w)
+            f, g = branch(w, stride if first else 1, lead=not (first and stage == 0)), branch(w)
+            push = f(u2)
             if first and branch is bottleneck:
-                s1, s2 = w.conv(stride), w.conv(stride)
+                u1, u2 = w.conv(stride)(u1), w.conv(stride)(u2)
             elif first and stage > 0:
-                width = w.left[0].shape[0]  # the next F begins with a norm of as many channels
-                s1 = s2 = lambda z, out=width: shortcut_pool(z, out, 2)
-            else:
-                s1 = s2 = lambda z: z
-            u1 = s1(u1) + f(u2)
-            u2 = s2(u2) + g(u1)
+                u1, u2 = shortcut_pool(u1, push.shape[1]), shortcut_pool(u2, push.shape[1])
+            u1 = u1 + push
+            u2 = u2 + g(u1)
     return pre_head(w, torch.cat((u1, u2), 1))
 
 
 def revnet_memcnn(w: Weights, x: Tensor, n: int = 4) -> Tensor:
-    """MemCNN's layout: a stage begins with a plain block of full width; the very first unit omits both bn, relu."""
+    """MemCNN's layout: a stage begins with a plain full-width block; the first F and G omit bn, relu."""
     u = chain(w.conv(), w.norm(), F.relu)(x)
     for stage in range(3):
         units = n
@@ -347,7 +353,7 @@ def odenet(w: Weights, x: Tensor, steps: int = 3) -> Tensor:
 
 
 def fractalnet(w: Weights, x: Tensor, columns: int, blocks: int = 3, norm: bool = True) -> Tensor:
-    """f_{C+1}(z) = mean(f_C(f_C(z)), conv(z)), joins that coincide flat, pooling before the last join of a block."""
+    """f_{C+1}(z) = mean(f_C(f_C(z)), conv(z)), coinciding joins flat, pooling before a block's last join."""
 
     def unit(pool: bool = False) -> Layer:
         layers = [w.conv(), *([w.norm()] if norm else []), F.relu]

@@ -41,7 +41,7 @@ def networks_of(word: str) -> list[Choice]:
     if not found:
         words = sorted({of for of in known.values() if of})
         reason = "is known as no network of its own; write it as scheme:architecture, e.g. " if word in schemes.names else ""
-        hint = f"{reason}{word}:resnet" if reason else nearest(word, [*words, *schemes.names]).lstrip("; ")
+        hint = f"{reason}{word}:resnet" if reason else nearest(word, [*words, *schemes.names, *architectures.names]).lstrip("; ")
         raise SchemenetError(f"words: {word!r} {hint or 'is unknown'} (words: {', '.join(words)})")
     return [Choice(word, name) for name in sorted(found)]
 

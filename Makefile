@@ -1,0 +1,35 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make their own environment in .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+# The environment is made anew when the dependencies change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"schemenet needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; name another by make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --upgrade pip
+	@echo "installing (PyTorch is large: some minutes on a slow line)"
+	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch "$@"
+
+demo: $(VENV)/.installed  ## train and compare all families on 8x8 digits, some minutes on two cores
+	"$(BIN)/python" -m lightning_modules compare experiment=demo
+
+test: $(VENV)/.installed  ## the tests
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q
+
+lint: $(VENV)/.installed  ## ruff and pyright
+	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright
+
+bench: $(VENV)/.installed  ## the benchmarks, as ratios within one process
+	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
+
+clean:  ## remove the environment and caches (runs/ stays)
+	rm -rf "$(VENV)" .pytest_cache .ruff_cache

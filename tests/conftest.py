@@ -1,0 +1,14 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same random numbers for every test, one thread, no account asked for."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    monkeypatch.setenv("WANDB_MODE", "offline")

@@ -1,0 +1,159 @@
+"""Every yaml composes and builds; every mistake is told, all at once, in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from architectures.factory import create_model
+from lightning_modules.catalogue import REGISTRIES, catalogue
+from lightning_modules.comparing.words import networks_of, parse_budget
+from lightning_modules.composing import CONFIGS, RECIPES, compose, described, network_options
+from schemes.errors import SchemenetError
+
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_catalogue_read_from_source_is_the_registry(group: str) -> None:
+    static, (_, registry) = catalogue(group), REGISTRIES[group]
+    assert set(static.names) == set(registry.list()) | {a for name in registry for a in registry.aliases(name)}
+    for name in registry:
+        assert static.parameters(name) == registry.parameters(name)
+        assert static.defaults(name) == registry.defaults(name)
+        assert static.canonical(name) == registry.canonical(name)
+        assert static.facts(name).items() <= registry.entry(name).facts.items()
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_every_registered_name_has_its_yaml_and_the_other_way_round(group: str) -> None:
+    files = {path.stem for path in (CONFIGS / group).glob("*.yaml")}
+    assert files == set(REGISTRIES[group][1].list())
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_yaml_composes(file: Path) -> None:
+    group, name = file.parent.name, file.stem
+    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("words", "budget"))
+    if group in RECIPES:
+        command = "compare" if for_compare else "train"
+        config = compose(command, [f"{group}={name}"])
+        assert config["optimizer"]["lr"] > 0
+        assert config["trainer"]["max_epochs"] >= 1
+    elif group in ("architecture", "data"):
+        compose("train", [f"{group}={name}"])
+    elif group == "field":
+        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
+        assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
+    else:
+        assert compose("train", [f"{group}={name}"])[group]["name"] == name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))
+def test_papers_recipes_build(name: str) -> None:
+    config = compose("train", [f"experiment={name}"])
+    with torch.device("meta"):
+        network = create_model(config["architecture"]["name"], **network_options(config))
+        assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_its_own() -> None:
+    assert described(compose("train", ["scheme=rk2"]))["scheme"] == {"name": "heun"}
+    assert described(compose("train", ["architecture=lm_resnet"]))["scheme"]["name"] == "linear_multistep"
+    told = described(compose("train", ["architecture=lm_resnet", "scheme=rk4"]))
+    assert told["scheme"] == {"name": "rk4"}
+    # A parameter alone is for the scheme that the architecture brings.
+    assert compose("train", ["architecture=lm_resnet", "scheme.k=zero"])["scheme"] == {
+        "name": "linear_multistep", "k": "zero",
+    }  # fmt: skip
+
+
+def test_described_config_is_complete_and_stable() -> None:
+    config = described(compose("train", ["architecture=resnet20"]))
+    assert config["architecture"]["depth"] == 20
+    assert config["scheme"] == {"name": "forward_euler"}
+    assert config["grid"] == {"name": "uniform", "steps": None, "time": None}
+    assert described(config) == config
+
+
+MISTAKES = {
+    "a misspelt scheme": (["scheme=forwrd_euler"], ["no scheme 'forwrd_euler'", "did you mean 'forward_euler'"]),
+    "half a scheme's name": (["scheme=eluer"], ["'eluer'", "'forward_euler'", "'symplectic_euler'"]),
+    "a misspelt group": (["schem=rk4"], ["no key 'schem'", "did you mean 'scheme'"]),
+    "a misspelt key": (["trainer.max_epoch=2"], ["takes no 'max_epoch'", "did you mean 'max_epochs'"]),
+    "a key of another network": (["architecture.columns=3"], ["'resnet' takes no 'columns'", "it takes: depth"]),
+    "a wrong type": (["data.batch_size=abc"], ["data.batch_size: expected a whole number, got 'abc'"]),
+    "a number for a word": (["architecture.norm=3"], ["architecture.norm: expected one of 'batch', 'group', 'none', got 3"]),
+    "a wrong seed": (["seed=1.5"], ["seed: expected a whole number, got 1.5"]),
+    "an axis inside": (["architecture.scheme=rk4"], ["write scheme=..."]),
+    "an axis not taken": (["architecture=fractalnet", "scheme=rk4"], ["'fractalnet' takes no scheme", "resnet"]),
+    "no key at all": (["rk4"], ["cannot read 'rk4'", "expected key=value"]),
+    "a sweep": (["scheme=rk4,heun"], ["schemenet compare"]),
+    "a mapping for a word": (["scheme={name: rk4}"], ["scheme: expected one name"]),
+    "a dot too much": (["seed.value=1"], ["seed"]),
+    "a key of another command": (["budget=3M"], ["budget", "schemenet compare"]),
+    "an unknown experiment": (["experiment=mnist_wrds"], ["no experiment 'mnist_wrds'", "'mnist_words'"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_names_value_expectation_and_the_nearest(case: str) -> None:
+    overrides, told = MISTAKES[case]
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", overrides)
+    for text in told:
+        assert text in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", [item for overrides, _ in list(MISTAKES.values())[:8] for item in overrides])
+    message = str(caught.value)
+    # Overrides of one key: the last one counts, as everywhere.
+    for text in ("'eluer'", "'schem'", "'max_epoch'", "'columns'", "'abc'", "got 3", "got 1.5"):
+        assert text in message
+
+
+def test_compare_checks_words_budget_and_arms() -> None:
+    with pytest.raises(SchemenetError) as caught:
+        compose(
+            "compare",
+            ["words=[forwrd_euler,rk4,rk5:resnet]", "controls=[stem]", "budget=abc", "arms.odnet.steps=3", "scheme=heun"],
+        )
+    message = str(caught.value)
+    for text in ("'forward_euler'", "rk4:resnet", "'rk5'", "'stem_only'", "'abc'", "no arm 'odnet'", "words=[...]"):
+        assert text in message
+    with pytest.raises(SchemenetError, match="'stepz'.*did you mean 'steps'"):
+        compose("compare", ["arms.odenet.stepz=3"])
+
+
+def test_words_mean_the_networks_they_are_known_as() -> None:
+    assert [c.arm for c in networks_of("rk2")] == ["fractalnet", "rk_resnet"]
+    assert networks_of("reversible") == [("reversible", "revnet", None)]
+    assert [c.arm for c in networks_of("ode_net")] == ["odenet"]
+    assert networks_of("rk2:resnet")[0].scheme == "heun"
+    assert networks_of("resnet20")[0].architecture == "resnet20"
+
+
+@pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
+def test_budget(text: str | int, number: int) -> None:
+    assert parse_budget(text) == number
+
+
+def test_users_own_yaml(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert compose("train", ["experiment=mine"], str(tmp_path))["seed"] == 7
+    with pytest.raises(SchemenetError, match="no folder"):
+        compose("train", [], str(tmp_path / "nowhere"))
+
+
+def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n")
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", ["experiment=mine"], str(tmp_path))
+    assert "did you mean 'max_epochs'" in str(caught.value)
+    assert "did you mean 'seed'" in str(caught.value)

@@ -1,0 +1,825 @@
+"""Every gradient mode on every scheme that it accepts against plain backprop, and all that a recompute can disturb."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import itertools
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from problems import CHANNELS, Noisy, Tanh, batch, bytes_kept, called, distance, make_flow, weighted
+from torch import Tensor, nn
+
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.gradients.adjoint import AdjointDriftWarning
+from schemes.node import Node
+from schemes.registry import GRADIENTS, SCHEMES
+
+APPROXIMATE = {"adjoint"}
+"""The modes that differentiate the ODE and not the network; all others must equal backprop."""
+
+VARIANTS: list[Any] = [
+    {"name": "linear_multistep", "scale": True},
+    {"name": "linear_multistep", "k": 0.5, "scale": True},
+    {"name": "backward_euler_poly", "degree": 3, "form": "mpoly"},
+    {"name": "backward_euler_poly", "form": "way"},
+    {"name": "fractal", "columns": 3, "drop_path": 0.4},
+]
+SPECS: list[Any] = [*SCHEMES.list(), *VARIANTS]
+
+
+def pairs(modes: Any) -> list[Any]:
+    found = []
+    for mode, spec in itertools.product(modes, SPECS):
+        if GRADIENTS.build(mode).refuses(SCHEMES.build(spec)) is None:
+            found.append(pytest.param(mode, spec, id=f"{mode}-{called(spec)}"))
+    return found
+
+
+RECOMPUTING = [mode for mode in GRADIENTS if mode != "backprop"]
+EXACT = [mode for mode in RECOMPUTING if mode not in APPROXIMATE]
+exact_pairs = pytest.mark.parametrize(("mode", "spec"), pairs(EXACT))
+all_pairs = pytest.mark.parametrize(("mode", "spec"), pairs(GRADIENTS))
+approximate_pairs = pytest.mark.parametrize(("mode", "spec"), pairs(sorted(APPROXIMATE)))
+one_scheme_each = pytest.mark.parametrize("mode", RECOMPUTING)
+SCHEME_FOR = {"backprop": "heun", "checkpoint": "heun", "reversible": "symplectic_euler", "adjoint": "heun"}
+"""A scheme that each mode accepts; a new mode takes the first one that it does."""
+
+
+def scheme_for(mode: str) -> str:
+    accepts = (name for name in SCHEMES if GRADIENTS.build(mode).refuses(SCHEMES.build(name)) is None)
+    return SCHEME_FOR.get(mode) or next(accepts)
+
+
+def same_but(flow: Flow, **options: Any) -> Flow:
+    """A flow made with other options that takes the first one's weights and buffers."""
+    other = make_flow(**options)
+    other.load_state_dict(flow.state_dict())
+    return other
+
+
+class Run:
+    """One forward and backward, with what it leaves behind."""
+
+    def __init__(self, flow: nn.Module, *inputs: Tensor, seed: int = 5) -> None:
+        torch.manual_seed(seed)
+        self.output = flow(inputs[0], inputs[1:]) if len(inputs) > 1 else flow(inputs[0])
+        self.after_forward = torch.get_rng_state()
+        weighted(self.output).backward()
+        self.after_backward = torch.get_rng_state()
+        self.inputs = [x.grad for x in inputs]
+        self.parameters = {name: p.grad for name, p in flow.named_parameters()}
+        self.buffers = {name: b.clone() for name, b in flow.named_buffers()}
+
+
+def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
+    assert torch.equal(found.output, expected.output)
+    assert torch.equal(found.after_forward, expected.after_forward)
+    assert torch.equal(found.after_backward, expected.after_backward)
+    assert found.buffers.keys() == expected.buffers.keys()
+    for name, buffer in expected.buffers.items():
+        assert torch.equal(found.buffers[name], buffer), name
+    assert found.parameters.keys() == expected.parameters.keys()
+    gradients = [*zip(itertools.count(), found.inputs, expected.inputs)]
+    gradients += [(name, found.parameters[name], g) for name, g in expected.parameters.items()]
+    # A gradient that is zero but for rounding (a bias before batch norm) is held against the largest one.
+    scale = max(float(g.norm()) for _, _, g in gradients if g is not None)
+    for name, gradient, reference in gradients:
+        assert (gradient is None) == (reference is None), name
+        if reference is not None:
+            assert float((gradient - reference).norm()) <= tolerance * max(float(reference.norm()), 1e-3 * scale), name
+
+
+# Against backprop
+
+
+@exact_pairs
+@pytest.mark.parametrize("sharing", ["per_step", "shared", "per_stage"])
+def test_exact_modes_equal_backprop(mode: str, spec: Any, sharing: str) -> None:
+    """Batch norm in train mode, dropout, time; over inputs, all parameters and the scheme's own coefficients."""
+    options = {"field": Noisy, "scheme": spec, "sharing": sharing, "steps": 5}
+    flow = make_flow(gradient=mode, **options)
+    backprop = same_but(flow, **options)
+    found, expected = Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_())
+    assert_same(found, expected)
+    counts = [b for name, b in found.buffers.items() if "num_batches_tracked" in name]
+    assert len(counts) == len({node.place for node in flow.visits})
+    assert all(count == 1 for count in counts)
+
+
+def test_scheme_coefficients_are_among_the_compared_gradients() -> None:
+    run = Run(make_flow(scheme="linear_multistep", gradient="checkpoint", steps=5), batch().requires_grad_())
+    assert run.parameters["scheme.k"].abs().min() > 0
+
+
+@exact_pairs
+def test_exact_modes_equal_backprop_in_evaluation(mode: str, spec: Any) -> None:
+    options = {"field": Noisy, "scheme": spec}
+    flow = make_flow(gradient=mode, **options)
+    with torch.no_grad():
+        flow(batch(64))
+    backprop = same_but(flow, **options)
+    flow.eval(), backprop.eval()
+    assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+
+
+@pytest.mark.parametrize("mode", EXACT)
+def test_statistics_shared_between_nodes_equal_backprop(mode: str) -> None:
+    options = {"field": Noisy, "scheme": scheme_for(mode), "sharing": "shared", "statistics": "shared"}
+    flow = make_flow(gradient=mode, **options)
+    backprop = same_but(flow, **options)
+    assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+
+
+def test_checkpoint_of_projected_steps_and_of_past_states_equals_backprop() -> None:
+    options = {"scheme": "linear_multistep", "past": 1, "projection": nn.ReLU(), "field": Noisy}
+    flow = make_flow(gradient="checkpoint", **options)
+    inputs = [[batch(seed=s).requires_grad_() for s in (1, 2)] for _ in range(2)]
+    assert_same(Run(flow, *inputs[0]), Run(same_but(flow, **options), *inputs[1]))
+
+
+@pytest.mark.parametrize("column", [-1, 0, 1, 2])
+def test_checkpoint_replays_drop_path(column: int) -> None:
+    options = {"scheme": {"name": "fractal", "columns": 3, "drop_path": 0.5}, "past": 1, "field": Noisy}
+    flow = make_flow(gradient="checkpoint", **options)
+    backprop = same_but(flow, **options)
+    runs = []
+    for one in (flow, backprop):
+        kept = functools.partial(one, past=(torch.tensor(column),))
+        runs.append(Run(Wrapped(one, kept), batch().requires_grad_()))
+    assert_same(*runs)
+
+
+class Wrapped(nn.Module):
+    """A module that calls a function of its inner one."""
+
+    def __init__(self, inner: nn.Module, function: Any) -> None:
+        super().__init__()
+        self.inner, self.function = inner, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@all_pairs
+@pytest.mark.parametrize("sharing", ["per_step", "shared", "per_stage"])
+def test_a_pair_that_is_not_refused_runs(mode: str, spec: Any, sharing: str) -> None:
+    try:
+        flow = make_flow(Noisy, scheme=spec, gradient=mode, sharing=sharing)
+    except SchemenetError:
+        return  # a reason was given before any work was done
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        run = Run(flow, batch().requires_grad_())
+    assert run.inputs[0].isfinite().all()
+    assert torch.equal(run.after_forward, run.after_backward)
+
+
+@all_pairs
+def test_a_flow_that_is_handed_past_states_runs_or_says_why_not(mode: str, spec: Any) -> None:
+    x, past = batch().requires_grad_(), batch(seed=2).requires_grad_()
+    try:
+        flow = make_flow(scheme=spec, gradient=mode, past=1)
+    except SchemenetError:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        weighted(flow(x, (past,))).backward()
+    assert x.grad.isfinite().all()
+
+
+# Adjoint
+
+
+def gradient_of(flow: Flow) -> Tensor:
+    x = batch().requires_grad_()
+    weighted(flow(x)).backward()
+    return torch.cat([x.grad.flatten(), *(p.grad.flatten() for p in flow.parameters())])
+
+
+@functools.cache
+def converged_gradient(components: int) -> Tensor:
+    if components == 1:
+        return gradient_of(make_flow(scheme="dopri5", sharing="shared", steps=64))
+    # Order 4 by extrapolation of Verlet's method.
+    fine, coarse = (gradient_of(make_flow(scheme="verlet", sharing="shared", steps=n)) for n in (256, 128))
+    return fine + (fine - coarse) / 3
+
+
+@approximate_pairs
+def test_adjoint_converges_at_the_order_of_the_scheme(mode: str, spec: Any) -> None:
+    scheme = SCHEMES.build(spec)
+    steps = (16, 32, 64) if scheme.order < 4 else (8, 16, 32) if scheme.order == 4 else (4, 8, 16)
+    errors = []
+    for n in steps:
+        found = gradient_of(make_flow(scheme=spec, gradient=mode, sharing="shared", steps=n))
+        errors.append(distance(found, converged_gradient(scheme.components)))
+    slope = math.log2(errors[-2] / errors[-1])
+    assert abs(slope - scheme.order) < 0.3, errors
+
+
+def test_the_adjoint_of_named_schemes_is_tested() -> None:
+    tested = {called(pair.values[1]) for pair in pairs(["adjoint"])}
+    assert tested >= {"forward_euler", "heun", "rk4", "symplectic_euler", "verlet", "adams_bashforth4", "leapfrog"}
+
+
+@pytest.mark.parametrize("spec", ["forward_euler", "heun", "rk4", "symplectic_euler", "verlet"])
+def test_adjoint_approaches_backprop_of_the_same_scheme(spec: str) -> None:
+    gaps = []
+    for n in (8, 16, 32):
+        flow = make_flow(scheme=spec, gradient="adjoint", sharing="per_step", steps=n, seed=n)
+        for field in flow.bank.fields[1:]:  # a smooth right-hand side: the same weights in every step
+            field.load_state_dict(flow.bank.fields[len(field.state_dict()) % 1].state_dict())
+        backprop = same_but(flow, scheme=spec, sharing="per_step", steps=n)
+        gaps.append(distance(gradient_of(flow), gradient_of(backprop)))
+    assert math.log2(gaps[1] / gaps[2]) > SCHEMES.build(spec).order - 0.3, gaps
+
+
+class Decay(nn.Module):
+    def __init__(self, channels: int, rate: float) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(rate))
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return -self.rate * y
+
+
+def test_adjoint_warns_where_the_state_drifts() -> None:
+    stiff = make_flow(Decay, scheme="rk4", gradient="adjoint", steps=10, field_options={"rate": 20.0})
+    with pytest.warns(AdjointDriftWarning, match="misses the initial one by .* use more steps.*gradient=checkpoint"):
+        Run(stiff, batch().requires_grad_())
+
+
+def test_adjoint_does_not_warn_on_a_smooth_field() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Run(make_flow(scheme="rk4", gradient="adjoint", steps=10), batch().requires_grad_())
+
+
+@approximate_pairs
+def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, spec: Any) -> None:
+    flow = make_flow(Noisy, scheme=spec, gradient=mode)
+    backprop = same_but(flow, field=Noisy, scheme=spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        found, expected = Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_())
+    assert torch.equal(found.output, expected.output)
+    assert torch.equal(found.after_backward, expected.after_backward)
+    assert all(torch.equal(found.buffers[name], buffer) for name, buffer in expected.buffers.items())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"gradient": "reversible", "scheme": "heun"},
+            "'reversible' needs a scheme whose step can be undone, and Heun has no inverse; use gradient=checkpoint",
+        ),
+        (
+            {"gradient": "adjoint", "scheme": "fractal"},
+            "'adjoint' differentiates the ODE, and Fractal as configured is no method for y' = f",
+        ),
+        ({"gradient": "adjoint", "scheme": "linear_multistep"}, "LinearMultistep as configured is no method"),
+        ({"gradient": "adjoint", "scheme": "backward_euler_poly"}, "BackwardEulerPoly as configured is no method"),
+        ({"gradient": "adjoint", "projection": nn.ReLU()}, "'adjoint': a post-activation step solves no ODE"),
+        (
+            {"gradient": "reversible", "scheme": "verlet", "projection": nn.ReLU()},
+            "'reversible': a post-activation step cannot be inverted; use activation=pre",
+        ),
+        ({"gradient": "reversable", "scheme": "verlet"}, "no gradient mode 'reversable'; did you mean 'reversible'"),
+        ({"sharing": "per_stp"}, "no sharing 'per_stp'; did you mean 'per_step'"),
+        ({"statistics": "per_nod"}, "per_nod"),
+        ({"steps": 0}, "steps"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value.values())),
+)
+def test_refusals_give_the_reason(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SchemenetError, match=re.escape(message)):
+        make_flow(**options)
+
+
+@pytest.mark.parametrize("name", [n for n in SCHEMES if SCHEMES.build(n).components > 1])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_channels_that_cannot_be_split_are_refused(name: str, channels: int) -> None:
+    """A chunk of two channels and one of one would be broadcast together without a word."""
+
+    class Mean(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+
+        def forward(self, node: Node, y: Tensor) -> Tensor:
+            return y.mean(1, keepdim=True)
+
+    with pytest.raises(SchemenetError, match="channels"):
+        make_flow(Mean, scheme=name, channels=channels)(batch(channels=channels))
+
+
+@one_scheme_each
+def test_double_backward_is_refused(mode: str) -> None:
+    flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch().requires_grad_()
+    with pytest.raises(SchemenetError, match=f"'{mode}' gives first derivatives only; .* need gradient=backprop"):
+        torch.autograd.grad(weighted(flow(x)), x, create_graph=True)
+
+
+def test_backprop_has_second_derivatives() -> None:
+    flow, x = make_flow(channels=2, steps=2), batch(2, 2).requires_grad_()
+    assert torch.autograd.gradgradcheck(flow, (x,))
+
+
+def test_reversible_refuses_a_model_in_half_precision() -> None:
+    flow = make_flow(scheme="verlet", gradient="reversible", dtype=torch.bfloat16)
+    with pytest.raises(SchemenetError, match=r"cannot invert steps in torch.bfloat16.*use autocast"):
+        flow(batch().bfloat16())
+
+
+def test_a_model_in_half_precision_can_be_evaluated_in_every_mode() -> None:
+    """Without a backward there is no step to invert."""
+    for mode in GRADIENTS:
+        flow = make_flow(scheme="verlet", gradient=mode, dtype=torch.bfloat16)
+        with torch.no_grad():
+            assert flow(batch().bfloat16()).dtype == torch.bfloat16, mode
+
+
+# What needs a gradient
+
+
+def both(mode: str, **options: Any) -> tuple[Flow, Flow]:
+    """A flow in a mode and the same one in backprop."""
+    options = {"scheme": scheme_for(mode), "field": Noisy} | options
+    flow = make_flow(gradient=mode, **options)
+    return flow, same_but(flow, **options)
+
+
+exact_modes = pytest.mark.parametrize("mode", EXACT)
+
+
+@exact_modes
+def test_input_without_gradient(mode: str) -> None:
+    flow, backprop = both(mode)
+    assert_same(Run(flow, batch()), Run(backprop, batch()))
+
+
+@exact_modes
+def test_some_parameters_frozen(mode: str) -> None:
+    flow, backprop = both(mode)
+    for one in (flow, backprop):
+        for i, parameter in enumerate(one.parameters()):
+            parameter.requires_grad_(i % 3 > 0)
+    found = Run(flow, batch().requires_grad_())
+    assert_same(found, Run(backprop, batch().requires_grad_()))
+    assert None in found.parameters.values()
+
+
+@exact_modes
+def test_all_parameters_frozen(mode: str) -> None:
+    flow, backprop = both(mode)
+    flow.requires_grad_(False), backprop.requires_grad_(False)
+    assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+
+
+@one_scheme_each
+def test_nothing_needs_a_gradient(mode: str) -> None:
+    flow = make_flow(scheme=scheme_for(mode), gradient=mode)
+    flow.requires_grad_(False)
+    assert not flow(batch()).requires_grad
+    with torch.no_grad():
+        assert not flow.requires_grad_()(batch().requires_grad_()).requires_grad
+
+
+class WithSpare(Noisy):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.spare = nn.Parameter(torch.ones(3))
+
+
+@exact_modes
+def test_unused_parameters_get_no_gradient(mode: str) -> None:
+    flow, backprop = both(mode, field=WithSpare)
+    found = Run(flow, batch().requires_grad_())
+    assert_same(found, Run(backprop, batch().requires_grad_()))
+    spare = [gradient for name, gradient in found.parameters.items() if name.endswith("spare")]
+    assert spare
+    assert all(gradient is None for gradient in spare)
+
+
+@exact_modes
+def test_one_field_shared_by_two_flows(mode: str) -> None:
+    runs = []
+    for gradient in (mode, "backprop"):
+        torch.manual_seed(0)
+        parts = SCHEMES.build(scheme_for(mode)).components
+        field = Noisy(CHANNELS // parts)
+        options = {"scheme": scheme_for(mode), "sharing": "shared", "gradient": gradient}
+        network = nn.Sequential(Flow(lambda node, f=field: f, 3, **options), Flow(lambda node, f=field: f, 2, **options))
+        runs.append(Run(network.double(), batch().requires_grad_()))
+        assert len(runs[-1].parameters) == len(list(field.parameters()))
+    assert_same(*runs)
+
+
+@exact_modes
+def test_one_flow_called_twice(mode: str) -> None:
+    flow, backprop = both(mode)
+    assert_same(
+        Run(nn.Sequential(flow, flow), batch().requires_grad_()),
+        Run(nn.Sequential(backprop, backprop), batch().requires_grad_()),
+    )
+
+
+@one_scheme_each
+def test_backward_twice_through_one_graph(mode: str) -> None:
+    flow = make_flow(scheme=scheme_for(mode), gradient=mode)
+    x = batch().requires_grad_()
+    loss = weighted(flow(x))
+    loss.backward(retain_graph=True)
+    once = [t.grad.clone() for t in (x, *flow.parameters())]
+    loss.backward()
+    assert all(torch.equal(t.grad, 2 * g) for t, g in zip((x, *flow.parameters()), once, strict=True))
+
+
+@exact_modes
+def test_functional_call_with_other_parameters(mode: str) -> None:
+    flow, backprop = both(mode)
+    generator = torch.Generator().manual_seed(7)
+    results = []
+    for one in (flow, backprop):
+        generator.manual_seed(7)
+        others = {
+            name: (p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)).requires_grad_()
+            for name, p in one.named_parameters()
+        }
+        torch.manual_seed(5)
+        output = torch.func.functional_call(one, others, (batch(),))
+        results.append([output, *torch.autograd.grad(weighted(output), list(others.values()))])
+        assert all(p.grad is None for p in one.parameters())
+    assert all(distance(a, b) < 1e-10 for a, b in zip(*results, strict=True))
+    assert distance(results[0][0], flow(batch())) > 1e-3
+
+
+# What must not be disturbed
+
+
+class Faulty(Noisy):
+    """Raises on the calls that ``raises`` says."""
+
+    calls = 0
+    raises: tuple[int, ...] = ()
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        type(self).calls += 1
+        if type(self).calls in self.raises:
+            raise ZeroDivisionError("a field went wrong")
+        return super().forward(node, y)
+
+
+@one_scheme_each
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_an_exception_inside_f_leaves_everything_usable(mode: str, where: str, monkeypatch: Any) -> None:
+    flow, backprop = both(mode, field=Faulty)
+    monkeypatch.setattr(Faulty, "calls", 0)
+    per_forward = len(flow.visits)
+    monkeypatch.setattr(Faulty, "raises", (3,) if where == "forward" else (per_forward + 3,))
+    buffers = copy.deepcopy(dict(flow.named_buffers()))
+    torch.manual_seed(5)
+    x = batch().requires_grad_()
+    if where == "backward":
+        with torch.autocast("cpu", enabled=False):
+            loss = weighted(flow(x))
+        buffers = copy.deepcopy(dict(flow.named_buffers()))
+        before = torch.get_rng_state()
+        with pytest.raises(ZeroDivisionError, match="a field went wrong"):
+            loss.backward()
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.equal(b, buffers[name]) for name, b in flow.named_buffers())
+    else:
+        with pytest.raises(ZeroDivisionError, match="a field went wrong"):
+            flow(x)
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in flow.parameters())
+    monkeypatch.setattr(Faulty, "raises", ())
+    flow.load_state_dict(backprop.state_dict())
+    if mode in EXACT:
+        assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+
+
+@all_pairs
+def test_the_callers_tensors_are_left_alone(mode: str, spec: Any) -> None:
+    flow, x = make_flow(scheme=spec, gradient=mode, time=0.5), batch()
+    copied, version = x.clone(), x._version
+    output = flow(x.requires_grad_())
+    end = output.detach().clone()
+    weighted(output).backward()
+    assert torch.equal(x, copied)
+    assert torch.equal(output, end)
+    assert x._version == version
+    assert x.is_leaf
+
+
+@pytest.mark.parametrize("mode", [*EXACT, "backprop"])
+def test_relu_before_and_after_the_flow(mode: str) -> None:
+    def network(gradient: str) -> nn.Module:
+        flow = make_flow(scheme=scheme_for(mode), gradient=gradient, field=Noisy)
+        torch.manual_seed(1)
+        first, last = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
+        return nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last)
+
+    assert_same(Run(network(mode), batch().requires_grad_()), Run(network("backprop"), batch().requires_grad_()))
+
+
+@one_scheme_each
+@pytest.mark.parametrize("copying", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))], ids=["deepcopy", "pickle"])
+def test_copies_of_a_flow_are_equal_and_apart(mode: str, copying: Any) -> None:
+    flow = make_flow(Noisy, scheme=scheme_for(mode), gradient=mode, sharing="shared", time=0.3)
+    Run(flow, batch().requires_grad_())
+    flow.zero_grad()
+    copied = copying(flow)
+    theirs = {id(p) for p in flow.parameters()}
+    assert len(list(copied.parameters())) == len(theirs), "tied weights stay tied"
+    assert not theirs & {id(p) for p in copied.parameters()}
+    assert_same(Run(copied, batch().requires_grad_()), Run(flow, batch().requires_grad_()))
+
+
+@all_pairs
+def test_state_dict_round_trip(mode: str, spec: Any, tmp_path: Path) -> None:
+    flow = make_flow(Noisy, scheme=spec, gradient=mode)
+    with torch.no_grad():
+        flow(batch())
+    torch.save(flow.state_dict(), tmp_path / "flow.pt")
+    other = make_flow(Noisy, scheme=spec, gradient=mode, seed=9)
+    assert not torch.equal(other.eval()(batch()), flow.eval()(batch()))
+    other.load_state_dict(torch.load(tmp_path / "flow.pt", weights_only=True), strict=True)
+    assert torch.equal(other(batch()), flow(batch()))
+
+
+# Autocast
+
+
+class Watching(Tanh):
+    seen: list[torch.dtype]
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        self.seen = [*getattr(self, "seen", []), y.dtype]
+        return super().forward(node, y)
+
+
+def autocast_run(flow: Flow, x: Tensor) -> Run:
+    with torch.autocast("cpu", torch.bfloat16):
+        output = flow(x)
+    run = Run.__new__(Run)
+    run.output = output
+    weighted(output.float()).backward()  # outside autocast, as a trainer does
+    run.inputs = [x.grad]
+    run.parameters = {name: p.grad for name, p in flow.named_parameters()}
+    return run
+
+
+def test_checkpoint_under_autocast_equals_backprop_to_the_bit() -> None:
+    flow = make_flow(gradient="checkpoint", dtype=torch.float32)
+    backprop = same_but(flow, dtype=torch.float32)
+    found, expected = (autocast_run(f, batch(dtype=torch.float32).requires_grad_()) for f in (flow, backprop))
+    full = make_flow(dtype=torch.float32)
+    assert 1e-4 < distance(found.output, full(batch(dtype=torch.float32))) < 0.1, "bfloat16 took part"
+    assert torch.equal(found.output, expected.output)
+    assert torch.equal(found.inputs[0], expected.inputs[0])
+    for name, gradient in expected.parameters.items():
+        assert gradient.dtype == torch.float32
+        # Two stages share one cast of a weight in backprop, whose gradient is then summed in bfloat16.
+        assert distance(found.parameters[name], gradient) < 2e-2
+
+
+@pytest.mark.parametrize("scheme", [n for n in SCHEMES if SCHEMES.build(n).reversible])
+@pytest.mark.parametrize("half", [False, True])
+def test_reversible_under_autocast_keeps_float32_streams(scheme: str, half: bool) -> None:
+    flow = make_flow(Watching, scheme=scheme, gradient="reversible", dtype=torch.float32)
+    backprop = same_but(flow, scheme=scheme, dtype=torch.float32)
+    x = batch(dtype=torch.float32)
+    x = x.bfloat16() if half else x  # a stem under autocast hands over half precision
+    found = autocast_run(flow, x.clone().requires_grad_())
+    expected = autocast_run(backprop, x.float().requires_grad_())
+    assert found.output.dtype == torch.float32
+    assert {dtype for field in flow.bank.fields for dtype in field.seen} == {torch.float32}
+    assert distance(found.output, expected.output) < 1e-6
+    assert found.inputs[0].dtype == x.dtype
+    for name, gradient in expected.parameters.items():
+        assert distance(found.parameters[name], gradient) < 2e-2, name
+
+
+# Memory
+
+
+def live_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+
+@pytest.mark.parametrize("mode", GRADIENTS.list())
+def test_no_tensor_is_left_behind(mode: str) -> None:
+    flow, x = make_flow(Noisy, scheme=scheme_for(mode), gradient=mode, time=0.2), batch()
+    counts = []
+    for _ in range(5):
+        for _ in range(10):
+            flow.zero_grad(set_to_none=True)
+            weighted(flow(x)).backward()
+        counts.append(live_tensors())
+    assert len(set(counts)) == 1, counts
+
+
+@pytest.mark.parametrize("mode", RECOMPUTING)
+def test_what_a_forward_keeps_is_freed_by_reference_counting(mode: str) -> None:
+    """A cycle would hold activations until the collector runs."""
+    flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+        for _ in range(3):
+            flow.zero_grad(set_to_none=True)
+            weighted(flow(x)).backward()
+        flow.zero_grad(set_to_none=True)
+        assert sum(issubclass(type(o), Tensor) for o in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+STATE = 64 * CHANNELS * 8  # bytes of one state
+
+
+def kept(mode: str, spec: Any, steps: int) -> int:
+    flow = make_flow(scheme=spec, gradient=mode, steps=steps)
+    return bytes_kept(flow, batch(64).requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("mode", "spec"), [p for p in pairs(["reversible", "adjoint"]) if SCHEMES.build(p.values[1]).order is not None]
+)
+def test_bytes_kept_are_flat_in_depth(mode: str, spec: Any) -> None:
+    few, many = kept(mode, spec, 5), kept(mode, spec, 20)
+    assert few == many
+    assert few <= 3 * STATE
+
+
+@pytest.mark.parametrize(("mode", "spec"), pairs(["checkpoint"]))
+def test_bytes_kept_by_checkpoint_are_one_state_a_step(mode: str, spec: Any) -> None:
+    few, middle, many = (kept(mode, spec, n) for n in (5, 10, 20))
+    assert 0 < many - middle == 2 * (middle - few) <= 10 * STATE
+    assert many < 0.8 * kept("backprop", spec, 20)
+
+
+def test_bytes_kept_by_backprop_are_seen() -> None:
+    """The measure itself: backprop keeps something of each evaluation."""
+    assert kept("backprop", "heun", 20) - kept("backprop", "heun", 10) >= 10 * 2 * STATE
+
+
+# Data-parallel
+
+
+def make_parallel(mode: str) -> Flow:
+    return make_flow(Noisy, scheme=scheme_for(mode), gradient=mode).eval()
+
+
+def parallel_worker(rank: int, folder: str) -> None:
+    """One of two processes: gradients in every mode under plain DistributedDataParallel."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    result = {}
+    for mode in GRADIENTS:
+        parallel = DistributedDataParallel(make_parallel(mode))
+        for _ in range(2):  # a second step meets the hooks that the first one left
+            parallel.zero_grad()
+            parallel(batch(16)[rank::2]).square().mean().backward()
+        result[mode] = {name: p.grad for name, p in parallel.module.named_parameters()}
+    torch.save(result, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_plain_ddp_gives_the_gradients_of_the_joined_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(parallel_worker, (str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for mode in GRADIENTS:
+        flow = make_parallel(mode)
+        flow(batch(16)).square().mean().backward()
+        for name, parameter in flow.named_parameters():
+            assert distance(ranks[0][mode][name], parameter.grad) < 1e-10, (mode, name)
+            assert torch.equal(ranks[0][mode][name], ranks[1][mode][name])
+
+
+# Compiling
+
+
+@pytest.fixture
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.parametrize("spec", [s for s in SCHEMES if SCHEMES.build(s).order is not None])
+def test_compiled_flow_equals_eager(spec: str) -> None:
+    """In one graph, without a break, with gradients."""
+    flow = make_flow(scheme=spec, steps=SCHEMES.build(spec).history + 2)
+    eager = Run(flow, batch().requires_grad_())
+    flow.zero_grad(set_to_none=True)
+    compiled = torch.compile(flow, fullgraph=True, backend="eager")
+    x = batch().requires_grad_()
+    output = compiled(x)
+    weighted(output).backward()
+    assert distance(output, eager.output) < 1e-12
+    assert distance(x.grad, eager.inputs[0]) < 1e-12
+    assert all(distance(p.grad, eager.parameters[name]) < 1e-12 for name, p in flow.named_parameters())
+
+
+# Field banks
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=called)
+@pytest.mark.parametrize("sharing", ["per_step", "shared", "per_stage"])
+def test_parameter_counts_do_not_depend_on_twins(spec: Any, sharing: str) -> None:
+    scheme = SCHEMES.build(spec)
+    one = sum(p.numel() for p in Noisy(CHANNELS // scheme.components).parameters())
+    counts = []
+    for statistics in ("per_node", "shared"):
+        flow = make_flow(Noisy, scheme=spec, sharing=sharing, statistics=statistics, steps=4)
+        counts.append(sum(p.numel() for p in flow.bank.parameters()))
+        places = {node.place for node in flow.visits}
+        groups = {
+            "per_step": {(node.step, node.component) for node in flow.visits},
+            "shared": {node.component for node in flow.visits},
+            "per_stage": places,
+        }[sharing]
+        means = {name for name, _ in flow.named_buffers() if name.endswith("running_mean")}
+        assert len(means) == len(places if statistics == "per_node" else groups)
+    assert counts[0] == counts[1] == one * len(groups)
+
+
+def test_fields_without_buffers_have_no_twins() -> None:
+    flow = make_flow(Tanh, scheme="rk4", sharing="shared", steps=6)
+    assert len(flow.bank.fields) == 1
+    assert all(flow.bank.at(node) is flow.bank.fields[0] for node in flow.visits)
+
+
+@pytest.mark.parametrize("spec", ["backward_euler_poly", "heun"])
+def test_statistics_per_node_make_evaluation_work(spec: str) -> None:
+    """With one set of statistics the averages of different distributions normalise each of them."""
+    gaps = {}
+    for statistics in ("per_node", "shared"):
+        flow = make_flow(
+            Normalised, scheme=spec, sharing="shared", statistics=statistics, steps=3, time=3.0, dtype=torch.float32
+        )
+        with torch.no_grad():
+            for seed in range(60):
+                trained = flow(batch(512, seed=seed, dtype=torch.float32))
+            gaps[statistics] = distance(flow.eval()(batch(512, seed=59, dtype=torch.float32)), trained)
+        means = [b for name, b in flow.named_buffers() if name.endswith("running_var")]
+        if statistics == "per_node":
+            assert len(means) == len(flow.visits)
+            assert all(distance(a, b) > 1e-2 for a, b in itertools.combinations(means, 2))
+    assert gaps["per_node"] < 0.1
+    assert gaps["shared"] > 3 * gaps["per_node"]
+    assert gaps["shared"] > 0.2
+
+
+class Normalised(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(channels), nn.Linear(channels, channels)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.linear(torch.relu(self.norm(y))) + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [nn.SyncBatchNorm.convert_sync_batchnorm, copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))],
+    ids=["sync_batch_norm", "deepcopy", "pickle"],
+)
+def test_ties_survive(change: Any) -> None:
+    flow = make_flow(Noisy, scheme="heun", sharing="shared", steps=3)
+    count = len(list(flow.parameters()))
+    changed = change(flow)
+    assert len(changed.bank.fields) == 6
+    assert len(list(changed.parameters())) == count == 6
+    first, *twins = changed.bank.fields
+    for twin in twins:
+        assert twin.norm.weight is first.norm.weight
+        assert twin.first.weight is first.first.weight
+        assert twin.norm.running_mean is not first.norm.running_mean
+    with torch.no_grad():
+        first.second.weight.zero_()
+        first.second.bias.zero_()
+    assert torch.equal(changed.eval()(batch()), batch()), "f is zero at every node"
