@@ -13,7 +13,8 @@ from architectures.network import Network
 from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
 
-WIDEST = 64.0
+STEPS = 12  # of bisection, from a bracket of a factor 4 down to one of 0.04%
+HOPELESS = 0.5  # a miss that the width inside the branch cannot mend
 
 
 def match_budget(
@@ -43,13 +44,13 @@ def match_budget(
             seen[key] = measure({"width": width} if inner == 1.0 else {"width": width, "inner": inner})
         return seen[key]
 
-    low, high = _bracket(size, target, 1 / WIDEST, WIDEST)
+    low, high = _bracket(size, target)
     best = _best(seen, target)
-    if _miss(seen[best], target) > tolerance and "inner" in ARCHITECTURES.options(name):
+    if tolerance < _miss(seen[best], target) < HOPELESS and "inner" in ARCHITECTURES.options(name):
         # Every width near the target, narrower ones with a wider inside and the other way round.
         for step in sorted(range(-8, 9), key=abs):
             width = (low + high) / 2 * (1 + step / 50)
-            _bracket(lambda inner, width=width: size(width, inner), target, 1 / 3, 3.0)
+            _bracket(lambda inner, width=width: size(width, inner), target)
             best = _best(seen, target)
             if _miss(seen[best], target) <= tolerance:
                 break
@@ -78,16 +79,16 @@ def _measure(name: str, kind: str, options: dict[str, Any]) -> Callable[[dict[st
     return measure
 
 
-def _bracket(size: Callable[[float], int], target: int, low: float, high: float) -> tuple[float, float]:
-    """Bisection of a growing staircase: the last two factors around the target."""
-    for _ in range(24):
+def _bracket(size: Callable[[float], int], target: int) -> tuple[float, float]:
+    """Bisection of a growing staircase: the last two factors around the target, from a quadratic guess."""
+    guess = (target / size(1.0)) ** 0.5
+    low, high = guess / 2, guess * 2
+    for _ in range(STEPS):
         middle = (low * high) ** 0.5
         if size(middle) < target:
             low = middle
         else:
             high = middle
-        if high / low < 1.0005:
-            break
     return low, high
 
 

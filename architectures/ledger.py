@@ -54,7 +54,7 @@ def macs(network: Network, shape: tuple[int, ...]) -> int:
     """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products."""
     replica = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), _CountFlops() as counter:
-        replica(torch.empty(1, *shape, device="meta"))
+        replica(torch.empty(1, *shape, device="meta", dtype=next(replica.parameters()).dtype))
     return counter.flops // 2
 
 
@@ -106,15 +106,20 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+def _batch(network: Network, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
+    """Random inputs of the network's device and precision, and labels."""
+    like = next(network.parameters())
+    x = torch.randn(batch_size, *shape, device=like.device, dtype=like.dtype)
+    return x, torch.randint(network.num_classes, (batch_size,), device=like.device)
+
+
 def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """Bytes kept after forward for backward's sake, and peak bytes of forward and backward, one training step.
 
     Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
     are not seen.
     """
-    device = next(network.parameters()).device
-    x = torch.randn(batch_size, *shape, device=device)
-    y = torch.randint(network.num_classes, (batch_size,), device=device)
+    x, y = _batch(network, shape, batch_size)
     gc.collect()
     with LiveBytes([x, y, *network.parameters(), *network.buffers()]) as mode:
         loss = functional.cross_entropy(network(x), y)
@@ -126,9 +131,9 @@ def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
 
 def evaluations(network: Network, shape: tuple[int, ...]) -> dict[str, int]:
     """Calls of f in one training step, forward and backward apart."""
-    device = next(network.parameters()).device
+    x, _ = _batch(network, shape, 2)
     with counted_evaluations(network) as count:
-        loss = network(torch.randn(2, *shape, device=device)).sum()
+        loss = network(x).sum()
         forward = count[0]
         loss.backward()
     return {"nfe_forward": forward, "nfe_backward": count[0] - forward}
@@ -152,9 +157,8 @@ def step_time(
 ) -> dict[str, Any]:
     """Seconds of one forward and backward: median and quartiles over ``steps`` repetitions, threads and device."""
     network = copy.deepcopy(network).train()
-    device = next(network.parameters()).device
-    x = torch.randn(batch_size, *shape, device=device)
-    y = torch.randint(network.num_classes, (batch_size,), device=device)
+    x, y = _batch(network, shape, batch_size)
+    device = x.device
     seconds = []
     for repetition in range(warm_up + steps):
         network.zero_grad(set_to_none=True)

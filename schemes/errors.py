@@ -16,10 +16,12 @@ class SchemenetError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ``"; did you mean 'x'?"``, or ``";"`` where no known word is near. Parts between underscores count too."""
 
-    def likeness(name: str) -> float:
-        parts = [name, *(name.split("_") if "_" in name else ())]
-        return max(difflib.SequenceMatcher(None, str(word).lower(), part.lower()).ratio() for part in parts)
+    def ratio(name: str) -> float:
+        return difflib.SequenceMatcher(None, str(word).lower(), name.lower()).ratio()
 
-    ranked = sorted(((likeness(name), name) for name in set(known)), reverse=True)
-    close = [name for score, name in ranked if score >= 0.6 and score >= ranked[0][0] - 0.1][:3]
+    def likeness(name: str) -> float:
+        return max(ratio(name), *(0.95 * ratio(part) for part in name.split("_")))
+
+    ranked = sorted((-likeness(name), len(name), name) for name in set(known))
+    close = [name for score, _, name in ranked if score <= -0.6 and score <= ranked[0][0] + 0.1][:3]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"

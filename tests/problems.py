@@ -21,7 +21,7 @@ from schemes.state import State
 
 TIME = 4.0
 START = (-0.46, 0.2)
-"""Where the error of every method is already asymptotic: tsit5's leading term is small along many other orbits."""
+"""Where the error of every method is asymptotic: tsit5's leading term is small along many other orbits."""
 
 
 def called(spec: Any) -> str:
@@ -73,7 +73,7 @@ def error(scheme: Scheme, steps: int) -> float:
 
 
 class Tanh(nn.Module):
-    """A smooth small field without buffers: weights from a generator of its own, time added to the argument."""
+    """A smooth small field without buffers, time added to the argument."""
 
     def __init__(self, channels: int, scale: float = 0.6) -> None:
         super().__init__()
@@ -127,7 +127,9 @@ def make_flow(
     return flow.to(dtype)
 
 
-def batch(size: int = 8, channels: int = CHANNELS, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def batch(
+    size: int = 8, channels: int = CHANNELS, seed: int = 1, dtype: torch.dtype = torch.float64
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(size, channels, generator=generator, dtype=dtype)
 
@@ -139,16 +141,18 @@ def weighted(output: Tensor) -> Tensor:
 
 def distance(found: Tensor, expected: Tensor) -> float:
     """Relative distance of two tensors."""
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-300))
+    with torch.no_grad():
+        return float((found - expected).norm() / expected.norm().clamp_min(1e-300))
 
 
 class Storages(TorchDispatchMode):
-    """Watches every storage that an operation makes; ``alive`` are the bytes of those that still exist."""
+    """Watches the storages that operations make: the bytes of those that still exist, and their peak."""
 
     def __init__(self, *known: Tensor) -> None:
         super().__init__()
         self.known = {t.untyped_storage()._cdata for t in known}
         self.seen: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -157,11 +161,13 @@ class Storages(TorchDispatchMode):
                 storage = t.untyped_storage()
                 if key not in self.seen or self.seen[key][0].expired():
                     self.seen[key] = StorageWeakRef(storage), storage.nbytes()
+                    self.peak = max(self.peak, self.alive())
         return result
 
     def alive(self, *without: Tensor) -> int:
+        self.seen = {key: (ref, size) for key, (ref, size) in self.seen.items() if not ref.expired()}
         skip = {t.untyped_storage()._cdata for t in without}
-        return sum(size for key, (ref, size) in self.seen.items() if key not in skip and not ref.expired())
+        return sum(size for key, (_, size) in self.seen.items() if key not in skip)
 
 
 def bytes_kept(flow: Flow, x: Tensor) -> int:

@@ -212,8 +212,8 @@ def test_recomputing_modes_update_statistics_once_and_alike():
     for name, options in {"revnet": {"width": 1 / 8}, "odenet": NARROW, "leapfrog_net": NARROW}.items():
         plain, own = small(name, gradient="backprop", **options), small(name, **options)
         gradients(plain, images()), gradients(own, images())
-        for (key, expected), found in zip(plain.named_buffers(), own.buffers(), strict=True):
-            same(found, expected), key
+        for found, expected in zip(own.buffers(), plain.buffers(), strict=True):
+            same(found, expected)
 
 
 def test_statistics_can_be_shared_between_nodes_as_a_control():
@@ -336,8 +336,14 @@ def test_powers_of_one_field_add_no_parameter_and_own_fields_double_it():
 
 
 def test_default_is_the_size_that_the_docstring_says():
-    pairs = {"resnet": "resnet20", "lm_resnet": "lm_resnet20", "resnext": "resnext29_8x64d", "revnet": "revnet38",
-             "fractalnet": "fractalnet20", "lm_resnext": "lm_resnext29_8x64d"}  # fmt: skip
+    pairs = {
+        "resnet": "resnet20",
+        "lm_resnet": "lm_resnet20",
+        "resnext": "resnext29_8x64d",
+        "lm_resnext": "lm_resnext29_8x64d",
+        "revnet": "revnet38",
+        "fractalnet": "fractalnet20",
+    }
     with torch.device("meta"):
         for family, size in pairs.items():
             assert count(create_model(family)) == count(create_model(size)), family
@@ -519,9 +525,9 @@ def test_a_size_gives_way_to_what_the_user_says():
 
 
 REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
-    ("resnt20", {}, ["no architecture 'resnt20'; did you mean", "'resnet20'", "known: ", "fractalnet20"]),
-    ("resnet", {"wdth": 1.0}, ["architecture 'resnet' takes no 'wdth'", "did you mean 'width'", "it takes: depth"]),
-    ("fractalnet", {"sharing": "shared"}, ["architecture 'fractalnet' takes no 'sharing'", "it takes: columns"]),
+    ("resnt20", {}, ["no architecture 'resnt20'; did you mean 'resnet20'", "known: ", "fractalnet20"]),
+    ("resnet", {"wdth": 1.0}, ["'resnet' takes no 'wdth'", "did you mean 'width'", "it takes: depth"]),
+    ("fractalnet", {"sharing": "shared"}, ["'fractalnet' takes no 'sharing'", "it takes: columns"]),
     ("stem_only", {"depth": 20}, ["architecture 'stem_only' takes no 'depth'"]),
     ("resnet", {"depth": "20"}, ["architecture 'resnet': depth expected a whole number, got '20'"]),
     ("resnet", {"depth": 20.0}, ["depth expected a whole number, got 20.0"]),
@@ -530,14 +536,14 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet", {"transition": "E"}, ["transition expected one of 'A', 'B', 'C', 'D', 'pool', got 'E'"]),
     ("resnet", {"depth": 21}, ["depth expected to be 6n + 2", "got 21; the nearest are 20 and 26"]),
     ("resnet", {"depth": 2}, ["got 2; the nearest are 8 and 14"]),
-    ("resnet", {"depth": 21, "field": "bottleneck"}, ["9n + 2 for 3 layers in a block", "nearest are 20 and 29"]),
-    ("revnet", {"depth": 40}, ["architecture 'revnet': depth expected to be 12n + 2", "the nearest are 38 and 50"]),
+    ("resnet", {"depth": 21, "field": "bottleneck"}, ["9n + 2 for 3 layers", "nearest are 20 and 29"]),
+    ("revnet", {"depth": 40}, ["'revnet': depth expected to be 12n + 2", "nearest are 38 and 50"]),
     ("resnet", {"width": -1.0}, ["architecture 'resnet': width expected to be positive, got -1.0"]),
     ("odenet", {"inner": 0}, ["architecture 'odenet': inner expected to be positive, got 0"]),
     ("mlp", {"steps": 0}, ["architecture 'mlp'", "expected to be positive, got 0"]),
     ("resnet", {"field": "mlp"}, ["architecture 'resnet' has images for states; field 'mlp' takes vectors"]),
     ("mlp", {"field": "basic"}, ["architecture 'mlp' has vectors for states; field 'basic' takes images"]),
-    ("resnet", {"field": "basik"}, ["no field 'basik'; did you mean", "'basic'"]),
+    ("resnet", {"field": "basik"}, ["no field 'basik'; did you mean 'basic'"]),
     ("resnet", {"field": {"name": "basic", "stride": 2}}, ["field 'basic' takes no 'stride'"]),
     ("resnet", {"scheme": "forward_eulr"}, ["no scheme 'forward_eulr'; did you mean 'forward_euler'"]),
     ("resnet", {"scheme": {"name": "heun", "k": 1}}, ["scheme 'heun' takes no 'k'"]),
@@ -547,7 +553,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet", {"gradient": "reversible"}, ["ForwardEuler has no inverse", "scheme=symplectic_euler"]),
     ("resnet", {"activation": "post", "gradient": "adjoint"}, ["post-activation step", "activation=pre"]),
     ("lm_resnext", {"activation": "post"}, ["activation expected 'pre', got 'post'"]),
-    ("resnet20", {"image_size": None, "in_chans": 2}, ["'resnet20' reads images", "vectors of 2 numbers", ": mlp"]),
+    ("resnet20", {"image_size": None, "in_chans": 2}, ["reads images", "vectors of 2 numbers", ": mlp"]),
     ("fractalnet", {"image_size": None}, ["architecture 'fractalnet' reads images"]),
     ("fractalnet", {"image_size": 1}, ["images of 1 pixels cannot be halved"]),
     ("fractalnet", {"global_drop": 1.5}, ["global_drop expected to be in [0, 1], got 1.5"]),
@@ -585,7 +591,6 @@ DEFECTS: list[tuple[str, dict[str, Any], list[str], str]] = [
     ("resnet", {"widths": (32, 16, 8), "transition": "A"}, ["transition"], "the shortcut crops channels"),
     ("resnet", {"field": {"groups": 2}}, ["a field is given by its name or by a mapping"], SPEAKS_ELSEWHERE),
     ("polynet", {"depth": 21}, ["architecture 'polynet'"], "speaks of 'resnet'"),
-    ("resnt20", {}, ["did you mean 'resnet20'"], "puts 'resnet20_v1', farther off, before 'resnet20'"),
 ]
 
 
@@ -598,6 +603,14 @@ def test_refused_with_what_the_user_needs(name, options, parts):
         create_model(name, **options)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_parts_refuse_what_no_signature_can():
+    sizes = {"channels": 4, "out": 4, "inner": 5}
+    with pytest.raises(SchemenetError, match="inner width 5 expected to be a multiple of groups = 3"):
+        FIELDS.build({"name": "resnext", "groups": 3}, **sizes)
+    with pytest.raises(SchemenetError, match="no norm 'bach'; did you mean 'batch'"):
+        FIELDS.build("basic", norm="bach", **sizes)
 
 
 # 6. FractalNet's drops ------------------------------------------------------------------------------------
@@ -676,7 +689,7 @@ def test_local_drop_gives_the_mean_of_the_survivors():
         for seed in range(80):
             torch.manual_seed(seed)
             y = model(x)
-            found = {key for key, z in outcomes.items() if torch.allclose(y, z, rtol=1e-6, atol=1e-9)}
+            found = {key for key, z in outcomes.items() if torch.allclose(y, z, rtol=1e-6, atol=1e-6)}
             assert found
             drawn |= found
     assert len(outcomes) == 21
@@ -751,7 +764,7 @@ def test_shared_weights_stay_shared_when_leaving_the_meta_device():
 
 @pytest.mark.parametrize("name", ["resnet", "polynet", "lm_resnet", "rk_resnet"])
 def test_compiles_into_one_graph(name):
-    model = small(name, depth=14, **NARROW)
+    model = small(name, depth=10, widths=(4, 6))
     torch.compiler.reset()
     compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
     expected = gradients(model, images())

@@ -1,4 +1,4 @@
-"""Every gradient mode on every scheme that it accepts against plain backprop, and all that a recompute can disturb."""
+"""Every gradient mode on each scheme that it accepts against backprop, and what a recompute could disturb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import CHANNELS, Noisy, Tanh, batch, bytes_kept, called, distance, make_flow, weighted
+from problems import CHANNELS, Noisy, Storages, Tanh, batch, bytes_kept, called, distance, make_flow, weighted
 from torch import Tensor, nn
 
 from schemes.errors import SchemenetError
@@ -97,7 +97,9 @@ def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
     for name, gradient, reference in gradients:
         assert (gradient is None) == (reference is None), name
         if reference is not None:
-            assert float((gradient - reference).norm()) <= tolerance * max(float(reference.norm()), 1e-3 * scale), name
+            assert float((gradient - reference).norm()) <= tolerance * max(
+                float(reference.norm()), 1e-3 * scale
+            ), name
 
 
 # Against backprop
@@ -106,7 +108,7 @@ def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
 @exact_pairs
 @pytest.mark.parametrize("sharing", ["per_step", "shared", "per_stage"])
 def test_exact_modes_equal_backprop(mode: str, spec: Any, sharing: str) -> None:
-    """Batch norm in train mode, dropout, time; over inputs, all parameters and the scheme's own coefficients."""
+    """Batch norm in train mode, dropout, time; inputs, all parameters and the scheme's own coefficients."""
     options = {"field": Noisy, "scheme": spec, "sharing": sharing, "steps": 5}
     flow = make_flow(gradient=mode, **options)
     backprop = same_but(flow, **options)
@@ -144,8 +146,9 @@ def test_statistics_shared_between_nodes_equal_backprop(mode: str) -> None:
 def test_checkpoint_of_projected_steps_and_of_past_states_equals_backprop() -> None:
     options = {"scheme": "linear_multistep", "past": 1, "projection": nn.ReLU(), "field": Noisy}
     flow = make_flow(gradient="checkpoint", **options)
+    backprop = same_but(flow, **options)
     inputs = [[batch(seed=s).requires_grad_() for s in (1, 2)] for _ in range(2)]
-    assert_same(Run(flow, *inputs[0]), Run(same_but(flow, **options), *inputs[1]))
+    assert_same(Run(flow, *inputs[0]), Run(backprop, *inputs[1]))
 
 
 @pytest.mark.parametrize("column", [-1, 0, 1, 2])
@@ -189,12 +192,12 @@ def test_a_pair_that_is_not_refused_runs(mode: str, spec: Any, sharing: str) -> 
 def test_a_flow_that_is_handed_past_states_runs_or_says_why_not(mode: str, spec: Any) -> None:
     x, past = batch().requires_grad_(), batch(seed=2).requires_grad_()
     try:
-        flow = make_flow(scheme=spec, gradient=mode, past=1)
+        output = make_flow(scheme=spec, gradient=mode, past=1)(x, (past,))
     except SchemenetError:
-        return
+        return  # before any backward
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AdjointDriftWarning)
-        weighted(flow(x, (past,))).backward()
+        weighted(output).backward()
     assert x.grad.isfinite().all()
 
 
@@ -208,41 +211,53 @@ def gradient_of(flow: Flow) -> Tensor:
 
 
 @functools.cache
-def converged_gradient(components: int) -> Tensor:
-    if components == 1:
-        return gradient_of(make_flow(scheme="dopri5", sharing="shared", steps=64))
-    # Order 4 by extrapolation of Verlet's method.
-    fine, coarse = (gradient_of(make_flow(scheme="verlet", sharing="shared", steps=n)) for n in (256, 128))
-    return fine + (fine - coarse) / 3
+def converged_gradient(spec: str | tuple[Any, ...]) -> Tensor:
+    """Backprop's gradient as h goes to zero; a coupled scheme makes its two fields in an order of its own."""
+    scheme = SCHEMES.build(spec if isinstance(spec, str) else dict(spec))
+    if scheme.components == 1:
+        return gradient_of(make_flow(scheme="dopri5", sharing="shared", steps=100))
+    fine, coarse = (gradient_of(make_flow(scheme=spec, sharing="shared", steps=n)) for n in (1024, 512))
+    return fine + (fine - coarse) / (2**scheme.order - 1)
 
 
 @approximate_pairs
 def test_adjoint_converges_at_the_order_of_the_scheme(mode: str, spec: Any) -> None:
     scheme = SCHEMES.build(spec)
-    steps = (16, 32, 64) if scheme.order < 4 else (8, 16, 32) if scheme.order == 4 else (4, 8, 16)
     errors = []
-    for n in steps:
+    for n in (32, 64) if scheme.order < 4 else (16, 32):
         found = gradient_of(make_flow(scheme=spec, gradient=mode, sharing="shared", steps=n))
-        errors.append(distance(found, converged_gradient(scheme.components)))
-    slope = math.log2(errors[-2] / errors[-1])
-    assert abs(slope - scheme.order) < 0.3, errors
+        errors.append(
+            distance(found, converged_gradient(spec if isinstance(spec, str) else tuple(spec.items())))
+        )
+    slope = math.log2(errors[0] / errors[1])
+    # The pairs of order 5 have not reached their slope before rounding is near.
+    assert scheme.order - 0.3 < slope < scheme.order + (0.3 if scheme.order < 5 else 0.8), errors
 
 
 def test_the_adjoint_of_named_schemes_is_tested() -> None:
     tested = {called(pair.values[1]) for pair in pairs(["adjoint"])}
-    assert tested >= {"forward_euler", "heun", "rk4", "symplectic_euler", "verlet", "adams_bashforth4", "leapfrog"}
+    assert tested >= {
+        "forward_euler",
+        "heun",
+        "rk4",
+        "symplectic_euler",
+        "verlet",
+        "adams_bashforth4",
+        "leapfrog",
+    }
 
 
 @pytest.mark.parametrize("spec", ["forward_euler", "heun", "rk4", "symplectic_euler", "verlet"])
 def test_adjoint_approaches_backprop_of_the_same_scheme(spec: str) -> None:
     gaps = []
     for n in (8, 16, 32):
-        flow = make_flow(scheme=spec, gradient="adjoint", sharing="per_step", steps=n, seed=n)
-        for field in flow.bank.fields[1:]:  # a smooth right-hand side: the same weights in every step
-            field.load_state_dict(flow.bank.fields[len(field.state_dict()) % 1].state_dict())
-        backprop = same_but(flow, scheme=spec, sharing="per_step", steps=n)
+        flow = make_flow(scheme=spec, gradient="adjoint", sharing="shared", steps=n)
+        backprop = same_but(flow, scheme=spec, sharing="shared", steps=n)
         gaps.append(distance(gradient_of(flow), gradient_of(backprop)))
-    assert math.log2(gaps[1] / gaps[2]) > SCHEMES.build(spec).order - 0.3, gaps
+    if gaps[2] > 1e-13:  # the adjoint of a symmetric method is its derivative
+        assert math.log2(gaps[1] / gaps[2]) > SCHEMES.build(spec).order - 0.3, gaps
+    else:
+        assert spec == "verlet"
 
 
 class Decay(nn.Module):
@@ -256,7 +271,9 @@ class Decay(nn.Module):
 
 def test_adjoint_warns_where_the_state_drifts() -> None:
     stiff = make_flow(Decay, scheme="rk4", gradient="adjoint", steps=10, field_options={"rate": 20.0})
-    with pytest.warns(AdjointDriftWarning, match="misses the initial one by .* use more steps.*gradient=checkpoint"):
+    with pytest.warns(
+        AdjointDriftWarning, match="misses the initial one by .* use more steps.*gradient=checkpoint"
+    ):
         Run(stiff, batch().requires_grad_())
 
 
@@ -286,20 +303,26 @@ def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, 
     [
         (
             {"gradient": "reversible", "scheme": "heun"},
-            "'reversible' needs a scheme whose step can be undone, and Heun has no inverse; use gradient=checkpoint",
+            "'reversible' needs a scheme whose step can be undone, and Heun has no inverse; use",
         ),
         (
             {"gradient": "adjoint", "scheme": "fractal"},
             "'adjoint' differentiates the ODE, and Fractal as configured is no method for y' = f",
         ),
         ({"gradient": "adjoint", "scheme": "linear_multistep"}, "LinearMultistep as configured is no method"),
-        ({"gradient": "adjoint", "scheme": "backward_euler_poly"}, "BackwardEulerPoly as configured is no method"),
+        (
+            {"gradient": "adjoint", "scheme": "backward_euler_poly"},
+            "BackwardEulerPoly as configured is no method",
+        ),
         ({"gradient": "adjoint", "projection": nn.ReLU()}, "'adjoint': a post-activation step solves no ODE"),
         (
             {"gradient": "reversible", "scheme": "verlet", "projection": nn.ReLU()},
             "'reversible': a post-activation step cannot be inverted; use activation=pre",
         ),
-        ({"gradient": "reversable", "scheme": "verlet"}, "no gradient mode 'reversable'; did you mean 'reversible'"),
+        (
+            {"gradient": "reversable", "scheme": "verlet"},
+            "no gradient mode 'reversable'; did you mean 'reversible'",
+        ),
         ({"sharing": "per_stp"}, "no sharing 'per_stp'; did you mean 'per_step'"),
         ({"statistics": "per_nod"}, "per_nod"),
         ({"steps": 0}, "steps"),
@@ -330,7 +353,9 @@ def test_channels_that_cannot_be_split_are_refused(name: str, channels: int) -> 
 @one_scheme_each
 def test_double_backward_is_refused(mode: str) -> None:
     flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch().requires_grad_()
-    with pytest.raises(SchemenetError, match=f"'{mode}' gives first derivatives only; .* need gradient=backprop"):
+    with pytest.raises(
+        SchemenetError, match=f"'{mode}' gives first derivatives only; .* need gradient=backprop"
+    ):
         torch.autograd.grad(weighted(flow(x)), x, create_graph=True)
 
 
@@ -423,7 +448,9 @@ def test_one_field_shared_by_two_flows(mode: str) -> None:
         parts = SCHEMES.build(scheme_for(mode)).components
         field = Noisy(CHANNELS // parts)
         options = {"scheme": scheme_for(mode), "sharing": "shared", "gradient": gradient}
-        network = nn.Sequential(Flow(lambda node, f=field: f, 3, **options), Flow(lambda node, f=field: f, 2, **options))
+        network = nn.Sequential(
+            Flow(lambda node, f=field: f, 3, **options), Flow(lambda node, f=field: f, 2, **options)
+        )
         runs.append(Run(network.double(), batch().requires_grad_()))
         assert len(runs[-1].parameters) == len(list(field.parameters()))
     assert_same(*runs)
@@ -457,7 +484,9 @@ def test_functional_call_with_other_parameters(mode: str) -> None:
     for one in (flow, backprop):
         generator.manual_seed(7)
         others = {
-            name: (p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)).requires_grad_()
+            name: (
+                p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            ).requires_grad_()
             for name, p in one.named_parameters()
         }
         torch.manual_seed(5)
@@ -515,13 +544,84 @@ def test_an_exception_inside_f_leaves_everything_usable(mode: str, where: str, m
         assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
 
 
+@exact_modes
+def test_one_field_for_both_components_keeps_its_parameters(mode: str) -> None:
+    """A module that stands twice in a bank must come out of backward with its parameters in place."""
+    runs = []
+    for gradient in (mode, "backprop"):
+        torch.manual_seed(0)
+        field = Tanh(CHANNELS // 2).double()
+        flow = Flow(lambda node, f=field: f, 3, scheme="verlet", sharing="shared", gradient=gradient)
+        runs.append(Run(flow, batch().requires_grad_()))
+        assert all(isinstance(p, nn.Parameter) for p in (field.linear.weight, field.linear.bias))
+        assert field.linear.weight.grad is not None
+    assert_same(*runs)
+
+
+class Doubled(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, channels)
+        self.second = self.first
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(y)))
+
+
+@exact_modes
+def test_a_field_that_names_one_layer_twice(mode: str) -> None:
+    flow, backprop = both(mode, field=Doubled)
+    assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+    assert len(list(flow.parameters())) == len(list(backprop.parameters()))
+    assert all(
+        isinstance(p, nn.Parameter)
+        for field in flow.bank.fields
+        for p in (field.first.weight, field.first.bias)
+    )
+
+
+class Spectral(nn.Module):
+    """Its buffer is read and moved by each evaluation in train mode."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.utils.parametrizations.spectral_norm(nn.Linear(channels, channels))
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return torch.tanh(self.linear(y))
+
+
+@exact_modes
+def test_buffers_that_are_read_are_those_of_the_first_evaluation(mode: str) -> None:
+    flow, backprop = both(mode, field=Spectral)
+    assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
+
+
+@exact_modes
+def test_switching_to_evaluation_before_backward_changes_no_gradient(mode: str) -> None:
+    results = []
+    for one in both(mode):
+        torch.manual_seed(5)
+        x = batch().requires_grad_()
+        loss = weighted(one(x))
+        one.eval()
+        loss.backward()
+        assert not any(module.training for module in one.modules())
+        results.append(x.grad)
+    assert distance(*results) < 1e-10
+
+
 @all_pairs
 def test_the_callers_tensors_are_left_alone(mode: str, spec: Any) -> None:
     flow, x = make_flow(scheme=spec, gradient=mode, time=0.5), batch()
     copied, version = x.clone(), x._version
     output = flow(x.requires_grad_())
     end = output.detach().clone()
-    weighted(output).backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        weighted(output).backward()
     assert torch.equal(x, copied)
     assert torch.equal(output, end)
     assert x._version == version
@@ -536,11 +636,15 @@ def test_relu_before_and_after_the_flow(mode: str) -> None:
         first, last = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
         return nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last)
 
-    assert_same(Run(network(mode), batch().requires_grad_()), Run(network("backprop"), batch().requires_grad_()))
+    assert_same(
+        Run(network(mode), batch().requires_grad_()), Run(network("backprop"), batch().requires_grad_())
+    )
 
 
 @one_scheme_each
-@pytest.mark.parametrize("copying", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copying", [copy.deepcopy, lambda flow: pickle.loads(pickle.dumps(flow))], ids=["deepcopy", "pickle"]
+)
 def test_copies_of_a_flow_are_equal_and_apart(mode: str, copying: Any) -> None:
     flow = make_flow(Noisy, scheme=scheme_for(mode), gradient=mode, sharing="shared", time=0.3)
     Run(flow, batch().requires_grad_())
@@ -637,21 +741,25 @@ def test_no_tensor_is_left_behind(mode: str) -> None:
     assert len(set(counts)) == 1, counts
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
-def test_what_a_forward_keeps_is_freed_by_reference_counting(mode: str) -> None:
-    """A cycle would hold activations until the collector runs."""
-    flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch()
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Without Python's garbage collector a reference cycle keeps its tensors."""
     gc.collect()
     gc.disable()
-    try:
-        before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
-        for _ in range(3):
-            flow.zero_grad(set_to_none=True)
-            weighted(flow(x)).backward()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@one_scheme_each
+def test_no_cycle_holds_tensors(mode: str) -> None:
+    flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch()
+    before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+    for _ in range(3):
         flow.zero_grad(set_to_none=True)
-        assert sum(issubclass(type(o), Tensor) for o in gc.get_objects()) == before
-    finally:
-        gc.enable()
+        weighted(flow(x)).backward()
+    flow.zero_grad(set_to_none=True)
+    assert sum(issubclass(type(o), Tensor) for o in gc.get_objects()) == before
 
 
 STATE = 64 * CHANNELS * 8  # bytes of one state
@@ -662,9 +770,7 @@ def kept(mode: str, spec: Any, steps: int) -> int:
     return bytes_kept(flow, batch(64).requires_grad_())
 
 
-@pytest.mark.parametrize(
-    ("mode", "spec"), [p for p in pairs(["reversible", "adjoint"]) if SCHEMES.build(p.values[1]).order is not None]
-)
+@pytest.mark.parametrize(("mode", "spec"), pairs(["reversible", "adjoint"]))
 def test_bytes_kept_are_flat_in_depth(mode: str, spec: Any) -> None:
     few, many = kept(mode, spec, 5), kept(mode, spec, 20)
     assert few == many
@@ -672,10 +778,33 @@ def test_bytes_kept_are_flat_in_depth(mode: str, spec: Any) -> None:
 
 
 @pytest.mark.parametrize(("mode", "spec"), pairs(["checkpoint"]))
-def test_bytes_kept_by_checkpoint_are_one_state_a_step(mode: str, spec: Any) -> None:
+def test_bytes_kept_by_checkpoint_are_a_carry_a_step(mode: str, spec: Any) -> None:
+    """The state, and for Adams-Bashforth the value of f beside it."""
     few, middle, many = (kept(mode, spec, n) for n in (5, 10, 20))
-    assert 0 < many - middle == 2 * (middle - few) <= 10 * STATE
-    assert many < 0.8 * kept("backprop", spec, 20)
+    assert 0 < many - middle == 2 * (middle - few)
+    assert many - middle == 10 * STATE * (2 if called(spec).startswith("adams") else 1)
+    assert many < kept("backprop", spec, 20)
+
+
+def peak(mode: str, spec: Any, steps: int) -> int:
+    flow = make_flow(scheme=spec, gradient=mode, steps=steps, sharing="shared")
+    x = batch(64).requires_grad_()
+    with Storages(x, *flow.parameters()) as storages, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        weighted(flow(x)).backward()
+    return storages.peak
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize(("mode", "spec"), pairs(["reversible", "adjoint"]))
+def test_peak_bytes_of_forward_and_backward_are_flat_in_depth(mode: str, spec: Any) -> None:
+    assert peak(mode, spec, 8) == peak(mode, spec, 24)
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_peak_bytes_of_checkpoint_are_a_state_a_step() -> None:
+    assert peak("checkpoint", "heun", 24) - peak("checkpoint", "heun", 8) == 16 * STATE
+    assert peak("backprop", "heun", 24) - peak("backprop", "heun", 8) >= 32 * STATE
 
 
 def test_bytes_kept_by_backprop_are_seen() -> None:
@@ -695,7 +824,9 @@ def parallel_worker(rank: int, folder: str) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
     result = {}
     for mode in GRADIENTS:
         parallel = DistributedDataParallel(make_parallel(mode))
@@ -779,9 +910,16 @@ def test_statistics_per_node_make_evaluation_work(spec: str) -> None:
     gaps = {}
     for statistics in ("per_node", "shared"):
         flow = make_flow(
-            Normalised, scheme=spec, sharing="shared", statistics=statistics, steps=3, time=3.0, dtype=torch.float32
+            Normalised,
+            scheme=spec,
+            sharing="shared",
+            statistics=statistics,
+            steps=3,
+            time=3.0,
+            dtype=torch.float32,
         )
         with torch.no_grad():
+            flow.bank.fields[0].linear.weight.mul_(3)
             for seed in range(60):
                 trained = flow(batch(512, seed=seed, dtype=torch.float32))
             gaps[statistics] = distance(flow.eval()(batch(512, seed=59, dtype=torch.float32)), trained)
@@ -790,8 +928,7 @@ def test_statistics_per_node_make_evaluation_work(spec: str) -> None:
             assert len(means) == len(flow.visits)
             assert all(distance(a, b) > 1e-2 for a, b in itertools.combinations(means, 2))
     assert gaps["per_node"] < 0.1
-    assert gaps["shared"] > 3 * gaps["per_node"]
-    assert gaps["shared"] > 0.2
+    assert gaps["shared"] > max(0.3, 5 * gaps["per_node"])
 
 
 class Normalised(nn.Module):

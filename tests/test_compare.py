@@ -1,0 +1,99 @@
+"""The main job in small: plan, train side by side, skip what is done, survive failures, report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.cli import main
+from lightning_modules.comparing.plan import make_plan
+from lightning_modules.comparing.runs import read_comparison
+from lightning_modules.composing import compose
+from schemes import SchemenetError
+
+SMALL = [
+    "compare", "experiment=demo", "words=[forward_euler,linear_multistep,verlet:resnet]", "controls=[one_block]",
+    "budget=8k", "tolerance=0.05", "seeds=2", "trainer.max_epochs=2", "data.limit_train=256",
+]  # fmt: skip
+
+
+def test_plan_matches_sizes_and_pairs_everything_else() -> None:
+    plan = make_plan(compose("compare", ["experiment=demo"]))
+    names = [arm.name for arm in plan.arms]
+    assert names == [
+        "resnet", "polynet", "fractalnet", "rk_resnet", "lm_resnet", "revnet", "odenet", "stem_only", "one_block",
+    ]  # fmt: skip
+    assert plan.baseline == "resnet"
+    assert plan.seeds == (0, 1, 2)
+    for arm in plan.arms:
+        if not arm.control:
+            assert arm.sizes["parameters"] == pytest.approx(40_000, rel=0.01)
+        for key in ("data", "optimizer", "trainer"):
+            assert arm.config[key] == plan.arms[0].config[key]
+    controls = {arm.name: arm for arm in plan.arms if arm.control}
+    assert controls["one_block"].sizes["widths"] == plan.arms[0].sizes["widths"]
+    assert controls["stem_only"].sizes["steps"] == "none"
+
+
+def test_plan_tells_every_arm_that_cannot_be_built() -> None:
+    config = compose("compare", ["experiment=demo", "arms.resnet.depth=21", "arms.revnet.depth=20"])
+    with pytest.raises(SchemenetError) as caught:
+        make_plan(config)
+    assert "resnet: architecture 'resnet': depth" in str(caught.value)
+    assert "revnet: architecture 'revnet': depth" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("with spaces") / "a comparison"
+    assert main([*SMALL, f"folder={folder}"]) == 0
+    return folder
+
+
+def test_comparison_trains_reports_and_skips_what_is_done(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = read_comparison(finished)
+    assert {run.status for run in comparison.runs} == {"done"}
+    assert len(comparison.runs) == 4 * 2
+    with (finished / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8
+    text = (finished / "report.md").read_text()
+    for needed in ("resnet-verlet", "linear_multistep", "95%", "one_block", "schemenet compare"):
+        assert needed in text
+    for picture in ("error_against_costs.png", "learning_curves.png"):
+        assert (finished / picture).stat().st_size > 10_000
+    times = {path: path.stat().st_mtime_ns for path in finished.glob("*/seed*/result.json")}
+    assert main([*SMALL, f"folder={finished}"]) == 0
+    assert "8 of 8 runs are done already" in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in finished.glob("*/seed*/result.json")}
+
+
+def test_runs_are_paired(finished: Path) -> None:
+    """The first loss differs between seeds and is not touched by what runs beside it."""
+    configs = [json.loads((finished / "resnet" / f"seed{seed}" / "config.json").read_text()) for seed in (0, 1)]
+    assert configs[0] == {**configs[1], "seed": 0}
+
+
+def test_another_recipe_is_not_mixed_in(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, f"folder={finished}", "optimizer.lr=0.01"]) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def test_a_failing_run_is_survived_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "comparison"
+    broken = folder / "lm_resnet" / "seed0"
+    broken.mkdir(parents=True)
+    (broken / "metrics.csv").mkdir()  # its csv cannot be written
+    status = main([*SMALL, "words=[forward_euler,linear_multistep]", "controls=[]", "seeds=1", f"folder={folder}"])
+    told = capsys.readouterr().out
+    assert status == 1
+    assert "lm_resnet seed 0: FAILED" in told
+    runs = {run.arm: run for run in read_comparison(folder).runs}
+    assert runs["resnet"].status == "done"
+    assert runs["lm_resnet"].status == "failed"
+    assert "metrics.csv" in runs["lm_resnet"].reason
+    assert "lm_resnet" in (folder / "report.md").read_text()

@@ -1,0 +1,151 @@
+"""Networks learn real images through the Lightning module, and a run folder says all."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from architectures.factory import create_model
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.composing import compose
+from lightning_modules.optimizers import sgd
+from lightning_modules.running import dry_build, recipe_hash, train
+from schemes import GRADIENTS, SchemenetError
+
+QUICK = ["logger=csv", "optimizer.schedule=cosine", "data.batch_size=64"]
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    return train(compose("train", [*QUICK, *overrides]), folder)
+
+
+@pytest.mark.parametrize(
+    "network",
+    ["resnet", "polynet", "rk_resnet", "lm_resnet", "revnet", "leapfrog_net", "odenet", "resnet20_v1"],
+)
+def test_every_family_learns_digits_and_evaluates_as_it_trains(network: str, tmp_path: Path) -> None:
+    """Evaluation mode must work too: with shared batch-norm statistics multi-stage networks are at chance there."""
+    result = run(tmp_path, f"architecture={network}", "architecture.width=0.5", "trainer.max_epochs=4")
+    assert result["status"] == "done"
+    assert result["test_error"] < 0.25
+    assert result["train_loss"] < 0.6
+
+
+def test_fractalnet_and_mlp_learn(tmp_path: Path) -> None:
+    fractal = run(
+        tmp_path / "a", "architecture=fractalnet", "architecture.width=0.15", "trainer.max_epochs=6",
+        "architecture.global_drop=0", "architecture.drop_path=0",
+    )  # fmt: skip
+    assert fractal["test_error"] < 0.3
+    points = run(tmp_path / "b", "architecture=mlp", "data=moons", "trainer.max_epochs=15")
+    assert points["test_error"] < 0.15
+
+
+def test_run_folder(tmp_path: Path) -> None:
+    result = run(tmp_path, "architecture=lm_resnet", "architecture.width=0.25", "trainer.max_epochs=1", "scheme.k=0.3")
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["scheme"] == {"name": "linear_multistep", "k": 0.3, "scale": False}
+    assert config["architecture"]["depth"] == 20
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"epoch", "step", "train/loss", "test/error", "test/loss"} <= set(header)
+    assert set(result["ledger"]) >= {"parameters", "flow_parameters", "macs", "nfe_forward", "bytes_kept", "peak_bytes"}
+    assert not (tmp_path / "progress.json").exists()
+
+
+def test_checkpoint_alone_rebuilds_the_network(tmp_path: Path) -> None:
+    """Only plain data in hyperparameters: torch's default weights_only=True loads it."""
+    run(tmp_path, "architecture=odenet", "architecture.width=0.25", "trainer.max_epochs=1", "gradient=checkpoint")
+    module = ClassificationModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert type(module.network.flows[0].gradient).__name__ == "Checkpoint"
+    module.eval()(torch.randn(2, 1, 8, 8))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) -> None:
+    options = ["architecture.width=0.25", "trainer.max_epochs=1", "data.augment=true", "trainer.limit_train_batches=6"]
+    first, again, other = (
+        run(tmp_path / name, *options, f"seed={seed}") for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first["train_loss"] == again["train_loss"] != other["train_loss"]
+
+
+@pytest.mark.parametrize("gradient", sorted(GRADIENTS))
+@pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
+def test_gradient_modes_train_alike(gradient: str, tmp_path: Path) -> None:
+    """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
+    options = [
+        "architecture=odenet", "scheme=verlet", "architecture.width=0.25", "trainer.max_epochs=1",
+        "trainer.limit_train_batches=5", "trainer.precision=64-true",
+    ]  # fmt: skip
+    loss = run(tmp_path / "a", *options, f"gradient={gradient}")["train_loss"]
+    reference = run(tmp_path / "b", *options, "gradient=backprop")["train_loss"]
+    assert loss == pytest.approx(reference, rel=0.2 if gradient == "adjoint" else 1e-8)
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    assert run(tmp_path, "architecture=revnet", "architecture.width=0.25", "trainer.max_epochs=1",
+               "trainer.precision=bf16-mixed", "trainer.limit_train_batches=3")["status"] == "done"  # fmt: skip
+
+
+def test_a_diverging_run_is_stopped_and_called_so(tmp_path: Path) -> None:
+    result = run(tmp_path, "architecture.norm=none", "optimizer.lr=1e6", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
+    assert result["status"] == "diverged"
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"  # no NaN in the json
+
+
+def test_wandb_offline_writes_without_an_account(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = compose("train", ["logger=wandb", "architecture.width=0.25", "trainer.max_epochs=1", "trainer.limit_train_batches=2"])
+        train(config, tmp_path)
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert (tmp_path / "metrics.csv").exists()
+
+
+def test_dry_build_tells_every_mistake_before_training() -> None:
+    config = compose(
+        "train",
+        ["architecture.depth=21", "data.batch_size=0", "trainer.max_epochs=0", "optimizer.lr=-1", "seed=-1"],
+    )
+    with pytest.raises(SchemenetError) as caught:
+        dry_build(config)
+    for text in ("the nearest are 20 and 26", "batch_size", "max_epochs", "lr", "seed"):
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["gradient=reversible"], "no inverse; use gradient=checkpoint"),
+        (["architecture=lm_resnet", "gradient=adjoint"], "no method for y' = f"),
+        (["architecture=polynet", "gradient=adjoint"], "no method for y' = f"),
+        (["architecture=resnet20_v1", "gradient=adjoint"], "post-activation"),
+        (["data=moons"], "architectures that read vectors: mlp"),
+        (["field=mlp"], "has images for states"),
+        (["architecture=lm_resnet", "scheme.k=1.5"], "not zero-stable"),
+        (["data=mnist", "data.root=nowhere"], "data.download=true"),
+        (["data=image_folder", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_impossible_pairs_say_why(overrides: list[str], told: str) -> None:
+    with pytest.raises(SchemenetError, match=told):
+        dry_build(compose("train", overrides))
+
+
+def test_k_is_not_decayed_and_everything_else_is() -> None:
+    network = create_model("lm_resnet", width=0.25)
+    groups = sgd(network, 10)["optimizer"].param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
+    assert sum(p.numel() for p in groups[1]["params"]) == 6
+    assert sum(p.numel() for group in groups for p in group["params"]) == sum(p.numel() for p in network.parameters())
+
+
+def test_recipe_hash_leaves_seed_and_folder_out() -> None:
+    config = compose("train", [])
+    assert recipe_hash(config) == recipe_hash(compose("train", ["seed=5", "folder=x", "logger=csv"]))
+    assert recipe_hash(config) != recipe_hash(compose("train", ["optimizer.lr=0.2"]))
