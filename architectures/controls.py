@@ -10,9 +10,9 @@ from architectures.registry import ARCHITECTURES
 from architectures.residual import residual_network
 
 
-def _control(name: str, steps: int, widths: Sequence[int] = (16, 32, 64), **options: Any) -> Network:
+def _control(steps: int, widths: Sequence[int] = (16, 32, 64), **options: Any) -> Network:
     stages = len(widths)
-    return residual_network(name, blocks=[1] * stages, steps=[steps] * stages, widths=widths, **options)
+    return residual_network(blocks=[1] * stages, steps=[steps] * stages, widths=widths, **options)
 
 
 @ARCHITECTURES.register("stem_only", extends="resnet", without=("depth", "activation"), control=True)
@@ -21,7 +21,7 @@ def stem_only(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Netwo
 
     Reference: the "stem alone" control that reproductions of Chen et al., NeurIPS 2018, arXiv:1806.07366, report.
     """
-    return _control("stem_only", 0, num_classes=num_classes, in_chans=in_chans, **options)
+    return _control(0, num_classes=num_classes, in_chans=in_chans, **options)
 
 
 @ARCHITECTURES.register("one_block", extends="resnet", without=("depth", "activation"), control=True)
@@ -30,4 +30,4 @@ def one_block(num_classes: int = 10, in_chans: int = 3, **options: Any) -> Netwo
 
     Reference: He, Zhang, Ren, Sun, ECCV 2016, arXiv:1603.05027 (the layout).
     """
-    return _control("one_block", 1, num_classes=num_classes, in_chans=in_chans, **options)
+    return _control(1, num_classes=num_classes, in_chans=in_chans, **options)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from architectures.network import Network
 from architectures.norms import norm_layer
 from architectures.registry import ARCHITECTURES
-from architectures.residual import scaled
+from architectures.residual import require, scaled
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.fractal import expansion
 from schemes.node import Node
+from schemes.registry import SCHEMES
 from schemes.signature import Spec
 
 
@@ -81,17 +82,19 @@ def fractalnet(
 
     Reference: Larsson, Maire, Shakhnarovich, ICLR 2017, arXiv:1605.07648.
     """
+    require(widths=widths, width=width)
+    scheme: Spec = {"name": "fractal", "columns": columns, "drop_path": drop_path}
+    SCHEMES.build(scheme)
     if not 0 <= global_drop <= 1:
-        raise SchemenetError(f"architecture 'fractalnet': global_drop expected to be in [0, 1], got {global_drop}")
+        raise SchemenetError(f"global_drop expected to be in [0, 1], got {global_drop}")
     blocks = min(len(widths), int(math.log2(max(1, image_size))))
     if blocks < 1:
-        raise SchemenetError(f"architecture 'fractalnet': images of {image_size} pixels cannot be halved once")
+        raise SchemenetError(f"images of {image_size} pixels cannot be halved once")
     outs = scaled(widths[:blocks], width, 1)
     rates = [dropout] * blocks if isinstance(dropout, int | float) else list(dropout)
     if len(rates) < blocks or not all(0 <= rate < 1 for rate in rates):
         raise SchemenetError(
-            f"architecture 'fractalnet': dropout expected to be a rate in [0, 1) or one for each of {blocks} blocks, "
-            f"got {dropout!r}"
+            f"dropout expected to be a rate in [0, 1) or one for each of {blocks} blocks, got {dropout!r}"
         )
     rows = expansion(columns)
     order = [(row, column) for row, ending in enumerate(rows, start=1) for column in ending]
@@ -106,7 +109,6 @@ def fractalnet(
             first = row == depth >> column
             return Unit(channels if first else out, out, norm, rate, pool=row == depth)
 
-        scheme: Spec = {"name": "fractal", "columns": columns, "drop_path": drop_path}
         stages.append(Flow(make, 1, scheme=scheme, gradient=gradient))
         channels = out
     layout = {

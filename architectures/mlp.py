@@ -8,7 +8,7 @@ from torch import nn
 
 from architectures.network import Network, Stage
 from architectures.registry import ARCHITECTURES, FIELDS
-from architectures.residual import name_of, scaled
+from architectures.residual import name_of, require, scaled
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.node import Node
@@ -38,10 +38,10 @@ def mlp(
 
     Reference: Weinan E, "A Proposal on Machine Learning via Dynamical Systems", Commun. Math. Stat. 5, 2017.
     """
+    FIELDS.check_spec(field)
+    require(steps=steps, hidden=hidden, width=width, inner=inner)
     if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
-        raise SchemenetError(f"architecture 'mlp' has vectors for states; field {name_of(field)!r} takes images")
-    if steps < 1 or not width > 0 or not inner > 0:
-        raise SchemenetError(f"architecture 'mlp': steps, width and inner expected to be positive, got {steps}, {width}, {inner}")
+        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
     components = SCHEMES.build(scheme).components
     total = scaled([hidden], width, components)[0]
     part = total // components

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES
-from architectures.residual import residual_network
+from architectures.residual import require, residual_network
 from schemes.signature import Spec
 
 
@@ -35,8 +35,9 @@ def odenet(
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366.
     """
+    require(steps=steps, widths=widths)
     return residual_network(
-        "odenet", num_classes=num_classes, in_chans=in_chans, blocks=[steps] * len(widths),
+        num_classes=num_classes, in_chans=in_chans, blocks=[steps] * len(widths),
         steps=[steps] * len(widths), widths=widths, field=field, scheme=scheme, sharing=sharing, grid=grid,
         gradient=gradient, **options,
     )  # fmt: skip

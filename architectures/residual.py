@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,20 +20,33 @@ from schemes.signature import Spec
 
 
 def name_of(spec: Spec) -> str:
-    return spec if isinstance(spec, str) else spec["name"]
+    """The name in a spec; what is no spec is left for its registry to refuse."""
+    return spec if isinstance(spec, str) else str(spec.get("name", ""))
 
 
-def units(depth: int, convolutions: int, stages: int, name: str) -> int:
+def require(**values: float | Sequence[float]) -> None:
+    """Refuse what is not positive and finite, all of it in one message."""
+    wrong = []
+    for key, value in values.items():
+        numbers = [value] if isinstance(value, int | float) else list(value)
+        if not numbers or not all(0 < number < math.inf for number in numbers):
+            wrong.append(f"{key} expected to be positive, got {value!r}")
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+
+
+def blocks_of(depth: int, convolutions: int, widths: Sequence[int]) -> list[int]:
     """Blocks of each stage in a network with ``depth`` weighted layers, ``convolutions`` of them in a block."""
-    blocks, rest = divmod(depth - 2, convolutions * stages)
+    require(widths=widths)
+    period = convolutions * len(widths)
+    blocks, rest = divmod(depth - 2, period)
     if rest or blocks < 1:
-        period = convolutions * stages
         lower = max(1, (depth - 2) // period) * period + 2
         raise SchemenetError(
-            f"architecture {name!r}: depth expected to be {period}n + 2 for {convolutions} layers in a block and "
-            f"{stages} stages, got {depth}; the nearest are {lower} and {lower + period}"
+            f"depth expected to be {period}n + 2 for {convolutions} layers in a block and {len(widths)} stages "
+            f"(widths), got {depth}; the nearest are {lower} and {lower + period}"
         )
-    return blocks
+    return [blocks] * len(widths)
 
 
 def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:
@@ -41,14 +55,12 @@ def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:
 
 
 def residual_network(
-    name: str,
     *,
     num_classes: int,
     in_chans: int,
     blocks: Sequence[int],
     steps: Sequence[int] | None = None,
     widths: Sequence[int] = (16, 32, 64),
-    stem_width: int | None = None,
     stem: str = "conv",
     width: float = 1.0,
     inner: float = 1.0,
@@ -74,10 +86,11 @@ def residual_network(
     ``inner``. ``field`` is the flows' f, ``branch`` the transitions' (the same where None). With a normalised stem the
     very first branch omits its leading norm (``bare_entry`` "first": the first component's; "all": each component's).
     """
-    for key, value in {"width": width, "inner": inner}.items():
-        if not value > 0:
-            raise SchemenetError(f"architecture {name!r}: {key} expected to be positive, got {value}")
-    components = SCHEMES.build(scheme).components
+    require(widths=widths, width=width, inner=inner)
+    built_scheme = SCHEMES.build(scheme)
+    components = built_scheme.components
+    shared = (sharing or built_scheme.sharing) == "shared"
+    FIELDS.check_spec(field)
     field_options = FIELDS.defaults(name_of(field)) | (dict(field) if not isinstance(field, str) else {})
     groups = field_options.get("groups", 1)
     expansion = FIELDS.entry(name_of(field)).facts["expansion"]
@@ -85,11 +98,11 @@ def residual_network(
     flow_widths = [w * expansion for w in base]
     inner_base = inner_widths or [w // components for w in widths]
     inners = scaled(inner_base, width * inner, groups)
-    entry = scaled([stem_width or widths[0]], width, components)[0]
+    entry = scaled([widths[0]], width, components)[0]
     normalised = stem == "conv_norm_relu"
     projection = nn.ReLU if activation == "post" else lambda: None
     if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
-        raise SchemenetError(f"architecture {name!r} has images for states; field {name_of(field)!r} takes vectors")
+        raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
     strided_too = "stride" in FIELDS.parameters(name_of(field))
     branch = branch or (field if strided_too else "basic")
 
@@ -116,14 +129,16 @@ def residual_network(
             else:
                 full = {**options, "inner": inners[i] * components}
                 strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
-                crossing = Transition(strided, shortcut(transition, channels, out, stride, norm), projection())
+                crossing = Transition(
+                    strided, shortcut(transition, channels, out, stride, norm), projection()
+                )
         count = steps[i] if steps is not None else blocks[i] - (crossing is not None)
 
         def make(
             node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
             first: bool = crossing is None,
         ) -> nn.Module:  # fmt: skip
-            bare = normalised and activation == "pre" and i == 0 and first and node.step == 0
+            bare = normalised and activation == "pre" and i == 0 and first and node.step == 0 and not shared
             bare = bare and (bare_entry == "all" or node.component == 0)
             return FIELDS.build(field, channels=width, out=width, lead=not bare, **options)
 

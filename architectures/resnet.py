@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES, FIELDS
-from architectures.residual import name_of, residual_network, units
+from architectures.residual import blocks_of, name_of, residual_network
 from schemes.signature import Spec
 
 
@@ -60,10 +60,11 @@ def resnet(
 
     Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
     """
-    blocks = [units(depth, FIELDS.entry(name_of(field)).facts["convolutions"], len(widths), "resnet")] * len(widths)
+    FIELDS.check_spec(field)
+    blocks = blocks_of(depth, FIELDS.entry(name_of(field)).facts["convolutions"], widths)
     options: dict[str, Any] = {"stem": "conv" if activation == "pre" else "conv_norm_relu"}
     return residual_network(
-        "resnet", num_classes=num_classes, in_chans=in_chans, blocks=blocks, field=field, widths=widths,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks, field=field, widths=widths,
         width=width, inner=inner, activation=activation, transition=transition, norm=norm, scheme=scheme,
         sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, **options,
     )  # fmt: skip

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES
-from architectures.residual import residual_network, units
+from architectures.residual import blocks_of, require, residual_network
+
+WIDTHS = (64, 128, 256)
 
 
 @ARCHITECTURES.register(
@@ -42,9 +44,9 @@ def resnext(
 
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
     """
+    require(groups=groups, group_width=group_width)
     return residual_network(
-        "resnext", num_classes=num_classes, in_chans=in_chans, blocks=[units(depth, 3, 3, "resnext")] * 3,
-        widths=(64, 128, 256), inner_widths=[groups * group_width * k for k in (1, 2, 4)], width=width, inner=inner,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, 3, WIDTHS), widths=WIDTHS, inner_widths=[groups * group_width * k for k in (1, 2, 4)], width=width, inner=inner,
         activation=activation, transition=transition, stem="conv" if activation == "pre" else "conv_norm_relu",
         field={"name": "resnext", "groups": groups}, **options,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES, FIELDS
-from architectures.residual import name_of, residual_network, units
+from architectures.residual import blocks_of, name_of, residual_network
 from schemes.signature import Spec
 
 
@@ -39,20 +39,20 @@ def revnet(
         x_{n+1} = x_n + F_n(y_n),      y_{n+1} = y_n + G_n(x_{n+1})
 
     The papers call this forward Euler of a coupled system; the map is symplectic Euler, and reversible for any F, G.
-    Stem conv-norm-ReLU to 32; three stages, each half of them half as wide as ``widths``; a unit holds two branches,
+    Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide as ``widths``; a unit holds two branches,
     so depth is 12n + 2 (``basic``) or 18n + 2 (``bottleneck``). ``layout="revnet"`` is the authors' (first unit of a
     stage coupled as well, shortcuts by average pooling and zero channels, or raw 1x1 convolutions for
     ``bottleneck``); ``"memcnn"`` is that library's (first units are plain residual blocks of full width).
 
     Reference: Gomez, Ren, Urtasun, Grosse, NeurIPS 2017, arXiv:1707.04585.
     """
+    FIELDS.check_spec(field)
     convolutions = 2 * FIELDS.entry(name_of(field)).facts["convolutions"]
     crossing: dict[str, Any] = {"transition": "B", "bare_entry": "all"}
     if layout == "revnet":
         kind = "pool" if name_of(field) == "basic" else "C"
         crossing = {"transition": kind, "coupled_transitions": True}
     return residual_network(
-        "revnet", num_classes=num_classes, in_chans=in_chans, blocks=[units(depth, convolutions, 3, "revnet")] * 3,
-        widths=widths, stem_width=32, stem="conv_norm_relu", field=field, scheme=scheme, gradient=gradient,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, convolutions, widths), widths=widths, stem="conv_norm_relu", field=field, scheme=scheme, gradient=gradient,
         **crossing, **options,
     )  # fmt: skip

@@ -44,6 +44,11 @@ def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.M
     C: 1x1 convolution; D: norm, ReLU, 1x1 convolution (LM-ResNet's code); pool: average pooling and zero channels on
     both sides (RevNet's code).
     """
+    if kind in ("A", "pool") and out < channels:
+        raise SchemenetError(
+            f"transition {kind!r} pads with zero channels, and cannot go from {channels} channels to {out}; "
+            "use transition B, C or D, or widths that grow"
+        )
     project = nn.Conv2d(channels, out, 1, stride, bias=False)
     if kind == "A":
         return nn.Sequential(Subsample(stride), ZeroPad(out - channels))

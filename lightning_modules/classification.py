@@ -26,7 +26,11 @@ class ClassificationModule(pl.LightningModule):
     """
 
     def __init__(
-        self, architecture: str, options: Mapping[str, Any], data: Mapping[str, Any], optimizer: Mapping[str, Any]
+        self,
+        architecture: str,
+        options: Mapping[str, Any],
+        data: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -59,7 +63,9 @@ class ClassificationModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # One flag on the device a step; read once an epoch.
-        self.diverged = self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
+        self.diverged = (
+            self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
+        )
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)

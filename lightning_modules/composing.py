@@ -90,12 +90,16 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
             continue
         key, value = override.key_or_group, plain(override.value())
         if override.is_delete() or override.is_sweep_override():
-            wrong.append(f"{text!r}: only key=value is understood here; several schemes are compared by `schemenet compare`")
+            wrong.append(
+                f"{text!r}: only key=value is understood here; several schemes are compared by `schemenet compare`"
+            )
         elif key in (*REGISTRIES, *RECIPES):
             if isinstance(value, str):
                 groups[key] = value
             else:
-                wrong.append(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
+                wrong.append(
+                    f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=..."
+                )
         else:
             values.append((key, value))
     return groups, values
@@ -208,7 +212,9 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
         known = catalogue("architecture").options(arms[arm])
         for key, value in (options or {}).items():
             if key not in known:
-                wrong.append(f"arms.{arm}: {arms[arm]!r} takes no {key!r}{nearest(key, known)} it takes: {', '.join(known)}")
+                wrong.append(
+                    f"arms.{arm}: {arms[arm]!r} takes no {key!r}{nearest(key, known)} it takes: {', '.join(known)}"
+                )
             elif (problem := objection(value, known[key].annotation)) is not None:
                 wrong.append(f"arms.{arm}.{key}: {problem}")
 
@@ -231,12 +237,16 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
             section = {**inherited, **section}
     name = section.get("name")
     if name not in names.names:
-        wrong.append(f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}")
+        wrong.append(
+            f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}"
+        )
         return None
     name = names.canonical(name)
     options = names.options(name)
     # A network's axes are groups of their own on the command line.
-    open_to_user = {k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))}
+    open_to_user = {
+        k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))
+    }
     for key, value in section.items():
         if key == "name":
             continue
@@ -254,7 +264,11 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
         config[group] = {**section, "name": name}
     else:
         config[group] = {**names.defaults(name), **section, "name": name}
-    if group in AXES and architecture is not None and group not in catalogue("architecture").options(architecture):
+    if (
+        group in AXES
+        and architecture is not None
+        and group not in catalogue("architecture").options(architecture)
+    ):
         wrong.append(
             f"architecture {architecture!r} takes no {group} ({group}={name}); "
             f"ones that do: {', '.join(_taking(group))}"
@@ -272,7 +286,13 @@ def described(config: Config) -> Config:
     names = catalogue("architecture")
     architecture = dict(config["architecture"])
     defaults = names.defaults(architecture["name"])
-    complete = {**config, "architecture": {**{k: v for k, v in defaults.items() if k not in (*AXES, "sharing")}, **architecture}}
+    complete = {
+        **config,
+        "architecture": {
+            **{k: v for k, v in defaults.items() if k not in (*AXES, "sharing")},
+            **architecture,
+        },
+    }
     for group in AXES:
         section = config.get(group) or defaults.get(group)
         if section is not None:

@@ -61,7 +61,9 @@ def adamw(
 
 
 def _require(**values: float) -> None:
-    wrong = [f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0]
+    wrong = [
+        f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0
+    ]
     if wrong:
         raise SchemenetError("\n".join(wrong))
 
@@ -92,4 +94,7 @@ def _factor(
 
 
 def _with_schedule(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+    }

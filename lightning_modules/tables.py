@@ -30,7 +30,18 @@ def models(pattern: str | None = None) -> str:
 
 
 def scheme_table() -> str:
-    header = ["scheme", "order", "stages", "history", "parts", "reversible", "real", "imag", "known as", "reference"]
+    header = [
+        "scheme",
+        "order",
+        "stages",
+        "history",
+        "parts",
+        "reversible",
+        "real",
+        "imag",
+        "known as",
+        "reference",
+    ]
     return aligned([header, *([name, *_facts(name).values()] for name in SCHEMES)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -66,6 +66,7 @@ class FieldBank(nn.Module):
         super().__init__()
         self.sharing = sharing
         self.fields = nn.ModuleList()
+        self._twin_of: dict[int, int] = {}
         self._by_weights: dict[tuple[int, ...], int] = {}
         self._by_place: dict[tuple[int, int, int], int] = {}
         for node in nodes:
@@ -74,13 +75,26 @@ class FieldBank(nn.Module):
                 self._by_weights[weights] = self._add(make(node))
                 self._by_place[node.place] = self._by_weights[weights]
             elif node.place not in self._by_place:
-                field = self.fields[self._by_weights[weights]]
-                own = statistics == "per_node" and next(field.buffers(), None) is not None
-                self._by_place[node.place] = self._add(twin(field)) if own else self._by_weights[weights]
+                first = self._by_weights[weights]
+                own = statistics == "per_node" and next(self.fields[first].buffers(), None) is not None
+                self._by_place[node.place] = self._add(twin(self.fields[first])) if own else first
+                if own:
+                    self._twin_of[self._by_place[node.place]] = first
 
     def _add(self, field: nn.Module) -> int:
         self.fields.append(field)
         return len(self.fields) - 1
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FieldBank:
+        # Between the meta device and a real one torch makes new parameters, one for each of their places.
+        super()._apply(fn, recurse)
+        for copied, first in self._twin_of.items():
+            for module, original in zip(
+                self.fields[copied].modules(), self.fields[first].modules(), strict=True
+            ):
+                for name, parameter in original.named_parameters(recurse=False):
+                    setattr(module, name, parameter)
+        return self
 
     def at(self, node: Node) -> nn.Module:
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""

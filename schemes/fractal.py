@@ -86,8 +86,11 @@ class Fractal(Scheme):
             # A join in which the kept column takes no part does not reach it, and stays a plain mean.
             kept = torch.where(chosen.any(), chosen, torch.ones_like(chosen))
             weights = torch.where(memory[0] >= 0, kept, weights)
-        weights = (weights / weights.sum()).to(inputs[0].dtype).unbind()
-        return sum((w * x for w, x in zip(weights[1:], inputs[1:], strict=True)), start=weights[0] * inputs[0])
+        alive = weights.to(inputs[0].dtype)
+        weights = (alive / alive.sum()).unbind()
+        return sum(
+            (w * x for w, x in zip(weights[1:], inputs[1:], strict=True)), start=weights[0] * inputs[0]
+        )
 
 
 def survivors(count: int, drop: float, device: torch.device) -> Tensor:

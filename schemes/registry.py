@@ -83,7 +83,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
         key = self._aliases.get(name, name)
         if key not in self._entries:
             known = [*self._entries, *self._aliases]
-            raise SchemenetError(f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}")
+            raise SchemenetError(
+                f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}"
+            )
         return self._entries[key]
 
     def canonical(self, name: str) -> str:
@@ -122,16 +124,23 @@ class Registry(Mapping[str, Callable[..., Any]]):
         if wrong:
             raise SchemenetError("\n".join(wrong))
 
+    def check_spec(self, spec: Spec) -> tuple[str, dict[str, Any]]:
+        """Name and arguments of a spec, refused where they are wrong."""
+        asked = {"name": spec} if isinstance(spec, str) else dict(spec)
+        if not isinstance(name := asked.pop("name", None), str):
+            raise SchemenetError(
+                f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}"
+            )
+        self.check(name, asked)
+        return name, asked
+
     def build(self, spec: Spec, **context: Any) -> Any:
         """Call the entry that ``spec`` names with its parameters and with what the context adds.
 
         ``spec`` is a name or a mapping with ``name``. A size's own parameters give way to the user's. Of the context,
         only what the entry takes is handed over.
         """
-        asked = {"name": spec} if isinstance(spec, str) else dict(spec)
-        if not isinstance(name := asked.pop("name", None), str):
-            raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
-        self.check(name, asked)
+        name, asked = self.check_spec(spec)
         entry, parameters = self.entry(name), self.parameters(name)
         context = {key: value for key, value in context.items() if key in parameters}
         return entry.target(**{**context, **entry.preset, **asked})
@@ -140,6 +149,10 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """What the user's parameters of an entry are where nothing is said."""
         own = {p.name: p.default for p in self.options(name).values() if p.default is not REQUIRED}
         return {**own, **self.entry(name).preset}
+
+    def __contains__(self, name: object) -> bool:
+        self._fill()
+        return name in self._entries or name in self._aliases
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         return self.entry(name).target

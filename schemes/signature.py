@@ -56,11 +56,19 @@ def _fits(value: Any, expected: Any) -> bool:
         return any(_fits(value, option) for option in arguments)
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in arguments)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis or origin is Sequence or origin is list:
+    if (
+        origin is tuple
+        and len(arguments) == 2
+        and arguments[1] is Ellipsis
+        or origin is Sequence
+        or origin is list
+    ):
         items = not isinstance(value, str) and isinstance(value, Sequence)
         return items and all(_fits(item, arguments[0]) for item in value)
     if origin is tuple:
-        return isinstance(value, Sequence) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+        return (
+            isinstance(value, Sequence) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+        )
     if expected is None or expected is types.NoneType:
         return value is None
     if expected is float:
@@ -78,5 +86,11 @@ def _describe(expected: Any) -> str:
         return "one of " + ", ".join(map(repr, arguments)) if len(arguments) > 1 else repr(arguments[0])
     if origin in (tuple, list, Sequence):
         return f"a list of {_describe(arguments[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        types.NoneType: "null",
+    }
     return names.get(expected) or ("a mapping" if origin is Mapping else str(expected))

@@ -19,7 +19,9 @@ FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_catalogue_read_from_source_is_the_registry(group: str) -> None:
     static, (_, registry) = catalogue(group), REGISTRIES[group]
-    assert set(static.names) == set(registry.list()) | {a for name in registry for a in registry.aliases(name)}
+    assert set(static.names) == set(registry.list()) | {
+        a for name in registry for a in registry.aliases(name)
+    }
     for name in registry:
         assert static.parameters(name) == registry.parameters(name)
         assert static.defaults(name) == registry.defaults(name)
@@ -45,13 +47,17 @@ def test_every_yaml_composes(file: Path) -> None:
     elif group in ("architecture", "data"):
         compose("train", [f"{group}={name}"])
     elif group == "field":
-        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
+        architecture = (
+            "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
+        )
         assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
     else:
         assert compose("train", [f"{group}={name}"])[group]["name"] == name
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml"))
+)
 def test_papers_recipes_build(name: str) -> None:
     config = compose("train", [f"experiment={name}"])
     with torch.device("meta"):
@@ -79,16 +85,28 @@ def test_described_config_is_complete_and_stable() -> None:
 
 
 MISTAKES = {
-    "a misspelt scheme": (["scheme=forwrd_euler"], ["no scheme 'forwrd_euler'", "did you mean 'forward_euler'"]),
+    "a misspelt scheme": (
+        ["scheme=forwrd_euler"],
+        ["no scheme 'forwrd_euler'", "did you mean 'forward_euler'"],
+    ),
     "half a scheme's name": (["scheme=eluer"], ["'eluer'", "'forward_euler'", "'symplectic_euler'"]),
     "a misspelt group": (["schem=rk4"], ["no key 'schem'", "did you mean 'scheme'"]),
     "a misspelt key": (["trainer.max_epoch=2"], ["takes no 'max_epoch'", "did you mean 'max_epochs'"]),
-    "a key of another network": (["architecture.columns=3"], ["'resnet' takes no 'columns'", "it takes: depth"]),
+    "a key of another network": (
+        ["architecture.columns=3"],
+        ["'resnet' takes no 'columns'", "it takes: depth"],
+    ),
     "a wrong type": (["data.batch_size=abc"], ["data.batch_size: expected a whole number, got 'abc'"]),
-    "a number for a word": (["architecture.norm=3"], ["architecture.norm: expected one of 'batch', 'group', 'none', got 3"]),
+    "a number for a word": (
+        ["architecture.norm=3"],
+        ["architecture.norm: expected one of 'batch', 'group', 'none', got 3"],
+    ),
     "a wrong seed": (["seed=1.5"], ["seed: expected a whole number, got 1.5"]),
     "an axis inside": (["architecture.scheme=rk4"], ["write scheme=..."]),
-    "an axis not taken": (["architecture=fractalnet", "scheme=rk4"], ["'fractalnet' takes no scheme", "resnet"]),
+    "an axis not taken": (
+        ["architecture=fractalnet", "scheme=rk4"],
+        ["'fractalnet' takes no scheme", "resnet"],
+    ),
     "no key at all": (["rk4"], ["cannot read 'rk4'", "expected key=value"]),
     "a sweep": (["scheme=rk4,heun"], ["schemenet compare"]),
     "a mapping for a word": (["scheme={name: rk4}"], ["scheme: expected one name"]),
@@ -120,10 +138,24 @@ def test_compare_checks_words_budget_and_arms() -> None:
     with pytest.raises(SchemenetError) as caught:
         compose(
             "compare",
-            ["words=[forwrd_euler,rk4,rk5:resnet]", "controls=[stem]", "budget=abc", "arms.odnet.steps=3", "scheme=heun"],
+            [
+                "words=[forwrd_euler,rk4,rk5:resnet]",
+                "controls=[stem]",
+                "budget=abc",
+                "arms.odnet.steps=3",
+                "scheme=heun",
+            ],
         )
     message = str(caught.value)
-    for text in ("'forward_euler'", "rk4:resnet", "'rk5'", "'stem_only'", "'abc'", "no arm 'odnet'", "words=[...]"):
+    for text in (
+        "'forward_euler'",
+        "rk4:resnet",
+        "'rk5'",
+        "'stem_only'",
+        "'abc'",
+        "no arm 'odnet'",
+        "words=[...]",
+    ):
         assert text in message
     with pytest.raises(SchemenetError, match="'stepz'.*did you mean 'steps'"):
         compose("compare", ["arms.odenet.stepz=3"])
@@ -137,7 +169,9 @@ def test_words_mean_the_networks_they_are_known_as() -> None:
     assert networks_of("resnet20")[0].architecture == "resnet20"
 
 
-@pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)]
+)
 def test_budget(text: str | int, number: int) -> None:
     assert parse_budget(text) == number
 
@@ -152,7 +186,9 @@ def test_users_own_yaml(tmp_path: Path) -> None:
 
 def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n")
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n"
+    )
     with pytest.raises(SchemenetError) as caught:
         compose("train", ["experiment=mine"], str(tmp_path))
     assert "did you mean 'max_epochs'" in str(caught.value)

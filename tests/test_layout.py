@@ -41,7 +41,12 @@ def test_imports_run_one_way(package: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["schemes.registry", "architectures.registry", "lightning_modules.composing", "lightning_modules.comparing.words"],
+    [
+        "schemes.registry",
+        "architectures.registry",
+        "lightning_modules.composing",
+        "lightning_modules.comparing.words",
+    ],
 )
 def test_what_is_checked_before_torch_imports_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

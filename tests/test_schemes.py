@@ -206,6 +206,12 @@ def test_runge_kutta_evaluates_at_its_abscissae(name: str) -> None:
     assert found == [(i, pytest.approx(2.0 + 0.5 * float(value))) for i, value in enumerate(c)]
 
 
+@pytest.mark.parametrize("form", ["poly", "mpoly", "way"])
+def test_poly_evaluates_at_the_end_of_a_step_as_backward_euler_does(form: str) -> None:
+    scheme = SCHEMES.build({"name": "backward_euler_poly", "degree": 3, "form": form})
+    assert [node.t for node in visited(scheme, [Node(0, 2.0, 0.5)])] == [2.5, 2.5, 2.5]
+
+
 @pytest.mark.parametrize(
     ("name", "start_up"),
     [("adams_bashforth2", [2]), ("adams_bashforth3", [3, 3]), ("adams_bashforth4", [4, 4, 4])],

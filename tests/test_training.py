@@ -47,27 +47,47 @@ def test_fractalnet_and_mlp_learn(tmp_path: Path) -> None:
 
 
 def test_run_folder(tmp_path: Path) -> None:
-    result = run(tmp_path, "architecture=lm_resnet", "architecture.width=0.25", "trainer.max_epochs=1", "scheme.k=0.3")
+    result = run(
+        tmp_path, "architecture=lm_resnet", "architecture.width=0.25", "trainer.max_epochs=1", "scheme.k=0.3"
+    )
     assert json.loads((tmp_path / "result.json").read_text()) == result
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["scheme"] == {"name": "linear_multistep", "k": 0.3, "scale": False}
     assert config["architecture"]["depth"] == 20
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"epoch", "step", "train/loss", "test/error", "test/loss"} <= set(header)
-    assert set(result["ledger"]) >= {"parameters", "flow_parameters", "macs", "nfe_forward", "bytes_kept", "peak_bytes"}
+    assert set(result["ledger"]) >= {
+        "parameters",
+        "flow_parameters",
+        "macs",
+        "nfe_forward",
+        "bytes_kept",
+        "peak_bytes",
+    }
     assert not (tmp_path / "progress.json").exists()
 
 
 def test_checkpoint_alone_rebuilds_the_network(tmp_path: Path) -> None:
     """Only plain data in hyperparameters: torch's default weights_only=True loads it."""
-    run(tmp_path, "architecture=odenet", "architecture.width=0.25", "trainer.max_epochs=1", "gradient=checkpoint")
+    run(
+        tmp_path,
+        "architecture=odenet",
+        "architecture.width=0.25",
+        "trainer.max_epochs=1",
+        "gradient=checkpoint",
+    )
     module = ClassificationModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert type(module.network.flows[0].gradient).__name__ == "Checkpoint"
     module.eval()(torch.randn(2, 1, 8, 8))
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) -> None:
-    options = ["architecture.width=0.25", "trainer.max_epochs=1", "data.augment=true", "trainer.limit_train_batches=6"]
+    options = [
+        "architecture.width=0.25",
+        "trainer.max_epochs=1",
+        "data.augment=true",
+        "trainer.limit_train_batches=6",
+    ]
     first, again, other = (
         run(tmp_path / name, *options, f"seed={seed}") for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
@@ -93,7 +113,13 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_is_stopped_and_called_so(tmp_path: Path) -> None:
-    result = run(tmp_path, "architecture.norm=none", "optimizer.lr=1e6", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
+    result = run(
+        tmp_path,
+        "architecture.norm=none",
+        "optimizer.lr=1e6",
+        "trainer.max_epochs=3",
+        "trainer.log_every_n_steps=1",
+    )
     assert result["status"] == "diverged"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"  # no NaN in the json
 
@@ -101,7 +127,15 @@ def test_a_diverging_run_is_stopped_and_called_so(tmp_path: Path) -> None:
 def test_wandb_offline_writes_without_an_account(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = compose("train", ["logger=wandb", "architecture.width=0.25", "trainer.max_epochs=1", "trainer.limit_train_batches=2"])
+        config = compose(
+            "train",
+            [
+                "logger=wandb",
+                "architecture.width=0.25",
+                "trainer.max_epochs=1",
+                "trainer.limit_train_batches=2",
+            ],
+        )
         train(config, tmp_path)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert (tmp_path / "metrics.csv").exists()
@@ -142,7 +176,9 @@ def test_k_is_not_decayed_and_everything_else_is() -> None:
     groups = sgd(network, 10)["optimizer"].param_groups
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
     assert sum(p.numel() for p in groups[1]["params"]) == 6
-    assert sum(p.numel() for group in groups for p in group["params"]) == sum(p.numel() for p in network.parameters())
+    assert sum(p.numel() for group in groups for p in group["params"]) == sum(
+        p.numel() for p in network.parameters()
+    )
 
 
 def test_recipe_hash_leaves_seed_and_folder_out() -> None:

@@ -24,7 +24,13 @@ class Convolution(NamedTuple):
 
     def layer(self) -> nn.Conv2d:
         return nn.Conv2d(
-            self.channels, self.out, self.kernel, self.stride, self.kernel // 2, groups=self.groups, bias=False
+            self.channels,
+            self.out,
+            self.kernel,
+            self.stride,
+            self.kernel // 2,
+            groups=self.groups,
+            bias=False,
         )
 
 
@@ -55,7 +61,13 @@ class Branch(nn.Sequential):
 
 @FIELDS.register("basic", convolutions=2, expansion=1)
 def basic(
-    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True
+    channels: int,
+    out: int,
+    inner: int,
+    stride: int = 1,
+    order: str = "pre",
+    norm: str = "batch",
+    lead: bool = True,
 ) -> Branch:
     """3x3, 3x3. Reference: He, Zhang, Ren, Sun, CVPR 2016 (arXiv:1512.03385) and ECCV 2016 (arXiv:1603.05027)."""
     layers = Convolution(channels, inner, 3, stride), Convolution(inner, out, 3)
@@ -64,7 +76,13 @@ def basic(
 
 @FIELDS.register("bottleneck", convolutions=3, expansion=EXPANSION)
 def bottleneck(
-    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True
+    channels: int,
+    out: int,
+    inner: int,
+    stride: int = 1,
+    order: str = "pre",
+    norm: str = "batch",
+    lead: bool = True,
 ) -> Branch:
     """1x1, 3x3 (with the stride), 1x1 to four times the inner width. Reference: as ``basic``."""
     layers = Convolution(channels, inner, 1), Convolution(inner, inner, 3, stride), Convolution(inner, out, 1)
@@ -80,7 +98,9 @@ def resnext(
 
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
     """
-    if inner % groups:
-        raise SchemenetError(f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}")
+    if groups < 1 or inner % groups:
+        raise SchemenetError(
+            f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}"
+        )
     grouped = Convolution(inner, inner, 3, stride, groups)
     return Branch((Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)), order, norm, lead)

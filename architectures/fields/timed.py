@@ -25,7 +25,10 @@ class TimedConvolution(nn.Conv2d):
 class TimedBranch(nn.Module):
     """norm, ReLU, 3x3, norm, ReLU, 3x3, norm, with time as a channel before each convolution; keeps the resolution.
 
-    Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366 (the authors' MNIST example).
+    The authors' MNIST example has group norm and a bias in the convolutions; here the norm is an option and, as in the
+    other fields, convolutions have none.
+
+    Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366.
     """
 
     def __init__(self, channels: int, out: int, inner: int, norm: str = "batch") -> None:

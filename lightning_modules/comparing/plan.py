@@ -55,7 +55,10 @@ class Plan:
         """The arms' sizes, for the screen before training starts."""
         columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm", "parameters")
         rows = [
-            [arm.name + (" (control)" if arm.control else ""), *(_cell(arm.sizes[column]) for column in columns)]
+            [
+                arm.name + (" (control)" if arm.control else ""),
+                *(_cell(arm.sizes[column]) for column in columns),
+            ]
             for arm in self.arms
         ]
         budget = "no budget" if self.budget is None else f"budget {self.budget:,} parameters"
@@ -84,7 +87,9 @@ def make_plan(config: Config) -> Plan:
     wrong: list[str] = []
     budget = parse_budget(config["budget"])
     seeds = _seeds(config["seeds"])
-    recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
+    recipe = {
+        k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")
+    }
     recipe |= {"sharing": None, "seed": seeds[0]}
     baseline = networks_of(config["baseline"])[0]
     choices = [choice for word in config["words"] for choice in networks_of(word)]
@@ -92,7 +97,10 @@ def make_plan(config: Config) -> Plan:
         choices = [baseline, *choices]
     options = config["arms"] or {}
     strangers = set(options) - {choice.arm for choice in choices} - set(config["controls"])
-    wrong += [f"arms: no arm {name!r}; arms are {', '.join(choice.arm for choice in choices)}" for name in sorted(strangers)]
+    wrong += [
+        f"arms: no arm {name!r}; arms are {', '.join(choice.arm for choice in choices)}"
+        for name in sorted(strangers)
+    ]
 
     data, _ = dry_build({**recipe, "architecture": {"name": baseline.architecture}})
     context = data_context(data)
@@ -138,7 +146,6 @@ def _arm(
     return PlannedArm(
         choice.arm, choice.word, control, matched, config, {**sizes, "parameters": parameters(network)}
     )
-
 
 
 def _cell(value: Any) -> str:

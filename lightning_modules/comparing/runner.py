@@ -25,7 +25,13 @@ from lightning_modules.composing import Config, writable
 from lightning_modules.running import PROGRESS, RESULT, train, versions, write_json
 from schemes.errors import SchemenetError
 
-ORDER, LOG, ERROR, COMPARISON, STEP_TIME = "run.json", "log.txt", "error.txt", "comparison.json", "step_time.json"
+ORDER, LOG, ERROR, COMPARISON, STEP_TIME = (
+    "run.json",
+    "log.txt",
+    "error.txt",
+    "comparison.json",
+    "step_time.json",
+)
 
 
 def compare(config: Config, command: Sequence[str]) -> int:
@@ -105,7 +111,12 @@ def _train_all(orders: list[Order], total: int, jobs: int) -> list[Order]:
         print(f"{total - len(orders)} of {total} runs are done already")
     waiting, running, failed, finished = list(orders), {}, [], 0
     interactive = sys.stderr.isatty()
-    bar = tqdm(total=len(orders), unit="run", disable=not interactive, bar_format="{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}]{postfix}")
+    bar = tqdm(
+        total=len(orders),
+        unit="run",
+        disable=not interactive,
+        bar_format="{l_bar}{bar}| {n:.1f}/{total} runs [{elapsed}<{remaining}]{postfix}",
+    )
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -120,7 +131,10 @@ def _train_all(orders: list[Order], total: int, jobs: int) -> list[Order]:
                 if not order.done:
                     failed.append(order)
                     _note_failure(order, process.returncode)
-                bar.write(f"[{finished:>3}/{len(orders)}] {order.name}: {_outcome(order)} ({time.monotonic() - begun:.0f} s)", file=sys.stdout)
+                bar.write(
+                    f"[{finished:>3}/{len(orders)}] {order.name}: {_outcome(order)} ({time.monotonic() - begun:.0f} s)",
+                    file=sys.stdout,
+                )
                 sys.stdout.flush()
             bar.n = finished + sum(order.share_done() for order in running)
             bar.set_postfix_str(", ".join(f"{o.name} {100 * o.share_done():.0f}%" for o in running))
@@ -133,7 +147,11 @@ def _train_all(orders: list[Order], total: int, jobs: int) -> list[Order]:
 
 def _start(order: Order, jobs: int) -> subprocess.Popen[bytes]:
     threads = str(max(1, _cores() // jobs))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+    }
     # The packages may be run from a clone that is not installed, and the working directory is the user's.
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -201,7 +219,11 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
         held = json.loads(path.read_text(encoding="utf-8"))
         different = [
             key for key in ("budget", "recipe_hash", "data", "epochs") if held.get(key) != document[key]
-        ] + [arm["name"] for arm in document["arms"] if arm["name"] in {a["name"] for a in held["arms"]} and arm not in held["arms"]]
+        ] + [
+            arm["name"]
+            for arm in document["arms"]
+            if arm["name"] in {a["name"] for a in held["arms"]} and arm not in held["arms"]
+        ]
         if different:
             raise SchemenetError(
                 f"{folder} holds a comparison with another recipe (different: {', '.join(different)}); "

@@ -29,7 +29,9 @@ def networks_of(word: str) -> list[Choice]:
         scheme, architecture = word.split(":", 1)
         for names, name in ((schemes, scheme), (architectures, architecture)):
             if name not in names.names:
-                raise SchemenetError(f"words: no {names.kind} {name!r} in {word!r}{nearest(name, names.names).removesuffix(';')}")
+                raise SchemenetError(
+                    f"words: no {names.kind} {name!r} in {word!r}{nearest(name, names.names).removesuffix(';')}"
+                )
         if "scheme" not in architectures.options(architecture):
             raise SchemenetError(f"words: architecture {architecture!r} in {word!r} takes no scheme")
         return [Choice(word, architecture, schemes.canonical(scheme))]
@@ -40,8 +42,16 @@ def networks_of(word: str) -> list[Choice]:
         found = [word]
     if not found:
         words = sorted({of for of in known.values() if of})
-        reason = "is known as no network of its own; write it as scheme:architecture, e.g. " if word in schemes.names else ""
-        hint = f"{reason}{word}:resnet" if reason else nearest(word, [*words, *schemes.names, *architectures.names]).lstrip("; ")
+        reason = (
+            "is known as no network of its own; write it as scheme:architecture, e.g. "
+            if word in schemes.names
+            else ""
+        )
+        hint = (
+            f"{reason}{word}:resnet"
+            if reason
+            else nearest(word, [*words, *schemes.names, *architectures.names]).lstrip("; ")
+        )
         raise SchemenetError(f"words: {word!r} {hint or 'is unknown'} (words: {', '.join(words)})")
     return [Choice(word, name) for name in sorted(found)]
 
@@ -59,5 +69,7 @@ def parse_budget(budget: str | float | None) -> int | None:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kKmM]?)\s*", str(budget))
     value = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2].lower()] if found else 0
     if value < 1:
-        raise SchemenetError(f"budget: expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}")
+        raise SchemenetError(
+            f"budget: expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}"
+        )
     return round(value)

@@ -57,7 +57,9 @@ class ImageFolder(FileData):
             return None
         odd = sorted({*train} ^ {*test})
         other = nearest(odd[0], test if odd[0] in train else train)
-        raise SchemenetError(f"{self.root}: train and test differ in classes: {', '.join(odd)}{other.removesuffix(';')}")
+        raise SchemenetError(
+            f"{self.root}: train and test differ in classes: {', '.join(odd)}{other.removesuffix(';')}"
+        )
 
     def load(self, train: bool) -> Samples:
         paths, labels = zip(*self._listing["train" if train else "test"].samples, strict=True)

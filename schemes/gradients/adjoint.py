@@ -41,9 +41,19 @@ class Adjoint(RecomputingMode):
     arXiv:1806.07366.
     """
 
-    def refuses(self, scheme: Scheme, projected: bool = False) -> str | None:
+    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
         if projected:
             return PROJECTED.format("adjoint", "solves no ODE")
+        if sharing == "per_stage" and scheme.stages > scheme.components:
+            return (
+                "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
+                "use sharing=per_step or shared, or gradient=backprop or checkpoint"
+            )
+        if sharing != "shared" and scheme.history:
+            return (
+                f"gradient mode 'adjoint' with {type(scheme).__name__}: its steps backwards would mix the weights of "
+                "neighbouring steps; use sharing=shared, a one-step scheme, or gradient=backprop or checkpoint"
+            )
         if scheme.order is not None and scheme.problem != "linear":
             return None
         return (
@@ -78,7 +88,9 @@ class Adjoint(RecomputingMode):
             state: State = (end, gradient, none)
         else:
             # x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
-            costates = [torch.zeros_like(y) if g is None else g for y, g in zip(end, gradients[0], strict=True)]
+            costates = [
+                torch.zeros_like(y) if g is None else g for y, g in zip(end, gradients[0], strict=True)
+            ]
             state = ((end[0], costates[1], none), (end[1], costates[0], none))
         memory = loop.scheme.start(state)
         for node in reversed_nodes(tuple(loop.nodes)):

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 class GradientMode(abc.ABC):
     """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants."""
 
-    def refuses(self, scheme: Scheme, projected: bool = False) -> str | None:
-        """The reason why this mode cannot differentiate a scheme (its steps projected); None where it can."""
+    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
+        """The reason why this mode cannot differentiate a scheme with this sharing of weights; None where it can.
+
+        ``projected`` says that each step ends with a projection (post-activation).
+        """
         return None
 
     @abc.abstractmethod

@@ -37,4 +37,3 @@ class Checkpoint(RecomputingMode):
             gradients, found = step_vjp(loop, node, carry, gradients, parameters, f)
             total = add(total, found)
         return aligned(gradients, flatten(kept[0])[1]), total
-

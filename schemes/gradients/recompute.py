@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
-PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
+PROJECTED = (
+    "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
+)
 
 
 class RecomputingMode(GradientMode):

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
-from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, add, aligned, pull_back, step_vjp
+from schemes.gradients.recompute import (
+    PROJECTED,
+    Gradients,
+    RecomputingMode,
+    add,
+    aligned,
+    pull_back,
+    step_vjp,
+)
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State, flatten, unflatten
 
@@ -29,7 +37,7 @@ class Reversible(RecomputingMode):
     Activations", NeurIPS 2017, arXiv:1707.04585, algorithm 1.
     """
 
-    def refuses(self, scheme: Scheme, projected: bool = False) -> str | None:
+    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
         if projected:
             return PROJECTED.format("reversible", "cannot be inverted")
         if scheme.reversible:
