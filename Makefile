@@ -29,7 +29,7 @@ lint: $(VENV)/.installed  ## ruff and pyright
 	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright
 
 bench: $(VENV)/.installed  ## the benchmarks, as ratios within one process
-	for script in benchmarks/*.py; do "$(BIN)/python" "$$script"; done
+	for script in benchmarks/[!_]*.py; do "$(BIN)/python" "$$script"; done
 
 clean:  ## remove the environment and caches (runs/ stays)
 	rm -rf "$(VENV)" .pytest_cache .ruff_cache

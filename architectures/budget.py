@@ -13,7 +13,7 @@ from architectures.network import Network
 from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
 
-STEPS = 12  # of bisection, from a bracket of a factor 4 down to one of 0.04%
+WIDEST, WIDEST_INSIDE = 64.0, 3.0
 HOPELESS = 0.5  # a miss that the width inside the branch cannot mend
 
 
@@ -51,13 +51,13 @@ def match_budget(
             seen[key] = measure({"width": width} if inner == 1.0 else {"width": width, "inner": inner})
         return seen[key]
 
-    low, high = _bracket(size, target)
+    low, high = _bracket(size, target, WIDEST)
     best = _best(seen, target)
     if tolerance < _miss(seen[best], target) < HOPELESS and "inner" in ARCHITECTURES.options(name):
         # Every width near the target, narrower ones with a wider inside and the other way round.
         for step in sorted(range(-8, 9), key=abs):
             width = (low + high) / 2 * (1 + step / 50)
-            _bracket(lambda inner, width=width: size(width, inner), target)
+            _bracket(lambda inner, width=width: size(width, inner), target, WIDEST_INSIDE)
             best = _best(seen, target)
             if _miss(seen[best], target) <= tolerance:
                 break
@@ -88,11 +88,10 @@ def _measure(name: str, kind: str, options: dict[str, Any]) -> Callable[[dict[st
     return measure
 
 
-def _bracket(size: Callable[[float], int], target: int) -> tuple[float, float]:
-    """Bisection of a growing staircase: the last two factors around the target, from a quadratic guess."""
-    guess = (target / size(1.0)) ** 0.5
-    low, high = guess / 2, guess * 2
-    for _ in range(STEPS):
+def _bracket(size: Callable[[float], int], target: int, widest: float) -> tuple[float, float]:
+    """Bisection of a growing staircase between 1 / widest and widest: the last two factors around the target."""
+    low, high = 1 / widest, widest
+    while high / low >= 1.0005:
         middle = (low * high) ** 0.5
         if size(middle) < target:
             low = middle

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from schemes.base import Scheme
+from schemes.errors import SchemenetError, nearest
 from schemes.node import Node
 from schemes.state import State
 
@@ -64,6 +65,11 @@ class FieldBank(nn.Module):
         statistics: str = "per_node",
     ) -> None:
         super().__init__()
+        if statistics not in get_args(Statistics):
+            known = get_args(Statistics)
+            raise SchemenetError(
+                f"no statistics {statistics!r}{nearest(statistics, known)} known: {', '.join(known)}"
+            )
         self.sharing = sharing
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}

@@ -87,6 +87,11 @@ class Flow(nn.Module):
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> Tensor:
         parts = self.scheme.components
+        if x.shape[1] % parts:
+            raise SchemenetError(
+                f"scheme {type(self.scheme).__name__} splits the channels into {parts} equal components, got "
+                f"{x.shape[1]} channels; use a width that {parts} divides"
+            )
         y = x if parts == 1 else x.chunk(parts, dim=1)
         carry = (y, self.scheme.start(y, past))
         y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection), carry)

@@ -25,6 +25,8 @@ class UniformGrid:
     def nodes(self, steps: int) -> tuple[Node, ...]:
         """The step nodes of a flow whose architecture asks for ``steps`` steps."""
         n = self.steps or steps
+        if n < 1:
+            raise SchemenetError(f"grid 'uniform': steps expected to be at least 1, got {n}")
         h = 1.0 if self.time is None else self.time / n
         return tuple(Node(step, step * h, h) for step in range(n))
 

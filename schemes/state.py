@@ -48,14 +48,15 @@ def lerp(y: State, z: State, k: float | Tensor) -> State:
 def flatten(tree: Any) -> tuple[list[Tensor], Any]:
     """The tensors of a nest of tuples in order, and the nest with their positions in place of them."""
     leaves: list[Tensor] = []
+    return leaves, _collect(tree, leaves)
 
-    def walk(node: Any) -> Any:
-        if isinstance(node, Tensor):
-            leaves.append(node)
-            return len(leaves) - 1
-        return None if node is None else tuple(walk(child) for child in node)
 
-    return leaves, walk(tree)
+def _collect(tree: Any, leaves: list[Tensor]) -> Any:
+    # No recursive closure: it would be a reference cycle, and hold the tensors until the garbage collector runs.
+    if isinstance(tree, Tensor):
+        leaves.append(tree)
+        return len(leaves) - 1
+    return None if tree is None else tuple(_collect(child, leaves) for child in tree)
 
 
 def unflatten(leaves: Sequence[Tensor | None], shape: Any) -> Any:

@@ -67,6 +67,9 @@ class ButcherTableau:
     def __post_init__(self) -> None:
         if any(len(row) != i for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
             raise ValueError(f"expected rows of lengths 0..{len(self.b) - 1} for {len(self.b)} weights")
+        for name, values in (("c", self.c or self.b), ("embedded", self.embedded or self.b)):
+            if len(values) != len(self.b):
+                raise ValueError(f"expected {len(self.b)} entries of {name}, got {len(values)}")
         sums = tuple(sum(row, start=Fraction(0)) for row in self.a)
         for i, (given, row_sum) in enumerate(zip(self.c, sums, strict=False)):
             if abs(given - row_sum) > TOLERANCE:

@@ -44,7 +44,7 @@ SHARINGS = ("per_step", "shared", "per_stage")
 
 @functools.cache
 def accepted() -> list[tuple[str, Any, str]]:
-    """Every gradient mode, scheme and sharing that make a flow; what is refused is refused before any work."""
+    """Each gradient mode, scheme and sharing that make a flow; refusals come before any work."""
     found = []
     for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, SHARINGS):
         with contextlib.suppress(SchemenetError):

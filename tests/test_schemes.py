@@ -460,6 +460,12 @@ def test_a_tableau_of_the_wrong_shape_is_refused(a: Any, b: Any) -> None:
         ButcherTableau(a=a, b=b, order=1)
 
 
+@pytest.mark.parametrize("values", [{"c": (0, 1, 1)}, {"embedded": (1, 0, 7), "embedded_order": 1}], ids=str)
+def test_a_tableau_with_entries_too_many_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        ButcherTableau(a=((), (1,)), b=(F(1, 2), F(1, 2)), order=2, **values)
+
+
 # Docstrings
 
 

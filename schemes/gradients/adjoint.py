@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from schemes.base import Scheme
+from schemes.errors import SchemenetError
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
 from schemes.grid import reversed_nodes
 from schemes.registry import GRADIENTS
@@ -44,6 +45,11 @@ class Adjoint(RecomputingMode):
     def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
         if projected:
             return PROJECTED.format("adjoint", "solves no ODE")
+        if scheme.order is None or scheme.problem == "linear":
+            return (
+                f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no "
+                "method for y' = f; use gradient=backprop or checkpoint, or a consistent scheme such as heun"
+            )
         if sharing == "per_stage" and scheme.stages > scheme.components:
             return (
                 "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
@@ -54,14 +60,14 @@ class Adjoint(RecomputingMode):
                 f"gradient mode 'adjoint' with {type(scheme).__name__}: its steps backwards would mix the weights of "
                 "neighbouring steps; use sharing=shared, a one-step scheme, or gradient=backprop or checkpoint"
             )
-        if scheme.order is not None and scheme.problem != "linear":
-            return None
-        return (
-            f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no method "
-            "for y' = f; use gradient=backprop or checkpoint, or a consistent scheme such as heun"
-        )
+        return None
 
     def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
+        if carry[1]:
+            raise SchemenetError(
+                "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
+                "before the initial one; use gradient=backprop or checkpoint"
+            )
         start = carry[0]
         for node in loop.nodes:
             carry = loop.step(node, carry, f)

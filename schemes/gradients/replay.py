@@ -2,13 +2,14 @@
 
 Dropout masks are replayed from the random state before each call of f (not one state a step: a reverse sweep calls
 the parts of a step in another order). Batch norm normalises by the batch as before and writes its statistics into
-scratch buffers, so that they are updated once. Parameters are those of the forward pass, also under
-``torch.func.functional_call``. Autocast is entered again as it was.
+scratch buffers, so that they are updated once. Parameters, buffers and training flags are those of the forward pass,
+also under ``torch.func.functional_call``. Autocast is entered again as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -37,8 +38,18 @@ class Replay:
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self.module = module
-        self.names = [name for name, _ in module.named_parameters()]
-        self.buffers = dict(module.named_buffers())
+        self.parameters = [id(p) for p in module.parameters()]
+        # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
+        # puts back the wrong tensors.
+        self.places = {
+            f"{prefix}.{name}": tensor
+            for prefix, part in _Apply(module).named_modules()
+            for name, tensor in itertools.chain(
+                part.named_parameters(recurse=False), part.named_buffers(recurse=False)
+            )
+        }
+        self.buffers = {id(b): b.clone() for b in module.buffers()}
+        self.training = [(part, part.training) for part in module.modules()]
         self.device = device
         self.autocast = [
             {
@@ -108,12 +119,18 @@ class Replay:
 
     def again(self, parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(*arguments)`` as if it ran in the forward pass, on these parameters; leaves no trace."""
-        tensors = dict(zip(self.names, parameters, strict=True))
-        tensors |= {name: buffer.clone() for name, buffer in self.buffers.items()}
-        now = self._state()
+        by_id = dict(zip(self.parameters, parameters, strict=True))
+        by_id |= {key: buffer.clone() for key, buffer in self.buffers.items()}
+        exchanged = {place: by_id[id(tensor)] for place, tensor in self.places.items()}
+        now, modes = self._state(), [part.training for part, _ in self.training]
         try:
+            for part, training in self.training:
+                part.training = training
             with self._autocast():
-                exchanged = {f"module.{name}": tensor for name, tensor in tensors.items()}
-                return torch.func.functional_call(_Apply(self.module), exchanged, (function, *arguments))
+                return torch.func.functional_call(
+                    _Apply(self.module), exchanged, (function, *arguments), tie_weights=False
+                )
         finally:
+            for (part, _), training in zip(self.training, modes, strict=True):
+                part.training = training
             self._restore(now)

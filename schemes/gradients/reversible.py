@@ -49,7 +49,7 @@ class Reversible(RecomputingMode):
 
     def __call__(self, loop: Loop, carry: Carry) -> Carry:
         tensors, shape = flatten(carry)
-        if any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
+        if torch.is_grad_enabled() and any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
             # Under autocast a stem hands over half precision; the streams themselves are then kept in float32.
             if not torch.is_autocast_enabled(tensors[0].device.type):
                 raise SchemenetError(
