@@ -26,7 +26,7 @@ test: $(VENV)/.installed  ## the tests
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q
 
 lint: $(VENV)/.installed  ## ruff and pyright
-	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright
+	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright --pythonpath "$(BIN)/python"
 
 bench: $(VENV)/.installed  ## the benchmarks, as ratios within one process
 	for script in benchmarks/[!_]*.py; do "$(BIN)/python" "$$script"; done

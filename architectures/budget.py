@@ -36,9 +36,7 @@ def match_budget(
         raise SchemenetError("match_budget takes one of parameters and macs")
     target = parameters if parameters is not None else macs
     if target is None or target <= 0 or not 0 < tolerance < 1:
-        raise SchemenetError(
-            f"a budget is positive and its tolerance in (0, 1), got {target} and {tolerance}"
-        )
+        raise SchemenetError(f"a budget is positive and its tolerance in (0, 1), got {target} and {tolerance}")
     measure = _measure(name, "parameters" if parameters is not None else "macs", options)
     if "width" not in ARCHITECTURES.options(name):
         raise SchemenetError(f"architecture {name!r} has no width to match a budget with")
@@ -69,9 +67,7 @@ def match_budget(
             f"the nearest sizes are {' and '.join(f'{s:,}' for s in (below, above) if s is not None)}"
         )
     width, inner = best
-    return (
-        {"width": round(width, 6)} if inner == 1.0 else {"width": round(width, 6), "inner": round(inner, 6)}
-    )
+    return {"width": round(width, 6)} if inner == 1.0 else {"width": round(width, 6), "inner": round(inner, 6)}
 
 
 def _measure(name: str, kind: str, options: dict[str, Any]) -> Callable[[dict[str, float]], int]:

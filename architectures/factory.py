@@ -32,9 +32,7 @@ def create_model(
         "in_chans": in_chans,
         "image_size": 1 if image_size is None else image_size,
     }
-    if wrong := [
-        f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1
-    ]:
+    if wrong := [f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1]:
         raise SchemenetError("\n".join(wrong))
     ARCHITECTURES.check(name, options)
     try:
@@ -51,18 +49,14 @@ def list_models(pattern: str = "*") -> list[str]:
 def for_scheme(word: str) -> list[str]:
     """The networks that a word (a scheme's name or alias, or ``ode_net``) is known as, e.g. two for ``rk2``."""
     wanted = SCHEMES.canonical(word) if word in SCHEMES else word
-    found = [
-        name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset and wanted == word_of(name)
-    ]
+    found = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset and wanted == word_of(name)]
     if found or word in SCHEMES:
         return found
     known = sorted({w for w in map(word_of, ARCHITECTURES) if w})
-    raise SchemenetError(
-        f"no network is known for the word {word!r}{nearest(word, known)} known: {', '.join(known)}"
-    )
+    raise SchemenetError(f"no network is known for the word {word!r}{nearest(word, known)} known: {', '.join(known)}")
 
 
 def word_of(name: str) -> str | None:
     """The canonical word that a network is known for, None where there is none."""
     word = ARCHITECTURES.entry(name).facts.get("word")
-    return SCHEMES.canonical(word) if word in SCHEMES else word
+    return SCHEMES.canonical(word) if word is not None and word in SCHEMES else word

@@ -78,7 +78,7 @@ def fractalnet(
     the join. ``drop_path`` drops inputs of joins (local), ``global_drop`` is the share of batches in which one column
     is kept in the whole network; ``dropout`` is a rate per block (the released generator: 0, .1, .2, .3, .4).
     Printed at 38.6 M parameters for 20 layers; the construction gives 33,724,618. Not known to reproduce: expect 1 to
-    2 points above print. Runge-Kutta of order 2 only for special filters: see the scheme ``fractal``, and ``rk_resnet``.
+    2 points above print. Runge-Kutta of order 2 only for special filters: see the schemes ``fractal`` and ``heun``.
 
     Reference: Larsson, Maire, Shakhnarovich, ICLR 2017, arXiv:1605.07648.
     """

@@ -40,9 +40,7 @@ class DeadWeights(nn.Module):
         "lm_resnet164": {"depth": 164, "field": "bottleneck"},
     },
 )
-def lm_resnet(
-    *, scheme: Spec = "linear_multistep", released_dead_weights: bool = False, **options: Any
-) -> Network:
+def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool = False, **options: Any) -> Network:
     r"""ResNet (pre-activation, transition D) with a trained two-step coefficient per block.
 
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + f_n(u_n)

@@ -15,9 +15,7 @@ def norm_layer(name: str, channels: int) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "group":
-        return nn.GroupNorm(
-            next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels
-        )
+        return nn.GroupNorm(next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels)
     if name == "none":
         return nn.Identity()
     raise SchemenetError(f"no norm {name!r}{nearest(name, NORMS)} known: {', '.join(NORMS)}")

@@ -129,9 +129,7 @@ def residual_network(
             else:
                 full = {**options, "inner": inners[i] * components}
                 strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
-                crossing = Transition(
-                    strided, shortcut(transition, channels, out, stride, norm), projection()
-                )
+                crossing = Transition(strided, shortcut(transition, channels, out, stride, norm), projection())
         count = steps[i] if steps is not None else blocks[i] - (crossing is not None)
 
         def make(

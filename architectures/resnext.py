@@ -45,8 +45,10 @@ def resnext(
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
     """
     require(groups=groups, group_width=group_width)
+    inner_widths = [groups * group_width * k for k in (1, 2, 4)]
     return residual_network(
-        num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, 3, WIDTHS), widths=WIDTHS, inner_widths=[groups * group_width * k for k in (1, 2, 4)], width=width, inner=inner,
-        activation=activation, transition=transition, stem="conv" if activation == "pre" else "conv_norm_relu",
-        field={"name": "resnext", "groups": groups}, **options,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, 3, WIDTHS), widths=WIDTHS,
+        inner_widths=inner_widths, width=width, inner=inner, activation=activation, transition=transition,
+        stem="conv" if activation == "pre" else "conv_norm_relu", field={"name": "resnext", "groups": groups},
+        **options,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def revnet(
         x_{n+1} = x_n + F_n(y_n),      y_{n+1} = y_n + G_n(x_{n+1})
 
     The papers call this forward Euler of a coupled system; the map is symplectic Euler, and reversible for any F, G.
-    Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide as ``widths``; a unit holds two branches,
+    Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide; a unit holds two branches,
     so depth is 12n + 2 (``basic``) or 18n + 2 (``bottleneck``). ``layout="revnet"`` is the authors' (first unit of a
     stage coupled as well, shortcuts by average pooling and zero channels, or raw 1x1 convolutions for
     ``bottleneck``); ``"memcnn"`` is that library's (first units are plain residual blocks of full width).
@@ -52,7 +52,8 @@ def revnet(
     if layout == "revnet":
         kind = "pool" if name_of(field) == "basic" else "C"
         crossing = {"transition": kind, "coupled_transitions": True}
+    blocks = blocks_of(depth, convolutions, widths)
     return residual_network(
-        num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, convolutions, widths), widths=widths, stem="conv_norm_relu", field=field, scheme=scheme, gradient=gradient,
-        **crossing, **options,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks, widths=widths, stem="conv_norm_relu", field=field,
+        scheme=scheme, gradient=gradient, **crossing, **options,
     )  # fmt: skip

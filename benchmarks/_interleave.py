@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def interleaved(
-    jobs: Mapping[str, Callable[[], object]], repetitions: int, warm_up: int = 3
-) -> dict[str, float]:
+def interleaved(jobs: Mapping[str, Callable[[], object]], repetitions: int, warm_up: int = 3) -> dict[str, float]:
     """For each job the median over repetitions of its time divided by the first job's in the same round."""
     names = list(jobs)
     ratios: dict[str, list[float]] = {name: [] for name in names}

@@ -83,9 +83,7 @@ def main() -> None:
         print(f"flows / plain, forward + backward, batch 128: {ratios['flows']:.3f} ({conditions()})")
     for name in ("resnet20", "polynet", "rk_resnet", "lm_resnet", "revnet"):
         gradient = {"gradient": "backprop"}
-        compiled = torch.compile(
-            create_model(name, width=0.25, **gradient), fullgraph=True, backend="aot_eager"
-        )
+        compiled = torch.compile(create_model(name, width=0.25, **gradient), fullgraph=True, backend="aot_eager")
         compiled(x[:4]).sum().backward()
         print(f"torch.compile(fullgraph=True) of {name} with backprop: one graph")
 

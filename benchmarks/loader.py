@@ -51,9 +51,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         ratios = interleaved(jobs, repetitions)
         for name in ("plain", "augmented"):
-            print(
-                f"a batch, {name}: {1 / ratios[name]:.0f} times faster than its training step ({conditions()})"
-            )
+            print(f"a batch, {name}: {1 / ratios[name]:.0f} times faster than its training step ({conditions()})")
 
 
 if __name__ == "__main__":

@@ -63,9 +63,7 @@ class ClassificationModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # One flag on the device a step; read once an epoch.
-        self.diverged = (
-            self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
-        )
+        self.diverged = self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)

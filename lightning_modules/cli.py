@@ -41,9 +41,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        raise SchemenetError(
-            f"no command {command!r}{nearest(command, COMMANDS)} known: {', '.join(COMMANDS[:-1])}"
-        )
+        raise SchemenetError(f"no command {command!r}{nearest(command, COMMANDS)} known: {', '.join(COMMANDS[:-1])}")
     if "-h" in rest or "--help" in rest:
         print(USAGE)
         return 0

@@ -237,16 +237,12 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
             section = {**inherited, **section}
     name = section.get("name")
     if name not in names.names:
-        wrong.append(
-            f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}"
-        )
+        wrong.append(f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}")
         return None
     name = names.canonical(name)
     options = names.options(name)
     # A network's axes are groups of their own on the command line.
-    open_to_user = {
-        k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))
-    }
+    open_to_user = {k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))}
     for key, value in section.items():
         if key == "name":
             continue
@@ -264,11 +260,7 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
         config[group] = {**section, "name": name}
     else:
         config[group] = {**names.defaults(name), **section, "name": name}
-    if (
-        group in AXES
-        and architecture is not None
-        and group not in catalogue("architecture").options(architecture)
-    ):
+    if group in AXES and architecture is not None and group not in catalogue("architecture").options(architecture):
         wrong.append(
             f"architecture {architecture!r} takes no {group} ({group}={name}); "
             f"ones that do: {', '.join(_taking(group))}"

@@ -61,9 +61,7 @@ def adamw(
 
 
 def _require(**values: float) -> None:
-    wrong = [
-        f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0
-    ]
+    wrong = [f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0]
     if wrong:
         raise SchemenetError("\n".join(wrong))
 

@@ -55,9 +55,7 @@ def dry_build(config: Config) -> tuple[pl.LightningDataModule, Network]:
         attempt(data.check)
         context = attempt(lambda: data_context(data))
     context = (
-        context
-        if data is not None and context is not None
-        else {"num_classes": 10, "in_chans": 3, "image_size": 32}
+        context if data is not None and context is not None else {"num_classes": 10, "in_chans": 3, "image_size": 32}
     )
 
     def network() -> Network:
@@ -113,9 +111,7 @@ class Progress(Callback):
 class StopWhenDiverged(Callback):
     """Ends a run whose training loss is no number: what follows could only waste time."""
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
             module.diverged = True
             trainer.should_stop = True
@@ -128,9 +124,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(draft, path)
 
 
-def train(
-    config: Config, folder: Path, *, name: str | None = None, group: str | None = None
-) -> dict[str, Any]:
+def train(config: Config, folder: Path, *, name: str | None = None, group: str | None = None) -> dict[str, Any]:
     """Train one network as a checked config says; everything is written into ``folder``. Returns the result."""
     writable(folder)
     if name is None:

@@ -32,9 +32,7 @@ class BackwardEulerPoly(Scheme):
     def __init__(self, degree: int = 2, form: Literal["poly", "mpoly", "way"] = "poly") -> None:
         super().__init__()
         if degree < 1:
-            raise SchemenetError(
-                f"scheme 'backward_euler_poly': degree expected to be at least 1, got {degree}"
-            )
+            raise SchemenetError(f"scheme 'backward_euler_poly': degree expected to be at least 1, got {degree}")
         self.degree, self.form = degree, form
         self.problem = "linear"
         self.sharing = "per_step" if form == "poly" else "per_stage"

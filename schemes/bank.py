@@ -67,9 +67,7 @@ class FieldBank(nn.Module):
         super().__init__()
         if statistics not in get_args(Statistics):
             known = get_args(Statistics)
-            raise SchemenetError(
-                f"no statistics {statistics!r}{nearest(statistics, known)} known: {', '.join(known)}"
-            )
+            raise SchemenetError(f"no statistics {statistics!r}{nearest(statistics, known)} known: {', '.join(known)}")
         self.sharing = sharing
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}
@@ -95,9 +93,7 @@ class FieldBank(nn.Module):
         # Between the meta device and a real one torch makes new parameters, one for each of their places.
         super()._apply(fn, recurse)
         for copied, first in self._twin_of.items():
-            for module, original in zip(
-                self.fields[copied].modules(), self.fields[first].modules(), strict=True
-            ):
+            for module, original in zip(self.fields[copied].modules(), self.fields[first].modules(), strict=True):
                 for name, parameter in original.named_parameters(recurse=False):
                     setattr(module, name, parameter)
         return self

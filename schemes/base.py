@@ -41,7 +41,7 @@ class Scheme(nn.Module, abc.ABC):
         if missing and not abstract:
             raise TypeError(f"scheme {cls.__name__} must declare {', '.join(missing)}")
 
-    def prepare(self, steps: int, past: int = 0) -> None:  # noqa: B027  most schemes have nothing to prepare
+    def prepare(self, steps: int, past: int = 0) -> None:
         """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
 
     def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:

@@ -75,9 +75,7 @@ class Flow(nn.Module):
         self.nodes: tuple[Node, ...] = GRIDS.build(grid).nodes(steps)
         sharing = sharing or self.scheme.sharing
         if sharing not in SHARING:
-            raise SchemenetError(
-                f"no sharing {sharing!r}{nearest(sharing, SHARING)} known: {', '.join(SHARING)}"
-            )
+            raise SchemenetError(f"no sharing {sharing!r}{nearest(sharing, SHARING)} known: {', '.join(SHARING)}")
         if (reason := self.gradient.refuses(self.scheme, sharing, projection is not None)) is not None:
             raise SchemenetError(reason)
         self.projection = projection

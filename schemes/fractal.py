@@ -88,9 +88,7 @@ class Fractal(Scheme):
             weights = torch.where(memory[0] >= 0, kept, weights)
         alive = weights.to(inputs[0].dtype)
         weights = (alive / alive.sum()).unbind()
-        return sum(
-            (w * x for w, x in zip(weights[1:], inputs[1:], strict=True)), start=weights[0] * inputs[0]
-        )
+        return sum((w * x for w, x in zip(weights[1:], inputs[1:], strict=True)), start=weights[0] * inputs[0])
 
 
 def survivors(count: int, drop: float, device: torch.device) -> Tensor:

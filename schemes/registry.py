@@ -83,9 +83,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         key = self._aliases.get(name, name)
         if key not in self._entries:
             known = [*self._entries, *self._aliases]
-            raise SchemenetError(
-                f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}"
-            )
+            raise SchemenetError(f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}")
         return self._entries[key]
 
     def canonical(self, name: str) -> str:
@@ -128,9 +126,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """Name and arguments of a spec, refused where they are wrong."""
         asked = {"name": spec} if isinstance(spec, str) else dict(spec)
         if not isinstance(name := asked.pop("name", None), str):
-            raise SchemenetError(
-                f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}"
-            )
+            raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
         self.check(name, asked)
         return name, asked
 

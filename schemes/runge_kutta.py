@@ -70,7 +70,8 @@ class Heun(RungeKutta):
         u_{n+1} = u_n + h/2 [f(t_n, u_n) + f(t_n + h, u_n + h f(t_n, u_n))]
 
     FractalNet's block is this on a one-parameter family of its filters only; see ``fractal``.
-    Reference: Heun, "Neue Methoden zur approximativen Integration der Differentialgleichungen", Z. Math. Phys. 45, 1900.
+    Reference: Heun, "Neue Methoden zur approximativen Integration der Differentialgleichungen",
+    Z. Math. Phys. 45, 1900.
     """
 
     tableau = ButcherTableau(a=((), (1,)), b=(F(1, 2), F(1, 2)), order=2)
@@ -94,7 +95,8 @@ class RK3(RungeKutta):
 
         u_{n+1} = u_n + h/6 (k_1 + 4 k_2 + k_3),  k_2 at t_n + h/2,  k_3 = f(t_n + h, u_n + h (2 k_2 - k_1))
 
-    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen", Z. Math. Phys. 46, 1901.
+    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen",
+    Z. Math. Phys. 46, 1901.
     """
 
     tableau = ButcherTableau(a=((), (F(1, 2),), (-1, 2)), b=(F(1, 6), F(2, 3), F(1, 6)), order=3)
@@ -119,7 +121,8 @@ class RK4(RungeKutta):
 
         u_{n+1} = u_n + h/6 (k_1 + 2 k_2 + 2 k_3 + k_4)
 
-    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen", Z. Math. Phys. 46, 1901.
+    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen",
+    Z. Math. Phys. 46, 1901.
     """
 
     tableau = ButcherTableau(
@@ -133,7 +136,8 @@ class RK38(RungeKutta):
 
         u_{n+1} = u_n + h/8 (k_1 + 3 k_2 + 3 k_3 + k_4)
 
-    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen", Z. Math. Phys. 46, 1901.
+    Reference: Kutta, "Beitrag zur näherungsweisen Integration totaler Differentialgleichungen",
+    Z. Math. Phys. 46, 1901.
     """
 
     tableau = ButcherTableau(

@@ -49,26 +49,16 @@ vars_of_builtins = {
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    origin, arguments = get_origin(expected), get_args(expected)
+    origin: Any = get_origin(expected)
+    arguments: tuple[Any, ...] = get_args(expected)
     if expected is Any or expected is object:
         return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, option) for option in arguments)
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in arguments)
-    if (
-        origin is tuple
-        and len(arguments) == 2
-        and arguments[1] is Ellipsis
-        or origin is Sequence
-        or origin is list
-    ):
-        items = not isinstance(value, str) and isinstance(value, Sequence)
-        return items and all(_fits(item, arguments[0]) for item in value)
-    if origin is tuple:
-        return (
-            isinstance(value, Sequence) and len(value) == len(arguments) and all(map(_fits, value, arguments))
-        )
+    if origin in (tuple, list, Sequence):
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, arguments[0]) for v in value)
     if expected is None or expected is types.NoneType:
         return value is None
     if expected is float:
@@ -79,7 +69,8 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def _describe(expected: Any) -> str:
-    origin, arguments = get_origin(expected), get_args(expected)
+    origin: Any = get_origin(expected)
+    arguments: tuple[Any, ...] = get_args(expected)
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(option) for option in arguments)
     if origin is Literal:

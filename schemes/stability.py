@@ -122,12 +122,10 @@ def _characteristic(matrix: list[list[Poly]]) -> list[Poly]:
     coefficients = [one]
     for k in range(1, size + 1):
         shifted = [
-            [_plus(work[i][j], coefficients[-1]) if i == j else work[i][j] for j in range(size)]
-            for i in range(size)
+            [_plus(work[i][j], coefficients[-1]) if i == j else work[i][j] for j in range(size)] for i in range(size)
         ]
         work = [
-            [_sum(_times(matrix[i][m], shifted[m][j]) for m in range(size)) for j in range(size)]
-            for i in range(size)
+            [_sum(_times(matrix[i][m], shifted[m][j]) for m in range(size)) for j in range(size)] for i in range(size)
         ]
         coefficients.append(_sum(work[i][i] for i in range(size)) * (-1 / k))
     return coefficients[::-1]

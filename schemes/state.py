@@ -16,15 +16,17 @@ State = Any  # Tensor | None | tuple[State, ...]
 RightHandSide = Callable[[Any, State], State]
 
 
-def axpy(y: State, f: State, h: float) -> State:
-    """y + h f, one fused operation for tensors."""
-    if isinstance(y, Tensor) and isinstance(f, Tensor):
-        return torch.add(y, f, alpha=h)
+def axpy(y: State, f: State, h: float | Tensor) -> State:
+    """y + h f, one fused operation for tensors and a number h."""
     if f is None:
         return y
     if isinstance(f, tuple):
         return tuple(axpy(a, b, h) for a, b in zip(y or (None,) * len(f), f, strict=True))
-    return f if h == 1 else f * h
+    if isinstance(h, Tensor):
+        return f * h if y is None else y + f * h
+    if y is None:
+        return f if h == 1 else f * h
+    return torch.add(y, f, alpha=h)
 
 
 def combine(y: State, terms: Iterable[tuple[float, State]]) -> State:

@@ -35,9 +35,7 @@ class Weights:
     ``running`` switches to evaluation: the i-th normalisation uses the i-th pair (mean, variance).
     """
 
-    def __init__(
-        self, parameters: Iterable[Tensor], running: list[tuple[Tensor, Tensor]] | None = None
-    ) -> None:
+    def __init__(self, parameters: Iterable[Tensor], running: list[tuple[Tensor, Tensor]] | None = None) -> None:
         self.left = deque(parameters)
         self.running = running
         self.visits: list[Visit] = []

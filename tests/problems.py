@@ -127,9 +127,7 @@ def make_flow(
     return flow.to(dtype)
 
 
-def batch(
-    size: int = 8, channels: int = CHANNELS, seed: int = 1, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def batch(size: int = 8, channels: int = CHANNELS, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(size, channels, generator=generator, dtype=dtype)
 

@@ -26,9 +26,7 @@ from schemes.node import Node
 from schemes.registry import GRADIENTS, SCHEMES
 
 FAMILIES = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset]
-IMAGE_FAMILIES = [
-    name for name in FAMILIES if "image" in ARCHITECTURES.entry(name).facts.get("reads", ("image",))
-]
+IMAGE_FAMILIES = [name for name in FAMILIES if "image" in ARCHITECTURES.entry(name).facts.get("reads", ("image",))]
 SMALL: dict[str, Any] = {"image_size": 8, "num_classes": 5}
 
 drifts = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
@@ -185,9 +183,7 @@ def test_batch_norm_keeps_statistics_of_each_visited_node(paper):
         if isinstance(module, nn.BatchNorm2d):
             assert module.num_batches_tracked == 1
             kept[id(module.weight)].append((module.running_mean, module.running_var))
-    assert {key: len(pairs) for key, pairs in kept.items()} == {
-        key: len(pairs) for key, pairs in seen.items()
-    }
+    assert {key: len(pairs) for key, pairs in kept.items()} == {key: len(pairs) for key, pairs in seen.items()}
     for key, pairs in seen.items():
         for (mean, variance), (running_mean, running_var) in zip(pairs, kept[key], strict=True):
             same(running_mean, mean)
@@ -470,9 +466,7 @@ def test_adjoint_refuses_weights_for_which_there_is_no_ode(scheme, sharing):
 def test_adjoint_of_an_odenet_comes_near_backprop_with_more_steps():
     def gap(steps: int) -> float:
         options = {"steps": steps, "norm": "none", **NARROW}
-        pair = [
-            gradients(small("odenet", gradient=mode, **options), images()) for mode in ("adjoint", "backprop")
-        ]
+        pair = [gradients(small("odenet", gradient=mode, **options), images()) for mode in ("adjoint", "backprop")]
         adjoint, exact = (torch.cat([g.flatten() for g in found.values()]) for found in pair)
         return float((adjoint - exact).norm() / exact.norm())
 
@@ -494,9 +488,7 @@ def test_for_scheme_gives_the_networks_that_a_word_is_known_as():
 
 
 def test_for_scheme_refuses_an_unknown_word_with_the_near_ones():
-    with pytest.raises(
-        SchemenetError, match=r"no network is known for the word 'odenet'; did you mean 'ode_net'"
-    ):
+    with pytest.raises(SchemenetError, match=r"no network is known for the word 'odenet'; did you mean 'ode_net'"):
         for_scheme("odenet")
 
 
@@ -600,9 +592,7 @@ def test_global_drop_runs_one_column_of_the_whole_network_alone():
         for seed in range(12):
             torch.manual_seed(seed)
             y = model(x)
-            matches = [
-                column for column in range(3) if torch.allclose(y, alone[column], rtol=1e-10, atol=1e-10)
-            ]
+            matches = [column for column in range(3) if torch.allclose(y, alone[column], rtol=1e-10, atol=1e-10)]
             assert len(matches) == 1
             drawn.update(matches)
     assert drawn == {0, 1, 2}
@@ -753,9 +743,7 @@ def test_coupled_states_have_even_widths(scheme, width):
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])
-@pytest.mark.parametrize(
-    "name", [name for name in IMAGE_FAMILIES if "norm" in ARCHITECTURES.parameters(name)]
-)
+@pytest.mark.parametrize("name", [name for name in IMAGE_FAMILIES if "norm" in ARCHITECTURES.parameters(name)])
 def test_other_norms_keep_no_statistics(name, norm):
     model = create_model(name, width=0.3, norm=norm, **SMALL)
     assert list(model.buffers()) == []

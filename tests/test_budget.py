@@ -60,9 +60,7 @@ def test_macs_of_resnet20_by_hand() -> None:
     for width, size in ((16, 32), (32, 16), (64, 8)):
         total += size * size * 9 * width * width * 6
     for narrow, wide, size in ((16, 32, 16), (32, 64, 8)):
-        total += (
-            size * size * (9 * narrow * wide - 9 * wide * wide + narrow * wide)
-        )  # strided first, and shortcut
+        total += size * size * (9 * narrow * wide - 9 * wide * wide + narrow * wide)  # strided first, and shortcut
     assert macs(create_model("resnet20"), (3, 32, 32)) == total + 64 * 10
 
 
@@ -102,9 +100,7 @@ def test_bytes_kept_are_those_that_autograd_keeps() -> None:
 @pytest.mark.parametrize("gradient", ["backprop", "checkpoint", "reversible"])
 def test_bytes_kept_against_depth(gradient: str) -> None:
     def kept(steps: int) -> int:
-        network = create_model(
-            "revnet", width=0.5, grid={"name": "uniform", "steps": steps}, gradient=gradient
-        )
+        network = create_model("revnet", width=0.5, grid={"name": "uniform", "steps": steps}, gradient=gradient)
         return memory(network, (3, 16, 16), batch_size=8)["bytes_kept"]
 
     shallow, deep = kept(2), kept(16)

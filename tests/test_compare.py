@@ -53,9 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_comparison_trains_reports_and_skips_what_is_done(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_comparison_trains_reports_and_skips_what_is_done(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     comparison = read_comparison(finished)
     assert {run.status for run in comparison.runs} == {"done"}
     assert len(comparison.runs) == 4 * 2
@@ -74,9 +72,7 @@ def test_comparison_trains_reports_and_skips_what_is_done(
 
 def test_runs_are_paired(finished: Path) -> None:
     """The first loss differs between seeds and is not touched by what runs beside it."""
-    configs = [
-        json.loads((finished / "resnet" / f"seed{seed}" / "config.json").read_text()) for seed in (0, 1)
-    ]
+    configs = [json.loads((finished / "resnet" / f"seed{seed}" / "config.json").read_text()) for seed in (0, 1)]
     assert configs[0] == {**configs[1], "seed": 0}
 
 
@@ -90,9 +86,7 @@ def test_a_failing_run_is_survived_and_listed(tmp_path: Path, capsys: pytest.Cap
     broken = folder / "lm_resnet" / "seed0"
     broken.mkdir(parents=True)
     (broken / "metrics.csv").mkdir()  # its csv cannot be written
-    status = main(
-        [*SMALL, "words=[forward_euler,linear_multistep]", "controls=[]", "seeds=1", f"folder={folder}"]
-    )
+    status = main([*SMALL, "words=[forward_euler,linear_multistep]", "controls=[]", "seeds=1", f"folder={folder}"])
     told = capsys.readouterr().out
     assert status == 1
     assert "lm_resnet seed 0: FAILED" in told

@@ -19,9 +19,7 @@ FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_catalogue_read_from_source_is_the_registry(group: str) -> None:
     static, (_, registry) = catalogue(group), REGISTRIES[group]
-    assert set(static.names) == set(registry.list()) | {
-        a for name in registry for a in registry.aliases(name)
-    }
+    assert set(static.names) == set(registry.list()) | {a for name in registry for a in registry.aliases(name)}
     for name in registry:
         assert static.parameters(name) == registry.parameters(name)
         assert static.defaults(name) == registry.defaults(name)
@@ -47,17 +45,13 @@ def test_every_yaml_composes(file: Path) -> None:
     elif group in ("architecture", "data"):
         compose("train", [f"{group}={name}"])
     elif group == "field":
-        architecture = (
-            "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
-        )
+        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
         assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
     else:
         assert compose("train", [f"{group}={name}"])[group]["name"] == name
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml"))
-)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))
 def test_papers_recipes_build(name: str) -> None:
     config = compose("train", [f"experiment={name}"])
     with torch.device("meta"):
@@ -157,7 +151,7 @@ def test_compare_checks_words_budget_and_arms() -> None:
         "words=[...]",
     ):
         assert text in message
-    with pytest.raises(SchemenetError, match="'stepz'.*did you mean 'steps'"):
+    with pytest.raises(SchemenetError, match=r"'stepz'.*did you mean 'steps'"):
         compose("compare", ["arms.odenet.stepz=3"])
 
 
@@ -169,9 +163,7 @@ def test_words_mean_the_networks_they_are_known_as() -> None:
     assert networks_of("resnet20")[0].architecture == "resnet20"
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)]
-)
+@pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
 def test_budget(text: str | int, number: int) -> None:
     assert parse_budget(text) == number
 
@@ -186,9 +178,7 @@ def test_users_own_yaml(tmp_path: Path) -> None:
 
 def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n"
-    )
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n")
     with pytest.raises(SchemenetError) as caught:
         compose("train", ["experiment=mine"], str(tmp_path))
     assert "did you mean 'max_epochs'" in str(caught.value)

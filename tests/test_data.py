@@ -229,9 +229,7 @@ class TestFiles:
     def test_download(self, name, tmp_path, monkeypatch):
         data = DATA.build({"name": name, "root": str(tmp_path), "download": True})
         data.check()  # what is missing will be fetched
-        monkeypatch.setattr(
-            data, "fetch", lambda: write_mnist(tmp_path) or write_cifar10(tmp_path, monkeypatch)
-        )
+        monkeypatch.setattr(data, "fetch", lambda: write_mnist(tmp_path) or write_cifar10(tmp_path, monkeypatch))
         data.prepare_data()
         data.prepare_data()  # what is there is not fetched again
         data.setup()
@@ -317,18 +315,14 @@ class TestOrder:
                 assert seen(loader) == orders[seed, epoch]
                 again = indices(train=True, drop_last=False, seed=seed, batch_size=7, pad=4, flip=True)
                 again.set_epoch(epoch)
-                assert seen(again) == orders[seed, epoch], (
-                    "neither batch size nor augmentation may change the order"
-                )
+                assert seen(again) == orders[seed, epoch], "neither batch size nor augmentation may change the order"
         assert len({tuple(order) for order in orders.values()}) == 4
 
     def test_moves_belong_to_samples(self):
         def moves(batch_size: int, **options: Any) -> dict[int, list[int]]:
             loader = indices(train=True, drop_last=False, batch_size=batch_size, pad=4, flip=True, **options)
             loader.set_epoch(3)
-            return {
-                int(i): m.tolist() for inputs, _, drawn in loader for i, m in zip(inputs, drawn, strict=True)
-            }
+            return {int(i): m.tolist() for inputs, _, drawn in loader for i, m in zip(inputs, drawn, strict=True)}
 
         whole = moves(8)
         assert moves(13) == whole
@@ -360,9 +354,7 @@ class TestOrder:
     def test_shards(self, total):
         test = [seen(indices(total=total, rank=rank, world_size=3)) for rank in range(3)]
         assert sorted(chain(*test)) == list(range(total))
-        shards = [
-            indices(total=total, train=True, batch_size=4, rank=rank, world_size=3) for rank in range(3)
-        ]
+        shards = [indices(total=total, train=True, batch_size=4, rank=rank, world_size=3) for rank in range(3)]
         assert len({len(shard) for shard in shards}) == 1
         whole = indices(total=total, train=True, batch_size=12)
         for (inputs, _, _), *parts in zip(whole, *shards, strict=True):
@@ -418,9 +410,7 @@ class TestAugment:
         assert torch.equal(move(images, torch.tensor([[4, 4, 0]] * 3), 4), images)
 
     def test_normalise(self):
-        images = torch.randint(
-            256, (4, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-        )
+        images = torch.randint(256, (4, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
         expected = (images / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
         torch.testing.assert_close(normalise(images, mean, std), expected)
@@ -456,9 +446,7 @@ class Listener(pl.LightningModule):
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
-@pytest.mark.filterwarnings(
-    "ignore::UserWarning:pytorch_lightning", "ignore::UserWarning:torch.nn.modules.lazy"
-)
+@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore::UserWarning:torch.nn.modules.lazy")
 class TestTrainer:
     def fit(self, seed: int = 0, **options: Any) -> tuple[Listener, pl.Trainer]:
         data = DATA.build({"name": "digits", "limit_train": 300, "augment": True}, seed=seed)

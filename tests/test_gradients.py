@@ -117,9 +117,7 @@ def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
     for name, gradient, reference in gradients:
         assert (gradient is None) == (reference is None), name
         if reference is not None:
-            assert float((gradient - reference).norm()) <= tolerance * max(
-                float(reference.norm()), 1e-3 * scale
-            ), name
+            assert float((gradient - reference).norm()) <= tolerance * max(float(reference.norm()), 1e-3 * scale), name
 
 
 # Against backprop
@@ -241,9 +239,7 @@ def test_adjoint_converges_at_the_order_of_the_scheme(mode: str, spec: Any) -> N
     errors = []
     for n in (32, 64) if scheme.order < 4 else (16, 32):
         found = gradient_of(make_flow(scheme=spec, gradient=mode, sharing="shared", steps=n))
-        errors.append(
-            distance(found, converged_gradient(spec if isinstance(spec, str) else tuple(spec.items())))
-        )
+        errors.append(distance(found, converged_gradient(spec if isinstance(spec, str) else tuple(spec.items()))))
     slope = math.log2(errors[0] / errors[1])
     # The pairs of order 5 have not reached their slope before rounding is near.
     assert scheme.order - 0.3 < slope < scheme.order + (0.3 if scheme.order < 5 else 0.8), errors
@@ -286,9 +282,7 @@ class Decay(nn.Module):
 
 def test_adjoint_warns_where_the_state_drifts() -> None:
     stiff = make_flow(Decay, scheme="rk4", gradient="adjoint", steps=10, field_options={"rate": 20.0})
-    with pytest.warns(
-        AdjointDriftWarning, match="misses the initial one by .* use more steps.*gradient=checkpoint"
-    ):
+    with pytest.warns(AdjointDriftWarning, match="misses the initial one by .* use more steps.*gradient=checkpoint"):
         Run(stiff, batch().requires_grad_())
 
 
@@ -376,9 +370,7 @@ def test_channels_that_cannot_be_split_are_refused(name: str, channels: int) -> 
 @one_scheme_each
 def test_double_backward_is_refused(mode: str) -> None:
     flow, x = make_flow(scheme=scheme_for(mode), gradient=mode), batch().requires_grad_()
-    with pytest.raises(
-        SchemenetError, match=f"'{mode}' gives first derivatives only; .* need gradient=backprop"
-    ):
+    with pytest.raises(SchemenetError, match=f"'{mode}' gives first derivatives only; .* need gradient=backprop"):
         torch.autograd.grad(weighted(flow(x)), x, create_graph=True)
 
 
@@ -519,9 +511,7 @@ def test_functional_call_with_other_parameters(mode: str) -> None:
     for one in (flow, backprop):
         generator.manual_seed(7)
         others = {
-            name: (
-                p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            ).requires_grad_()
+            name: (p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)).requires_grad_()
             for name, p in one.named_parameters()
         }
         torch.manual_seed(5)
@@ -611,9 +601,7 @@ def test_a_field_that_names_one_layer_twice(mode: str) -> None:
     assert_same(Run(flow, batch().requires_grad_()), Run(backprop, batch().requires_grad_()))
     assert len(list(flow.parameters())) == len(list(backprop.parameters()))
     assert all(
-        isinstance(p, nn.Parameter)
-        for field in flow.bank.fields
-        for p in (field.first.weight, field.first.bias)
+        isinstance(p, nn.Parameter) for field in flow.bank.fields for p in (field.first.weight, field.first.bias)
     )
 
 
@@ -660,9 +648,7 @@ def test_relu_before_and_after_the_flow(mode: str) -> None:
         first, last = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
         return nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last)
 
-    assert_same(
-        Run(network(mode), batch().requires_grad_()), Run(network("backprop"), batch().requires_grad_())
-    )
+    assert_same(Run(network(mode), batch().requires_grad_()), Run(network("backprop"), batch().requires_grad_()))
 
 
 @one_scheme_each
@@ -848,9 +834,7 @@ def parallel_worker(rank: int, folder: str) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     result = {}
     for mode in GRADIENTS:
         parallel = DistributedDataParallel(make_parallel(mode))

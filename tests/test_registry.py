@@ -30,12 +30,8 @@ def kitchen() -> Registry:
     """A registry of its own; nothing in the package that it looks through registers there."""
     registry = Registry("dish", "schemes.gradients", context=("cook",))
 
-    @registry.register(
-        "soup", "broth", sizes={"soup_large": {"litres": 5}, "soup12": {}, "soup2": {}}, hot=True
-    )
-    def soup(
-        litres: float = 1, salt: bool = True, style: Literal["clear", "thick"] = "clear", cook: str = ""
-    ) -> Any:
+    @registry.register("soup", "broth", sizes={"soup_large": {"litres": 5}, "soup12": {}, "soup2": {}}, hot=True)
+    def soup(litres: float = 1, salt: bool = True, style: Literal["clear", "thick"] = "clear", cook: str = "") -> Any:
         return {"litres": litres, "salt": salt, "style": style, "cook": cook}
 
     @registry.register("stew", extends="soup", without=("style",))
@@ -271,9 +267,7 @@ def test_a_scheme_that_declares_too_little_cannot_be_defined() -> None:
 # Without torch
 
 
-@pytest.mark.parametrize(
-    "module", ["schemes.registry", "schemes.signature", "schemes.errors", "schemes.node"]
-)
+@pytest.mark.parametrize("module", ["schemes.registry", "schemes.signature", "schemes.errors", "schemes.node"])
 def test_importing_names_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -49,9 +49,7 @@ def fabricate(folder: Path, seeds=(0, 1, 2), epochs=1, arms=ARMS, errors=None, s
             | {"matched": not control, "sizes": sizes}
         ]
         time = {"median_s": step, "quartile_1_s": 0.97 * step, "quartile_3_s": 1.05 * step, "steps": 40}
-        write_json(
-            folder / name / "step_time.json", time | {"threads": 2, "device": "cpu", "batch_size": 128}
-        )
+        write_json(folder / name / "step_time.json", time | {"threads": 2, "device": "cpu", "batch_size": 128})
         for seed in seeds:
             value = errors[name][seed] if errors else max(error + spread * noise.standard_normal(), 1e-4)
             ledger = {"parameters": parameters, "flow_parameters": int(0.93 * parameters), "macs": macs}
@@ -117,9 +115,7 @@ def test_t_interval_is_scipys():
     assert (mean, low, high) == pytest.approx(((arm - base).mean(), expected.low, expected.high))
     # By hand, three differences: 4.3027 standard errors on each side.
     mean, low, high = statistics.paired_t_interval([1.0, 2.0, 3.0])
-    assert (mean, low, high) == pytest.approx(
-        (2.0, 2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), abs=1e-4
-    )
+    assert (mean, low, high) == pytest.approx((2.0, 2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), abs=1e-4)
 
 
 def test_t_interval_needs_a_spread():
@@ -322,9 +318,7 @@ def test_nothing_measured_is_a_dash(tmp_path):
     assert set(revnet.costs) == {"parameters"}  # planned, so known
     assert revnet.step_ratio is None
     assert (lost.mean, lost.difference, lost.verdict) == (None, None, "no seed in common")
-    row = next(
-        line for line in report.screen_table(runs.read_comparison(folder)).splitlines() if "revnet" in line
-    )
+    row = next(line for line in report.screen_table(runs.read_comparison(folder)).splitlines() if "revnet" in line)
     assert row.split()[-4:] == ["-"] * 4
 
 

@@ -47,9 +47,7 @@ def test_fractalnet_and_mlp_learn(tmp_path: Path) -> None:
 
 
 def test_run_folder(tmp_path: Path) -> None:
-    result = run(
-        tmp_path, "architecture=lm_resnet", "architecture.width=0.25", "trainer.max_epochs=1", "scheme.k=0.3"
-    )
+    result = run(tmp_path, "architecture=lm_resnet", "architecture.width=0.25", "trainer.max_epochs=1", "scheme.k=0.3")
     assert json.loads((tmp_path / "result.json").read_text()) == result
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["scheme"] == {"name": "linear_multistep", "k": 0.3, "scale": False}
@@ -176,9 +174,7 @@ def test_k_is_not_decayed_and_everything_else_is() -> None:
     groups = sgd(network, 10)["optimizer"].param_groups
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
     assert sum(p.numel() for p in groups[1]["params"]) == 6
-    assert sum(p.numel() for group in groups for p in group["params"]) == sum(
-        p.numel() for p in network.parameters()
-    )
+    assert sum(p.numel() for group in groups for p in group["params"]) == sum(p.numel() for p in network.parameters())
 
 
 def test_recipe_hash_leaves_seed_and_folder_out() -> None:

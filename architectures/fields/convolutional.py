@@ -99,8 +99,6 @@ def resnext(
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
     """
     if groups < 1 or inner % groups:
-        raise SchemenetError(
-            f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}"
-        )
+        raise SchemenetError(f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}")
     grouped = Convolution(inner, inner, 3, stride, groups)
     return Branch((Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)), order, norm, lead)

@@ -87,9 +87,7 @@ def make_plan(config: Config) -> Plan:
     wrong: list[str] = []
     budget = parse_budget(config["budget"])
     seeds = _seeds(config["seeds"])
-    recipe = {
-        k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")
-    }
+    recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
     recipe |= {"sharing": None, "seed": seeds[0]}
     baseline = networks_of(config["baseline"])[0]
     choices = [choice for word in config["words"] for choice in networks_of(word)]
@@ -98,8 +96,7 @@ def make_plan(config: Config) -> Plan:
     options = config["arms"] or {}
     strangers = set(options) - {choice.arm for choice in choices} - set(config["controls"])
     wrong += [
-        f"arms: no arm {name!r}; arms are {', '.join(choice.arm for choice in choices)}"
-        for name in sorted(strangers)
+        f"arms: no arm {name!r}; arms are {', '.join(choice.arm for choice in choices)}" for name in sorted(strangers)
     ]
 
     data, _ = dry_build({**recipe, "architecture": {"name": baseline.architecture}})
@@ -143,9 +140,7 @@ def _arm(
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]
-    return PlannedArm(
-        choice.arm, choice.word, control, matched, config, {**sizes, "parameters": parameters(network)}
-    )
+    return PlannedArm(choice.arm, choice.word, control, matched, config, {**sizes, "parameters": parameters(network)})
 
 
 def _cell(value: Any) -> str:

@@ -87,20 +87,14 @@ def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look])
         ax.set_ylabel("test error, %")
     _legend(figure, shown, looks, lines=False)
     most = max(len(s.errors) for s in shown)
-    spread = (
-        "points: mean of one seed, no spread known"
-        if most == 1
-        else "points: mean over finished seeds; bars: sd"
-    )
+    spread = "points: mean of one seed, no spread known" if most == 1 else "points: mean over finished seeds; bars: sd"
     left_out = ", ".join(f"{s.arm.name} {100 * s.mean:.1f}%" for s in beyond)
     note = f"\ncontrols off the scale and not drawn: {left_out}" if beyond else ""
     figure.suptitle(f"Test error against costs ({spread}){note}", fontsize=11)
     return figure
 
 
-def learning_curves(
-    comparison: Comparison, summaries: Sequence[Summary], looks: Mapping[str, Look]
-) -> Figure | None:
+def learning_curves(comparison: Comparison, summaries: Sequence[Summary], looks: Mapping[str, Look]) -> Figure | None:
     """Test error per epoch and smoothed training loss, mean over finished seeds with a band of one sd."""
     tests, losses = {}, {}
     for s in summaries:
@@ -144,9 +138,7 @@ def _draw_curves(
         if not len(xs):
             continue
         means, sds, look = scale * means, scale * sds, looks[s.arm.name]
-        mark = (
-            _mark(look) | {"markersize": 4, "markeredgecolor": look.colour} if marked or len(xs) == 1 else {}
-        )
+        mark = _mark(look) | {"markersize": 4, "markeredgecolor": look.colour} if marked or len(xs) == 1 else {}
         ax.plot(xs, means, c=look.colour, ls=look.line, lw=1.5, **mark)
         ax.fill_between(xs, means - sds, means + sds, color=look.colour, alpha=0.13, lw=0)
         low += [(means.min(), means.max())]

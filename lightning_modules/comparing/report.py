@@ -219,9 +219,7 @@ def _conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[s
     said = []
     for word, phrase in words.items():
         names = [
-            s.arm.name + "*" * bool(s.counts["diverged"])
-            for s in others
-            if s.verdict == word and not s.arm.control
+            s.arm.name + "*" * bool(s.counts["diverged"]) for s in others if s.verdict == word and not s.arm.control
         ]
         if names:
             said.append(f"{phrase}: {', '.join(names)}")
@@ -236,9 +234,7 @@ def _notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
     said = []
     base = next((s for s in summaries if s.verdict == "baseline"), None)
     for s in summaries:
-        left_out = [
-            f"{s.counts[status]} {status}" for status in ("diverged", "failed", "missing") if s.counts[status]
-        ]
+        left_out = [f"{s.counts[status]} {status}" for status in ("diverged", "failed", "missing") if s.counts[status]]
         if left_out:
             star = "* " if s.counts["diverged"] else ""
             over = f"its mean is over {_seeds(sorted(s.errors)) if s.errors else 'no seed'}"
@@ -250,32 +246,22 @@ def _notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
                 wide = f": {t_factor(len(s.pairs)):.2f} standard errors on each side"
             said.append(f"{s.arm.name}: paired over {_seeds(s.pairs)}, all that both have finished{wide}.")
         if s.verdict == NO_SPREAD:
-            said.append(
-                f"{s.arm.name}: all paired differences are equal; check that the seeds change anything."
-            )
+            said.append(f"{s.arm.name}: all paired differences are equal; check that the seeds change anything.")
         short = [
-            r
-            for r in comparison.of(s.arm.name)
-            if r.status == "done" and r.epochs not in (None, comparison.epochs)
+            r for r in comparison.of(s.arm.name) if r.status == "done" and r.epochs not in (None, comparison.epochs)
         ]
         if short and comparison.epochs is not None:
             told = ", ".join(f"seed {r.seed}: {r.epochs}" for r in short)
-            said.append(
-                f"{s.arm.name}: not trained for the planned {_plural(comparison.epochs, 'epoch')} ({told})."
-            )
+            said.append(f"{s.arm.name}: not trained for the planned {_plural(comparison.epochs, 'epoch')} ({told}).")
         parameters = s.costs.get("parameters")
         if comparison.budget and s.arm.matched and parameters is not None:
             off = parameters.mean / comparison.budget - 1
             if abs(off) > TOLERANCE:
-                said.append(
-                    f"{s.arm.name}: counts as matched, but its parameters are {off:+.1%} off the budget."
-                )
+                said.append(f"{s.arm.name}: counts as matched, but its parameters are {off:+.1%} off the budget.")
         if comparison.budget and not s.arm.matched and not s.arm.control:
             said.append(f"{s.arm.name}: is not matched to the budget.")
         if s.arm.step_time and base and base.arm.step_time and s.step_ratio is None:
-            said.append(
-                f"{s.arm.name}: timed on another device, thread count or batch size; no ratio of step times."
-            )
+            said.append(f"{s.arm.name}: timed on another device, thread count or batch size; no ratio of step times.")
     matched = [s.arm for s in summaries if not s.arm.control]
     for size in ("stem", "norm"):
         values = {str(arm.sizes[size]) for arm in matched if size in arm.sizes}
@@ -283,9 +269,7 @@ def _notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
             said.append(f"The arms do not share one {size}: {', '.join(sorted(values))}.")
     if len(_batch_sizes(comparison)) > 1:
         told = ", ".join(map(str, _batch_sizes(comparison)))
-        said.append(
-            f"Bytes were measured at different batch sizes ({told}) and cannot be compared as they stand."
-        )
+        said.append(f"Bytes were measured at different batch sizes ({told}) and cannot be compared as they stand.")
     return said
 
 
@@ -299,16 +283,12 @@ def _unfinished(comparison: Comparison) -> list[str]:
     if missing:
         by_arm = Counter(run.arm for run in missing)
         told = ", ".join(f"{arm} {n}" for arm, n in by_arm.items())
-        said.append(
-            f"{len(missing)} of {len(comparison.runs)} runs missing (not started or not finished): {told}"
-        )
+        said.append(f"{len(missing)} of {len(comparison.runs)} runs missing (not started or not finished): {told}")
     return said
 
 
 def _batch_sizes(comparison: Comparison) -> list[int]:
-    return sorted(
-        {run.ledger["batch_size"] for run in comparison.runs if run.ledger.get("batch_size") is not None}
-    )
+    return sorted({run.ledger["batch_size"] for run in comparison.runs if run.ledger.get("batch_size") is not None})
 
 
 def _at_batch(comparison: Comparison) -> str:
@@ -321,9 +301,7 @@ def _at_batch(comparison: Comparison) -> str:
 
 def _screen_row(s: Summary) -> list[str]:
     kept = s.costs.get("bytes_kept")
-    megabytes = (
-        ABSENT if kept is None else f"{kept.mean / 1e6:.1f}" if kept.mean >= 1e5 else f"{kept.mean / 1e6:.2g}"
-    )
+    megabytes = ABSENT if kept is None else f"{kept.mean / 1e6:.1f}" if kept.mean >= 1e5 else f"{kept.mean / 1e6:.2g}"
     return [
         s.arm.name,
         s.arm.scheme or ABSENT,
@@ -358,10 +336,7 @@ def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int],
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
     """Text to the left, measures to the right; what does not fit ends in an ellipsis."""
-    cut = [
-        cell if len(cell) <= width else cell[: width - 1] + "…"
-        for cell, width in zip(cells, widths, strict=True)
-    ]
+    cut = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(cells, widths, strict=True)]
     placed = [c.ljust(w) if i < 5 else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
     return gap.join(placed).rstrip()
 
@@ -384,9 +359,7 @@ def _facts(comparison: Comparison) -> str:
         ("seeds", ", ".join(map(str, comparison.seeds))),
         (
             "budget",
-            None
-            if comparison.budget is None
-            else f"{human(comparison.budget)} parameters ({comparison.budget})",
+            None if comparison.budget is None else f"{human(comparison.budget)} parameters ({comparison.budget})",
         ),
         ("baseline", comparison.baseline),
         ("recipe", _pairs(comparison.recipe)),
@@ -401,9 +374,7 @@ def _pairs(mapping: Mapping[str, Any] | Any, prefix: str = "") -> str:
     if not isinstance(mapping, Mapping):
         return str(mapping)
     told = [
-        _pairs(value, f"{prefix}{key}.")
-        if isinstance(value, Mapping) and value
-        else f"{prefix}{key} = {value}"
+        _pairs(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else f"{prefix}{key} = {value}"
         for key, value in mapping.items()
     ]
     return ", ".join(told)
@@ -463,11 +434,7 @@ def _cost_caption(comparison: Comparison) -> str:
         for time in (arm.step_time for arm in comparison.arms)
         if time is not None
     }
-    timed = (
-        f"Step time: median of a training step ({'; '.join(sorted(taken))})"
-        if taken
-        else "Step time: not measured"
-    )
+    timed = f"Step time: median of a training step ({'; '.join(sorted(taken))})" if taken else "Step time: not measured"
     return (
         "MACs per sample in a forward pass. NFE: calls of f, rejected steps included. Kept: bytes alive"
         " after the forward pass for the backward's sake, peak: the most alive in forward and"
@@ -554,14 +521,10 @@ def _summary_row(comparison: Comparison, s: Summary) -> dict[str, Any]:
     row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": LEVEL}
     row |= {"verdict": s.verdict, "sign_flip_p": s.p, "correlation": s.correlation}
     row |= {name: s.costs[name].mean if name in s.costs else None for name in COSTS}
-    row |= {
-        f"step_time_{key}": getattr(time, key, None) for key in ("median_s", "quartile_1_s", "quartile_3_s")
-    }
+    row |= {f"step_time_{key}": getattr(time, key, None) for key in ("median_s", "quartile_1_s", "quartile_3_s")}
     row |= {f"step_time_{key}": getattr(time, key, None) for key in ("threads", "device", "batch_size")}
     row |= {"step_time_ratio": s.step_ratio}
-    return row | {
-        key: _csv_size(arm.sizes.get(key)) for key in ("steps", "h", "widths", "inner", "stem", "norm")
-    }
+    return row | {key: _csv_size(arm.sizes.get(key)) for key in ("steps", "h", "widths", "inner", "stem", "norm")}
 
 
 def _csv_size(value: Any) -> Any:

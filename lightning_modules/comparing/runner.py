@@ -217,9 +217,7 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     path = folder / COMPARISON
     if path.exists() and not overwrite:
         held = json.loads(path.read_text(encoding="utf-8"))
-        different = [
-            key for key in ("budget", "recipe_hash", "data", "epochs") if held.get(key) != document[key]
-        ] + [
+        different = [key for key in ("budget", "recipe_hash", "data", "epochs") if held.get(key) != document[key]] + [
             arm["name"]
             for arm in document["arms"]
             if arm["name"] in {a["name"] for a in held["arms"]} and arm not in held["arms"]

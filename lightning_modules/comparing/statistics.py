@@ -18,9 +18,7 @@ from scipy import stats
 from .runs import STATUSES, Arm, Comparison, StepTime
 
 LEVEL = 0.95
-CONTROL_FACTOR = (
-    1.25  # a control whose error is within this factor of the baseline's says: nothing to separate here
-)
+CONTROL_FACTOR = 1.25  # a control whose error is within this factor of the baseline's says: nothing to separate here
 COSTS = ("parameters", "flow_parameters", "macs", "nfe_forward", "nfe_backward", "bytes_kept", "peak_bytes")
 
 ONE_SEED = "one seed: no interval"
@@ -148,11 +146,7 @@ def summarise(comparison: Comparison) -> list[Summary]:
         own = errors[arm.name]
         mean, sd = mean_and_sd(list(own.values()))
         is_baseline = arm.name == comparison.baseline
-        pairs = (
-            ()
-            if is_baseline
-            else tuple(seed for seed in comparison.seeds if seed in own and seed in base_errors)
-        )
+        pairs = () if is_baseline else tuple(seed for seed in comparison.seeds if seed in own and seed in base_errors)
         differences = [own[seed] - base_errors[seed] for seed in pairs]
         difference, low, high = paired_t_interval(differences)
         counted = Counter(run.status for run in comparison.of(arm.name))
@@ -206,8 +200,7 @@ def what_seeds_show(n: int, comparisons: int, level: float = LEVEL) -> list[str]
     if n < 2:
         seeds = "One seed shows" if n == 1 else "No finished pair of seeds shows"
         said.append(
-            f"{seeds} no spread: there is no interval, and no difference of test errors here can be told"
-            " from luck."
+            f"{seeds} no spread: there is no interval, and no difference of test errors here can be told from luck."
         )
         return said
     factor = t_factor(n, level)
@@ -249,9 +242,7 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
     baseline = next((s for s in summaries if s.verdict == "baseline"), None)
     controls = [s for s in summaries if s.arm.control]
     if not controls:
-        return [
-            "No control was run: whether this data set at this length separates architectures is not known."
-        ]
+        return ["No control was run: whether this data set at this length separates architectures is not known."]
     if baseline is None or baseline.mean is None:
         return ["The baseline has no finished run: the controls cannot be judged."]
     said, fails, judged = [], [], []
@@ -265,9 +256,7 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
         if s.verdict in ("not separated", "better", NO_SPREAD):
             fails.append(s.arm.name)
             word = s.verdict if s.verdict == "better" else "not separated"
-            said.append(
-                f"{s.arm.name} is {word}{' than' if word == 'better' else ' from'} the baseline ({ratio})."
-            )
+            said.append(f"{s.arm.name} is {word}{' than' if word == 'better' else ' from'} the baseline ({ratio}).")
         elif times <= factor:
             fails.append(s.arm.name)
             said.append(f"{s.arm.name} is within a factor {factor:g} of the baseline ({ratio}).")
@@ -287,7 +276,5 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
             " scheme."
         )
     elif judged:
-        said.append(
-            "Without an interval for the controls it is open whether this data set separates architectures."
-        )
+        said.append("Without an interval for the controls it is open whether this data set separates architectures.")
     return said

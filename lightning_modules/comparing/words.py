@@ -43,9 +43,7 @@ def networks_of(word: str) -> list[Choice]:
     if not found:
         words = sorted({of for of in known.values() if of})
         reason = (
-            "is known as no network of its own; write it as scheme:architecture, e.g. "
-            if word in schemes.names
-            else ""
+            "is known as no network of its own; write it as scheme:architecture, e.g. " if word in schemes.names else ""
         )
         hint = (
             f"{reason}{word}:resnet"
@@ -69,7 +67,5 @@ def parse_budget(budget: str | float | None) -> int | None:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kKmM]?)\s*", str(budget))
     value = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2].lower()] if found else 0
     if value < 1:
-        raise SchemenetError(
-            f"budget: expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}"
-        )
+        raise SchemenetError(f"budget: expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}")
     return round(value)

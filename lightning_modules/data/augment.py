@@ -24,9 +24,7 @@ def move(images: Tensor, moves: Tensor, pad: int) -> Tensor:
     ``moves`` (batch, 3) holds dy and dx between 0 and 2 pad (``pad`` leaves an image where it is), and flip.
     """
     height, width = images.shape[2:]
-    crops = (
-        zero_pad(images, [pad] * 4).unfold(2, height, 1).unfold(3, width, 1)
-    )  # a view: (b, c, dy, dx, h, w)
+    crops = zero_pad(images, [pad] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: (b, c, dy, dx, h, w)
     dy, dx, flip = moves.long().unbind(1)
     images = crops[torch.arange(len(moves), device=moves.device), :, dy, dx]
     return torch.where(flip.bool().view(-1, 1, 1, 1), images.flip(3), images)

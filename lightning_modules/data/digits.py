@@ -28,8 +28,6 @@ class Digits(InMemoryData):
 
         digits: Any = load_digits()
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-        split = train_test_split(
-            images, digits.target, test_size=500, stratify=digits.target, random_state=DATA_SEED
-        )
+        split = train_test_split(images, digits.target, test_size=500, stratify=digits.target, random_state=DATA_SEED)
         train_images, test_images, train_labels, test_labels = map(torch.from_numpy, split)
         return (train_images, train_labels.long()) if train else (test_images, test_labels.long())

@@ -22,9 +22,7 @@ class Points(InMemoryData):
     shape, num_classes = (2,), 2
     least: ClassVar = {**InMemoryData.least, "train_size": 1, "test_size": 1, "noise": 0}
 
-    def __init__(
-        self, *, train_size: int = 1000, test_size: int = 1000, noise: float = 0.1, **options: Any
-    ) -> None:
+    def __init__(self, *, train_size: int = 1000, test_size: int = 1000, noise: float = 0.1, **options: Any) -> None:
         self.train_size, self.test_size, self.noise = train_size, test_size, noise
         super().__init__(**options)
 

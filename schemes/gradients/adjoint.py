@@ -94,9 +94,7 @@ class Adjoint(RecomputingMode):
             state: State = (end, gradient, none)
         else:
             # x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
-            costates = [
-                torch.zeros_like(y) if g is None else g for y, g in zip(end, gradients[0], strict=True)
-            ]
+            costates = [torch.zeros_like(y) if g is None else g for y, g in zip(end, gradients[0], strict=True)]
             state = ((end[0], costates[1], none), (end[1], costates[0], none))
         memory = loop.scheme.start(state)
         for node in reversed_nodes(tuple(loop.nodes)):

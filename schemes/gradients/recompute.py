@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
-PROJECTED = (
-    "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
-)
+PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
 
 
 class RecomputingMode(GradientMode):
@@ -87,8 +85,7 @@ class _Recompute(torch.autograd.Function):
         kept = unflatten(ctx.saved_tensors[: ctx.saved], job.kept_shape)
         wanted = ctx.needs_input_grad[2 + ctx.count :]
         parameters = [
-            p.detach().requires_grad_(want)
-            for p, want in zip(ctx.saved_tensors[ctx.saved :], wanted, strict=True)
+            p.detach().requires_grad_(want) for p, want in zip(ctx.saved_tensors[ctx.saved :], wanted, strict=True)
         ]
         trained = [p for p in parameters if p.requires_grad]
         start, found = job.replay.again(

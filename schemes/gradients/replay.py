@@ -44,9 +44,7 @@ class Replay:
         self.places = {
             f"{prefix}.{name}": tensor
             for prefix, part in _Apply(module).named_modules()
-            for name, tensor in itertools.chain(
-                part.named_parameters(recurse=False), part.named_buffers(recurse=False)
-            )
+            for name, tensor in itertools.chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False))
         }
         self.buffers = {id(b): b.clone() for b in module.buffers()}
         self.training = [(part, part.training) for part in module.modules()]

@@ -106,8 +106,8 @@ class _Known(torch.autograd.Function):
         return known[1].detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         leaf, value = ctx.known
-        of_y, *of_parameters = pull_back([value], [gradient], [leaf, *ctx.once.parameters])
+        of_y, *of_parameters = pull_back([value], list(gradients), [leaf, *ctx.once.parameters])
         ctx.once.found = add(ctx.once.found, of_parameters)
         return of_y, None, None
