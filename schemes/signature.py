@@ -50,7 +50,7 @@ vars_of_builtins = {
 
 def _fits(value: Any, expected: Any) -> bool:
     origin: Any = get_origin(expected)
-    arguments: tuple[Any, ...] = get_args(expected)
+    arguments = list(get_args(expected))
     if expected is Any or expected is object:
         return True
     if origin in (Union, types.UnionType):
@@ -70,7 +70,7 @@ def _fits(value: Any, expected: Any) -> bool:
 
 def _describe(expected: Any) -> str:
     origin: Any = get_origin(expected)
-    arguments: tuple[Any, ...] = get_args(expected)
+    arguments = list(get_args(expected))
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(option) for option in arguments)
     if origin is Literal:
