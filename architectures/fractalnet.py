@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from architectures.network import Network
+from architectures.network import Network, layout_of
 from architectures.norms import norm_layer
 from architectures.registry import ARCHITECTURES
-from architectures.residual import require, scaled
+from architectures.residual import name_of, require, scaled
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.fractal import expansion
@@ -100,7 +100,7 @@ def fractalnet(
     order = [(row, column) for row, ending in enumerate(rows, start=1) for column in ending]
     depth = len(rows)
 
-    stages: list[nn.Module] = []
+    stages: list[Flow] = []
     channels = in_chans
     for out, rate in zip(outs, rates, strict=False):
 
@@ -111,18 +111,11 @@ def fractalnet(
 
         stages.append(Flow(make, 1, scheme=scheme, gradient=gradient))
         channels = out
-    layout = {
-        "steps": [1] * blocks,
-        "h": ["-"],
-        "widths": outs,
-        "inner": outs,
-        "stem": "none",
-        "norm": norm,
-        "scheme": "fractal",
-        "field": "conv, norm, ReLU",
-        "sharing": "per_stage",
-        "gradient": gradient if isinstance(gradient, str) else gradient["name"],
-    }
-    network = FractalNet(nn.Identity(), stages, nn.Identity(), channels, num_classes, layout)
+    layout = layout_of(
+        stages, widths=outs, inner=outs, stem="none", norm=norm, scheme="fractal", field="conv, norm, ReLU",
+        gradient=name_of(gradient),
+    )  # fmt: skip
+    layout["h"] = ["-"]  # no step size enters
+    network = FractalNet(nn.Identity(), list(stages), nn.Identity(), channels, num_classes, layout)
     network.columns, network.global_drop = columns, global_drop
     return network

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from architectures.network import Network, Stage
+from architectures.network import Network, Stage, layout_of
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.residual import name_of, require, scaled
 from schemes.errors import SchemenetError
@@ -53,16 +53,8 @@ def mlp(
     flow = Flow(make, steps, scheme, sharing, grid, gradient)
     features = in_chans * (image_size or 1) ** 2
     stem = nn.Sequential(nn.Flatten(), nn.Linear(features, total))
-    layout = {
-        "steps": [len(flow.nodes)],
-        "h": [flow.nodes[0].h],
-        "widths": [total],
-        "inner": [inside],
-        "stem": f"linear to {total}",
-        "norm": "none",
-        "scheme": name_of(scheme),
-        "field": name_of(field),
-        "sharing": flow.bank.sharing,
-        "gradient": name_of(gradient),
-    }
+    layout = layout_of(
+        [flow], widths=[total], inner=[inside], stem=f"linear to {total}", norm="none", scheme=name_of(scheme),
+        field=name_of(field), gradient=name_of(gradient),
+    )  # fmt: skip
     return Network(stem, [Stage(None, flow)], nn.Identity(), total, num_classes, layout)

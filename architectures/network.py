@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,6 +64,32 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+def layout_of(
+    flows: Sequence[Flow],
+    *,
+    widths: list[int],
+    inner: list[int],
+    stem: str,
+    norm: str,
+    scheme: str,
+    field: str,
+    gradient: str,
+) -> dict[str, Any]:
+    """What was built, in plain data, for tables."""
+    return {
+        "steps": [len(flow.nodes) for flow in flows],
+        "h": sorted({flow.nodes[0].h for flow in flows}),
+        "widths": widths,
+        "inner": inner,
+        "stem": stem,
+        "norm": norm,
+        "scheme": scheme,
+        "field": field,
+        "sharing": flows[0].bank.sharing if flows else None,
+        "gradient": gradient,
+    }
 
 
 def initialise(module: nn.Module) -> None:

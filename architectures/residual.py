@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from architectures.network import Network, Stage
+from architectures.network import Network, Stage, layout_of
 from architectures.norms import norm_layer
 from architectures.registry import FIELDS
 from architectures.transitions import CoupledTransition, Transition, shortcut
@@ -150,16 +150,8 @@ def residual_network(
         channels = out
     finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
     flows = [stage.flow for stage in stages if isinstance(stage, Stage) and stage.flow is not None]
-    layout = {
-        "steps": [len(flow.nodes) for flow in flows],
-        "h": sorted({flow.nodes[0].h for flow in flows}),
-        "widths": flow_widths,
-        "inner": inners,
-        "stem": f"{'conv 3x3, norm, ReLU' if normalised else 'conv 3x3'} to {entry}",
-        "norm": norm,
-        "scheme": name_of(scheme),
-        "field": name_of(field),
-        "sharing": sharing or (flows[0].bank.sharing if flows else None),
-        "gradient": name_of(gradient),
-    }
+    layout = layout_of(
+        flows, widths=flow_widths, inner=inners, stem=f"conv 3x3{', norm, ReLU' if normalised else ''} to {entry}",
+        norm=norm, scheme=name_of(scheme), field=name_of(field), gradient=name_of(gradient),
+    )  # fmt: skip
     return Network(make_stem(), stages, finish, channels, num_classes, layout)
