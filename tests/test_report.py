@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_modules.comparing import report, runs, statistics
+from lightning_modules.comparing import numbers, report, runs, screen, statistics
 from schemes.errors import SchemenetError
 
 ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a step, control)
@@ -188,7 +188,7 @@ def test_pairs_are_the_common_seeds(damaged):
     assert summary.pairs == (0, 2)
     expected = np.mean([error["rk_resnet", seed] - error["resnet", seed] for seed in (0, 2)])
     assert summary.difference == pytest.approx(expected)
-    assert "rk_resnet: paired over seeds 0, 2" in report.screen_table(comparison)
+    assert "rk_resnet: paired over seeds 0, 2" in screen.screen_table(comparison)
 
 
 # -------------------------------------------------------------------------------- controls
@@ -279,11 +279,11 @@ def test_sparse_metrics(tmp_path):
     ],
 )
 def test_human(number, unit, text):
-    assert report.human(number, unit) == text
+    assert numbers.human(number, unit) == text
 
 
 def test_screen(damaged):
-    text = report.screen_table(runs.read_comparison(damaged))
+    text = screen.screen_table(runs.read_comparison(damaged))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 120
     place = {line.split()[0]: i for i, line in reversed(list(enumerate(lines))) if line}
@@ -304,7 +304,7 @@ def test_screen_stays_within_the_terminal(tmp_path):
     long = {f"linear_multistep_of_many_words_{i}": ARMS["polynet"] for i in range(2)}
     errors = {name: {0: 0.1, 1: 0.9} for name in long} | {"resnet": {0: 0.5, 1: 0.2}}
     folder = fabricate(tmp_path, (0, 1), arms={"resnet": ARMS["resnet"]} | long, errors=errors)
-    assert max(map(len, report.screen_table(runs.read_comparison(folder)).splitlines())) <= 120
+    assert max(map(len, screen.screen_table(runs.read_comparison(folder)).splitlines())) <= 120
 
 
 def test_nothing_measured_is_a_dash(tmp_path):
@@ -318,7 +318,7 @@ def test_nothing_measured_is_a_dash(tmp_path):
     assert set(revnet.costs) == {"parameters"}  # planned, so known
     assert revnet.step_ratio is None
     assert (lost.mean, lost.difference, lost.verdict) == (None, None, "no seed in common")
-    row = next(line for line in report.screen_table(runs.read_comparison(folder)).splitlines() if "revnet" in line)
+    row = next(line for line in screen.screen_table(runs.read_comparison(folder)).splitlines() if "revnet" in line)
     assert row.split()[-4:] == ["-"] * 4
 
 
@@ -327,13 +327,13 @@ def test_step_ratio_only_under_equal_conditions(tmp_path):
     write_json(folder / "revnet" / "step_time.json", {"median_s": 0.1, "threads": 8, "device": "cpu"})
     comparison = runs.read_comparison(folder)
     assert of(statistics.summarise(comparison), "revnet").step_ratio is None
-    assert "revnet: timed on another device" in report.screen_table(comparison)
+    assert "revnet: timed on another device" in screen.screen_table(comparison)
 
 
 def test_unequal_training_is_told(tmp_path):
     folder = fabricate(tmp_path)
     spoil(folder, "revnet", 1, epochs=7)
-    assert "revnet: not trained for the planned 1 epoch (seed 1: 7)" in report.screen_table(
+    assert "revnet: not trained for the planned 1 epoch (seed 1: 7)" in screen.screen_table(
         runs.read_comparison(folder)
     )
 
@@ -430,8 +430,8 @@ def test_nothing_finished(tmp_path):
 def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
     fabricate(tmp_path, seeds=(0,))
     code = (
-        "import sys; from lightning_modules.comparing import report, runs;"
-        f"report.screen_table(runs.read_comparison({str(tmp_path)!r}));"
+        "import sys; from lightning_modules.comparing import report, runs, screen;"
+        f"screen.screen_table(runs.read_comparison({str(tmp_path)!r}));"
         "assert 'matplotlib' not in sys.modules;"
         f"report.write({str(tmp_path)!r});"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .report import human, seconds
-from .runs import Comparison, Run, read_metrics
-from .statistics import Summary, mean_and_sd
+from lightning_modules.comparing.report import human, seconds
+from lightning_modules.comparing.runs import Comparison, Run, read_metrics
+from lightning_modules.comparing.statistics import Summary, mean_and_sd
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; the baseline is black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lightning_modules.comparing import report
+from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
@@ -52,7 +52,7 @@ def compare(config: Config, command: Sequence[str]) -> int:
     failed = _train_all([order for order in orders if not order.done], len(orders), config["jobs"])
     _measure(plan, folder, max(1, _cores() // config["jobs"]))
     path = report.write(folder)
-    print(report.screen_table(read_comparison(folder)))
+    print(screen.screen_table(read_comparison(folder)))
     print(f"\nreport: {path}")
     return 1 if failed else 0
 

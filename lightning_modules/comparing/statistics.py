@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from .runs import STATUSES, Arm, Comparison, StepTime
+from lightning_modules.comparing.runs import STATUSES, Arm, Comparison, StepTime
 
 LEVEL = 0.95
 CONTROL_FACTOR = 1.25  # a control whose error is within this factor of the baseline's says: nothing to separate here

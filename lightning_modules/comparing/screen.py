@@ -1,0 +1,101 @@
+"""A comparison as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from lightning_modules.comparing.numbers import ABSENT, cost, difference, error, evaluations, ratio, verdict
+from lightning_modules.comparing.runs import Comparison
+from lightning_modules.comparing.sentences import at_batch, conclusions, headline, notes, unfinished
+from lightning_modules.comparing.statistics import LEVEL, NO_PAIR, Summary, summarise, what_controls_show
+
+WIDTH = 120
+
+
+def screen_table(comparison: Comparison) -> str:
+    """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
+    summaries = summarise(comparison)
+    head = ["arm", "scheme", "test error %", f"difference [{LEVEL:.0%}]", "verdict"]
+    head += ["params", "MACs", "NFE", "kept MB", "step"]
+    arms = [_screen_row(s) for s in summaries if not s.arm.control]
+    controls = [_screen_row(s) for s in summaries if s.arm.control]
+    widths, gap = _fit(head, arms + controls)
+    lines = [headline(comparison), ""]
+    lines += [_aligned(head, widths, gap), _rule(widths, gap)]
+    lines += [_aligned(row, widths, gap) for row in arms]
+    if controls:
+        title = "-- controls: not matched to the budget "
+        lines += [title + "-" * (len(_rule(widths, gap)) - len(title))]
+        lines += [_aligned(row, widths, gap) for row in controls]
+    lines += [
+        "",
+        *_wrapped(
+            "Test error of the last epoch: mean ± sd (n finished seeds). Difference to"
+            f" {comparison.baseline} in points, paired by seed. MACs per sample, forward; NFE: evaluations"
+            " of f in a forward pass; kept: bytes kept for backward"
+            + at_batch(comparison)
+            + "; step: training step time"
+            f" relative to {comparison.baseline}."
+        ),
+    ]
+    for title, said in (
+        ("What can be concluded", conclusions(comparison, summaries)),
+        ("What the controls say", what_controls_show(summaries)),
+        ("Notes", notes(comparison, summaries)),
+        ("Runs that are not done", unfinished(comparison)),
+    ):
+        if said:
+            lines += ["", title]
+            lines += [line for text in said for line in _wrapped(text, "  - ")]
+    return "\n".join(lines)
+
+
+def _screen_row(s: Summary) -> list[str]:
+    kept = s.costs.get("bytes_kept")
+    megabytes = ABSENT if kept is None else f"{kept.mean / 1e6:.1f}" if kept.mean >= 1e5 else f"{kept.mean / 1e6:.2g}"
+    return [
+        s.arm.name,
+        s.arm.scheme or ABSENT,
+        error(s),
+        difference(s),
+        _screen_verdict(s),
+        cost(s, "parameters"),
+        cost(s, "macs"),
+        evaluations(s, "nfe_forward"),
+        megabytes,
+        ratio(s.step_ratio),
+    ]
+
+
+def _screen_verdict(s: Summary) -> str:
+    """The verdict in at most fourteen columns; the full words stand below the table."""
+    full = verdict(s)
+    short = "no pair" if s.verdict == NO_PAIR else s.verdict.split(":")[0]
+    return full.replace(s.verdict, short)
+
+
+def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], str]:
+    """Column widths and gap within WIDTH: a narrower gap first, then shorter scheme and arm names."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+    for column in (1, 0, 4, 2, 3):
+        over = sum(widths) + len(gap) * (len(widths) - 1) - WIDTH
+        if over > 0:
+            widths[column] = max(widths[column] - over, min(10, widths[column]))
+    return widths, gap
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
+    """Text to the left, measures to the right; what does not fit ends in an ellipsis."""
+    cut = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(cells, widths, strict=True)]
+    placed = [c.ljust(w) if i < 5 else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
+    return gap.join(placed).rstrip()
+
+
+def _rule(widths: Sequence[int], gap: str) -> str:
+    return "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+
+
+def _wrapped(text: str, bullet: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
