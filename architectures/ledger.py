@@ -8,7 +8,7 @@ import gc
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -152,24 +152,31 @@ def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     }
 
 
-def step_time(
-    network: Network, shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
-) -> dict[str, Any]:
-    """Seconds of one forward and backward: median and quartiles over ``steps`` repetitions, threads and device."""
-    network = copy.deepcopy(network).train()
-    x, y = _batch(network, shape, batch_size)
-    device = x.device
-    seconds = []
+def step_times(
+    networks: Mapping[str, Network], shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
+) -> dict[str, dict[str, Any]]:
+    """Seconds of one forward and backward of each network: median and quartiles over ``steps``, threads and device.
+
+    The networks take turns, one step each a round, so that what else the machine does falls on all of them.
+    """
+    replicas = {name: copy.deepcopy(network).train() for name, network in networks.items()}
+    batches = {name: _batch(network, shape, batch_size) for name, network in replicas.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in replicas}
     for repetition in range(warm_up + steps):
-        network.zero_grad(set_to_none=True)
-        begin = time.perf_counter()
-        functional.cross_entropy(network(x), y).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repetition >= warm_up:
-            seconds.append(time.perf_counter() - begin)
-    first, median, third = statistics.quantiles(seconds, n=4)
-    return {
-        "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": steps,
-        "threads": torch.get_num_threads(), "device": str(device), "batch_size": batch_size,
-    }  # fmt: skip
+        for name, network in replicas.items():
+            x, y = batches[name]
+            network.zero_grad(set_to_none=True)
+            begin = time.perf_counter()
+            functional.cross_entropy(network(x), y).backward()
+            if x.device.type == "cuda":
+                torch.cuda.synchronize(x.device)
+            if repetition >= warm_up:
+                seconds[name].append(time.perf_counter() - begin)
+    told = {}
+    for name, taken in seconds.items():
+        first, median, third = statistics.quantiles(taken, n=4)
+        told[name] = {
+            "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": steps,
+            "threads": torch.get_num_threads(), "device": str(batches[name][0].device), "batch_size": batch_size,
+        }  # fmt: skip
+    return told

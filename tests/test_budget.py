@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from architectures import create_model, match_budget
-from architectures.ledger import ledger, macs, memory, parameters, step_time
+from architectures.ledger import ledger, macs, memory, parameters, step_times
 from architectures.network import Network
 from schemes import SchemenetError
 
@@ -111,7 +111,9 @@ def test_bytes_kept_against_depth(gradient: str) -> None:
 
 
 def test_step_time_states_its_conditions() -> None:
-    network: Network = create_model("stem_only", width=0.25, in_chans=1)
-    told = step_time(network, (1, 8, 8), batch_size=4, steps=8, warm_up=1)
+    networks: dict[str, Network] = {n: create_model(n, width=0.25, in_chans=1) for n in ("stem_only", "resnet")}
+    measured = step_times(networks, (1, 8, 8), batch_size=4, steps=8, warm_up=1)
+    assert set(measured) == set(networks)
+    told = measured["stem_only"]
     assert told["quartile_1_s"] <= told["median_s"] <= told["quartile_3_s"]
     assert (told["steps"], told["device"], told["batch_size"], told["threads"]) == (8, "cpu", 4, 1)

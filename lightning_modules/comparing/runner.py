@@ -190,25 +190,30 @@ def _outcome(order: Order) -> str:
 
 
 def _measure(plan: Plan, folder: Path, threads: int) -> None:
-    """Step times, each arm alone, after all training."""
+    """Step times of all arms, taking turns in this process when all training is done."""
     import torch
 
     from architectures.factory import create_model
-    from architectures.ledger import step_time
+    from architectures.ledger import step_times
     from lightning_modules.composing import network_options
     from lightning_modules.running import data_context, dry_build
 
-    missing = [arm for arm in plan.arms if not (folder / arm.name / STEP_TIME).exists()]
+    if all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
+        return
+    print("measuring step times, all networks in turn", flush=True)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() and plan.recipe["trainer"]["accelerator"] != "cpu" else "cpu"
-    for arm in tqdm(missing, desc="step time of each arm alone", unit="arm", disable=not sys.stderr.isatty()):
-        data, _ = dry_build(arm.config)
-        network = create_model(
+    data, _ = dry_build(plan.arms[0].config)
+    networks = {
+        arm.name: create_model(
             arm.config["architecture"]["name"], **data_context(data), **network_options(arm.config)
         ).to(device)
-        (folder / arm.name).mkdir(parents=True, exist_ok=True)
-        write_json(folder / arm.name / STEP_TIME, step_time(network, tuple(data.shape), data.batch_size))
+        for arm in plan.arms
+    }
+    for name, told in step_times(networks, tuple(data.shape), data.batch_size).items():
+        writable(folder / name)
+        write_json(folder / name / STEP_TIME, told)
     torch.set_num_threads(before)
 
 

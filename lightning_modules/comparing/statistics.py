@@ -275,5 +275,7 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
             " scheme."
         )
     elif judged:
-        said.append("The controls are not separated by enough seeds: it is open whether this data set separates schemes.")
+        said.append(
+            "The controls are not separated by enough seeds: it is open whether this data set separates schemes."
+        )
     return said
