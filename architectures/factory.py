@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from architectures.network import Network
-from architectures.registry import ARCHITECTURES
-from schemes.errors import SchemenetError, nearest
+from architectures.registry import ARCHITECTURES, known_as
+from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
 
@@ -48,15 +48,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def for_scheme(word: str) -> list[str]:
     """The networks that a word (a scheme's name or alias, or ``ode_net``) is known as, e.g. two for ``rk2``."""
-    wanted = SCHEMES.canonical(word) if word in SCHEMES else word
-    found = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset and wanted == word_of(name)]
-    if found or word in SCHEMES:
-        return found
-    known = sorted({w for w in map(word_of, ARCHITECTURES) if w})
-    raise SchemenetError(f"no network is known for the word {word!r}{nearest(word, known)} known: {', '.join(known)}")
-
-
-def word_of(name: str) -> str | None:
-    """The canonical word that a network is known for, None where there is none."""
-    word = ARCHITECTURES.entry(name).facts.get("word")
-    return SCHEMES.canonical(word) if word is not None and word in SCHEMES else word
+    entries = [ARCHITECTURES.entry(name) for name in ARCHITECTURES]
+    words = {entry.name: entry.facts.get("word") for entry in entries if not entry.preset}
+    schemes = [name for scheme in SCHEMES for name in (scheme, *SCHEMES.aliases(scheme))]
+    return known_as(word, words, schemes, SCHEMES.canonical)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, unknown
 
 GROUPS = 32
 NORMS = ("batch", "group", "none")
@@ -18,4 +18,4 @@ def norm_layer(name: str, channels: int) -> nn.Module:
         return nn.GroupNorm(next(g for g in range(min(GROUPS, channels), 0, -1) if channels % g == 0), channels)
     if name == "none":
         return nn.Identity()
-    raise SchemenetError(f"no norm {name!r}{nearest(name, NORMS)} known: {', '.join(NORMS)}")
+    raise SchemenetError(unknown("norm", name, NORMS))

@@ -89,6 +89,11 @@ def residual_network(
     require(widths=widths, width=width, inner=inner)
     built_scheme = SCHEMES.build(scheme)
     components = built_scheme.components
+    if coupled_transitions and components != 2:
+        raise SchemenetError(
+            f"couples two halves, and scheme {name_of(scheme)!r} has one component; use symplectic_euler or verlet, "
+            "or architecture=resnet"
+        )
     shared = (sharing or built_scheme.sharing) == "shared"
     FIELDS.check_spec(field)
     field_options = FIELDS.defaults(name_of(field)) | (dict(field) if not isinstance(field, str) else {})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.norms import norm_layer
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 
 ENTRY = Node(step=0, t=0.0, h=1.0)
@@ -60,8 +60,7 @@ def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.M
         return nn.Sequential(norm_layer(norm, channels), nn.ReLU(), project)
     if kind == "pool":
         return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), ZeroPad(out - channels, even=True))
-    known = ("A", "B", "C", "D", "pool")
-    raise SchemenetError(f"no transition {kind!r}{nearest(kind, known)} known: {', '.join(known)}")
+    raise SchemenetError(unknown("transition", kind, ("A", "B", "C", "D", "pool")))
 
 
 class Transition(nn.Module):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics import MeanMetric
@@ -38,7 +37,6 @@ class ClassificationModule(pl.LightningModule):
         self.optimizer = dict(optimizer)
         accuracy = MulticlassAccuracy(data["num_classes"], average="micro")
         self.test_accuracy, self.test_loss = accuracy, MeanMetric()
-        self.diverged = False
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -60,10 +58,6 @@ class ClassificationModule(pl.LightningModule):
         self.log("test/error", 1 - self.test_accuracy.compute(), prog_bar=True)
         self.test_loss.reset()
         self.test_accuracy.reset()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        # One flag on the device a step; read once an epoch.
-        self.diverged = self.diverged or self.trainer.callback_metrics.get("train/loss", torch.zeros(())).isnan()
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, unknown
 
 USAGE = """schemenet COMMAND ...
 
@@ -20,11 +23,13 @@ Groups: architecture, scheme, field, grid, gradient, data, trainer, optimizer, l
 Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
 --config-dir FOLDER adds your own yaml files."""
 
-COMMANDS = ("train", "compare", "schemes", "models", "run-file")
+RUN_FILE = "run-file"  # what a comparison's own processes are started with
+COMMANDS = ("train", "compare", "schemes", "models")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, or 2 for a mistake of the user's, told without a traceback."""
+    _speak_plainly()
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except SchemenetError as error:
@@ -35,19 +40,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _speak_plainly() -> None:
+    """Warnings as one line without source code; SIGTERM ends like Ctrl-C, so that no run is left behind."""
+    warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
     command, *rest = arguments
-    if command not in COMMANDS:
-        raise SchemenetError(f"no command {command!r}{nearest(command, COMMANDS)} known: {', '.join(COMMANDS[:-1])}")
+    if command not in (*COMMANDS, RUN_FILE):
+        raise SchemenetError(unknown("command", command, COMMANDS))
     if "-h" in rest or "--help" in rest:
         print(USAGE)
         return 0
     if command in ("schemes", "models"):
         return _list(command, rest)
-    if command == "run-file":
+    if command == RUN_FILE:
         from lightning_modules.comparing.runner import run_file
 
         return run_file(Path(rest[0]))
@@ -65,34 +77,37 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(config: dict) -> int:
-    from lightning_modules.composing import writable
-
-    if config["folder"]:
-        writable(Path(config["folder"]))
+    from architectures.ledger import parameters
     from lightning_modules import running
 
-    _, network = running.dry_build(config)
     folder = Path(config["folder"] or Path("runs", "train", running.run_name(config)))
-    if (folder / running.RESULT).exists() and not config["overwrite"]:
+    _, network = running.dry_build(config, folder)
+    held = running.held_recipe(folder)
+    if held is not None and not config["overwrite"]:
+        if held != (running.recipe_hash(config), config["seed"]):
+            raise SchemenetError(
+                f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
+            )
         print(f"done already: {folder / running.RESULT} (overwrite=true trains again)")
         return 0
-    writable(folder)
-    from architectures.ledger import parameters
-
-    layout = network.layout
     print(f"{running.run_name(config)}: {parameters(network):,} parameters")
-    print(", ".join(f"{key} {value}" for key, value in layout.items()))
+    print(", ".join(f"{key} {value}" for key, value in network.layout.items()))
     result = running.train(config, folder)
     error = "no number" if result["test_error"] is None else f"{100 * result['test_error']:.2f} %"
     print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
-    return 0
+    return 0 if result["status"] == "done" else 1
 
 
 def _list(command: str, rest: list[str]) -> int:
-    from lightning_modules import tables
+    from lightning_modules.catalogue import catalogue
 
     if len(rest) > 1:
         raise SchemenetError(f"{command}: expected at most one name, got {' '.join(rest)}")
+    names = catalogue({"schemes": "scheme", "models": "architecture"}[command])
+    if rest and rest[0] not in names.names and not set(rest[0]) & set("*?["):
+        raise SchemenetError(unknown(names.kind, rest[0], names.names))
+    from lightning_modules import tables
+
     print(getattr(tables, command)(*rest))
     return 0
 

@@ -7,12 +7,12 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.catalogue import REGISTRIES, ROOT, catalogue
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, not_taken, unknown
 from schemes.signature import Parameter, objection
 
 Config = dict[str, Any]
@@ -38,6 +38,8 @@ COMPARE_KEYS = TRAIN_KEYS | {
     "arms": Parameter("arms", "Mapping | None"),
 }
 KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS}
+
+FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
 AXES = ("scheme", "field", "grid", "gradient")
 """Groups that, where nothing is chosen, are the architecture's to say."""
@@ -108,7 +110,7 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
 def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:
     known = choices(group, config_dir)
     if choice not in known:
-        wrong.append(f"no {group} {choice!r}{nearest(choice, known)} known: {', '.join(known)}")
+        wrong.append(unknown(group, choice, known))
     return choice in known
 
 
@@ -118,6 +120,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     def has_file(group: str, choice: str) -> bool:
         folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
@@ -132,8 +135,11 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
         config = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SchemenetError("\n".join([*wrong, str(error).splitlines()[0]])) from error
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        told = " ".join(str(error).split("\n\n")[0].split())
+        if "Could not override 'architecture'" in told:
+            told = f"experiment {groups.get('experiment')!r} is for one network, by `schemenet train`; {FROM_WORDS}"
+        raise SchemenetError("\n".join([*wrong, told])) from error
     if not isinstance(config, dict):
         raise SchemenetError(f"configs/{command}.yaml is no mapping")
     for group, choice in groups.items():
@@ -163,12 +169,14 @@ def _unknown_key(key: str, command: str) -> str:
     others = [other for other, keys in KEYS.items() if key in keys]
     if others:
         return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
-    return f"no key {key!r}{nearest(key, known)} known: {', '.join(known)}"
+    return unknown("key", key, known)
 
 
 def _check(config: Config, command: str, wrong: list[str]) -> None:
     """Fill in names and defaults; object to unknown names, unknown keys and wrong types."""
     for key, parameter in KEYS[command].items():
+        if parameter.annotation == "Sequence[str]" and isinstance(config.get(key), str):
+            config[key] = [config[key]]  # one word is a list of one
         if (problem := objection(config.get(key), parameter.annotation)) is not None:
             wrong.append(f"{key}: {problem}")
     for key in config:
@@ -176,7 +184,7 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
             wrong.append(_unknown_key(key, command))
     for recipe in RECIPES:
         config.pop(recipe, None)
-    if command == "compare":
+    if command == "compare" and not any(objection(config.get(k), p.annotation) for k, p in COMPARE_KEYS.items()):
         _check_comparison(config, wrong)
     architecture = _section(config, "architecture", None, wrong)
     for group in REGISTRIES:
@@ -186,35 +194,41 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
 
 def _check_comparison(config: Config, wrong: list[str]) -> None:
     """Words, controls and the options of single arms."""
-    from lightning_modules.comparing.words import networks_of, parse_budget
+    from lightning_modules.comparing.words import controls, networks_of, parse_budget, parse_seeds
+
+    def attempt(key: str, check: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return check(value)
+        except SchemenetError as error:
+            wrong.append(f"{key}: {error}")
+        return None
 
     arms: dict[str, str] = {}
-    for key in ("words", "controls", "baseline"):
-        for word in [config[key]] if isinstance(config[key], str) else config[key] or ():
-            try:
-                arms |= {choice.arm: choice.architecture for choice in networks_of(str(word))}
-            except SchemenetError as error:
-                wrong.append(str(error).replace("words:", f"{key}:", 1))
-    try:
-        parse_budget(config["budget"])
-    except SchemenetError as error:
-        wrong.append(str(error))
+    for key in ("words", "baseline"):
+        for word in [config[key]] if key == "baseline" else config[key]:
+            arms |= {choice.arm: choice.architecture for choice in attempt(key, networks_of, str(word)) or ()}
+    for name in config["controls"]:
+        if name in controls():
+            arms[name] = name
+        else:
+            wrong.append(f"controls: {unknown('control', name, controls())}")
+    attempt("budget", parse_budget, config["budget"])
+    attempt("seeds", parse_seeds, config["seeds"])
+    if isinstance(config["jobs"], int) and config["jobs"] < 1:
+        wrong.append(f"jobs: expected at least 1, got {config['jobs']}")
+    if isinstance(config["tolerance"], float) and not 0 < config["tolerance"] < 1:
+        wrong.append(f"tolerance: expected a share between 0 and 1, got {config['tolerance']}")
     for group in ("architecture", *AXES, "sharing"):
         if config.pop(group, None) is not None:
-            wrong.append(
-                f"{group}: compare takes its networks from words=[...]; options of one of them are set as "
-                "arms.NAME.KEY=VALUE"
-            )
+            wrong.append(f"{group}: {FROM_WORDS}")
     for arm, options in (config["arms"] or {}).items():
         if arm not in arms:
-            wrong.append(f"arms: no arm {arm!r}{nearest(arm, arms)} arms are {', '.join(arms)}")
+            wrong.append(f"arms: {unknown('arm', arm, arms)}")
             continue
         known = catalogue("architecture").options(arms[arm])
         for key, value in (options or {}).items():
             if key not in known:
-                wrong.append(
-                    f"arms.{arm}: {arms[arm]!r} takes no {key!r}{nearest(key, known)} it takes: {', '.join(known)}"
-                )
+                wrong.append(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
             elif (problem := objection(value, known[key].annotation)) is not None:
                 wrong.append(f"arms.{arm}.{key}: {problem}")
 
@@ -237,7 +251,7 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
             section = {**inherited, **section}
     name = section.get("name")
     if name not in names.names:
-        wrong.append(f"no {names.kind} {name!r}{nearest(str(name), names.names)} known: {', '.join(names.names)}")
+        wrong.append(unknown(names.kind, name, names.names))
         return None
     name = names.canonical(name)
     options = names.options(name)
@@ -250,10 +264,7 @@ def _section(config: Config, group: str, architecture: str | None, wrong: list[s
             if group == "architecture" and key in (*AXES, "sharing"):
                 wrong.append(f"architecture.{key}: this is a key of its own; write {key}=...")
                 continue
-            wrong.append(
-                f"{names.kind} {name!r} takes no {key!r}{nearest(key, open_to_user)} "
-                f"it takes: {', '.join(open_to_user) or 'nothing'}"
-            )
+            wrong.append(not_taken(f"{names.kind} {name!r}", key, open_to_user))
         elif (problem := objection(value, open_to_user[key].annotation)) is not None:
             wrong.append(f"{group}.{key}: {problem}")
     if group in (*AXES, "architecture"):

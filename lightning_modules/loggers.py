@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from lightning_modules.registries import LOGGERS
+from schemes.errors import SchemenetError
 
 
 @LOGGERS.register("csv")
@@ -34,13 +35,36 @@ def wandb(
     """
     import wandb
 
-    mode = mode or os.environ.get("WANDB_MODE") or "offline"  # type: ignore[assignment]
+    mode = wandb_mode(mode)
     logging.getLogger("wandb").setLevel(logging.WARNING)
     settings = wandb.Settings(silent=True, console="off", init_timeout=15)
     options: dict[str, Any] = {"project": project, "dir": str(folder), "name": name, "group": group}
+    if mode == "online" and not _has_key():
+        print("W&B has no key (`wandb login` stores one); this run is logged offline")
+        mode = "offline"
     try:
         run = wandb.init(**options, mode=mode, settings=settings)
     except wandb.Error as error:
         print(f"W&B could not be reached ({type(error).__name__}); this run is logged offline")
         run = wandb.init(**options, mode="offline", settings=settings)
     return [*csv(folder), WandbLogger(experiment=run)]
+
+
+def wandb_mode(mode: str | None) -> Literal["offline", "online", "disabled"]:
+    """The mode that is asked for, by config or environment; offline where nothing is."""
+    asked = mode or os.environ.get("WANDB_MODE") or "offline"
+    asked = "offline" if asked == "dryrun" else asked
+    for known in ("offline", "online", "disabled"):
+        if asked == known:
+            return known
+    raise SchemenetError(f"logger.mode or WANDB_MODE: expected offline, online or disabled, got {asked!r}")
+
+
+def _has_key() -> bool:
+    """Whether W&B knows a key, without asking anybody for one."""
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except wandb.Error:
+        return False

@@ -15,8 +15,6 @@ from lightning_modules.registries import OPTIMIZERS
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
 
-Schedule = Literal["step", "cosine", "constant"]
-
 
 @OPTIMIZERS.register("sgd")
 def sgd(
@@ -36,7 +34,7 @@ def sgd(
 
     A scheme's own coefficients (k_n) are not decayed: decay would pull them towards ResNet.
     """
-    _require(lr=lr, weight_decay=weight_decay)
+    _require(momentum, nesterov, lr=lr, weight_decay=weight_decay, gamma=gamma, warmup_steps=warmup_steps)
     groups = _groups(network, weight_decay)
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
     return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
@@ -55,13 +53,21 @@ def adamw(
     warmup_steps: int = 0,
 ) -> dict[str, Any]:
     """Adam with decoupled weight decay; schedules and groups as for ``sgd``."""
-    _require(lr=lr, weight_decay=weight_decay)
+    _require(lr=lr, weight_decay=weight_decay, gamma=gamma, warmup_steps=warmup_steps)
     optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=lr)
     return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
 
 
-def _require(**values: float) -> None:
-    wrong = [f"optimizer.{key}: expected at least 0, got {value}" for key, value in values.items() if value < 0]
+def _require(momentum: float = 0.0, nesterov: bool = False, **values: float) -> None:
+    wrong = [
+        f"optimizer.{key}: expected a number of at least 0, got {value}"
+        for key, value in values.items()
+        if not 0 <= value < math.inf
+    ]
+    if not 0 <= momentum < 1:
+        wrong.append(f"optimizer.momentum: expected to be in [0, 1), got {momentum}")
+    if nesterov and not momentum:
+        wrong.append("optimizer.nesterov: needs a momentum above 0")
     if wrong:
         raise SchemenetError("\n".join(wrong))
 
@@ -79,6 +85,8 @@ def _factor(
     schedule: str, milestones: Sequence[float], gamma: float, warmup: int, total: int
 ) -> Callable[[int], float]:
     """The learning rate's factor at a step."""
+    if not all(0 <= share <= 1 for share in milestones):
+        raise SchemenetError(f"optimizer.milestones: expected shares of the training in [0, 1], got {milestones!r}")
     ends = sorted(share * total for share in milestones)
 
     def factor(step: int) -> float:

@@ -25,6 +25,7 @@ from architectures.ledger import ledger
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import Config, described, network_options, writable
+from lightning_modules.loggers import wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from schemes.errors import SchemenetError
 
@@ -39,8 +40,11 @@ def data_context(data: pl.LightningDataModule) -> dict[str, Any]:
     return {"num_classes": data.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
 
 
-def dry_build(config: Config) -> tuple[pl.LightningDataModule, Network]:
-    """Build data module and network (on the meta device); SchemenetError tells every mistake of either."""
+def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningDataModule, Network]:
+    """Build data module and network and try both, on the meta device; SchemenetError tells every mistake at once.
+
+    ``folder`` is tried as well, where one is given.
+    """
     wrong: list[str] = []
 
     def attempt(make: Callable[[], Any]) -> Any:
@@ -50,26 +54,35 @@ def dry_build(config: Config) -> tuple[pl.LightningDataModule, Network]:
             wrong.append(str(error))
         return None
 
-    data = attempt(lambda: DATA.build(config["data"], seed=config["seed"]))
+    data = attempt(lambda: DATA.build(config["data"], seed=max(0, config["seed"])))
+    shape: tuple[int, ...] = (3, 32, 32)
+    context: dict[str, Any] = {}
     if data is not None:
         attempt(data.check)
-        context = attempt(lambda: data_context(data))
-    context = (
-        context if data is not None and context is not None else {"num_classes": 10, "in_chans": 3, "image_size": 32}
-    )
+        if (known := attempt(lambda: data_context(data))) is not None:
+            shape, context = tuple(data.shape), known
 
     def network() -> Network:
-        with torch.device("meta"):
-            return create_model(config["architecture"]["name"], **context, **network_options(config))
+        with torch.device("meta"), torch.no_grad():
+            net = create_model(config["architecture"]["name"], **context, **network_options(config))
+            try:
+                net.eval()(torch.empty(2, *shape))
+            except RuntimeError as error:
+                raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
+            return net
 
     net = attempt(network)
-    stand_in = torch.nn.Linear(1, 1, device="meta")
+    stand_in = torch.nn.Linear(1, 1)
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
     attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
-    if config["seed"] < 0:
-        wrong.append(f"seed: expected at least 0, got {config['seed']}")
+    if config["logger"]["name"] == "wandb":
+        attempt(lambda: wandb_mode(config["logger"]["mode"]))
+    if not 0 <= config["seed"] < 2**32:
+        wrong.append(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
+    if folder is not None:
+        attempt(lambda: writable(folder))
     if wrong:
-        raise SchemenetError("\n".join(wrong))
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return data, net
 
 
@@ -77,6 +90,15 @@ def recipe_hash(config: Config) -> str:
     """Eight characters that tell two recipes apart; seed, folder and logger do not count."""
     kept = {key: value for key, value in described(config).items() if key not in NOT_RECIPE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def held_recipe(folder: Path) -> tuple[str, int] | None:
+    """Recipe and seed of the finished run in a folder; None where there is none."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return result["recipe"], result["seed"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def run_name(config: Config) -> str:
@@ -111,9 +133,12 @@ class Progress(Callback):
 class StopWhenDiverged(Callback):
     """Ends a run whose training loss is no number: what follows could only waste time."""
 
+    def __init__(self) -> None:
+        self.diverged = False
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
-            module.diverged = True
+            self.diverged = True
             trainer.should_stop = True
 
 
@@ -124,8 +149,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(draft, path)
 
 
-def train(config: Config, folder: Path, *, name: str | None = None, group: str | None = None) -> dict[str, Any]:
-    """Train one network as a checked config says; everything is written into ``folder``. Returns the result."""
+def train(
+    config: Config, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
+) -> dict[str, Any]:
+    """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
+
+    ``name`` and ``group`` are for loggers; ``arm`` is what a comparison calls the network.
+    """
     writable(folder)
     if name is None:
         name = run_name(config)
@@ -137,10 +167,11 @@ def train(config: Config, folder: Path, *, name: str | None = None, group: str |
     module = ClassificationModule(config["architecture"]["name"], options, context, config["optimizer"])
     checkpoint = ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
     loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group)
-    callbacks = [checkpoint, StopWhenDiverged(), Progress(folder / PROGRESS)]
+    watch = StopWhenDiverged()
+    callbacks = [checkpoint, watch, Progress(folder / PROGRESS)]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
     trainer.fit(module, datamodule=data)
-    result = _result(config, trainer, module, data, name)
+    result = _result(config, trainer, module, data, name, watch.diverged) | ({"arm": arm} if arm is not None else {})
     for logger in loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success")
@@ -151,11 +182,16 @@ def train(config: Config, folder: Path, *, name: str | None = None, group: str |
 
 
 def _result(
-    config: Config, trainer: pl.Trainer, module: ClassificationModule, data: pl.LightningDataModule, name: str
+    config: Config,
+    trainer: pl.Trainer,
+    module: ClassificationModule,
+    data: pl.LightningDataModule,
+    name: str,
+    diverged: bool,
 ) -> dict[str, Any]:
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     error = metrics.get("test/error", math.nan)
-    diverged = bool(module.diverged) or not math.isfinite(metrics.get("test/loss", math.nan))
+    diverged = diverged or not math.isfinite(metrics.get("test/loss", math.nan))
     network = module.network.cpu()
     return {
         "name": name,

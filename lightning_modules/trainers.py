@@ -45,11 +45,18 @@ def trainer(
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"
         for key, value in {
-            "max_epochs": max_epochs, "accumulate_grad_batches": accumulate_grad_batches,
-            "log_every_n_steps": log_every_n_steps, "check_test_every_n_epoch": check_test_every_n_epoch,
+            "max_epochs": max_epochs,
+            "accumulate_grad_batches": accumulate_grad_batches,
+            "log_every_n_steps": log_every_n_steps,
+            "check_test_every_n_epoch": check_test_every_n_epoch,
             "threads": 1 if threads is None else threads,
         }.items()
         if value < 1
+    ]
+    wrong += [
+        f"trainer.{key}: expected to be above 0, got {value}"
+        for key, value in {"limit_train_batches": limit_train_batches, "limit_test_batches": limit_test_batches}.items()
+        if value is not None and value <= 0
     ]  # fmt: skip
     if wrong:
         raise SchemenetError("\n".join(wrong))
@@ -67,7 +74,7 @@ def trainer(
             enable_progress_bar=sys.stdout.isatty() if progress_bar is None else progress_bar,
             enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
-    except (ValueError, pl.utilities.exceptions.MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error
 
 

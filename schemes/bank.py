@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from schemes.base import Scheme
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.state import State
 
@@ -66,8 +66,7 @@ class FieldBank(nn.Module):
     ) -> None:
         super().__init__()
         if statistics not in get_args(Statistics):
-            known = get_args(Statistics)
-            raise SchemenetError(f"no statistics {statistics!r}{nearest(statistics, known)} known: {', '.join(known)}")
+            raise SchemenetError(unknown("statistics", statistics, get_args(Statistics)))
         self.sharing = sharing
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}

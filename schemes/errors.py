@@ -14,7 +14,7 @@ class SchemenetError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint ``"; did you mean 'x'?"``, or ``";"`` where no known word is near. Parts between underscores count too."""
+    """``"did you mean 'x'?"``, or nothing where no known word is near. Parts between underscores count too."""
 
     def ratio(name: str) -> float:
         return difflib.SequenceMatcher(None, str(word).lower(), name.lower()).ratio()
@@ -24,4 +24,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     ranked = sorted((-likeness(name), len(name), name) for name in set(known))
     close = [name for score, _, name in ranked if score <= -0.6 and score <= ranked[0][0] + 0.1][:3]
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that is none: kind, name, the near names and all of them."""
+    known = list(known)
+    hint = nearest(str(name), known)
+    return f"no {kind} {name!r}; {hint + ' ' if hint else ''}known: {', '.join(known)}"
+
+
+def not_taken(what: str, key: str, takes: Iterable[str]) -> str:
+    """The sentence for a key that something does not take, with the near keys and all of them."""
+    takes = list(takes)
+    hint = nearest(key, takes)
+    return f"{what} takes no {key!r}; {hint + ' ' if hint else ''}it takes: {', '.join(takes) or 'nothing'}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from schemes.bank import SHARING, FieldBank, visited
 from schemes.base import Scheme
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES
 from schemes.signature import Spec
@@ -75,7 +75,11 @@ class Flow(nn.Module):
         self.nodes: tuple[Node, ...] = GRIDS.build(grid).nodes(steps)
         sharing = sharing or self.scheme.sharing
         if sharing not in SHARING:
-            raise SchemenetError(f"no sharing {sharing!r}{nearest(sharing, SHARING)} known: {', '.join(SHARING)}")
+            raise SchemenetError(unknown("sharing", sharing, SHARING))
+        if projection is not None and self.scheme.components > 1:
+            raise SchemenetError(
+                f"a coupled state ({type(self.scheme).__name__}) has no post-activation projection; use activation=pre"
+            )
         if (reason := self.gradient.refuses(self.scheme, sharing, projection is not None)) is not None:
             raise SchemenetError(reason)
         self.projection = projection

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, not_taken, unknown
 from schemes.signature import REQUIRED, Parameter, Spec, objection, parameters_of
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -82,8 +82,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._fill()
         key = self._aliases.get(name, name)
         if key not in self._entries:
-            known = [*self._entries, *self._aliases]
-            raise SchemenetError(f"no {self.kind} {name!r}{nearest(name, known)} known: {', '.join(self.list())}")
+            known = sorted([*self._entries, *self._aliases])
+            raise SchemenetError(unknown(self.kind, name, known))
         return self._entries[key]
 
     def canonical(self, name: str) -> str:
@@ -114,9 +114,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         parameters, wrong = self.options(name), []
         for key, value in arguments.items():
             if key not in parameters:
-                takes = ", ".join(parameters) or "nothing"
-                hint = nearest(key, parameters)
-                wrong.append(f"{self.kind} {name!r} takes no {key!r}{hint} it takes: {takes}")
+                wrong.append(not_taken(f"{self.kind} {name!r}", key, parameters))
             elif (problem := objection(value, parameters[key].annotation)) is not None:
                 wrong.append(f"{self.kind} {name!r}: {key} {problem}")
         if wrong:

@@ -15,8 +15,9 @@ Spec = str | Mapping[str, Any]
 """A choice from a registry: a name, or a mapping with ``name`` and parameters."""
 
 REQUIRED = inspect.Parameter.empty
-_WORDS = {
+_WORDS = {  # what an annotation may name
     "Any": Any, "Callable": Callable, "Literal": Literal, "Mapping": Mapping, "Sequence": Sequence, "Spec": Spec,
+    **{kind.__name__: kind for kind in (int, float, bool, str, tuple, list, dict, object)},
 }  # fmt: skip
 
 
@@ -37,15 +38,10 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
 
 def objection(value: Any, annotation: str) -> str | None:
     """What is wrong with ``value`` where ``annotation`` is expected, as ``expected ..., got ...``; None if it fits."""
-    expected = eval(annotation, {"__builtins__": {}}, _WORDS | vars_of_builtins)
+    expected = eval(annotation, {"__builtins__": {}}, _WORDS)
     if _fits(value, expected):
         return None
     return f"expected {_describe(expected)}, got {value!r}"
-
-
-vars_of_builtins = {
-    t.__name__: t for t in (int, float, bool, str, tuple, list, dict, object)
-}  # what an annotation may name
 
 
 def _fits(value: Any, expected: Any) -> bool:

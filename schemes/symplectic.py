@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from schemes.base import Scheme
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy
 
 
+class Splitting(Scheme, abstract=True):
+    """Kicks in turn: each moves one component by w h f(t + c h, the other one), and is undone by its negative.
+
+    ``kicks`` lists (component, c, w) in the order of a step.
+    """
+
+    kicks: ClassVar[tuple[tuple[int, float, float], ...]]
+    components = 2
+    reversible = True
+    problem = "separable"
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            cls.stages = len(cls.kicks)
+        super().__init_subclass__(abstract)
+
+    def _kick(self, f: RightHandSide, node: Node, y: State, stage: int, sign: int) -> State:
+        component, c, weight = self.kicks[stage]
+        moved = axpy(y[component], f(node.at(stage, c, component), y[1 - component]), sign * weight * node.h)
+        return (moved, y[1]) if component == 0 else (y[0], moved)
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        for stage in range(self.stages):
+            y = self._kick(f, node, y, stage, 1)
+        return y, memory
+
+    def inverse(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        for stage in reversed(range(self.stages)):
+            y = self._kick(f, node, y, stage, -1)
+        return y, memory
+
+
 @SCHEMES.register("symplectic_euler", "reversible")
-class SymplecticEuler(Scheme):
+class SymplecticEuler(Splitting):
     r"""Symplectic (semi-implicit) Euler; the coupling of RevNet.
 
         x_{n+1} = x_n + h f_0(y_n),      y_{n+1} = y_n + h f_1(x_{n+1})
@@ -22,30 +60,11 @@ class SymplecticEuler(Scheme):
     """
 
     order = 1
-    stages = 2
-    components = 2
-    reversible = True
-    problem = "separable"
-
-    def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        first, second = y
-        first = axpy(first, f(node.at(0, 0.0, 0), second), node.h)
-        second = axpy(second, f(node.at(1, 1.0, 1), first), node.h)
-        return (first, second), memory
-
-    def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        first, second = y
-        second = axpy(second, f(node.at(1, 1.0, 1), first), -node.h)
-        first = axpy(first, f(node.at(0, 0.0, 0), second), -node.h)
-        return (first, second), memory
+    kicks = ((0, 0.0, 1.0), (1, 1.0, 1.0))
 
 
 @SCHEMES.register("verlet")
-class Verlet(Scheme):
+class Verlet(Splitting):
     r"""Velocity Verlet (kick, drift, kick).
 
         w = y_n + h/2 f_1(x_n),    x_{n+1} = x_n + h f_0(w),    y_{n+1} = w + h/2 f_1(x_{n+1})
@@ -54,25 +73,4 @@ class Verlet(Scheme):
     """
 
     order = 2
-    stages = 3
-    components = 2
-    reversible = True
-    problem = "separable"
-
-    def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        first, second = y
-        second = axpy(second, f(node.at(0, 0.0, 1), first), node.h / 2)
-        first = axpy(first, f(node.at(1, 0.5, 0), second), node.h)
-        second = axpy(second, f(node.at(2, 1.0, 1), first), node.h / 2)
-        return (first, second), memory
-
-    def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        first, second = y
-        second = axpy(second, f(node.at(2, 1.0, 1), first), -node.h / 2)
-        first = axpy(first, f(node.at(1, 0.5, 0), second), -node.h)
-        second = axpy(second, f(node.at(0, 0.0, 1), first), -node.h / 2)
-        return (first, second), memory
+    kicks = ((1, 0.0, 0.5), (0, 0.5, 1.0), (1, 1.0, 0.5))

@@ -788,3 +788,19 @@ def test_layout_says_what_was_built():
     assert layout["inner"] == [16, 32, 56]
     assert (layout["scheme"], layout["field"]) == ("symplectic_euler", "basic")
     assert (layout["sharing"], layout["gradient"], layout["norm"]) == ("per_step", "reversible", "batch")
+
+
+SWAPPED = ["resnet", "resnet20_v1", "resnext", "lm_resnet", "revnet", "odenet", "stem_only", "one_block"]
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_swapped_scheme_is_refused_in_words_or_runs(name, scheme):
+    """No pair fails in the middle of a training."""
+    try:
+        with torch.device("meta"):
+            model = create_model(name, scheme=scheme, width=0.25, gradient="backprop")
+    except SchemenetError as refused:
+        assert "use " in str(refused)  # noqa: PT017  not every pair is refused
+        return
+    assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)

@@ -72,6 +72,9 @@ def test_train_and_what_is_done_already(tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
     again = command(*arguments, cwd=tmp_path)
     assert "done already" in again.stdout
+    other = command(*arguments, "scheme=heun", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "another recipe" in other.stderr
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,21 @@ def test_another_recipe_is_not_mixed_in(finished: Path, capsys: pytest.CaptureFi
     assert "another recipe" in capsys.readouterr().err
 
 
+def test_an_option_that_changes_no_size_is_another_recipe(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, f"folder={finished}", "arms.resnet.statistics=shared"]) == 2
+    assert "different: resnet" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_start_is_survived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "comparison"
+    (folder / "resnet").mkdir(parents=True)
+    (folder / "resnet" / "seed0").touch()
+    arguments = [*SMALL, "words=[forward_euler]", "controls=[one_block]", "seeds=1", f"folder={folder}"]
+    assert main(arguments) == 1
+    assert "resnet seed 0: FAILED to start" in capsys.readouterr().out
+    assert {run.arm: run.status for run in read_comparison(folder).runs}["one_block"] == "done"
+
+
 def test_a_failing_run_is_survived_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "comparison"
     broken = folder / "lm_resnet" / "seed0"

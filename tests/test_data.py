@@ -131,12 +131,13 @@ class TestSets:
     @pytest.mark.parametrize("name", sorted(DATA))
     def test_signature_is_the_schema(self, name):
         defaults = DATA.defaults(name)
-        base = {"batch_size": 128, "seed": 0, "limit_train": None, "limit_test": None}
+        base = {"batch_size": 128, "limit_train": None, "limit_test": None}
         assert defaults.items() >= base.items()
+        assert "seed" not in defaults  # the run's, not the user's to set for the data alone
         assert defaults["augment"] is (name == "cifar10")
         if name in IN_FILES:
             assert defaults.items() >= {"root": None, "download": False}.items()
-        for parameter in DATA.entry(name).parameters.values():
+        for parameter in DATA.parameters(name).values():
             assert objection(parameter.default, parameter.annotation) is None
 
     @pytest.mark.parametrize("name", FREE)

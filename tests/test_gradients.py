@@ -331,9 +331,10 @@ def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, 
             {"gradient": "adjoint", "scheme": "adams_bashforth2", "sharing": "per_step"},
             "'adjoint' with AdamsBashforth2: its steps backwards would mix the weights of neighbouring steps",
         ),
+        ({"scheme": "verlet", "projection": nn.ReLU()}, "has no post-activation projection"),
         ({"gradient": "adjoint", "projection": nn.ReLU()}, "'adjoint': a post-activation step solves no ODE"),
         (
-            {"gradient": "reversible", "scheme": "verlet", "projection": nn.ReLU()},
+            {"gradient": "reversible", "scheme": "leapfrog", "projection": nn.ReLU()},
             "'reversible': a post-activation step cannot be inverted; use activation=pre",
         ),
         (

@@ -89,7 +89,8 @@ def test_unknown_names_are_answered_with_near_and_known_ones(
         text = str(caught.value)
         assert text.startswith(f"no {kind} {name!r}; did you mean ")
         assert repr(near) in text.split("known:")[0]
-        assert text.endswith("known: " + ", ".join(registry.list()))
+        aliases = [alias for known in registry for alias in registry.aliases(known)]
+        assert text.endswith("known: " + ", ".join(sorted([*registry.list(), *aliases])))
 
 
 def test_a_name_like_no_other_gets_no_hint() -> None:

@@ -14,6 +14,7 @@ from architectures.factory import create_model
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import compose
 from lightning_modules.optimizers import sgd
+from lightning_modules.registries import LOGGERS
 from lightning_modules.running import dry_build, recipe_hash, train
 from schemes import GRADIENTS, SchemenetError
 
@@ -139,14 +140,36 @@ def test_wandb_offline_writes_without_an_account(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").exists()
 
 
+def test_online_without_a_key_goes_offline_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal too: nobody is asked for an account."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    made = LOGGERS.build({"name": "wandb", "mode": "online"}, folder=tmp_path, name="x", group=None)
+    for logger in made:
+        logger.finalize("success")
+    assert "logged offline" in capsys.readouterr().out
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
 def test_dry_build_tells_every_mistake_before_training() -> None:
     config = compose(
         "train",
-        ["architecture.depth=21", "data.batch_size=0", "trainer.max_epochs=0", "optimizer.lr=-1", "seed=-1"],
+        [
+            "architecture.depth=21",
+            "data.batch_size=0",
+            "trainer.max_epochs=0",
+            "optimizer.lr=-1",
+            "seed=-1",
+            "optimizer.momentum=2",
+        ],
     )
     with pytest.raises(SchemenetError) as caught:
         dry_build(config)
-    for text in ("the nearest are 20 and 26", "batch_size", "max_epochs", "lr", "seed"):
+    for text in ("the nearest are 20 and 26", "batch_size", "max_epochs", "lr", "momentum", "seed"):
         assert text in str(caught.value)
 
 
@@ -157,7 +180,13 @@ def test_dry_build_tells_every_mistake_before_training() -> None:
         (["architecture=lm_resnet", "gradient=adjoint"], "no method for y' = f"),
         (["architecture=polynet", "gradient=adjoint"], "no method for y' = f"),
         (["architecture=resnet20_v1", "gradient=adjoint"], "post-activation"),
-        (["data=moons"], "architectures that read vectors: mlp"),
+        (["architecture=revnet", "scheme=leapfrog"], "couples two halves"),
+        (["architecture=resnext", "scheme=verlet"], "no post-activation projection"),
+        (["optimizer.milestones=[2.0]"], "shares of the training"),
+        (["trainer.limit_train_batches=0"], "expected to be above 0"),
+        (["trainer.devices=abc"], "trainer"),
+        (["seed=99999999999"], "below 2.32"),
+        (["logger.mode=offline", "data=moons"], "architectures that read vectors: mlp"),
         (["field=mlp"], "has images for states"),
         (["architecture=lm_resnet", "scheme.k=1.5"], "not zero-stable"),
         (["data=mnist", "data.root=nowhere"], "data.download=true"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from architectures.budget import match_budget
 from architectures.factory import create_model
 from architectures.ledger import parameters
-from lightning_modules.comparing.words import Choice, networks_of, parse_budget
+from lightning_modules.comparing.words import Choice, networks_of, parse_budget, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
 from lightning_modules.running import data_context, dry_build, recipe_hash
 from lightning_modules.text import aligned
@@ -40,6 +41,7 @@ class PlannedArm:
             "control": self.control,
             "matched": self.matched,
             "sizes": self.sizes,
+            "recipe": recipe_hash(self.config),
         }
 
 
@@ -65,6 +67,11 @@ class Plan:
         told = f"{len(self.arms)} networks, {len(self.seeds)} paired seeds, {budget}"
         return f"{told}\n\n{aligned([['arm', *columns], *rows])}"
 
+    def hash(self) -> str:
+        """Eight characters that tell comparisons apart by their arms' recipes."""
+        recipes = " ".join(f"{arm.name}:{recipe_hash(arm.config)}" for arm in self.arms)
+        return hashlib.sha256(recipes.encode()).hexdigest()[:8]
+
     def document(self, command: str, versions: dict[str, str], machine: str) -> dict[str, Any]:
         """The content of comparison.json."""
         return {
@@ -75,7 +82,7 @@ class Plan:
             "data": self.recipe["data"]["name"],
             "epochs": self.recipe["trainer"]["max_epochs"],
             "recipe": self.recipe,
-            "recipe_hash": recipe_hash({**self.recipe, "architecture": {"name": "resnet"}}),
+            "recipe_hash": self.hash(),
             "versions": versions,
             "machine": machine,
             "arms": [arm.entry() for arm in self.arms],
@@ -86,7 +93,7 @@ def make_plan(config: Config) -> Plan:
     """Match sizes and try every arm on the meta device. Raises SchemenetError with every mistake found."""
     wrong: list[str] = []
     budget = parse_budget(config["budget"])
-    seeds = _seeds(config["seeds"])
+    seeds = parse_seeds(config["seeds"])
     recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
     recipe |= {"sharing": None, "seed": seeds[0]}
     baseline = networks_of(config["baseline"])[0]
@@ -147,11 +154,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return " ".join(map(str, value)) if isinstance(value, list) else f"{value}"
-
-
-def _seeds(seeds: int | list[int]) -> tuple[int, ...]:
-    """``3`` means 0, 1, 2."""
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not found or len(set(found)) < len(found) or min(found) < 0:
-        raise SchemenetError(f"seeds: expected a positive number or a list of different seeds, got {seeds!r}")
-    return found

@@ -61,7 +61,7 @@ def markdown(comparison: Comparison, summaries: Sequence[Summary], pictures: Ite
         _bullets(conclusions(comparison, summaries)),
         "### What the controls say",
         "`stem_only` is the baseline without its flows, `one_block` the baseline with one step in each"
-        " flow. They are smaller than the budget: they ask whether this task needs depth at all.",
+        " flow. They have fewer steps and fewer parameters than the arms: they ask whether this task needs either.",
         _bullets(what_controls_show(summaries)),
         "## Costs",
         _cost_table(arms + controls),

@@ -22,7 +22,7 @@ from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
-from lightning_modules.running import PROGRESS, RESULT, train, versions, write_json
+from lightning_modules.running import PROGRESS, RESULT, held_recipe, recipe_hash, train, versions, write_json
 from schemes.errors import SchemenetError
 
 ORDER, LOG, ERROR, COMPARISON, STEP_TIME = (
@@ -37,8 +37,6 @@ ORDER, LOG, ERROR, COMPARISON, STEP_TIME = (
 def compare(config: Config, command: Sequence[str]) -> int:
     """The whole command: plan, train, measure, report. Exit status 1 if a run failed."""
     plan = make_plan(config)
-    if config["jobs"] < 1:
-        raise SchemenetError(f"jobs: expected at least 1, got {config['jobs']}")
     document = plan.document(shlex.join(command), versions(), _machine())
     folder = Path(config["folder"] or _default_folder(plan, document))
     writable(folder)
@@ -68,7 +66,7 @@ class Order:
 
     @property
     def done(self) -> bool:
-        return (self.folder / RESULT).exists()
+        return held_recipe(self.folder) == (recipe_hash(self.config), self.config["seed"])
 
     @property
     def name(self) -> str:
@@ -95,8 +93,7 @@ def run_file(path: Path) -> int:
     folder = path.parent
     try:
         name = f"{order['group']}-{order['arm']}-s{order['config']['seed']}"
-        result = train(order["config"], folder, name=name, group=order["group"])
-        write_json(folder / RESULT, {**result, "arm": order["arm"]})
+        train(order["config"], folder, name=name, group=order["group"], arm=order["arm"])
     except Exception as error:
         traceback.print_exc()
         told = str(error).strip().splitlines() or [""]
@@ -121,7 +118,12 @@ def _train_all(orders: list[Order], total: int, jobs: int) -> list[Order]:
         while waiting or running:
             while waiting and len(running) < jobs:
                 order = waiting.pop(0)
-                running[order] = (_start(order, jobs), time.monotonic())
+                try:
+                    running[order] = (_start(order, jobs), time.monotonic())
+                except OSError as error:  # a folder that cannot be made, no process to be had
+                    failed.append(order)
+                    finished += 1
+                    bar.write(f"[{finished:>3}/{len(orders)}] {order.name}: FAILED to start, {error}", file=sys.stdout)
             time.sleep(0.2)
             for order, (process, begun) in list(running.items()):
                 if process.poll() is None:
@@ -222,11 +224,9 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     path = folder / COMPARISON
     if path.exists() and not overwrite:
         held = json.loads(path.read_text(encoding="utf-8"))
-        different = [key for key in ("budget", "recipe_hash", "data", "epochs") if held.get(key) != document[key]] + [
-            arm["name"]
-            for arm in document["arms"]
-            if arm["name"] in {a["name"] for a in held["arms"]} and arm not in held["arms"]
-        ]
+        arms = {arm["name"]: arm.get("recipe") for arm in held["arms"]}
+        different = [key for key in ("budget", "data", "epochs") if held.get(key) != document[key]]
+        different += [arm["name"] for arm in document["arms"] if arms.get(arm["name"], arm["recipe"]) != arm["recipe"]]
         if different:
             raise SchemenetError(
                 f"{folder} holds a comparison with another recipe (different: {', '.join(different)}); "

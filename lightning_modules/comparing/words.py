@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from architectures.registry import known_as
 from lightning_modules.catalogue import catalogue
-from schemes.errors import SchemenetError, nearest
+from schemes.errors import SchemenetError, nearest, unknown
+
+MOST_SEEDS = 2**32  # what the random generators take
 
 
 class Choice(NamedTuple):
@@ -29,35 +33,29 @@ def networks_of(word: str) -> list[Choice]:
         scheme, architecture = word.split(":", 1)
         for names, name in ((schemes, scheme), (architectures, architecture)):
             if name not in names.names:
-                raise SchemenetError(
-                    f"words: no {names.kind} {name!r} in {word!r}{nearest(name, names.names).removesuffix(';')}"
-                )
+                raise SchemenetError(f"{word!r}: {unknown(names.kind, name, names.names)}")
         if "scheme" not in architectures.options(architecture):
-            raise SchemenetError(f"words: architecture {architecture!r} in {word!r} takes no scheme")
+            raise SchemenetError(f"{word!r}: architecture {architecture!r} takes no scheme")
         return [Choice(word, architecture, schemes.canonical(scheme))]
-    wanted = schemes.canonical(word) if word in schemes.names else word
-    known = {name: listing.facts.get("word") for name, listing in architectures.listings.items()}
-    found = [name for name, of in known.items() if of is not None and wanted == schemes_name(of)]
-    if not found and word in architectures.names:
-        found = [word]
+    if word in architectures.names:
+        return [Choice(word, word)]
+    words = {name: listing.facts.get("word") for name, listing in architectures.listings.items()}
+    try:
+        found = known_as(word, words, schemes.names, schemes.canonical)
+    except SchemenetError as error:
+        hint = nearest(word, architectures.names)
+        raise SchemenetError(f"{error} (or an architecture{'; ' + hint if hint else ''})") from error
     if not found:
-        words = sorted({of for of in known.values() if of})
-        reason = (
-            "is known as no network of its own; write it as scheme:architecture, e.g. " if word in schemes.names else ""
+        raise SchemenetError(
+            f"the scheme {word!r} is known as no network of its own; write scheme:architecture, e.g. {word}:resnet"
         )
-        hint = (
-            f"{reason}{word}:resnet"
-            if reason
-            else nearest(word, [*words, *schemes.names, *architectures.names]).lstrip("; ")
-        )
-        raise SchemenetError(f"words: {word!r} {hint or 'is unknown'} (words: {', '.join(words)})")
-    return [Choice(word, name) for name in sorted(found)]
+    return [Choice(word, name) for name in found]
 
 
-def schemes_name(word: str) -> str:
-    """A word's canonical scheme name, or the word itself where it is none (``ode_net``)."""
-    schemes = catalogue("scheme")
-    return schemes.canonical(word) if word in schemes.names else word
+def controls() -> list[str]:
+    """The names of the controls."""
+    names = catalogue("architecture")
+    return [name for name, listing in names.listings.items() if listing.facts.get("control")]
 
 
 def parse_budget(budget: str | float | None) -> int | None:
@@ -67,5 +65,13 @@ def parse_budget(budget: str | float | None) -> int | None:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kKmM]?)\s*", str(budget))
     value = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2].lower()] if found else 0
     if value < 1:
-        raise SchemenetError(f"budget: expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}")
+        raise SchemenetError(f"expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}")
     return round(value)
+
+
+def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """``3`` means 0, 1, 2; or a list of different seeds."""
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found or len(set(found)) < len(found) or not all(0 <= seed < MOST_SEEDS for seed in found):
+        raise SchemenetError(f"expected a positive number or a list of different seeds below 2^32, got {seeds!r}")
+    return found

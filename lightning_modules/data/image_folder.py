@@ -58,7 +58,7 @@ class ImageFolder(FileData):
         odd = sorted({*train} ^ {*test})
         other = nearest(odd[0], test if odd[0] in train else train)
         raise SchemenetError(
-            f"{self.root}: train and test differ in classes: {', '.join(odd)}{other.removesuffix(';')}"
+            f"{self.root}: train and test differ in classes: {', '.join(odd)}{'; ' + other if other else ''}"
         )
 
     def load(self, train: bool) -> Samples:
