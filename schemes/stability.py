@@ -12,6 +12,7 @@ Reference: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -181,8 +182,8 @@ def _plus(p: Poly, q: Poly) -> Poly:
     return result
 
 
-def _sum(polynomials: object) -> Poly:
+def _sum(polynomials: Iterable[Poly]) -> Poly:
     total = np.array([0j])
-    for polynomial in polynomials:  # type: ignore[attr-defined]
+    for polynomial in polynomials:
         total = _plus(total, polynomial)
     return total
