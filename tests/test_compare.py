@@ -38,6 +38,16 @@ def test_plan_matches_sizes_and_pairs_everything_else() -> None:
     assert controls["stem_only"].sizes["steps"] == "none"
 
 
+def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> None:
+    config = compose(
+        "compare",
+        ["experiment=demo", "words=[resnet,forward_euler]", "controls=[one_block]", "arms.resnet.widths=[8,16,24]"],
+    )
+    plan = make_plan(config)
+    assert [arm.name for arm in plan.arms] == ["resnet", "one_block"]
+    assert plan.arms[0].sizes["widths"] == plan.arms[1].sizes["widths"]
+
+
 def test_plan_tells_every_arm_that_cannot_be_built() -> None:
     config = compose("compare", ["experiment=demo", "arms.resnet.depth=21", "arms.revnet.depth=20"])
     with pytest.raises(SchemenetError) as caught:

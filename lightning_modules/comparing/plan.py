@@ -97,20 +97,17 @@ def make_plan(config: Config) -> Plan:
     recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
     recipe |= {"sharing": None, "seed": seeds[0]}
     baseline = networks_of(config["baseline"])[0]
-    choices = [choice for word in config["words"] for choice in networks_of(word)]
-    if baseline not in choices:
-        choices = [baseline, *choices]
+    named = [choice for word in config["words"] for choice in networks_of(word)]
+    if baseline.arm not in {choice.arm for choice in named}:
+        named = [baseline, *named]
     options = config["arms"] or {}
-    strangers = set(options) - {choice.arm for choice in choices} - set(config["controls"])
-    wrong += [
-        f"arms: no arm {name!r}; arms are {', '.join(choice.arm for choice in choices)}" for name in sorted(strangers)
-    ]
 
     data, _ = dry_build({**recipe, "architecture": {"name": baseline.architecture}})
     context = data_context(data)
     arms: list[PlannedArm] = []
     controls = [Choice(name, name) for name in config["controls"]]
-    for choice in dict.fromkeys([*choices, *controls]):
+    # Two words may mean one network; it is trained once.
+    for choice in {choice.arm: choice for choice in [*named, *controls]}.values():
         control = choice in controls
         own = dict(options.get(choice.arm, {}))
         if choice.scheme is not None:
@@ -119,7 +116,7 @@ def make_plan(config: Config) -> Plan:
             if control:
                 reference = next(arm for arm in arms if arm.name == baseline.arm)
                 section = reference.config["architecture"]
-                own = {key: section[key] for key in ("width", "inner") if key in section} | own
+                own = {key: section[key] for key in ("widths", "width", "inner") if key in section} | own
             elif budget is not None:
                 own |= match_budget(
                     choice.architecture, parameters=budget, tolerance=config["tolerance"], **context, **own
