@@ -325,3 +325,11 @@ def writable(folder: Path) -> None:
         raise SchemenetError(
             f"cannot write to the run folder {os.fspath(folder)!r}: {error.strerror}; choose another by folder=..."
         ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Try a folder as :func:`writable` does, and leave nothing behind."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    writable(folder)
+    for path in made:
+        path.rmdir()

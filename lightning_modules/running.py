@@ -24,7 +24,7 @@ from architectures.factory import create_model
 from architectures.ledger import ledger
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
-from lightning_modules.composing import Config, described, network_options, writable
+from lightning_modules.composing import Config, check_writable, described, network_options, writable
 from lightning_modules.loggers import wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from schemes.errors import SchemenetError
@@ -80,7 +80,7 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
     if not 0 <= config["seed"] < 2**32:
         wrong.append(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
     if folder is not None:
-        attempt(lambda: writable(folder))
+        attempt(lambda: check_writable(folder))
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return data, net

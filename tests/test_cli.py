@@ -60,6 +60,8 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "file").touch()
     assert main(["train", f"folder={tmp_path / 'file' / 'run'}"]) == 2
     assert "cannot write to the run folder" in capsys.readouterr().err
+    assert main(["train", "architecture.depth=21", f"folder={tmp_path / 'new' / 'run'}"]) == 2
+    assert not (tmp_path / "new").exists()  # a mistake leaves no empty folders behind
 
 
 def test_train_and_what_is_done_already(tmp_path: Path) -> None:
