@@ -66,7 +66,6 @@ def residual_network(
     inner: float = 1.0,
     inner_widths: Sequence[int] | None = None,
     field: Spec = "basic",
-    branch: Spec | None = None,
     activation: str = "pre",
     norm: str = "batch",
     transition: str = "D",
@@ -83,8 +82,9 @@ def residual_network(
     ``blocks`` counts the blocks of each stage; where the resolution or the width changes the first of them is the
     transition, the others are the steps of the flow (``steps``, where given, sets these instead). ``widths`` are the
     widths of the flows before ``width`` multiplies them, ``inner_widths`` those inside the branch, fine-tuned by
-    ``inner``. ``field`` is the flows' f, ``branch`` the transitions' (the same where None). With a normalised stem the
-    very first branch omits its leading norm (``bare_entry`` "first": the first component's; "all": each component's).
+    ``inner``. ``field`` is the flows' f, and the transitions' where it can be strided (else ``basic``). With a
+    normalised stem the very first branch omits its leading norm (``bare_entry`` "first": the first component's; "all":
+    each component's).
     """
     require(widths=widths, width=width, inner=inner)
     built_scheme = SCHEMES.build(scheme)
@@ -108,8 +108,7 @@ def residual_network(
     projection = nn.ReLU if activation == "post" else lambda: None
     if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
         raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
-    strided_too = "stride" in FIELDS.parameters(name_of(field))
-    branch = branch or (field if strided_too else "basic")
+    branch = field if "stride" in FIELDS.parameters(name_of(field)) else "basic"
 
     def make_stem() -> nn.Module:
         convolution = nn.Conv2d(in_chans, entry, 3, padding=1, bias=False)

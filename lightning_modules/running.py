@@ -30,7 +30,7 @@ from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from schemes.errors import SchemenetError
 
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
-NOT_RECIPE = ("folder", "overwrite", "logger", "seed")
+NOT_RECIPE = ("folder", "overwrite", "logger", "seed", "data.root", "data.download", "trainer.progress_bar")
 """Keys that do not change what is computed, or (the seed) are told apart from it."""
 
 
@@ -87,8 +87,12 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
 
 
 def recipe_hash(config: Config) -> str:
-    """Eight characters that tell two recipes apart; seed, folder and logger do not count."""
-    kept = {key: value for key, value in described(config).items() if key not in NOT_RECIPE}
+    """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
+    kept = {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
+        for key, value in described(config).items()
+        if key not in NOT_RECIPE
+    }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 

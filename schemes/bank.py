@@ -14,7 +14,6 @@ from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.state import State
 
-Sharing = Literal["per_step", "shared", "per_stage"]
 Statistics = Literal["per_node", "shared"]
 
 SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {

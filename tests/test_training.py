@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 
 from architectures.factory import create_model
 from lightning_modules.classification import ClassificationModule
@@ -143,14 +144,16 @@ def test_wandb_offline_writes_without_an_account(tmp_path: Path) -> None:
 def test_online_without_a_key_goes_offline_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a terminal too: nobody is asked for an account."""
+    """W&B is never started online, where a terminal would be asked for an account."""
+    asked, init = [], wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options["mode"]) or init(**options))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     made = LOGGERS.build({"name": "wandb", "mode": "online"}, folder=tmp_path, name="x", group=None)
     for logger in made:
         logger.finalize("success")
+    assert asked == ["offline"]
     assert "logged offline" in capsys.readouterr().out
     assert list((tmp_path / "wandb").glob("offline-run-*"))
 
@@ -210,3 +213,5 @@ def test_recipe_hash_leaves_seed_and_folder_out() -> None:
     config = compose("train", [])
     assert recipe_hash(config) == recipe_hash(compose("train", ["seed=5", "folder=x", "logger=csv"]))
     assert recipe_hash(config) != recipe_hash(compose("train", ["optimizer.lr=0.2"]))
+    here, there = (compose("train", ["data=mnist", f"data.root={root}"]) for root in ("here", "there"))
+    assert recipe_hash(here) == recipe_hash(there)
