@@ -10,7 +10,12 @@ from architectures.resnet import resnet
 from schemes.signature import Spec
 
 
-@ARCHITECTURES.register("polynet", word="backward_euler_poly", extends="resnet")
+@ARCHITECTURES.register(
+    "polynet",
+    word="backward_euler_poly",
+    extends="resnet",
+    sizes={"polynet20": {"depth": 20}, "polynet32": {"depth": 32}, "polynet56": {"depth": 56}},
+)
 def polynet(*, scheme: Spec = "backward_euler_poly", **options: Any) -> Network:
     r"""The ResNet layout with PolyNet's polynomial modules; poly-2 by default, whose F is shared by both powers.
 
