@@ -31,6 +31,7 @@ def mlp(
     sharing: Literal["per_step", "shared", "per_stage"] | None = None,
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
+    noise: Spec = "none",
 ) -> Network:
     r"""Linear to ``hidden``, one flow of dense residual steps u_{n+1} = u_n + W_2 tanh(W_1 u_n), linear to the classes.
 
@@ -50,11 +51,11 @@ def mlp(
     def make(node: Node) -> nn.Module:
         return FIELDS.build(field, channels=part, out=part, inner=inside)
 
-    flow = Flow(make, steps, scheme, sharing, grid, gradient)
+    flow = Flow(make, steps, scheme, sharing, grid, gradient, noise=noise)
     features = in_chans * (image_size or 1) ** 2
     stem = nn.Sequential(nn.Flatten(), nn.Linear(features, total))
     layout = layout_of(
         [flow], widths=[total], inner=[inside], stem=f"linear to {total}", norm="none", scheme=name_of(scheme),
-        field=name_of(field), gradient=name_of(gradient),
+        field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
     )  # fmt: skip
     return Network(stem, [Stage(None, flow)], nn.Identity(), total, num_classes, layout)

@@ -76,6 +76,7 @@ def layout_of(
     scheme: str,
     field: str,
     gradient: str,
+    noise: str = "none",
 ) -> dict[str, Any]:
     """What was built, in plain data, for tables."""
     return {
@@ -89,6 +90,7 @@ def layout_of(
         "field": field,
         "sharing": flows[0].bank.sharing if flows else None,
         "gradient": gradient,
+        **({} if noise == "none" else {"noise": noise}),
     }
 
 

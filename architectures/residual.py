@@ -15,7 +15,9 @@ from architectures.transitions import CoupledTransition, Transition, shortcut
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.node import Node
-from schemes.registry import SCHEMES
+from schemes.noise.base import Blocks
+from schemes.registry import NOISES, SCHEMES
+from schemes.runge_kutta import ForwardEuler
 from schemes.signature import Spec
 
 
@@ -76,6 +78,7 @@ def residual_network(
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
     statistics: str = "per_node",
+    noise: Spec = "none",
 ) -> Network:
     """Stem, stages of residual blocks, head.
 
@@ -110,6 +113,13 @@ def residual_network(
         raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
     branch = field if "stride" in FIELDS.parameters(name_of(field)) else "basic"
 
+    crosses = [i > 0 or out != entry for i, out in enumerate(flow_widths)]
+    counts = list(steps) if steps is not None else [n - crossing for n, crossing in zip(blocks, crosses, strict=True)]
+    total = sum(counts) + sum(crosses)
+    on_branch = NOISES.build(noise)
+    if on_branch.refuses(ForwardEuler()) is not None:
+        on_branch = NOISES.build("none")  # a transition has one branch; noise that needs more leaves it alone
+
     def make_stem() -> nn.Module:
         convolution = nn.Conv2d(in_chans, entry, 3, padding=1, bias=False)
         if not normalised:
@@ -122,19 +132,21 @@ def residual_network(
         options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
         stride = 1 if i == 0 else 2
         crossing: nn.Module | None = None
-        if stride > 1 or channels != out:
+        passed = sum(counts[:i]) + sum(crosses[:i])
+        if crosses[i]:
+            noisy = {"noise": on_branch, "blocks": Blocks(passed, total)}
             lead = not (normalised and i == 0)
             if coupled_transitions:
                 half, half_out = channels // components, out // components
                 enter = FIELDS.build(branch, channels=half, out=half_out, stride=stride, lead=lead, **options)
                 follow = FIELDS.build(branch, channels=half_out, out=half_out, **options)
-                path = tuple(shortcut(transition, half, half_out, stride, norm) for _ in range(2))
-                crossing = CoupledTransition((enter, follow), (path[0], path[1]))
+                paths = tuple(shortcut(transition, half, half_out, stride, norm) for _ in range(2))
+                crossing = CoupledTransition((enter, follow), (paths[0], paths[1]), **noisy)
             else:
                 full = {**options, "inner": inners[i] * components}
                 strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
-                crossing = Transition(strided, shortcut(transition, channels, out, stride, norm), projection())
-        count = steps[i] if steps is not None else blocks[i] - (crossing is not None)
+                path = shortcut(transition, channels, out, stride, norm)
+                crossing = Transition(strided, path, projection(), **noisy)
 
         def make(
             node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
@@ -145,10 +157,11 @@ def residual_network(
             return FIELDS.build(field, channels=width, out=width, lead=not bare, **options)
 
         flow = None
-        if count:
+        if counts[i]:
             flow = Flow(
-                make, count, scheme, sharing, grid, gradient, statistics,
+                make, counts[i], scheme, sharing, grid, gradient, statistics,
                 past=int(isinstance(crossing, Transition)), projection=projection(),
+                noise=noise, blocks=(passed + crosses[i], total),
             )  # fmt: skip
         stages.append(Stage(crossing, flow))
         channels = out
@@ -156,6 +169,6 @@ def residual_network(
     flows = [stage.flow for stage in stages if isinstance(stage, Stage) and stage.flow is not None]
     layout = layout_of(
         flows, widths=flow_widths, inner=inners, stem=f"conv 3x3{', norm, ReLU' if normalised else ''} to {entry}",
-        norm=norm, scheme=name_of(scheme), field=name_of(field), gradient=name_of(gradient),
+        norm=norm, scheme=name_of(scheme), field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
     )  # fmt: skip
     return Network(make_stem(), stages, finish, channels, num_classes, layout)

@@ -47,6 +47,7 @@ def resnet(
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
     statistics: Literal["per_node", "shared"] = "per_node",
+    noise: Spec = "none",
 ) -> Network:
     r"""ResNet for small images: one residual block is one forward Euler step, exactly, with h absorbed in f.
 
@@ -66,5 +67,5 @@ def resnet(
     return residual_network(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks, field=field, widths=widths,
         width=width, inner=inner, activation=activation, transition=transition, norm=norm, scheme=scheme,
-        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, **options,
+        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, noise=noise, **options,
     )  # fmt: skip

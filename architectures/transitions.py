@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,6 +11,10 @@ from torch.nn import functional
 from architectures.norms import norm_layer
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
+from schemes.noise.base import Blocks, Noise
+from schemes.noise.none import NoNoise
+from schemes.state import RightHandSide
+from schemes.weighted import Weighted
 
 ENTRY = Node(step=0, t=0.0, h=1.0)
 """The node that a transition's own branch is evaluated at."""
@@ -63,32 +69,49 @@ def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.M
     raise SchemenetError(unknown("transition", kind, ("A", "B", "C", "D", "pool")))
 
 
-class Transition(nn.Module):
+class Crossing(nn.Module):
+    """What transitions share: the branches of one block, and the noise on them."""
+
+    visits: tuple[Node, ...] = (ENTRY,)
+
+    def __init__(self, noise: Noise | None = None, blocks: Blocks | None = None) -> None:
+        super().__init__()
+        self.noise, self.blocks = noise or NoNoise(), blocks or Blocks(0, 1)
+
+    def weighted(self, f: RightHandSide, x: Tensor) -> RightHandSide:
+        """f with the weights that noise draws for this pass."""
+        return Weighted(f, self.noise.draw(self.visits, self.blocks, x, self.training))
+
+
+class Transition(Crossing):
     """x to S(x) + F(x): shortcut S and a strided branch F.
 
     Returns the new state and, as the past of the flow that follows, the projected shortcut: what LM-ResNet takes for
-    the state before.
+    the state before. Noise acts on F.
     """
 
-    def __init__(self, branch: nn.Module, path: nn.Module, projection: nn.Module | None = None) -> None:
-        super().__init__()
+    def __init__(self, branch: nn.Module, path: nn.Module, projection: nn.Module | None = None, **noise: Any) -> None:
+        super().__init__(**noise)
         self.branch, self.path, self.projection = branch, path, projection
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         before = self.path(x)
-        after = before + self.branch(ENTRY, x)
+        after = before + self.weighted(self.branch, x)(ENTRY, x)
         return (after if self.projection is None else self.projection(after)), (before,)
 
 
-class CoupledTransition(nn.Module):
+class CoupledTransition(Crossing):
     """RevNet's first unit of a stage, on halves: y_1 = S(x_1) + F(x_2), y_2 = S(x_2) + G(y_1), F with the stride."""
 
-    def __init__(self, branches: tuple[nn.Module, nn.Module], paths: tuple[nn.Module, nn.Module]) -> None:
-        super().__init__()
+    visits = (ENTRY, ENTRY.at(1, component=1))
+
+    def __init__(self, branches: tuple[nn.Module, nn.Module], paths: tuple[nn.Module, nn.Module], **noise: Any) -> None:
+        super().__init__(**noise)
         self.branches, self.paths = nn.ModuleList(branches), nn.ModuleList(paths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        f = self.weighted(lambda node, y: self.branches[node.component](node, y), x)
         first, second = x.chunk(2, dim=1)
-        first = self.paths[0](first) + self.branches[0](ENTRY, second)
-        second = self.paths[1](second) + self.branches[1](ENTRY, first)
+        first = self.paths[0](first) + f(self.visits[0], second)
+        second = self.paths[1](second) + f(self.visits[1], first)
         return torch.cat((first, second), dim=1), ()

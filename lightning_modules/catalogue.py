@@ -15,7 +15,7 @@ from typing import Any
 
 from architectures.registry import ARCHITECTURES, FIELDS
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
-from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
+from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
 from schemes.signature import REQUIRED, Parameter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,7 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
     "field": ("FIELDS", FIELDS),
     "grid": ("GRIDS", GRIDS),
     "gradient": ("GRADIENTS", GRADIENTS),
+    "noise": ("NOISES", NOISES),
     "architecture": ("ARCHITECTURES", ARCHITECTURES),
     "data": ("DATA", DATA),
     "trainer": ("TRAINERS", TRAINERS),

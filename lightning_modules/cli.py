@@ -19,7 +19,7 @@ USAGE = """schemenet COMMAND ...
   schemes  [NAME]                         the registry of schemes, or one with its equation
   models   [PATTERN | NAME]               the networks, or one with its options
 
-Groups: architecture, scheme, field, grid, gradient, data, trainer, optimizer, logger, experiment, debug.
+Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug.
 Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
 --config-dir FOLDER adds your own yaml files."""
 

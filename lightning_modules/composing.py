@@ -41,7 +41,7 @@ KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS}
 
 FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
-AXES = ("scheme", "field", "grid", "gradient")
+AXES = ("scheme", "field", "grid", "gradient", "noise")
 """Groups that, where nothing is chosen, are the architecture's to say."""
 
 

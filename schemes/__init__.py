@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from schemes.errors import SchemenetError
     from schemes.flow import Flow
     from schemes.node import Node
-    from schemes.registry import GRADIENTS, GRIDS, SCHEMES
+    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
     from schemes.stability import stability_intervals
     from schemes.tableau import ButcherTableau
 
 _HOMES = {
     "ButcherTableau": "tableau", "FieldBank": "bank", "Flow": "flow", "GRADIENTS": "registry", "GRIDS": "registry",
-    "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
+    "NOISES": "registry", "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
     "stability_intervals": "stability",
 }  # fmt: skip
 
 __all__ = [
-    "GRADIENTS", "GRIDS", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme", "SchemenetError",
-    "stability_intervals",
+    "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
+    "SchemenetError", "stability_intervals",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy
+from schemes.weighted import parts
 
 
 @SCHEMES.register("backward_euler_poly")
@@ -50,8 +51,8 @@ class BackwardEulerPoly(Scheme):
     ) -> tuple[State, tuple[State, ...]]:
         total = argument = y
         for stage in range(self.degree):
-            term = f(node.at(stage, 1.0), argument)
+            value, term = parts(f, node.at(stage, 1.0), argument)
             total = axpy(total, term, node.h)
             if self.form != "way":
-                argument = axpy(None, term, node.h)
+                argument = axpy(None, value, node.h)
         return total, memory

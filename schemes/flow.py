@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from schemes.bank import SHARING, FieldBank, visited
 from schemes.base import Scheme
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
-from schemes.registry import GRADIENTS, GRIDS, SCHEMES
+from schemes.noise.base import Blocks, Noise
+from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 from schemes.signature import Spec
 from schemes.state import RightHandSide, State
+from schemes.weighted import Weighted, Weights
 
 Carry = tuple[State, tuple[State, ...]]
 
@@ -29,13 +31,18 @@ class Loop:
     nodes: Sequence[Node]
     module: nn.Module
     projection: Callable[[Tensor], Tensor] | None = None
+    weights: Weights = field(default_factory=dict)
+
+    def weighted(self, f: RightHandSide) -> RightHandSide:
+        """f with the weights that noise has drawn for this pass."""
+        return Weighted(f, self.weights) if self.weights else f
 
     def step(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
-        y, memory = self.scheme.step(f or self.f, node, *carry)
+        y, memory = self.scheme.step(self.weighted(f or self.f), node, *carry)
         return (y if self.projection is None else self.projection(y)), memory
 
     def inverse(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
-        return self.scheme.inverse(f or self.f, node, *carry)
+        return self.scheme.inverse(self.weighted(f or self.f), node, *carry)
 
     def run(self, carry: Carry) -> Carry:
         """All steps, one after the other."""
@@ -45,13 +52,15 @@ class Loop:
 
 
 class Flow(nn.Module):
-    """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient.
+    """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
-    ``make(node)`` makes the field that serves at a node (see ``schemes.bank``). ``scheme``, ``grid`` and ``gradient``
-    are names or mappings with parameters; ``steps`` is the number of steps where the grid does not set one.
-    ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by what precedes.
+    ``make(node)`` makes the field that serves at a node (see ``schemes.bank``). ``scheme``, ``grid``,
+    ``gradient`` and ``noise`` are names or mappings with parameters; ``steps`` is the number of steps where the grid
+    does not set one. ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by
+    what precedes.
     ``projection`` is applied to the state after each step: with a ReLU, the post-activation network
-    u_{n+1} = P(u_n + h f(u_n)) is projected Euler on the cone u >= 0.
+    u_{n+1} = P(u_n + h f(u_n)) is projected Euler on the cone u >= 0. ``blocks`` says where the steps stand in the
+    network (index of the first, number of all), for noise that grows with depth; None: they are all there are.
 
     Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
     and joins them at the end.
@@ -68,6 +77,8 @@ class Flow(nn.Module):
         statistics: str = "per_node",
         past: int = 0,
         projection: nn.Module | None = None,
+        noise: Spec = "none",
+        blocks: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.scheme: Scheme = SCHEMES.build(scheme)
@@ -80,9 +91,11 @@ class Flow(nn.Module):
             raise SchemenetError(
                 f"a coupled state ({type(self.scheme).__name__}) has no post-activation projection; use activation=pre"
             )
-        if (reason := self.gradient.refuses(self.scheme, sharing, projection is not None)) is not None:
+        self.noise: Noise = NOISES.build(noise)
+        self.blocks = Blocks(*(blocks or (0, len(self.nodes))))
+        self.projection, self.sharing = projection, sharing
+        if (reason := self.noise.refuses(self.scheme) or self.gradient.refuses(self)) is not None:
             raise SchemenetError(reason)
-        self.projection = projection
         self.scheme.prepare(len(self.nodes), past)
         self.visits = tuple(visited(self.scheme, self.nodes))
         self.bank = FieldBank(make, self.visits, sharing, statistics)
@@ -96,7 +109,8 @@ class Flow(nn.Module):
             )
         y = x if parts == 1 else x.chunk(parts, dim=1)
         carry = (y, self.scheme.start(y, past))
-        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection), carry)
+        weights = self.noise.draw(self.visits, self.blocks, x, self.training)
+        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection, weights), carry)
         return y if parts == 1 else torch.cat(y, dim=1)
 
     def extra_repr(self) -> str:

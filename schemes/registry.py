@@ -161,3 +161,4 @@ class Registry(Mapping[str, Callable[..., Any]]):
 SCHEMES = Registry("scheme", "schemes")
 GRIDS = Registry("grid", "schemes")
 GRADIENTS = Registry("gradient mode", "schemes.gradients")
+NOISES = Registry("noise", "schemes.noise")

@@ -10,6 +10,7 @@ from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, combine
 from schemes.tableau import ButcherTableau
+from schemes.weighted import parts
 
 
 class RungeKutta(Scheme, abstract=True):
@@ -23,11 +24,14 @@ class RungeKutta(Scheme, abstract=True):
         super().__init_subclass__(abstract)
 
     def evaluate(self, f: RightHandSide, node: Node, y: State) -> list[State]:
-        """The stage derivatives k_1 ... k_s of one step; the first is f at the step's own node."""
+        """The stage derivatives k_1 ... k_s as they enter the step; the first is f at the step's own node."""
         k: list[State] = []
+        entering: list[State] = []
         for stage, (c, row) in enumerate(self.tableau.rows):
-            k.append(f(node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row))))
-        return k
+            value, term = parts(f, node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row)))
+            k.append(value)
+            entering.append(term)
+        return entering
 
     def advance(self, node: Node, y: State, k: list[State]) -> State:
         """The step's result from its stage derivatives."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
 from schemes.grid import reversed_nodes
@@ -17,7 +16,7 @@ from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.flow import Carry, Flow, Loop
     from schemes.node import Node
 
 DRIFT = 0.1
@@ -42,8 +41,9 @@ class Adjoint(RecomputingMode):
     arXiv:1806.07366.
     """
 
-    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
-        if projected:
+    def refuses(self, flow: Flow) -> str | None:
+        scheme, sharing = flow.scheme, flow.sharing
+        if flow.projection is not None:
             return PROJECTED.format("adjoint", "solves no ODE")
         if scheme.order is None or scheme.problem == "linear":
             return (
@@ -59,6 +59,12 @@ class Adjoint(RecomputingMode):
             return (
                 f"gradient mode 'adjoint' with {type(scheme).__name__}: its steps backwards would mix the weights of "
                 "neighbouring steps; use sharing=shared, a one-step scheme, or gradient=backprop or checkpoint"
+            )
+        if not flow.noise.of_steps:
+            return (
+                f"gradient mode 'adjoint' differentiates an ODE, and the weights that noise "
+                f"{type(flow.noise).__name__} gives to single terms of a step belong to none; use "
+                "noise=stochastic_depth, or gradient=backprop or checkpoint"
             )
         return None
 
@@ -78,6 +84,7 @@ class Adjoint(RecomputingMode):
     ) -> tuple[Gradients, Gradients]:
         start, end = kept
         components = loop.scheme.components
+        f = loop.weighted(f)
 
         def augmented(node: Node, state: State) -> State:
             """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""

@@ -5,20 +5,15 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING
 
-from schemes.base import Scheme
-
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.flow import Carry, Flow, Loop
 
 
 class GradientMode(abc.ABC):
     """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants."""
 
-    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
-        """The reason why this mode cannot differentiate a scheme with this sharing of weights; None where it can.
-
-        ``projected`` says that each step ends with a projection (post-activation).
-        """
+    def refuses(self, flow: Flow) -> str | None:
+        """The reason why this mode cannot differentiate a flow with its axes; None where it can."""
         return None
 
     @abc.abstractmethod

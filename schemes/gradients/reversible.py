@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.gradients.recompute import (
     PROJECTED,
@@ -23,7 +22,7 @@ from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State, flatten, unflatten
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.flow import Carry, Flow, Loop
     from schemes.node import Node
 
 
@@ -37,14 +36,15 @@ class Reversible(RecomputingMode):
     Activations", NeurIPS 2017, arXiv:1707.04585, algorithm 1.
     """
 
-    def refuses(self, scheme: Scheme, sharing: str, projected: bool) -> str | None:
-        if projected:
+    def refuses(self, flow: Flow) -> str | None:
+        if flow.projection is not None:
             return PROJECTED.format("reversible", "cannot be inverted")
-        if scheme.reversible:
+        if flow.scheme.reversible:
             return None
         return (
-            f"gradient mode 'reversible' needs a scheme whose step can be undone, and {type(scheme).__name__} has no "
-            "inverse; use gradient=checkpoint, or scheme=symplectic_euler, verlet or leapfrog"
+            "gradient mode 'reversible' needs a scheme whose step can be undone, and "
+            f"{type(flow.scheme).__name__} has no inverse; use gradient=checkpoint, or scheme=symplectic_euler, verlet "
+            "or leapfrog"
         )
 
     def __call__(self, loop: Loop, carry: Carry) -> Carry:

@@ -1,0 +1,20 @@
+"""No noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from schemes.node import Node
+from schemes.noise.base import Blocks, Noise
+from schemes.registry import NOISES
+from schemes.weighted import Weights
+
+
+@NOISES.register("none")
+class NoNoise(Noise):
+    """Steps as the scheme takes them."""
+
+    def draw(self, visits: Sequence[Node], blocks: Blocks, y: Tensor, training: bool) -> Weights:
+        return {}
