@@ -9,7 +9,7 @@ from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy
-from schemes.weighted import parts
+from schemes.weighted import parted
 
 
 @SCHEMES.register("backward_euler_poly")
@@ -49,10 +49,12 @@ class BackwardEulerPoly(Scheme):
     def step(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
+        f, weigh = parted(f)
         total = argument = y
         for stage in range(self.degree):
-            value, term = parts(f, node.at(stage, 1.0), argument)
-            total = axpy(total, term, node.h)
+            at = node.at(stage, 1.0)
+            value = f(at, argument)
+            total = axpy(total, weigh(at, value), node.h)
             if self.form != "way":
                 argument = axpy(None, value, node.h)
         return total, memory

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schemes.base import Scheme
 from schemes.errors import SchemenetError, unknown
@@ -28,7 +28,8 @@ def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
     seen: list[Node] = []
 
     def recording(node: Node, y: State) -> State:
-        seen.append(node)
+        if not node.trial:
+            seen.append(node)
         return y
 
     device = next((p.device for p in scheme.parameters()), torch.device("cpu"))
@@ -102,7 +103,15 @@ class FieldBank(nn.Module):
         return self.fields[self._by_weights[SHARING[self.sharing](node)] if index is None else index]
 
     def forward(self, node: Node, y: State) -> State:
-        return self.at(node)(node, y)
+        field = self.at(node)
+        return without_trace(field, node, y) if node.trial else field(node, y)
+
+
+def without_trace(field: nn.Module, node: Node, y: Tensor) -> Tensor:
+    """The value of a field whose buffers, and the random state, stay what they are."""
+    buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
+    with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
+        return torch.func.functional_call(field, buffers, (node, y))
 
 
 def twin(module: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from torch import nn
 
 from schemes.errors import SchemenetError
@@ -23,6 +24,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``history``: states or values of f remembered between steps;
     - ``components``: parts of a coupled state, which is then a tuple;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
+    - ``implicit``: whether a step solves an equation;
     - ``problem``: the class of ODE on which ``order`` holds;
     - ``sharing``: which weights it wants where the user does not say (see ``schemes.bank``).
     """
@@ -32,6 +34,7 @@ class Scheme(nn.Module, abc.ABC):
     history: int = 0
     components: int = 1
     reversible: bool = False
+    implicit: bool = False
     problem: Literal["general", "linear", "separable"] = "general"
     sharing: str = "per_step"
 
@@ -62,3 +65,10 @@ class Scheme(nn.Module, abc.ABC):
         Evaluates f at the nodes and arguments of the step, so that a reverse sweep needs each of them once.
         """
         raise SchemenetError(f"scheme {type(self).__name__} is not reversible")
+
+    def stability_function(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Numerator and denominator of R(z) for u' = lambda u, z = h lambda, lowest powers first.
+
+        None where a step is a polynomial in z, which ``schemes.stability`` finds by running it.
+        """
+        return None

@@ -8,6 +8,9 @@ from typing import NamedTuple
 class Node(NamedTuple):
     """One evaluation of f: step index, time t, step size h, stage within the step, component of a coupled state.
 
+    ``trial`` marks an evaluation by which an implicit scheme looks for its state: it is made under the random state of
+    the evaluation at the solution, and leaves no trace in it or in buffers.
+
     A node is what ties scheme, weights and time together: f is called as ``f(node, y)``, a field bank picks the
     module by it, a time-dependent field reads ``t`` from it.
     """
@@ -17,6 +20,7 @@ class Node(NamedTuple):
     h: float
     stage: int = 0
     component: int = 0
+    trial: bool = False
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, combine
 from schemes.tableau import ButcherTableau
-from schemes.weighted import parts
+from schemes.weighted import parted
 
 
 class RungeKutta(Scheme, abstract=True):
@@ -20,18 +20,18 @@ class RungeKutta(Scheme, abstract=True):
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not abstract:
+            if cls.tableau.implicit:
+                raise TypeError(f"{cls.__name__} has an implicit tableau; derive it from DiagonallyImplicit")
             cls.order, cls.stages = cls.tableau.order, cls.tableau.stages
         super().__init_subclass__(abstract)
 
     def evaluate(self, f: RightHandSide, node: Node, y: State) -> list[State]:
         """The stage derivatives k_1 ... k_s as they enter the step; the first is f at the step's own node."""
+        f, weigh = parted(f)
         k: list[State] = []
-        entering: list[State] = []
         for stage, (c, row) in enumerate(self.tableau.rows):
-            value, term = parts(f, node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row)))
-            k.append(value)
-            entering.append(term)
-        return entering
+            k.append(f(node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row))))
+        return [weigh(node.at(stage), value) for stage, value in enumerate(k)]
 
     def advance(self, node: Node, y: State, k: list[State]) -> State:
         """The step's result from its stage derivatives."""

@@ -1,18 +1,18 @@
 """Stability intervals, computed algebraically.
 
 On u' = lambda u with z = h lambda, one step of a scheme multiplies (state, memory) by a matrix M(z) of polynomials,
-found here by running the scheme itself on polynomials in z. Where an eigenvalue crosses the unit circle, the
-characteristic polynomial p and its reciprocal p* have a common root, so the crossings are among the real roots of their
-resultant (and, where eigenvalues stay on the circle and collide, of the discriminant). Between two neighbouring
-candidates nothing changes, and one point decides. A tolerant scan of |R| gives Heun an imaginary interval that it
-does not have: |R(iy)|^2 = 1 + y^4 / 4.
+found here by running the scheme itself on polynomials in z; an implicit one-step method multiplies by a rational R(z).
+Where an eigenvalue crosses the unit circle, the characteristic polynomial p and its reciprocal p* have a common root,
+so the crossings are among the real roots of their resultant (and, where eigenvalues stay on the circle and collide, of
+the discriminant). Between two neighbouring candidates nothing changes, and one point decides. A tolerant scan of |R|
+gives Heun an imaginary interval that it does not have: |R(iy)|^2 = 1 + y^4 / 4.
 
 Reference: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, chapters IV.2, V.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,8 @@ def stability_intervals(scheme: Scheme) -> Intervals:
     """The intervals of a scheme as configured."""
     if scheme.sharing == "per_stage" or _learnable(scheme):
         return Intervals(None, None)
+    if (rational := scheme.stability_function()) is not None:
+        return Intervals(_rational_interval(*rational, -1.0), _rational_interval(*rational, 1j))
     matrix = step_matrix(scheme)
     if scheme.components > 1:
         return Intervals(None, _interval(_substitute(matrix, 1.0)))
@@ -94,9 +96,25 @@ def _substitute(matrix: np.ndarray, direction: complex) -> list[list[Poly]]:
     return [[_trim(entry * factors) for entry in row] for row in matrix]
 
 
+def _rational_interval(numerator: Poly, denominator: Poly, direction: complex) -> float:
+    """The largest r such that |R(direction x)| <= 1 for 0 <= x <= r."""
+    over, under = (_trim(poly * direction ** np.arange(len(poly))) for poly in (numerator, denominator))
+
+    def bounded(x: float) -> bool:
+        top, bottom = (abs(np.polynomial.polynomial.polyval(x, poly)) for poly in (over, under))
+        return bool(top <= (1 + TOLERANCE) * bottom)
+
+    # det(zeta - R) = 0 times the denominator
+    return _reach([-over, under], bounded)
+
+
 def _interval(matrix: list[list[Poly]]) -> float:
     """The largest r such that every power of M(x) stays bounded for 0 <= x <= r."""
-    p = _characteristic(matrix)
+    return _reach(_characteristic(matrix), lambda x: _bounded(matrix, x))
+
+
+def _reach(p: list[Poly], bounded: Callable[[float], bool]) -> float:
+    """The largest r such that the roots of p, a polynomial in zeta for each x, stay bounded for 0 <= x <= r."""
     # p*(zeta) = zeta^n conj(p(1 / conj zeta)): coefficients conjugated and in reverse order.
     resultant = _resultant(p, [np.conj(c) for c in reversed(p)])
     derivative = [k * c for k, c in enumerate(p)][1:]
@@ -104,7 +122,7 @@ def _interval(matrix: list[list[Poly]]) -> float:
     candidates = sorted({*_positive_roots(resultant), *_positive_roots(discriminant)})
     reached = 0.0
     for end in [*candidates, FAR]:
-        if not _bounded(matrix, (reached + min(end, reached + 2.0)) / 2):
+        if not bounded((reached + min(end, reached + 2.0)) / 2):
             return reached
         reached = end
     return float("inf")

@@ -48,13 +48,14 @@ def density(tree: Tree) -> int:
 
 @dataclass(frozen=True)
 class ButcherTableau:
-    """Coefficients of an explicit Runge-Kutta method
+    """Coefficients of an explicit or diagonally implicit Runge-Kutta method
 
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),     y' = y + h sum_i b_i k_i.
 
-    ``a`` holds the rows below the diagonal (the first is empty), ``order`` what is claimed: every order condition up
-    to it, for ``b`` and for ``embedded`` up to ``embedded_order``, is checked here, and ``c``, where given, against
-    the row sums. A wrong coefficient raises ValueError with the condition it breaks.
+    ``a`` holds the rows below the diagonal (the first is empty), or one entry longer where a stage is implicit.
+    ``order`` is what is claimed: every order condition up to it, for ``b`` and for ``embedded`` up to
+    ``embedded_order``, is checked here, and ``c``, where given, against the row sums. A wrong coefficient raises
+    ValueError with the condition it breaks.
     """
 
     a: tuple[tuple[Number, ...], ...]
@@ -65,8 +66,8 @@ class ButcherTableau:
     c: tuple[Number, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(len(row) != i for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
-            raise ValueError(f"expected rows of lengths 0..{len(self.b) - 1} for {len(self.b)} weights")
+        if any(len(row) - i not in (0, 1) for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
+            raise ValueError(f"expected rows of lengths 0..{len(self.b) - 1}, or one longer, for {len(self.b)} weights")
         for name, values in (("c", self.c or self.b), ("embedded", self.embedded or self.b)):
             if len(values) != len(self.b):
                 raise ValueError(f"expected {len(self.b)} entries of {name}, got {len(values)}")
@@ -107,6 +108,11 @@ class ButcherTableau:
         """For each needed stage its c and the pairs (j, a_ij) that are not zero."""
         needed = zip(self.c[: self.stages], self.a, strict=False)
         return tuple((float(c), _pairs(row)) for c, row in needed)
+
+    @cached_property
+    def implicit(self) -> bool:
+        """Whether a stage has itself for an argument."""
+        return any(len(row) > i and row[i] for i, row in enumerate(self.a))
 
     @cached_property
     def weights(self) -> tuple[tuple[int, float], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -35,27 +35,23 @@ Weights = Mapping[tuple[int, int, int], Weight]
 
 
 class Weighted:
-    """f with weights. As a function it gives what enters the sum of a step; :func:`parts` gives f's value beside it."""
+    """f with weights. As a function it gives what enters the sum of a step; :func:`parted` takes the two apart."""
 
     def __init__(self, f: RightHandSide, weights: Weights) -> None:
         self.f, self.weights = f, weights
 
-    def parts(self, node: Node, y: State) -> tuple[State, State]:
-        value = self.f(node, y)
+    def weigh(self, node: Node, value: State) -> State:
         weight = self.weights.get(node.place)
-        return value, value if weight is None else weight.times(value)
+        return value if weight is None else weight.times(value)
 
     def __call__(self, node: Node, y: State) -> State:
-        return self.parts(node, y)[1]
+        return self.weigh(node, self.f(node, y))
 
 
-def parts(f: RightHandSide, node: Node, y: State) -> tuple[State, State]:
-    """f(node, y) for the arguments of later evaluations, and as it enters the sum of the step.
+def parted(f: RightHandSide) -> tuple[RightHandSide, Callable[[Node, State], State]]:
+    """f without weights, for the arguments of later evaluations, and what makes of a value that which enters the sum.
 
     A step of several stages asks for both: noise acts on what the step adds to the state, never on the arguments, so
-    that the expectation of a noisy step is the step.
+    that the mean of a noisy step is the step.
     """
-    if isinstance(f, Weighted):
-        return f.parts(node, y)
-    value = f(node, y)
-    return value, value
+    return (f.f, f.weigh) if isinstance(f, Weighted) else (f, lambda node, value: value)

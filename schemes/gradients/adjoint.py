@@ -45,6 +45,11 @@ class Adjoint(RecomputingMode):
         scheme, sharing = flow.scheme, flow.sharing
         if flow.projection is not None:
             return PROJECTED.format("adjoint", "solves no ODE")
+        if scheme.implicit:
+            return (
+                f"gradient mode 'adjoint' with {type(scheme).__name__} would solve for state and costate together, "
+                "which is not built; use gradient=checkpoint or backprop, by the implicit function theorem"
+            )
         if scheme.order is None or scheme.problem == "linear":
             return (
                 f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no "
