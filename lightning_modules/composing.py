@@ -66,6 +66,13 @@ def choices(group: str, config_dir: str | None = None) -> list[str]:
     return sorted(files | set(catalogue(group).names if group in REGISTRIES else ()))
 
 
+def chosen(group: str, name: str) -> Config:
+    """What a choice of a group stands for: the content of its yaml file."""
+    from yaml import safe_load
+
+    return safe_load((CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
     """Choices of groups, and single values; Hydra's own grammar reads them."""
     from hydra.core.override_parser.overrides_parser import OverridesParser

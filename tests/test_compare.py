@@ -120,3 +120,9 @@ def test_a_failing_run_is_survived_and_listed(tmp_path: Path, capsys: pytest.Cap
     assert runs["lm_resnet"].status == "failed"
     assert "metrics.csv" in runs["lm_resnet"].reason
     assert "lm_resnet" in (folder / "report.md").read_text()
+
+
+def test_a_scheme_named_with_an_architecture_has_the_parameters_of_its_config() -> None:
+    config = compose("compare", ["words=[backward_euler:resnet]", "budget=null", "controls=[]"])
+    arm = next(arm for arm in make_plan(config).arms if arm.name == "resnet-backward_euler")
+    assert arm.config["scheme"] == {"name": "backward_euler", "substeps": 4}

@@ -12,7 +12,7 @@ from architectures.budget import match_budget
 from architectures.factory import create_model
 from architectures.ledger import parameters
 from lightning_modules.comparing.words import Choice, networks_of, parse_budget, parse_seeds
-from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
+from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
 from lightning_modules.running import data_context, dry_build, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
@@ -111,7 +111,7 @@ def make_plan(config: Config) -> Plan:
         control = choice in controls
         own = dict(options.get(choice.arm, {}))
         if choice.scheme is not None:
-            own.setdefault("scheme", choice.scheme)
+            own.setdefault("scheme", chosen("scheme", choice.scheme))
         try:
             if control:
                 reference = next(arm for arm in arms if arm.name == baseline.arm)
