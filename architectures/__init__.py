@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from architectures.budget import match_budget
     from architectures.factory import create_model, for_scheme, list_models
+    from architectures.insertion import insert
     from architectures.network import Network
     from architectures.registry import ARCHITECTURES, FIELDS
 
 _HOMES = {
     "ARCHITECTURES": "registry", "FIELDS": "registry", "Network": "network", "create_model": "factory",
-    "for_scheme": "factory", "list_models": "factory", "match_budget": "budget",
+    "for_scheme": "factory", "insert": "insertion", "list_models": "factory", "match_budget": "budget",
 }  # fmt: skip
 
 __all__ = [
-    "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "list_models", "match_budget",
+    "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "insert", "list_models",
+    "match_budget",
 ]  # fmt: skip
 
 

@@ -21,7 +21,11 @@ def polynet(*, scheme: Spec = "backward_euler_poly", **options: Any) -> Network:
 
         u_{n+1} = u_n + F(u_n) + F(F(u_n))
 
-    poly adds no parameter to ResNet; mpoly-2 and way-2 double those of F. Batch norm keeps its statistics per power.
+    poly adds no parameter to ResNet; mpoly-2 and way-2 double those of F. Batch norm keeps its statistics per power;
+    with ``statistics=per_node_affine`` its affine weights are per power too, as the released network has them (it also
+    has a projection and a ReLU of its own at each power, which are not reproduced). The paper's other measures:
+    residual scaling (``scheme.scaling``), stochastic paths (``noise=stochastic_paths``), and initialisation by
+    insertion (``architectures.insert``).
     PolyNet published ImageNet results only, with Inception branches: on small images this is the project's own
     baseline. What it shares with backward Euler and what not: see the scheme ``backward_euler_poly``.
 

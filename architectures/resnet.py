@@ -46,7 +46,7 @@ def resnet(
     sharing: Literal["per_step", "shared", "per_stage"] | None = None,
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
-    statistics: Literal["per_node", "shared"] = "per_node",
+    statistics: Literal["per_node", "shared", "per_node_affine"] = "per_node",
     noise: Spec = "none",
 ) -> Network:
     r"""ResNet for small images: one residual block is one forward Euler step, exactly, with h absorbed in f.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from schemes.base import Scheme
@@ -24,23 +25,27 @@ class BackwardEulerPoly(Scheme):
     nonlinear f, F(F(u)) is composition, not the second iterate F(u + F(u)). Truncation also loses what an implicit
     method is used for: the real stability interval of degree 2 is [-1, 0], half of forward Euler's. ``way`` is
     consistent with u' = f + g, not with u' = f. The powers are evaluated at t_n + h, as backward Euler does.
-    PolyNet never published CIFAR results: a CIFAR PolyNet here is this project's own baseline.
+    ``scaling`` is the paper's residual scaling beta (0.3 against divergence): u + beta (F(u) + F(F(u)) + ...); other
+    than 1 it makes the order None. PolyNet never published CIFAR results: a CIFAR PolyNet here is this project's own
+    baseline.
 
     Reference: Zhang, Li, Loy, Lin, "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", CVPR 2017,
     arXiv:1611.05725.
     """
 
-    def __init__(self, degree: int = 2, form: Literal["poly", "mpoly", "way"] = "poly") -> None:
+    def __init__(self, degree: int = 2, form: Literal["poly", "mpoly", "way"] = "poly", scaling: float = 1.0) -> None:
         super().__init__()
+        if not 0 < scaling < math.inf:
+            raise SchemenetError(f"scheme 'backward_euler_poly': scaling expected to be positive, got {scaling}")
         if degree < 1:
             raise SchemenetError(f"scheme 'backward_euler_poly': degree expected to be at least 1, got {degree}")
-        self.degree, self.form = degree, form
+        self.degree, self.form, self.scaling = degree, form, scaling
         self.problem = "linear"
         self.sharing = "per_step" if form == "poly" else "per_stage"
 
     @property
     def order(self) -> int | None:
-        return 1 if self.form != "way" or self.degree == 1 else None
+        return 1 if self.scaling == 1 and (self.form != "way" or self.degree == 1) else None
 
     @property
     def stages(self) -> int:
@@ -54,7 +59,7 @@ class BackwardEulerPoly(Scheme):
         for stage in range(self.degree):
             at = node.at(stage, 1.0)
             value = f(at, argument)
-            total = axpy(total, weigh(at, value), node.h)
+            total = axpy(total, weigh(at, value), self.scaling * node.h)
             if self.form != "way":
                 argument = axpy(None, value, node.h)
         return total, memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +14,7 @@ from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.state import State
 
-Statistics = Literal["per_node", "shared"]
+Statistics = Literal["per_node", "shared", "per_node_affine"]
 
 SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
     "per_step": lambda node: (node.step, node.component),
@@ -54,7 +54,9 @@ class FieldBank(nn.Module):
     A field with buffers that serves at several nodes has a *twin* for each of the others: the same parameters, buffers
     of its own. So batch norm keeps its running statistics per visited node (with one set, evaluation normalises by the
     average of different distributions: the network trains and then fails), whatever kind of norm it is, while
-    parameter counts do not change. ``statistics="shared"`` is the control without twins.
+    parameter counts do not change. ``statistics="shared"`` is the control without twins; with ``"per_node_affine"`` a
+    twin has the affine weights of its norms (all parameters of modules with buffers) for itself too, as the released
+    PolyNet has.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class FieldBank(nn.Module):
         super().__init__()
         if statistics not in get_args(Statistics):
             raise SchemenetError(unknown("statistics", statistics, get_args(Statistics)))
-        self.sharing = sharing
+        self.sharing, self.statistics = sharing, statistics
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}
         self._by_weights: dict[tuple[int, ...], int] = {}
@@ -79,8 +81,8 @@ class FieldBank(nn.Module):
                 self._by_place[node.place] = self._by_weights[weights]
             elif node.place not in self._by_place:
                 first = self._by_weights[weights]
-                own = statistics == "per_node" and next(self.fields[first].buffers(), None) is not None
-                self._by_place[node.place] = self._add(twin(self.fields[first])) if own else first
+                own = statistics != "shared" and next(self.fields[first].buffers(), None) is not None
+                self._by_place[node.place] = self._add(self._twin(self.fields[first])) if own else first
                 if own:
                     self._twin_of[self._by_place[node.place]] = first
 
@@ -93,9 +95,18 @@ class FieldBank(nn.Module):
         super()._apply(fn, recurse)
         for copied, first in self._twin_of.items():
             for module, original in zip(self.fields[copied].modules(), self.fields[first].modules(), strict=True):
-                for name, parameter in original.named_parameters(recurse=False):
+                for name, parameter in self._tied(original):
                     setattr(module, name, parameter)
         return self
+
+    def _tied(self, part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of one module of a field that a twin has in common with it."""
+        if self.statistics != "per_node_affine" or next(part.buffers(recurse=False), None) is None:
+            yield from part.named_parameters(recurse=False)
+
+    def _twin(self, field: nn.Module) -> nn.Module:
+        """A copy with the very same parameters, but for those that a twin has for itself, and its own buffers."""
+        return copy.deepcopy(field, {id(p): p for part in field.modules() for _, p in self._tied(part)})
 
     def at(self, node: Node) -> nn.Module:
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
@@ -112,8 +123,3 @@ def without_trace(field: nn.Module, node: Node, y: Tensor) -> Tensor:
     buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
     with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
         return torch.func.functional_call(field, buffers, (node, y))
-
-
-def twin(module: nn.Module) -> nn.Module:
-    """A copy with the very same parameters and its own buffers."""
-    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})

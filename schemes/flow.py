@@ -93,7 +93,7 @@ class Flow(nn.Module):
             )
         self.noise: Noise = NOISES.build(noise)
         self.blocks = Blocks(*(blocks or (0, len(self.nodes))))
-        self.projection, self.sharing = projection, sharing
+        self.projection, self.sharing, self.statistics = projection, sharing, statistics
         if (reason := self.noise.refuses(self.scheme) or self.gradient.refuses(self)) is not None:
             raise SchemenetError(reason)
         self.scheme.prepare(len(self.nodes), past)

@@ -53,6 +53,7 @@ VARIANTS: list[dict[str, Any]] = [
     *({"name": "backward_euler_poly", "degree": degree} for degree in (1, 3, 4)),
     {"name": "backward_euler_poly", "degree": 3, "form": "mpoly"},
     {"name": "backward_euler_poly", "form": "way"},
+    {"name": "backward_euler_poly", "scaling": 0.3},
     {"name": "backward_euler", "substeps": 2},
     {"name": "fractal", "columns": 1},
     {"name": "fractal", "columns": 3, "drop_path": 0.3},

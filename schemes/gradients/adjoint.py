@@ -55,10 +55,11 @@ class Adjoint(RecomputingMode):
                 f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no "
                 "method for y' = f; use gradient=backprop or checkpoint, or a consistent scheme such as heun"
             )
-        if sharing == "per_stage" and scheme.stages > scheme.components:
+        own = sharing == "per_stage" or flow.statistics == "per_node_affine"
+        if own and scheme.stages > scheme.components:
             return (
                 "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
-                "use sharing=per_step or shared, or gradient=backprop or checkpoint"
+                "use sharing=per_step or shared and statistics=per_node, or gradient=backprop or checkpoint"
             )
         if sharing != "shared" and scheme.history:
             return (

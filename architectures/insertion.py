@@ -1,0 +1,46 @@
+"""PolyNet's initialisation by insertion."""
+
+from __future__ import annotations
+
+import torch
+
+from architectures.network import Network
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+
+
+def insert(trained: Network, grown: Network) -> Network:
+    """``grown`` with the weights of ``trained`` in it; the steps that it has more stay as they were initialised.
+
+    Stem, transitions, head and steps are copied, the steps spread evenly over each flow, so that the new ones stand
+    between them: "first train the network without them, then insert". Trained steps may be of a scheme with fewer
+    stages (ResNet into poly-2): what belongs to a stage that they lack keeps its initialisation. Both are of one
+    layout but for depth and scheme. Raises SchemenetError where a weight has another shape.
+
+    Reference: Zhang, Li, Loy, Lin, "PolyNet", CVPR 2017, arXiv:1611.05725, section 5 (training).
+    """
+    if len(trained.flows) != len(grown.flows):
+        raise SchemenetError(
+            f"insert: the trained network has {len(trained.flows)} flows, the other {len(grown.flows)}"
+        )
+    fields = {name for name, module in grown.named_modules() if isinstance(module, Flow)}
+    outside = {k: v for k, v in trained.state_dict().items() if not any(k.startswith(f"{name}.") for name in fields)}
+    try:
+        grown.load_state_dict({**grown.state_dict(), **outside})
+        for old, new in zip(trained.flows, grown.flows, strict=True):
+            _insert_steps(old, new)
+    except RuntimeError as error:
+        raise SchemenetError(f"insert: the networks differ in more than their steps: {error}") from error
+    return grown
+
+
+@torch.no_grad()
+def _insert_steps(old: Flow, new: Flow) -> None:
+    if len(old.nodes) > len(new.nodes):
+        raise SchemenetError(f"insert: a flow of {len(old.nodes)} trained steps does not fit into {len(new.nodes)}")
+    places = {node.place: node for node in old.visits}
+    position = {index * len(new.nodes) // len(old.nodes): index for index in range(len(old.nodes))}
+    for node in new.visits:
+        source = places.get((position.get(node.step, -1), node.stage, node.component))
+        if source is not None:
+            new.bank.at(node).load_state_dict(old.bank.at(source).state_dict())
