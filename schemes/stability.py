@@ -1,11 +1,12 @@
-"""Stability intervals, computed algebraically.
+"""Stability: the amplification of a step anywhere in the complex plane, and intervals on its axes.
 
 On u' = lambda u with z = h lambda, one step of a scheme multiplies (state, memory) by a matrix M(z) of polynomials,
 found here by running the scheme itself on polynomials in z; an implicit one-step method multiplies by a rational R(z).
-Where an eigenvalue crosses the unit circle, the characteristic polynomial p and its reciprocal p* have a common root,
-so the crossings are among the real roots of their resultant (and, where eigenvalues stay on the circle and collide, of
-the discriminant). Between two neighbouring candidates nothing changes, and one point decides. A tolerant scan of |R|
-gives Heun an imaginary interval that it does not have: |R(iy)|^2 = 1 + y^4 / 4.
+Solutions decay where the spectral radius of M(z), or |R(z)|, is below one: the stability region. Its intervals on the
+axes are computed algebraically. Where an eigenvalue crosses the unit circle, the characteristic polynomial p and its
+reciprocal p* have a common root, so the crossings are among the real roots of their resultant (and, where eigenvalues
+stay on the circle and collide, of the discriminant). Between two neighbouring candidates nothing changes, and one point
+decides. A tolerant scan of |R| gives Heun an imaginary interval that it does not have: |R(iy)|^2 = 1 + y^4 / 4.
 
 Reference: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, chapters IV.2, V.1.
 """
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from schemes.base import Scheme
+from schemes.errors import SchemenetError
 from schemes.grid import UniformGrid
 from schemes.node import Node
 from schemes.state import State, flatten, unflatten
@@ -44,9 +46,38 @@ class Intervals(NamedTuple):
     imaginary: float | None
 
 
+def refusal(scheme: Scheme) -> str | None:
+    """Why a scheme as configured has no stability function; None where it has one."""
+    if scheme.sharing == "per_stage":
+        return "own weights at each stage, so f is no single function"
+    if _learnable(scheme):
+        return "learnable coefficients, which differ from step to step"
+    return None
+
+
+def amplification(scheme: Scheme, z: np.ndarray) -> np.ndarray:
+    """The factor by which a step can multiply solutions of u' = lambda u, at each z = h lambda.
+
+    The spectral radius of M(z), or |R(z)|, which is infinite at the poles of R. For a coupled scheme the equation is the
+    oscillator x' = omega y, y' = -omega x, whose eigenvalues are +-i omega, and z is h omega. Complex array to a real
+    one of the same shape.
+    """
+    if (reason := refusal(scheme)) is not None:
+        raise SchemenetError(f"scheme {type(scheme).__name__} has no stability function: {reason}")
+    if (rational := scheme.stability_function()) is not None:
+        numerator, denominator = (np.polynomial.polynomial.polyval(z, poly) for poly in rational)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(np.abs(numerator / denominator), nan=np.inf, posinf=np.inf)
+    matrix = step_matrix(scheme)
+    degree = int(max(np.nonzero(matrix)[-1], default=0))
+    entries = np.polynomial.polynomial.polyval(z, np.moveaxis(matrix, -1, 0)[: degree + 1])
+    matrices = np.moveaxis(entries, (0, 1), (-2, -1))
+    return np.abs(np.linalg.eigvals(matrices)).max(axis=-1)
+
+
 def stability_intervals(scheme: Scheme) -> Intervals:
     """The intervals of a scheme as configured."""
-    if scheme.sharing == "per_stage" or _learnable(scheme):
+    if refusal(scheme) is not None:
         return Intervals(None, None)
     if (rational := scheme.stability_function()) is not None:
         return Intervals(_rational_interval(*rational, -1.0), _rational_interval(*rational, 1j))

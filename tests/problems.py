@@ -1,10 +1,9 @@
-"""Differential equations, fields and measures that several test files share."""
+"""Fields, flows and measures that several test files share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -12,64 +11,14 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from schemes.base import Scheme
 from schemes.flow import Flow
-from schemes.integrate import integrate
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import State
-
-TIME = 4.0
-START = (-0.46, 0.2)
-"""Where the error of every method is asymptotic: tsit5's leading term is small along many other orbits."""
 
 
 def called(spec: Any) -> str:
     """How a scheme with its parameters is called in a test's id."""
     return "-".join(str(value) for value in spec.values()) if isinstance(spec, dict) else str(spec)
-
-
-def pendulum(node: Node, y: Tensor) -> Tensor:
-    """u'' = -sin u + cos(2t)/2 as a first-order system."""
-    angle, speed = y
-    return torch.stack((speed, -torch.sin(angle) + math.cos(2 * node.t) / 2))
-
-
-def separable_pendulum(node: Node, y: Tensor) -> Tensor:
-    """The same equation, each component driven by the other one."""
-    return y if node.component == 0 else -torch.sin(y) + math.cos(2 * node.t) / 2
-
-
-def linear_system(node: Node, y: Tensor) -> Tensor:
-    """u' = A(t) u, homogeneous and non-autonomous; A(t) and A(s) do not commute."""
-    first, second = y
-    return torch.stack((-0.3 * first + (1 + math.sin(2 * node.t) / 2) * second, -first - 0.2 * second))
-
-
-def problem_of(scheme: Scheme) -> tuple[Callable[[Node, State], State], State]:
-    """The equation and initial value on which a scheme's declared order holds."""
-    start = torch.tensor(START, dtype=torch.float64)
-    if scheme.components > 1:
-        return separable_pendulum, (start[0], start[1])
-    return (linear_system if scheme.problem == "linear" else pendulum), start
-
-
-def vector(state: State) -> Tensor:
-    return torch.stack(state) if isinstance(state, tuple) else state
-
-
-@cache
-def exact(linear: bool) -> Tensor:
-    start = torch.tensor(START, dtype=torch.float64)
-    return integrate(SCHEMES.build("dopri5"), linear_system if linear else pendulum, start, TIME, 1024)
-
-
-def error(scheme: Scheme, steps: int) -> float:
-    """Distance from the solution at the end, on the scheme's own problem."""
-    f, start = problem_of(scheme)
-    with torch.no_grad():
-        found = vector(integrate(scheme, f, start, TIME, steps))
-    return float((found - exact(f is linear_system)).norm())
 
 
 class Tanh(nn.Module):

@@ -11,19 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import (
-    START,
-    TIME,
-    Tanh,
-    batch,
-    called,
-    distance,
-    error,
-    exact,
-    make_flow,
-    pendulum,
-    weighted,
-)
+from problems import Tanh, batch, called, distance, make_flow, weighted
 from torch import Tensor, nn
 
 from schemes.bank import visited
@@ -34,6 +22,7 @@ from schemes.fractal import survivors
 from schemes.grid import UniformGrid
 from schemes.integrate import integrate
 from schemes.node import Node
+from schemes.problems import START, TIME, error, exact, pendulum
 from schemes.registry import SCHEMES
 from schemes.runge_kutta import RungeKutta
 from schemes.stability import stability_intervals

@@ -1,18 +1,13 @@
-"""Pictures of a comparison: test error against each cost, and learning curves.
-
-Figures are made without pyplot, so nothing global changes and the Agg canvas is used whatever backend is set.
-"""
+"""Pictures of a comparison: test error against each cost, and learning curves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -20,22 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from lightning_modules.comparing.report import human, seconds
 from lightning_modules.comparing.runs import Comparison, Run, read_metrics
 from lightning_modules.comparing.statistics import Summary, mean_and_sd
+from lightning_modules.plotting.style import GREY, Look, look_of, mark, new_figure, tidy
 
-# Okabe and Ito's colours without the yellow, which is too pale on white; the baseline is black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
-MARKERS = "sD^v<>ph*d"
 OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all arms together
-GREY = "#666666"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How one arm is drawn everywhere: baseline black, controls grey and hollow."""
-
-    colour: str
-    marker: str
-    fill: str
-    line: str
 
 
 def write(comparison: Comparison, summaries: Sequence[Summary]) -> list[Path]:
@@ -60,7 +42,7 @@ def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look])
         return None
     beyond = _off_scale(finished)
     shown = [s for s in finished if s not in beyond]
-    figure = _figure(11, 7.2)
+    figure = new_figure(11, 7.2)
     axes = figure.subplots(2, 3, sharey=True)
     panels: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("parameters", "parameters", human),
@@ -76,7 +58,7 @@ def error_against_costs(summaries: Sequence[Summary], looks: Mapping[str, Look])
         for s, x in points:
             look = looks[s.arm.name]
             bar = None if s.sd is None else 100 * s.sd
-            ax.errorbar(x, 100 * s.mean, bar, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **_mark(look))
+            ax.errorbar(x, 100 * s.mean, bar, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **mark(look))
         ax.set_xlabel(label)
         _cost_axis(ax, [x for _, x in points], told)
         if not points:
@@ -104,7 +86,7 @@ def learning_curves(comparison: Comparison, summaries: Sequence[Summary], looks:
     shown = [s for s in summaries if any(tests[s.arm.name]) or any(losses[s.arm.name])]
     if not shown:
         return None
-    figure = _figure(11, 5.2)
+    figure = new_figure(11, 5.2)
     left, right = figure.subplots(1, 2)
     last = max((epoch for curves in tests.values() for curve in curves for epoch in curve), default=0)
     if last > 1:
@@ -138,8 +120,8 @@ def _draw_curves(
         if not len(xs):
             continue
         means, sds, look = scale * means, scale * sds, looks[s.arm.name]
-        mark = _mark(look) | {"markersize": 4, "markeredgecolor": look.colour} if marked or len(xs) == 1 else {}
-        ax.plot(xs, means, c=look.colour, ls=look.line, lw=1.5, **mark)
+        points = mark(look) | {"markersize": 4, "markeredgecolor": look.colour} if marked or len(xs) == 1 else {}
+        ax.plot(xs, means, c=look.colour, ls=look.line, lw=1.5, **points)
         ax.fill_between(xs, means - sds, means + sds, color=look.colour, alpha=0.13, lw=0)
         low += [(means.min(), means.max())]
     if low and min(a for a, _ in low) > 0 and max(b for _, b in low) > 5 * min(a for a, _ in low):
@@ -166,7 +148,7 @@ def _draw_single_epoch(
             ax.text(0.99, row, f"{mean:.2f} →", transform=ax.get_yaxis_transform(), ha="right", va="center")
             continue
         ax.plot(values, [row] * len(values), ".", c=look.colour, alpha=0.45, markersize=5)
-        ax.errorbar(mean, row, xerr=sd, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **_mark(look))
+        ax.errorbar(mean, row, xerr=sd, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **mark(look))
         extremes += values
     ax.set_yticks(range(len(shown)), [s.arm.name for s in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
@@ -229,21 +211,9 @@ def _looks(summaries: Sequence[Summary]) -> dict[str, Look]:
             looks[s.arm.name] = Look(GREY, marker, "white", ("--", ":", "-.")[controls % 3])
             controls += 1
         else:
-            colour = COLOURS[arms % len(COLOURS)]
-            line = ("-", "--", ":")[arms // len(COLOURS) % 3]
-            looks[s.arm.name] = Look(colour, MARKERS[arms % len(MARKERS)], colour, line)
+            looks[s.arm.name] = look_of(arms)
             arms += 1
     return looks
-
-
-def _mark(look: Look) -> dict:
-    return {
-        "marker": look.marker,
-        "markersize": 7.5,
-        "markeredgewidth": 1.0 if look.fill == "white" else 0.6,
-        "markerfacecolor": look.fill,
-        "markeredgecolor": look.colour if look.fill == "white" else "white",  # parts overlapping markers
-    }
 
 
 def _cost(s: Summary, name: str) -> float | None:
@@ -293,12 +263,6 @@ def _ticks(told: Callable[[float], str]) -> FuncFormatter:
     return FuncFormatter(lambda x, _: re.sub(r"\.0+(?=\s|$)", "", told(x)))
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look], lines: bool = True) -> None:
     """Below the panels, so that it covers no point."""
     handles = []
@@ -312,11 +276,8 @@ def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look],
                 c=look.colour,
                 ls=look.line if lines else "none",
                 label=s.arm.name + kind,
-                **_mark(look),
+                **mark(look),
             )
         )
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
-    for ax in figure.axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25, lw=0.6)
-        ax.set_axisbelow(True)
+    tidy(figure)

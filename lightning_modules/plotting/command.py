@@ -1,0 +1,149 @@
+"""``schemenet plot``: which picture, of what, into which file. The words are checked before torch is imported."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightning_modules.catalogue import catalogue
+from schemes.errors import SchemenetError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from schemes.base import Scheme
+
+USAGE = """schemenet plot WHAT NAME... [--out FILE.png]
+
+  stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
+  order      SCHEME...   error against h on a forced pendulum, each declared order beside it
+
+A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
+The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
+
+FOLDER = Path("runs", "plots")
+LONGEST_NAME = 120  # of a file; systems take 255 bytes
+NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
+
+S, T = TypeVar("S"), TypeVar("T")
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """Draw one picture, write it, print its path. Raises SchemenetError with all that is wrong with the words."""
+    what, names, out = _read(arguments)
+    path = out or FOLDER / file_name(what, names)
+    _check_file(path)
+    save(KINDS[what](names), path)
+    print(path)
+    return 0
+
+
+def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--out", type=Path)
+    try:
+        known, words = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise SchemenetError(f"plot: {error}") from error
+    if strange := [word for word in words if word.startswith("-")]:
+        raise SchemenetError(f"plot takes no {strange[0]}; it takes --out FILE.png")
+    if not words:
+        raise SchemenetError(f"plot: expected what to draw\n{USAGE}")
+    what, *names = words
+    if what not in KINDS:
+        raise SchemenetError(unknown("plot", what, KINDS))
+    if not names:
+        raise SchemenetError(f"plot {what}: expected at least one name\n{USAGE}")
+    return what, list(dict.fromkeys(names)), known.out
+
+
+def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
+    """What a picture calls a scheme, and its spec, from ``heun`` or ``backward_euler_poly:degree=3,form=mpoly``."""
+    import yaml
+
+    name, _, options = text.partition(":")
+    names = catalogue("scheme")
+    if name not in names.names:
+        raise SchemenetError(unknown(names.kind, name, names.names))
+    name = names.canonical(name)
+    settings: dict[str, Any] = {}
+    for option in options.split(",") if options else ():
+        key, equals, value = option.partition("=")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not (key and equals):
+            raise SchemenetError(f"cannot read {option!r} in {text!r}; expected {NOTATION}")
+    told = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{name}({told})" if told else name, {"name": name, **settings}
+
+
+def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
+    """What ``make`` makes of every name, or one error with the mistakes of all of them."""
+    made, wrong = [], []
+    for name in names:
+        try:
+            made.append(make(name))
+        except SchemenetError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    return made
+
+
+def file_name(what: str, names: Sequence[str]) -> str:
+    """A name that tells what is in the picture; a long one is cut and told apart by a hash."""
+    stem = re.sub(r"[^\w.=-]+", "-", "-".join([what, *names])).strip("-")
+    if len(stem) > LONGEST_NAME:
+        stem = f"{stem[: LONGEST_NAME - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    return f"{stem}.png"
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a path that cannot be written, before anything is computed and without leaving something behind."""
+    if path.suffix.lower() != ".png":
+        raise SchemenetError(f"--out: expected a file name that ends in .png, got {os.fspath(path)!r}")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise SchemenetError(f"--out: {os.fspath(path)!r} is a folder; expected a file")
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise SchemenetError(f"cannot write {os.fspath(path)!r}: {nearest} is no folder that can be written to")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, its folder made where needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise SchemenetError(f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another by --out") from error
+
+
+def _schemes(names: list[str]) -> dict[str, Scheme]:
+    wanted = dict(each(parse_scheme, names))
+    from schemes.registry import SCHEMES
+
+    return dict(zip(wanted, each(SCHEMES.build, wanted.values()), strict=True))
+
+
+def _stability(names: list[str]) -> Figure:
+    schemes = _schemes(names)
+    from lightning_modules.plotting import stability
+
+    return stability.draw(schemes)
+
+
+def _order(names: list[str]) -> Figure:
+    schemes = _schemes(names)
+    from lightning_modules.plotting import order
+
+    return order.draw(schemes)
+
+
+KINDS: dict[str, Callable[[list[str]], Figure]] = {"stability": _stability, "order": _order}

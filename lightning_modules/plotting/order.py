@@ -1,0 +1,94 @@
+"""Measured order: the error against the step size, beside the slope that each scheme declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from lightning_modules.plotting.style import legend, look_of, mark, new_figure, tidy
+from schemes.base import Scheme
+from schemes.problems import FLOOR, TIME, error
+
+STEPS = (16, 32, 64, 128, 256, 512)
+BESIDE = 0.55  # where a declared slope is drawn, as a multiple of the error
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Errors of a scheme by step size; ``slope`` between the two smallest errors that are more than rounding."""
+
+    label: str
+    order: int | None
+    problem: str
+    h: tuple[float, ...]
+    errors: tuple[float, ...]
+
+    @property
+    def used(self) -> list[tuple[float, float]]:
+        """The two smallest steps whose error is a number and no rounding, the larger first."""
+        return [(h, e) for h, e in zip(self.h, self.errors, strict=True) if e > FLOOR][-2:]
+
+    @property
+    def slope(self) -> float | None:
+        if len(self.used) < 2:
+            return None
+        (h, e), (finer, smaller) = self.used
+        return math.log(e / smaller) / math.log(h / finer)
+
+    def told(self) -> str:
+        """The legend's line."""
+        kind = {"linear": " (linear problem)", "separable": " (separable system)"}.get(self.problem, "")
+        declared = "no order declared" if self.order is None else f"order {self.order}{kind}"
+        measured = "not measured" if self.slope is None else f"measured {self.slope:.2f}"
+        return f"{self.label}: {declared}, {measured}"
+
+
+def measure(label: str, scheme: Scheme) -> Convergence:
+    """The errors of a scheme on the problem on which its order holds; what overflows is left out."""
+    with torch.random.fork_rng(devices=[]):
+        found = []
+        for steps in STEPS:
+            torch.manual_seed(0)  # coefficients that are to be learned are drawn anew for each number of steps
+            found.append((TIME / steps, error(scheme, steps)))
+    finite = [(h, e) for h, e in found if math.isfinite(e)]
+    return Convergence(label, scheme.order, scheme.problem, tuple(h for h, _ in finite), tuple(e for _, e in finite))
+
+
+def draw(schemes: Mapping[str, Scheme]) -> Figure:
+    """Error at the end against h, both logarithmic; a thin line beside each scheme has the slope that it declares."""
+    curves = [measure(label, scheme) for label, scheme in schemes.items()]
+    figure = new_figure(7.6, 6.4)
+    ax = figure.subplots()
+    handles = []
+    for i, curve in enumerate(curves):
+        look = look_of(i)
+        points = mark(look) | {"markersize": 6}
+        ax.plot(curve.h, curve.errors, c=look.colour, ls=look.line, lw=1.5, **points)
+        handles.append(Line2D([], [], c=look.colour, ls=look.line, label=curve.told(), **points))
+        if curve.order is not None and curve.used:
+            h, e = curve.used[-1]
+            xs = (curve.h[0], curve.h[-1])
+            ax.plot(xs, [BESIDE * e * (x / h) ** curve.order for x in xs], c=look.colour, lw=0.7)
+    if any(curve.order is not None for curve in curves):
+        handles.append(Line2D([], [], c="black", lw=0.7, label="thin: the declared slope"))
+    ax.set(xscale="log", yscale="log", xlabel=r"step size $h$", ylabel=f"error at $t$ = {TIME:g}, Euclidean norm")
+    ax.set_xticks([TIME / n for n in STEPS], [f"1/{n / TIME:g}" for n in STEPS])
+    ax.xaxis.set_minor_locator(NullLocator())
+    legend(figure, handles)
+    figure.suptitle(_title(curves), fontsize=11)
+    tidy(figure)
+    return figure
+
+
+def _title(curves: Sequence[Convergence]) -> str:
+    pendulum = r"the forced pendulum $u'' = -\sin u + \frac{1}{2}\cos 2t$"
+    linear = r"linear: $u' = A(t)\,u$"
+    kinds = {curve.problem == "linear" for curve in curves}
+    where = linear if kinds == {True} else pendulum + (f"\n({linear})" if True in kinds else "")
+    return f"Order of convergence on {where}"

@@ -1,0 +1,70 @@
+"""How the project's pictures look.
+
+Figures are made without pyplot, so nothing global changes and the Agg canvas is used whatever backend is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours without the yellow, which is too pale on white; black is left for what all are compared with.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
+MARKERS = "sD^v<>ph*d"
+LINES = ("-", "--", ":")
+GREY = "#666666"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one thing is drawn everywhere in a figure."""
+
+    colour: str
+    marker: str
+    fill: str
+    line: str
+
+
+def look_of(index: int) -> Look:
+    """Colour, marker and line of the index-th thing; only after 24 of them do colour and line come again together."""
+    colour = COLOURS[index % len(COLOURS)]
+    return Look(colour, MARKERS[index % len(MARKERS)], colour, LINES[index // len(COLOURS) % len(LINES)])
+
+
+def mark(look: Look) -> dict[str, Any]:
+    """A look's marker, as matplotlib's keywords."""
+    return {
+        "marker": look.marker,
+        "markersize": 7.5,
+        "markeredgewidth": 1.0 if look.fill == "white" else 0.6,
+        "markerfacecolor": look.fill,
+        "markeredgecolor": look.colour if look.fill == "white" else "white",  # parts overlapping markers
+    }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches whose parts make room for one another."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(figure: Figure) -> None:
+    """No box around the panels, a faint grid behind what is drawn."""
+    for ax in figure.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, lw=0.6)
+        ax.set_axisbelow(True)
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Below the panels, so that it covers nothing, in as many columns as the longest label leaves room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = int(figure.get_figwidth() / (0.075 * longest + 0.6))  # inches: of a character, of handle and gap
+    columns = min(max(1, columns), len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

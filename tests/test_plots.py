@@ -1,0 +1,203 @@
+"""Pictures of schemes and of runs: what is computed for them, what is refused, that they are drawn and written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from lightning_modules.cli import main
+from lightning_modules.plotting import order, stability
+from lightning_modules.plotting.command import file_name, parse_scheme
+from schemes.base import Scheme
+from schemes.errors import SchemenetError
+from schemes.registry import SCHEMES
+from schemes.stability import amplification, refusal, stability_intervals
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def schemes(*texts: str) -> dict[str, Scheme]:
+    return {label: SCHEMES.build(spec) for label, spec in map(parse_scheme, texts)}
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for drawn in figure.legends for text in drawn.get_texts()]
+
+
+def clipped(figure: Figure) -> list[str]:
+    """The titles, labels and legend entries that reach over the edge of a figure."""
+    figure.draw_without_rendering()
+    texts = [figure._suptitle, *(text for drawn in figure.legends for text in drawn.get_texts())]
+    texts += [text for ax in figure.axes for text in (ax.title, ax.xaxis.label, ax.yaxis.label)]
+    width, height = figure.bbox.size
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    return [t for t, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+
+
+# Stability
+
+
+@pytest.mark.parametrize(
+    ("spec", "factor"),
+    [
+        ("forward_euler", lambda z: 1 + z),
+        ("heun", lambda z: 1 + z + z**2 / 2),
+        ("rk4", lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24),
+        ({"name": "backward_euler_poly", "degree": 3}, lambda z: 1 + z + z**2 + z**3),
+    ],
+    ids=str,
+)
+def test_amplification_of_one_step_methods_is_their_polynomial(spec: Any, factor: Any) -> None:
+    z = np.linspace(-3, 1, 7) + 1j * np.linspace(-3, 3, 5)[:, None]
+    found = amplification(SCHEMES.build(spec), z)
+    assert found.shape == z.shape
+    assert found == pytest.approx(abs(factor(z)), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in SCHEMES if refusal(SCHEMES.build(n)) is None])
+def test_amplification_agrees_with_the_intervals(name: str) -> None:
+    scheme = SCHEMES.build(name)
+    for end, direction in zip(stability_intervals(scheme), (-1, 1 if scheme.components > 1 else 1j), strict=True):
+        if end is None or not 0 < end < np.inf:
+            continue
+        inside, outside = amplification(scheme, np.array([0.9, 1.1]) * end * direction)
+        assert inside <= 1 + 1e-9
+        assert outside > 1 + 1e-8
+
+
+def test_a_schemes_own_stability_function_is_taken() -> None:
+    scheme = SCHEMES.build("forward_euler")
+    scheme.stability_function = lambda z: 1 / (1 - z)
+    assert amplification(scheme, np.array([-1.0, 3.0j, 1.0])) == pytest.approx([0.5, 10**-0.5, np.inf])
+    figure = stability.draw({"backward": scheme})
+    left, right = figure.axes[0].get_xlim()
+    assert left < 0 < 2 < right < 4, "the disc that is not stable is what is framed"
+
+
+def test_regions_are_overlaid_on_equal_axes_and_frame_what_is_drawn() -> None:
+    figure = stability.draw(schemes("rk4", "adams_bashforth3", "linear_multistep:k=0.5,scale=true"))
+    ax = figure.axes[0]
+    assert ax.get_aspect() == 1
+    assert "Re" in ax.get_xlabel()
+    assert "Im" in ax.get_ylabel()
+    assert legend(figure) == ["rk4", "adams_bashforth3", "linear_multistep(k=0.5, scale=True)"]
+    assert -3.8 < ax.get_xlim()[0] < -2.785, "rk4 fits, and fills the picture"
+    assert 2.828 < ax.get_ylim()[1] < 4
+    assert not clipped(figure)
+
+
+def test_schemes_without_an_interior_are_segments_and_say_so() -> None:
+    figure = stability.draw(schemes("leapfrog", "reversible"))
+    told = legend(figure)
+    assert told[0].startswith("leapfrog: only")
+    assert "coupled; the oscillator" in told[1]
+    segments = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "_"]
+    assert [max(ys) for ys in segments] == pytest.approx([1.0, 2.0], abs=1e-6)
+    assert not clipped(figure)
+
+
+def test_schemes_without_a_stability_function_are_refused_with_the_reason_and_those_that_have_one() -> None:
+    with pytest.raises(SchemenetError) as told:
+        stability.draw(schemes("fractal", "heun", "linear_multistep", "backward_euler_poly:form=way"))
+    lines = str(told.value).splitlines()
+    assert lines[0] == "fractal has no stability function: own weights at each stage, so f is no single function"
+    assert lines[1].startswith("linear_multistep has no stability function: learnable coefficients")
+    assert lines[2].startswith("backward_euler_poly(form=way) has")
+    assert "rk4" in lines[3]
+    assert "fractal" not in lines[3]
+    with pytest.raises(SchemenetError, match="Fractal has no stability function"):
+        amplification(SCHEMES.build("fractal"), np.zeros(1))
+
+
+# Order
+
+
+def test_order_is_measured_on_what_a_scheme_claims() -> None:
+    figure = order.draw(schemes("heun", "verlet", "backward_euler_poly", "fractal"))
+    heun, verlet, poly, fractal, thin = legend(figure)
+    assert heun == "heun: order 2, measured 2.00"
+    assert verlet == "verlet: order 2 (separable system), measured 2.00"
+    assert poly.startswith("backward_euler_poly: order 1 (linear problem), measured 0.9")
+    assert fractal.startswith("fractal: no order declared, measured ")
+    assert "declared slope" in thin
+    ax = figure.axes[0]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    declared = [line for line in ax.lines if len(line.get_xdata()) == 2]
+    slopes = [np.diff(np.log(line.get_ydata())) / np.diff(np.log(line.get_xdata())) for line in declared]
+    assert np.ravel(slopes) == pytest.approx([2, 2, 1]), "no line for what declares no order"
+    assert not clipped(figure)
+
+
+def test_slope_leaves_rounding_and_overflow_out() -> None:
+    rounding = order.Convergence("x", 5, "general", (0.4, 0.2, 0.1), (3.2e-10, 1e-11, 4e-14))
+    assert rounding.slope == pytest.approx(5)
+    assert order.Convergence("x", None, "general", (0.4,), (1.0,)).told() == "x: no order declared, not measured"
+
+
+# The command line
+
+
+def test_a_picture_is_written_where_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", "stability", "rk2", "heun", "backward_euler_poly:degree=3"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == Path("runs/plots/stability-rk2-heun-backward_euler_poly-degree=3.png")
+    picture = imread(path)
+    assert picture.shape[0] > 500
+    assert np.ptp(picture[..., :3]) > 0.9
+    assert main(["plot", "order", "heun", "--out", "new/o.png"]) == 0
+    assert Path("new/o.png").is_file()
+
+
+def test_long_lists_of_names_have_short_file_names() -> None:
+    one, other = file_name("order", ["rk4"] * 99), file_name("order", ["rk4"] * 100)
+    assert len(one) < 130
+    assert one != other
+    assert file_name("k", ["runs/train/a run/"]) == "k-runs-train-a-run.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "expected what to draw"),
+        (["ordre", "rk4"], "no plot 'ordre'; did you mean 'order'?"),
+        (["order"], "expected at least one name"),
+        (["order", "rk5", "heunn"], "did you mean 'heun'"),
+        (["order", "rk5", "heunn"], "no scheme 'rk5'"),
+        (["order", "heun:resnet"], "cannot read 'resnet' in 'heun:resnet'; expected NAME or NAME:KEY=VALUE"),
+        (["order", "heun:degree=2", "backward_euler_poly:degree=x"], "takes no 'degree'"),
+        (["order", "heun:degree=2", "backward_euler_poly:degree=x"], "expected a whole number, got 'x'"),
+        (["order", "rk4", "--out", "x.pdf"], "ends in .png, got 'x.pdf'"),
+        (["order", "rk4", "--out"], "--out: expected one argument"),
+        (["order", "rk4", "--outt", "x.png"], "takes no --outt"),
+        (["order", "rk4", "--out", f"{__file__}/x.png"], "cannot write"),
+        (["stability", "fractal"], "no stability function"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_message(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plot", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert told in printed.err
+
+
+def test_help_and_mistakes_in_names_import_neither_torch_nor_matplotlib() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lightning_modules.cli import main;"
+        "status = main(['plot', '--help']) + main(['plot', 'order', 'eluer']);"
+        "assert not {'torch', 'matplotlib', 'scipy'} & set(sys.modules); sys.exit(status)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stdout.startswith("schemenet plot WHAT NAME...")
