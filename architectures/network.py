@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from schemes.base import Coefficient
 from schemes.flow import Flow
 
 
@@ -50,6 +51,11 @@ class Network(nn.Module):
     @property
     def flows(self) -> list[Flow]:
         return [module for module in self.stages.modules() if isinstance(module, Flow)]
+
+    def coefficients(self) -> dict[str, Coefficient]:
+        """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
+        found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
+        return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The state after the last flow and the finishing norm."""

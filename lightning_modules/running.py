@@ -24,6 +24,7 @@ from architectures.factory import create_model
 from architectures.ledger import ledger
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
+from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, check_writable, described, network_options, writable
 from lightning_modules.loggers import wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
@@ -172,7 +173,7 @@ def train(
     checkpoint = ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
     loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group)
     watch = StopWhenDiverged()
-    callbacks = [checkpoint, watch, Progress(folder / PROGRESS)]
+    callbacks = [checkpoint, watch, Progress(folder / PROGRESS), LogCoefficients()]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
     trainer.fit(module, datamodule=data)
     result = _result(config, trainer, module, data, name, watch.diverged) | ({"arm": arm} if arm is not None else {})

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.state import RightHandSide, State
+
+
+class Coefficient(NamedTuple):
+    """A learnable number that serves at one step; the scheme is zero-stable where low < value <= high."""
+
+    name: str
+    step: int
+    value: Tensor
+    low: float
+    high: float
 
 
 class Scheme(nn.Module, abc.ABC):
@@ -46,6 +58,10 @@ class Scheme(nn.Module, abc.ABC):
 
     def prepare(self, steps: int, past: int = 0) -> None:
         """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
+
+    def coefficients(self) -> tuple[Coefficient, ...]:
+        """The learnable numbers that :meth:`prepare` made, in the order of the steps."""
+        return ()
 
     def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
         """The memory before the first step, given the older states that the flow was handed. Calls no f."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from schemes.base import Scheme
+from schemes.base import Coefficient, Scheme
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
@@ -33,12 +33,15 @@ class LinearMultistep(Scheme):
 
     stages = 1
     history = 1
+    zero_stable = (-1.0, 1.0)  # the range of k, its lower end left out
 
     def __init__(self, k: Literal["trained", "zero"] | float = "trained", scale: bool = False) -> None:
         super().__init__()
-        if isinstance(k, int | float) and not -1 < k <= 1:
+        low, high = self.zero_stable
+        if isinstance(k, int | float) and not low < k <= high:
             raise SchemenetError(
-                f"scheme 'linear_multistep': k = {k} is not zero-stable; expected -1 < k <= 1, 'trained' or 'zero'"
+                f"scheme 'linear_multistep': k = {k} is not zero-stable; "
+                f"expected {low:g} < k <= {high:g}, 'trained' or 'zero'"
             )
         self.fixed = None if k == "trained" else 0.0 if k == "zero" else float(k)
         self.scale = scale
@@ -57,6 +60,12 @@ class LinearMultistep(Scheme):
         self.first = 0 if past else 1
         if self.fixed is None:
             self.k = nn.Parameter(torch.empty(max(0, steps - self.first)).uniform_(-0.1, 0.0))
+
+    def coefficients(self) -> tuple[Coefficient, ...]:
+        if self.k is None:
+            return ()
+        steps = enumerate(self.k.unbind(), start=self.first)
+        return tuple(Coefficient("k", step, k, *self.zero_stable) for step, k in steps)
 
     def coefficient(self, node: Node) -> float | Tensor:
         """k_n of a step that knows the state before."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from architectures import create_model
+from architectures.network import Network
 from lightning_modules.cli import main
-from lightning_modules.plotting import order, stability
+from lightning_modules.coefficients import LogCoefficients, ZeroStabilityWarning
+from lightning_modules.plotting import coefficients, order, stability
 from lightning_modules.plotting.command import file_name, parse_scheme
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
@@ -141,6 +148,129 @@ def test_slope_leaves_rounding_and_overflow_out() -> None:
     assert order.Convergence("x", None, "general", (0.4,), (1.0,)).told() == "x: no order declared, not measured"
 
 
+# Learned coefficients
+
+
+def tiny(name: str, **options: Any) -> Network:
+    return create_model(name, in_chans=1, image_size=8, width=0.25, **options)
+
+
+def test_coefficients_are_named_by_flow_and_step() -> None:
+    network = tiny("lm_resnet20")
+    found = network.coefficients()
+    assert list(found) == [
+        f"k/flow{flow}/step{step}" for flow, step in ((0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (2, 1))
+    ]
+    flow = network.flows[1]
+    assert torch.equal(found["k/flow1/step1"].value, flow.scheme.coefficient(flow.nodes[1]))
+    assert not tiny("resnet20").coefficients()
+    assert not tiny("resnet20", scheme={"name": "linear_multistep", "k": 0.5}).coefficients()
+
+
+class Rows:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.rows.append((step, metrics))
+
+
+def test_leaving_the_zero_stable_range_is_told_once_and_nothing_is_clamped() -> None:
+    rows, network, watch = Rows(), tiny("lm_resnet20"), LogCoefficients()
+    trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[rows], current_epoch=0, global_step=0)
+    module: Any = SimpleNamespace(network=network)
+    watch.on_train_start(trainer, module)
+    torch.nn.init.ones_(network.flows[1].scheme.k)  # the upper end belongs to the range, the lower one does not
+    watch.on_train_epoch_end(trainer, module)
+    torch.nn.init.constant_(network.flows[2].scheme.k, -1.0)
+    with pytest.warns(ZeroStabilityWarning, match="k/flow2/step0 = -1 has left -1 < k <= 1"):
+        watch.on_train_epoch_end(trainer, module)
+    watch.on_train_epoch_end(trainer, module)  # a second warning would be an error here
+    assert [metrics["k/flow2/step1"] for _, metrics in rows.rows[1:]] == [pytest.approx(-0.05, abs=0.05), -1, -1]
+
+
+def test_coefficients_of_a_training_are_in_its_csv_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = ["train", "debug=fast", "architecture.depth=14", "architecture.width=0.25", "trainer.max_epochs=2"]
+    assert main([*run, "architecture=lm_resnet", "folder=lm"]) == 0
+    rows = list(csv.DictReader(Path("lm/metrics.csv").read_text().splitlines()))
+    keys = [key for key in rows[0] if key.startswith("k/")]
+    assert len(keys) == 3
+    logged = [row for row in rows if row["k/flow0/step1"]]
+    assert [int(row["step"]) for row in logged] == [0, 2, 4], "before training and after each epoch"
+    assert logged[0] == rows[0], "known from the first row on"
+    assert all(row[key] for row in logged for key in keys)
+    assert main(["plot", "k", "lm"]) == 0
+    assert Path("runs/plots/k-lm.png").is_file()
+    assert main([*run, "architecture=resnet", "folder=plain"]) == 0
+    assert not any("k/" in name for name in Path("plain/metrics.csv").read_text().splitlines()[0].split(","))
+    capsys.readouterr()
+    assert main(["plot", "k", "lm", "plain"]) == 2
+    told = capsys.readouterr().err
+    assert "plain: no k is learned with scheme 'forward_euler' as configured" in told
+    assert "linear_multistep" in told
+
+
+def fabricated(folder: Path, steps: dict[tuple[int, int], list[float]], **config: Any) -> Path:
+    """A run folder with k by (flow, step), one value for each time it was logged."""
+    folder.mkdir(parents=True)
+    own = {"scheme": {"name": "linear_multistep"}, "architecture": {"name": "lm_resnet"}} | config
+    (folder / "config.json").write_text(json.dumps(own))
+    lines = [",".join(["epoch", *(f"k/flow{f}/step{s}" for f, s in steps), "step", "train/loss"])]
+    for i, values in enumerate(zip(*steps.values(), strict=True)):
+        lines += [
+            ",".join([str(i), *map(str, values), str(10 * i), ""]),
+            f"{i}{',' * (len(values) + 1)}{10 * i + 9},0.5",
+        ]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_k_is_drawn_over_all_flows_with_the_range_in_which_it_is_zero_stable(tmp_path: Path) -> None:
+    # The first flow has one step, which is Euler's and has no k.
+    run = fabricated(tmp_path / "seed0", {(1, 0): [0.0, -0.1, -0.2], (1, 1): [0.0, 0.1, 0.4], (2, 0): [0.0, -2, -2.3]})
+    figure = coefficients.draw([run])
+    (ax,) = figure.axes
+    final = {x: y for line in ax.lines if line.get_linestyle() == "-" and line.get_marker() == "s"
+             for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}  # fmt: skip
+    assert final == {2: -0.2, 3: 0.4, 4: -2.3}
+    boundaries = [
+        line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":" and line.get_marker() == "None"
+    ]
+    assert boundaries == [1.5, 3.5]
+    assert ax.get_ylim()[0] < -2.3
+    assert ax.get_ylim()[1] > 1
+    assert legend(figure) == ["seed0, after 20 training steps", "hollow: before training", "zero-stable: -1 < k <= 1"]
+    assert not clipped(figure)
+
+
+def test_runs_of_one_depth_share_a_panel_and_are_told_apart(tmp_path: Path) -> None:
+    one = fabricated(tmp_path / "a" / "seed0", {(0, 1): [0.0, 0.1]})
+    same = fabricated(tmp_path / "b" / "seed0", {(0, 1): [0.0, 0.2]})
+    deeper = fabricated(tmp_path / "c" / "seed0", {(0, 1): [0.0, 0.2], (0, 2): [0.0, 0.3]})
+    figure = coefficients.draw([one, same, deeper])
+    assert len(figure.axes) == 2
+    assert [told.split(",")[0] for told in legend(figure)[:3]] == ["a/seed0", "b/seed0", "c/seed0"]
+    assert not clipped(figure)
+
+
+def test_runs_without_k_are_refused_with_the_reason(tmp_path: Path) -> None:
+    fixed = fabricated(tmp_path / "fixed", {(0, 1): [0.0]}, scheme={"name": "linear_multistep", "k": 0.5})
+    with pytest.raises(SchemenetError, match=r"no k is learned with scheme 'linear_multistep' as configured"):
+        coefficients.draw([fixed])
+    fractal = fabricated(tmp_path / "fractal", {(0, 1): [0.0]}, scheme=None, architecture={"name": "fractalnet"})
+    with pytest.raises(SchemenetError, match="no k is learned with architecture 'fractalnet'"):
+        coefficients.draw([fractal])
+    older = fabricated(tmp_path / "older", {(0, 1): [0.0]})
+    (older / "metrics.csv").unlink()
+    with pytest.raises(SchemenetError, match="has not begun, or is older than their logging"):
+        coefficients.draw([older])
+
+
 # The command line
 
 
@@ -181,6 +311,8 @@ def test_long_lists_of_names_have_short_file_names() -> None:
         (["order", "rk4", "--outt", "x.png"], "takes no --outt"),
         (["order", "rk4", "--out", f"{__file__}/x.png"], "cannot write"),
         (["stability", "fractal"], "no stability function"),
+        (["k", "nowhere"], "no run folder 'nowhere'"),
+        (["k", str(ROOT)], "is no run folder: it holds no config.json"),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_message(

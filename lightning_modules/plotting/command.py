@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightning_modules.catalogue import catalogue
+from lightning_modules.plotting.runs import run_folder
 from schemes.errors import SchemenetError, unknown
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ USAGE = """schemenet plot WHAT NAME... [--out FILE.png]
 
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
+  k          RUN...      the coefficients that linear_multistep learned, along depth
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
+A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
 The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
 
 FOLDER = Path("runs", "plots")
@@ -146,4 +149,11 @@ def _order(names: list[str]) -> Figure:
     return order.draw(schemes)
 
 
-KINDS: dict[str, Callable[[list[str]], Figure]] = {"stability": _stability, "order": _order}
+def _k(names: list[str]) -> Figure:
+    folders = each(run_folder, names)
+    from lightning_modules.plotting import coefficients
+
+    return coefficients.draw(folders)
+
+
+KINDS: dict[str, Callable[[list[str]], Figure]] = {"stability": _stability, "order": _order, "k": _k}

@@ -1,0 +1,63 @@
+"""Reading single run folders, for pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schemes.errors import SchemenetError
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run, refused where there is none."""
+    folder = Path(name)
+    if not folder.is_dir():
+        raise SchemenetError(f"no run folder {name!r}")
+    if not (folder / "config.json").is_file():
+        raise SchemenetError(
+            f"{name!r} is no run folder: it holds no config.json; one that `schemenet train` wrote does"
+        )
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of a run."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SchemenetError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise SchemenetError(f"{folder / 'config.json'} holds no mapping")
+    return config
+
+
+def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
+    """Rows of metrics.csv that hold a finite number in a column of this pattern, as (training step, numbers)."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = [name for name in reader.fieldnames or () if pattern.fullmatch(name)]
+        for row in reader:
+            values = {name: float(row[name]) for name in columns if row[name]}
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
+            if values and row.get("step"):
+                rows.append((int(row["step"]), values))
+    return rows
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell run folders apart: what their paths do not share, or one folder's own name."""
+    absolute = [folder.absolute() for folder in folders]
+    if len(absolute) == 1:
+        return [absolute[0].name]
+    shared = Path(os.path.commonpath(absolute))
+    return [str(folder.relative_to(shared)) for folder in absolute]
