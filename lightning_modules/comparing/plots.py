@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from lightning_modules.comparing.report import human, seconds
 from lightning_modules.comparing.runs import Comparison, Run, read_metrics
 from lightning_modules.comparing.statistics import Summary, mean_and_sd
-from lightning_modules.plotting.style import GREY, Look, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, log_ticks, look_of, mark, new_figure, plain, tidy
 
 OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all arms together
 
@@ -128,7 +127,7 @@ def _draw_curves(
         ax.set_yscale("log")
         bottom, top = 0.8 * min(a for a, _ in low), 1.25 * max(b for _, b in low)
         ax.set_ylim(bottom, top)
-        _log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
+        log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
 
 
 def _draw_single_epoch(
@@ -156,7 +155,7 @@ def _draw_single_epoch(
     if extremes and min(extremes) > 0 and max(extremes) > 5 * min(extremes):
         ax.set_xscale("log")
         ax.set_xlim(0.8 * min(extremes), 1.25 * max(extremes))
-        _log_ticks(ax.xaxis, 0.8 * min(extremes), 1.25 * max(extremes), lambda x: f"{x:g}")
+        log_ticks(ax.xaxis, 0.8 * min(extremes), 1.25 * max(extremes), lambda x: f"{x:g}")
 
 
 def _off_scale(shown: Sequence[Summary]) -> list[Summary]:
@@ -232,12 +231,12 @@ def _cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> N
         low, high = low / margin, high * margin
         ax.set_xscale("log")
         ax.set_xlim(low, high)
-        _log_ticks(ax.xaxis, low, high, told)
+        log_ticks(ax.xaxis, low, high, told)
         return
     margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
     ax.set_xlim(low - margin, high + margin)
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(_ticks(told))
+    ax.xaxis.set_major_formatter(plain(told))
 
 
 def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
@@ -247,20 +246,7 @@ def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
         bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)
-        _log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
-
-
-def _log_ticks(axis, low: float, high: float, told: Callable[[float], str]) -> None:
-    """Plain numbers on a logarithmic axis, the fewer the more decades it spans."""
-    subs = (1.0, 2.0, 5.0) if high < 15 * low else (1.0, 3.0) if high < 300 * low else (1.0,)
-    axis.set_major_locator(LogLocator(10, subs=subs))
-    axis.set_major_formatter(_ticks(told))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _ticks(told: Callable[[float], str]) -> FuncFormatter:
-    """Tick labels as the tables write numbers, without a needless ".0"."""
-    return FuncFormatter(lambda x, _: re.sub(r"\.0+(?=\s|$)", "", told(x)))
+        log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
 
 
 def _legend(figure: Figure, shown: Sequence[Summary], looks: Mapping[str, Look], lines: bool = True) -> None:

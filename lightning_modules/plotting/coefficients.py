@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
+from lightning_modules.plotting.depth import LABEL, mark_flows, number
 from lightning_modules.plotting.runs import labels, read_columns, read_config
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, new_figure, tidy
 from schemes.base import Scheme
@@ -51,11 +50,11 @@ def draw(folders: Sequence[Path]) -> Figure:
     figure = new_figure(8.4, 1.4 + 3.6 * len(depths))
     panels = figure.subplots(len(depths), 1, sharey=True, squeeze=False)[:, 0]
     for ax, steps in zip(panels, depths, strict=True):
-        _mark_flows(ax, steps)
+        mark_flows(ax, steps)
         for run in runs:
             if run.steps == steps:
                 _draw(ax, run, looks[id(run)])
-        ax.set(xlabel="step along depth (transitions between flows not counted)", ylabel=r"$k_n$")
+        ax.set(xlabel=LABEL, ylabel=r"$k_n$")
     low, high = runs[0].zero_stable
     values = [k for run in runs for k in (*run.first.values(), *run.last.values())]
     margin = 0.05 * (max(high, *values) - min(low, *values))
@@ -109,24 +108,11 @@ def _placed(row: dict[str, float]) -> dict[Place, float]:
     return dict(sorted(found.items()))
 
 
-def _mark_flows(ax: Axes, steps: Sequence[int]) -> None:
-    """Dotted lines between the flows, whose numbers stand on top."""
-    begins = [0, *itertools.accumulate(steps)]
-    for flow, (begin, end) in enumerate(itertools.pairwise(begins)):
-        middle = (begin + 1 + end) / 2
-        ax.text(middle, 1.01, f"flow {flow}", transform=ax.get_xaxis_transform(), ha="center", color=GREY, fontsize=9)
-        if end < begins[-1]:
-            ax.axvline(end + 0.5, color=GREY, ls=":", lw=1)
-    ax.set_xlim(0.5, begins[-1] + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
 def _draw(ax: Axes, run: Learned, look: Look) -> None:
-    begins = [0, *itertools.accumulate(run.steps)]
     hollow = Look(look.colour, look.marker, "white", ":")
     for flow in range(len(run.steps)):
         for values, style, width in ((run.first, hollow, 0.8), (run.last, look, 1.5)):
-            here = {begins[flow] + step + 1: k for (f, step), k in values.items() if f == flow}
+            here = {number(run.steps, f, step): k for (f, step), k in values.items() if f == flow}
             ax.plot(list(here), list(here.values()), c=look.colour, ls=style.line, lw=width, **_points(style))
 
 

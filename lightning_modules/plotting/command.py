@@ -24,6 +24,8 @@ USAGE = """schemenet plot WHAT NAME... [--out FILE.png]
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
   k          RUN...      the coefficients that linear_multistep learned, along depth
+  poly-vs-implicit RUN   how far the sums of backward_euler_poly are from the backward Euler step of the same f,
+                         along a trained network
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
 A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
@@ -156,4 +158,18 @@ def _k(names: list[str]) -> Figure:
     return coefficients.draw(folders)
 
 
-KINDS: dict[str, Callable[[list[str]], Figure]] = {"stability": _stability, "order": _order, "k": _k}
+def _poly_vs_implicit(names: list[str]) -> Figure:
+    if len(names) > 1:
+        raise SchemenetError(f"plot poly-vs-implicit: expected one run, got {' '.join(names)}")
+    folder = run_folder(names[0])
+    from lightning_modules.plotting import poly_vs_implicit
+
+    return poly_vs_implicit.draw(folder)
+
+
+KINDS: dict[str, Callable[[list[str]], Figure]] = {
+    "stability": _stability,
+    "order": _order,
+    "k": _k,
+    "poly-vs-implicit": _poly_vs_implicit,
+}

@@ -5,13 +5,16 @@ Figures are made without pyplot, so nothing global changes and the Agg canvas is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; black is left for what all are compared with.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
@@ -60,6 +63,19 @@ def tidy(figure: Figure) -> None:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25, lw=0.6)
         ax.set_axisbelow(True)
+
+
+def log_ticks(axis: Axis, low: float, high: float, told: Callable[[float], str]) -> None:
+    """Plain numbers on a logarithmic axis, the fewer the more decades it spans."""
+    subs = (1.0, 2.0, 5.0) if high < 15 * low else (1.0, 3.0) if high < 300 * low else (1.0,)
+    axis.set_major_locator(LogLocator(10, subs=subs))
+    axis.set_major_formatter(plain(told))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain(told: Callable[[float], str]) -> FuncFormatter:
+    """Tick labels as the tables write numbers, without a needless ".0"."""
+    return FuncFormatter(lambda x, _: re.sub(r"\.0+(?=\s|$)", "", told(x)))
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:

@@ -1,0 +1,30 @@
+"""What pictures along the depth of a network share."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from lightning_modules.plotting.style import GREY
+
+LABEL = "step along depth (transitions between flows not counted)"
+
+
+def number(steps: Sequence[int], flow: int, step: int) -> int:
+    """The number of a step over all flows, from 1; ``steps`` counts those of each flow."""
+    return sum(steps[:flow]) + step + 1
+
+
+def mark_flows(ax: Axes, steps: Sequence[int]) -> None:
+    """Dotted lines between the flows, whose numbers stand on top."""
+    begins = [0, *itertools.accumulate(steps)]
+    for flow, (begin, end) in enumerate(itertools.pairwise(begins)):
+        middle = (begin + 1 + end) / 2
+        ax.text(middle, 1.01, f"flow {flow}", transform=ax.get_xaxis_transform(), ha="center", color=GREY, fontsize=9)
+        if end < begins[-1]:
+            ax.axvline(end + 0.5, color=GREY, ls=":", lw=1)
+    ax.set_xlim(0.5, begins[-1] + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
