@@ -5,8 +5,6 @@ from __future__ import annotations
 import abc
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from typing import Any, ClassVar, Literal, NamedTuple
-
 import numpy as np
 from torch import Tensor, nn
 

@@ -58,7 +58,7 @@ def refusal(scheme: Scheme) -> str | None:
 def amplification(scheme: Scheme, z: np.ndarray) -> np.ndarray:
     """The factor by which a step can multiply solutions of u' = lambda u, at each z = h lambda.
 
-    The spectral radius of M(z), or |R(z)|, which is infinite at the poles of R. For a coupled scheme the equation is the
+    The spectral radius of M(z), or |R(z)|, infinite at the poles of R. For a coupled scheme the equation is the
     oscillator x' = omega y, y' = -omega x, whose eigenvalues are +-i omega, and z is h omega. Complex array to a real
     one of the same shape.
     """

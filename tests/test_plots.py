@@ -15,15 +15,19 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from problems import Tanh, batch, make_flow
+from torch import nn
 
 from architectures import create_model
 from architectures.network import Network
 from lightning_modules.cli import main
 from lightning_modules.coefficients import LogCoefficients, ZeroStabilityWarning
-from lightning_modules.plotting import coefficients, order, stability
+from lightning_modules.plotting import coefficients, order, poly_vs_implicit, stability
 from lightning_modules.plotting.command import file_name, parse_scheme
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.stability import amplification, refusal, stability_intervals
 
@@ -54,6 +58,7 @@ def clipped(figure: Figure) -> list[str]:
 @pytest.mark.parametrize(
     ("spec", "factor"),
     [
+        ("implicit_midpoint", lambda z: (1 + z / 2) / (1 - z / 2)),
         ("forward_euler", lambda z: 1 + z),
         ("heun", lambda z: 1 + z + z**2 / 2),
         ("rk4", lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24),
@@ -61,7 +66,7 @@ def clipped(figure: Figure) -> list[str]:
     ],
     ids=str,
 )
-def test_amplification_of_one_step_methods_is_their_polynomial(spec: Any, factor: Any) -> None:
+def test_amplification_of_one_step_methods_is_their_stability_function(spec: Any, factor: Any) -> None:
     z = np.linspace(-3, 1, 7) + 1j * np.linspace(-3, 3, 5)[:, None]
     found = amplification(SCHEMES.build(spec), z)
     assert found.shape == z.shape
@@ -79,13 +84,12 @@ def test_amplification_agrees_with_the_intervals(name: str) -> None:
         assert outside > 1 + 1e-8
 
 
-def test_a_schemes_own_stability_function_is_taken() -> None:
-    scheme = SCHEMES.build("forward_euler")
-    scheme.stability_function = lambda z: 1 / (1 - z)
-    assert amplification(scheme, np.array([-1.0, 3.0j, 1.0])) == pytest.approx([0.5, 10**-0.5, np.inf])
-    figure = stability.draw({"backward": scheme})
+def test_implicit_methods_have_rational_factors_and_unbounded_regions() -> None:
+    backward = SCHEMES.build("backward_euler")
+    assert amplification(backward, np.array([-1.0, 3.0j, 1.0])) == pytest.approx([0.5, 10**-0.5, np.inf])
+    figure = stability.draw(schemes("backward_euler", "trapezoidal"))
     left, right = figure.axes[0].get_xlim()
-    assert left < 0 < 2 < right < 4, "the disc that is not stable is what is framed"
+    assert left < 0 < 2 < right < 4, "the disc in which backward Euler is not stable is what is framed"
 
 
 def test_regions_are_overlaid_on_equal_axes_and_frame_what_is_drawn() -> None:
@@ -269,6 +273,133 @@ def test_runs_without_k_are_refused_with_the_reason(tmp_path: Path) -> None:
     (older / "metrics.csv").unlink()
     with pytest.raises(SchemenetError, match="has not begun, or is older than their logging"):
         coefficients.draw([older])
+
+
+# Polynomials against the implicit step
+
+
+class Times(nn.Module):
+    """f = rate u."""
+
+    def __init__(self, channels: int, rate: float) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(rate))
+
+    def forward(self, node: Node, y: torch.Tensor) -> torch.Tensor:
+        return self.rate * y
+
+
+class NoSolution(nn.Module):
+    """f = u^2 + 1: y = u + h f(y) has no solution for u > 0 and h = 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, node: Node, y: torch.Tensor) -> torch.Tensor:
+        return y * y + 1
+
+
+class Flows(nn.Module):
+    """Flows one after the other: what is asked of a network here."""
+
+    def __init__(self, *flows: Flow) -> None:
+        super().__init__()
+        self.flows = nn.ModuleList(flows)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for flow in self.flows:
+            x = flow(x)
+        return x
+
+
+def test_distances_for_a_linear_field_are_the_powers_of_h_f() -> None:
+    """P_d - B = -z^(d+1) / (1 - z) u and B - u = z / (1 - z) u, so that the share is |z|^d."""
+    network: Any = Flows(
+        make_flow(Times, "backward_euler_poly", steps=2, time=1.0, field_options={"rate": -0.8}),
+        make_flow(Times, "linear_multistep", steps=1, time=None, field_options={"rate": 0.3}),
+    )
+    found = poly_vs_implicit.measure(network, batch(3))
+    assert [(step.flow, step.step) for step in found] == [(0, 0), (0, 1), (1, 0)]
+    for step, z in zip(found, (0.4, 0.4, 0.3), strict=True):
+        expected = np.array([[z**d] * 3 for d in poly_vs_implicit.DEGREES])
+        assert step.distances == pytest.approx(expected, rel=1e-6)
+        assert step.norms == pytest.approx(z, rel=1e-6)
+
+
+def test_states_are_those_that_the_network_passes_through() -> None:
+    flow = make_flow(Tanh, "heun", steps=3, time=None)
+    x = y = batch(2)
+    found = poly_vs_implicit.measure(Flows(flow), x)  # type: ignore[arg-type]
+    backward = SCHEMES.build("backward_euler")
+    with torch.no_grad():
+        for step, node in zip(found, flow.nodes, strict=True):
+            exact = [backward.step(flow.bank.at(node), node, u[None], ())[0] for u in y]
+            euler = [u[None] + flow.bank(node.at(0, 1.0), u[None]) for u in y]
+            shares = [float((a - b).norm() / (b - u).norm()) for a, b, u in zip(euler, exact, y, strict=True)]
+            assert step.distances[0] == pytest.approx(shares, rel=1e-6)
+            y, _ = flow.scheme.step(flow.bank, node, y, ())
+
+
+def test_a_step_that_has_no_solution_is_marked_and_the_others_are_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+    network = Flows(
+        make_flow(Tanh, "forward_euler", steps=2), make_flow(NoSolution, "forward_euler", steps=1, time=None)
+    )
+    found = poly_vs_implicit.measure(network, batch(2).abs() + 1)  # type: ignore[arg-type]
+    assert not np.isnan([step.distances for step in found[:2]]).any()
+    assert np.isnan(found[2].distances).all()
+    monkeypatch.setattr(poly_vs_implicit, "load", lambda folder: (network, batch(2).abs() + 1))
+    figure = poly_vs_implicit.draw(tmp_path)
+    upper, lower = figure.axes
+    assert "backward step solved for no image" in legend(figure)
+    assert [list(line.get_xdata()) for line in upper.lines if line.get_marker() == "x"] == [[3]]
+    assert (upper.get_yscale(), lower.get_yscale()) == ("log", "log")
+    assert not clipped(figure)
+
+
+def test_spectral_norm_is_that_of_the_jacobian_of_each_sample() -> None:
+    torch.manual_seed(0)
+    matrix, y = torch.randn(4, 6, dtype=torch.float64), batch(3)
+    found = poly_vs_implicit.spectral_norms(lambda u: torch.sin(u) @ matrix.T, y)
+    expected = [torch.linalg.matrix_norm(matrix * u.cos(), 2) for u in y]
+    assert found == pytest.approx(torch.stack(expected), rel=1e-2)
+    assert (found <= torch.stack(expected) * (1 + 1e-9)).all(), "from below"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("revnet38", {}),
+        ("fractalnet", {"columns": 2, "widths": [8, 8]}),
+        ("polynet20", {"scheme": {"name": "backward_euler_poly", "form": "mpoly"}}),
+        ("stem_only", {}),
+    ],
+)
+def test_networks_without_a_single_function_a_step_are_refused(name: str, options: dict[str, Any]) -> None:
+    assert poly_vs_implicit.refusal(tiny(name, **options)) is not None
+    assert poly_vs_implicit.refusal(tiny("resnet20")) is None
+
+
+def test_poly_vs_implicit_of_a_trained_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(poly_vs_implicit, "IMAGES", 2)
+    run = ["train", "debug=fast", "architecture=polynet", "architecture.depth=14", "architecture.width=0.25"]
+    assert main([*run, "folder=poly"]) == 0
+    assert main(["plot", "poly-vs-implicit", "poly"]) == 0
+    assert Path("runs/plots/poly-vs-implicit-poly.png").is_file()
+    network, images = poly_vs_implicit.load(Path("poly"))
+    assert not network.training
+    assert images.shape == (2, 1, 8, 8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    poly_vs_implicit.measure(network, images)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items()), "batch norm is fixed"
+    Path("poly/last.ckpt").unlink()
+    capsys.readouterr()
+    assert main(["plot", "poly-vs-implicit", "poly"]) == 2
+    assert "holds no checkpoint last.ckpt" in capsys.readouterr().err
+    assert main(["plot", "poly-vs-implicit", "poly", "other"]) == 2
+    assert "expected one run" in capsys.readouterr().err
 
 
 # The command line

@@ -21,7 +21,7 @@ from lightning_modules.plotting.runs import read_config
 from lightning_modules.plotting.style import GREY, legend, log_ticks, look_of, mark, new_figure, tidy
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError
-from schemes.implicit import NoConvergence
+from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide
@@ -69,10 +69,10 @@ def draw(folder: Path) -> Figure:
         log_ticks(ax.yaxis, *ax.get_ylim(), "{:g}".format)
     legend(figure, handles)
     figure.suptitle(
-        r"PolyNet's $P_d(u) = u + F(u) + F(F(u)) + \ldots$ ($d$ powers of $F = hf$) against backward Euler, "
+        r"PolyNet's $P_d(u) = u + F(u) + F(F(u)) + \ldots$ ($d$ powers of $F = hf$) against backward Euler's "
         "$B(u) = u + F(B(u))$\n"
-        rf"{folder.absolute().name}: median over {len(images)} test images. Only for linear $f$ is the sum "
-        r"backward Euler's series; it surely converges where $\|hf'\| < 1$",
+        r"(its series for linear $f$ only, where it surely converges if $\|hf'\| < 1$)"
+        f"\n{folder.absolute().name}: median over {len(images)} test images",
         fontsize=10,
     )
     tidy(figure)
@@ -146,7 +146,10 @@ def _trajectory(network: Network, images: Tensor) -> list[list[Tensor]]:
 
 
 def _distances(f: RightHandSide, node: Node, y: Tensor) -> list[float]:
-    """|| P_d(u) - B(u) || / || B(u) - u || for every degree d; NaN where B's equation was not solved."""
+    """|| P_d(u) - B(u) || / || B(u) - u || for every degree d; NaN where B's equation was not solved.
+
+    Where ||h f'|| > 1 it may have several solutions: B is the one that the solver reaches from u.
+    """
     try:
         backward, _ = SCHEMES.build(BACKWARD).step(f, node, y, ())
     except NoConvergence:
