@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from problems import CHANNELS, Noisy, Tanh, make_flow, pendulum
+from problems import CHANNELS, Noisy, Tanh, make_flow
 from torch import Tensor, nn
 
 from architectures import create_model
@@ -15,6 +15,7 @@ from architectures.ledger import counted_evaluations, macs
 from schemes import SCHEMES, Node, SchemenetError
 from schemes.integrate import integrate
 from schemes.newton_krylov import NoConvergence, Solver, gmres
+from schemes.problems import pendulum
 
 IMPLICIT = [name for name in SCHEMES if SCHEMES.build(name).implicit]
 each = pytest.mark.parametrize("name", IMPLICIT)
