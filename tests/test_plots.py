@@ -394,8 +394,11 @@ def test_poly_vs_implicit_of_a_trained_network(
     before = {key: value.clone() for key, value in network.state_dict().items()}
     poly_vs_implicit.measure(network, images)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items()), "batch norm is fixed"
-    Path("poly/last.ckpt").unlink()
     capsys.readouterr()
+    Path("poly/last.ckpt").write_bytes(b"half a checkpoint")
+    assert main(["plot", "poly-vs-implicit", "poly"]) == 2
+    assert "last.ckpt cannot be read" in capsys.readouterr().err
+    Path("poly/last.ckpt").unlink()
     assert main(["plot", "poly-vs-implicit", "poly"]) == 2
     assert "holds no checkpoint last.ckpt" in capsys.readouterr().err
     assert main(["plot", "poly-vs-implicit", "poly", "other"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +85,10 @@ def load(folder: Path) -> tuple[Network, Tensor]:
     checkpoint = folder / "last.ckpt"
     if not checkpoint.is_file():
         raise SchemenetError(f"{folder} holds no checkpoint last.ckpt; is its first epoch not finished?")
-    module = ClassificationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        module = ClassificationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
+        raise SchemenetError(f"{checkpoint} cannot be read: {error or type(error).__name__}") from error
     network = module.network.double().eval()
     if (reason := refusal(network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
