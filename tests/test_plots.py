@@ -131,8 +131,10 @@ def test_schemes_without_a_stability_function_are_refused_with_the_reason_and_th
 
 
 def test_order_is_measured_on_what_a_scheme_claims() -> None:
-    figure = order.draw(schemes("heun", "verlet", "backward_euler_poly", "fractal"))
-    heun, verlet, poly, fractal, thin = legend(figure)
+    way = "backward_euler_poly:form=way"
+    figure = order.draw(schemes("heun", "verlet", "backward_euler_poly", way, "fractal"))
+    heun, verlet, poly, way, fractal, thin = legend(figure)
+    assert way.startswith("backward_euler_poly(form=way): no order declared (linear problem), measured")
     assert heun == "heun: order 2, measured 2.00"
     assert verlet == "verlet: order 2 (separable system), measured 2.00"
     assert poly.startswith("backward_euler_poly: order 1 (linear problem), measured 0.9")

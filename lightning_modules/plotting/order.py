@@ -44,9 +44,9 @@ class Convergence:
     def told(self) -> str:
         """The legend's line."""
         kind = {"linear": " (linear problem)", "separable": " (separable system)"}.get(self.problem, "")
-        declared = "no order declared" if self.order is None else f"order {self.order}{kind}"
+        declared = "no order declared" if self.order is None else f"order {self.order}"
         measured = "not measured" if self.slope is None else f"measured {self.slope:.2f}"
-        return f"{self.label}: {declared}, {measured}"
+        return f"{self.label}: {declared}{kind}, {measured}"
 
 
 def measure(label: str, scheme: Scheme) -> Convergence:

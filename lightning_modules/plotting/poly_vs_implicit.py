@@ -119,7 +119,7 @@ def measure(network: Network, images: Tensor) -> list[Step]:
     found = []
     for i, (flow, passed) in enumerate(zip(network.flows, states, strict=True)):
         for node, y in zip(flow.nodes, passed, strict=True):
-            # One function: the running statistics of batch norm are those of the step's first evaluation.
+            # One function: of several sets of running statistics (and affine weights) those of the first evaluation.
             f = flow.bank.at(node)
             with torch.no_grad():
                 distances = np.array([_distances(f, node, image[None]) for image in y]).T
