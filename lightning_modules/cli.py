@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nschemenet: interrupted; what is finished is kept", file=sys.stderr)
+        print("\nschemenet: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -90,12 +90,8 @@ def _train(config: dict) -> int:
 
     folder = Path(config["folder"] or Path("runs", "train", running.run_name(config)))
     _, network = running.dry_build(config, folder)
-    held = running.held_recipe(folder)
-    if held is not None and not config["overwrite"]:
-        if held != (running.recipe_hash(config), config["seed"]):
-            raise SchemenetError(
-                f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
-            )
+    held = running.held_of_this(config, folder)
+    if held is not None and held.finished:
         print(f"done already: {folder / running.RESULT} (overwrite=true trains again)")
         return 0
     print(f"{running.run_name(config)}: {parameters(network):,} parameters")

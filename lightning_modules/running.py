@@ -1,24 +1,26 @@
 """One training run: from a checked config to a run folder.
 
-A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt``, ``progress.json`` while it
-runs, and ``result.json`` with final metrics and the ledger, written last: it is the done mark.
+A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (``previous.ckpt`` beside it
+and ``progress.json`` while it runs), and ``result.json`` with final metrics and the ledger, written last: it is the done
+mark. A run that is killed before goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 
 from architectures.factory import create_model
 from architectures.ledger import ledger
@@ -26,12 +28,17 @@ from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, check_writable, described, network_options, writable
-from lightning_modules.loggers import wandb_mode
+from lightning_modules.files import write_json
+from lightning_modules.loggers import METRICS, wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
+from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from schemes.errors import SchemenetError
 
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
-NOT_RECIPE = ("folder", "overwrite", "logger", "seed", "data.root", "data.download", "trainer.progress_bar")
+NOT_RECIPE = (
+    "folder", "overwrite", "logger", "seed", "data.root", "data.download",
+    "trainer.progress_bar", "trainer.checkpoint_every_n_steps",
+)  # fmt: skip
 """Keys that do not change what is computed, or (the seed) are told apart from it."""
 
 
@@ -97,13 +104,46 @@ def recipe_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def held_recipe(folder: Path) -> tuple[str, int] | None:
-    """Recipe and seed of the finished run in a folder; None where there is none."""
+@dataclass(frozen=True)
+class Held:
+    """The run that a folder holds: its recipe and seed, and whether it is finished or may go on from a checkpoint."""
+
+    recipe: str
+    seed: int
+    finished: bool
+
+
+def held_run(folder: Path) -> Held | None:
+    """What a folder holds; None where there is nothing that could be lost or mixed up."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return result["recipe"], result["seed"]
+        return Held(result["recipe"], result["seed"], finished=True)
     except (OSError, ValueError, KeyError):
+        pass
+    if not any((folder / name).exists() for name in (NEWEST, BEFORE)):
         return None
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return Held(recipe_hash(config), config["seed"], finished=False)
+    except (OSError, ValueError, KeyError):
+        return Held("unknown", -1, finished=False)
+
+
+def held_of_this(config: Config, folder: Path) -> Held | None:
+    """What a folder holds of this very run; another recipe or seed is refused, with overwrite=true nothing counts."""
+    held = None if config.get("overwrite") else held_run(folder)
+    if held is not None and (held.recipe, held.seed) != (recipe_hash(config), config["seed"]):
+        raise SchemenetError(
+            f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
+        )
+    return held
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run left in its folder, so that another begins there."""
+    for name in (RESULT, PROGRESS, NEWEST, BEFORE, METRICS):
+        with contextlib.suppress(IsADirectoryError, PermissionError):
+            (folder / name).unlink(missing_ok=True)
 
 
 def run_name(config: Config) -> str:
@@ -141,17 +181,19 @@ class StopWhenDiverged(Callback):
     def __init__(self) -> None:
         self.diverged = False
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"diverged": self.diverged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.diverged = state["diverged"]
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.diverged
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
             self.diverged = True
             trainer.should_stop = True
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 def train(
@@ -159,9 +201,15 @@ def train(
 ) -> dict[str, Any]:
     """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
 
+    An unfinished run of the same recipe and seed goes on where its folder stands; ``overwrite`` begins it anew.
     ``name`` and ``group`` are for loggers; ``arm`` is what a comparison calls the network.
     """
     writable(folder)
+    held = held_of_this(config, folder)
+    goes_on = held is not None and not held.finished
+    checkpoint = newest_checkpoint(folder) if goes_on else None
+    if not goes_on:
+        forget(folder)
     if name is None:
         name = run_name(config)
     write_json(folder / CONFIG, described(config))
@@ -170,19 +218,26 @@ def train(
     context = data_context(data)
     options = network_options(config)
     module = ClassificationModule(config["architecture"]["name"], options, context, config["optimizer"])
-    checkpoint = ModelCheckpoint(folder, filename="last", save_top_k=1, enable_version_counter=False)
-    loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group)
+    loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
     watch = StopWhenDiverged()
-    callbacks = [checkpoint, watch, Progress(folder / PROGRESS), LogCoefficients()]
+    resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
+    callbacks = [watch, Progress(folder / PROGRESS), LogCoefficients(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
-    trainer.fit(module, datamodule=data)
-    result = _result(config, trainer, module, data, name, watch.diverged) | ({"arm": arm} if arm is not None else {})
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
+            raise KeyboardInterrupt from ended
+        raise
+    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | ({"arm": arm} if arm is not None else {})
     for logger in loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success")
     if trainer.is_global_zero:
         (folder / PROGRESS).unlink(missing_ok=True)
         write_json(folder / RESULT, result)
+        (folder / BEFORE).unlink(missing_ok=True)
     return result
 
 
@@ -192,9 +247,9 @@ def _result(
     module: ClassificationModule,
     data: pl.LightningDataModule,
     name: str,
+    metrics: dict[str, float],
     diverged: bool,
 ) -> dict[str, Any]:
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     error = metrics.get("test/error", math.nan)
     diverged = diverged or not math.isfinite(metrics.get("test/loss", math.nan))
     network = module.network.cpu()

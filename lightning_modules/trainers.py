@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.registries import TRAINERS
+from lightning_modules.resuming import WholeCheckpoints
 from schemes.errors import SchemenetError
 
 
@@ -34,12 +35,14 @@ def trainer(
     overfit_batches: int | float = 0,
     log_every_n_steps: int = 10,
     check_test_every_n_epoch: int = 1,
+    checkpoint_every_n_steps: int | None = 500,
     progress_bar: bool | None = None,
     threads: int | None = None,
 ) -> pl.Trainer:
     """A ``pl.Trainer``; parameters have the meaning of its own.
 
-    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. ``progress_bar`` null draws
+    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at the
+    end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar`` null draws
     one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is.
     """
     wrong = [
@@ -49,6 +52,7 @@ def trainer(
             "accumulate_grad_batches": accumulate_grad_batches,
             "log_every_n_steps": log_every_n_steps,
             "check_test_every_n_epoch": check_test_every_n_epoch,
+            "checkpoint_every_n_steps": 1 if checkpoint_every_n_steps is None else checkpoint_every_n_steps,
             "threads": 1 if threads is None else threads,
         }.items()
         if value < 1
@@ -72,7 +76,7 @@ def trainer(
             overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
             check_val_every_n_epoch=check_test_every_n_epoch,
             enable_progress_bar=sys.stdout.isatty() if progress_bar is None else progress_bar,
-            enable_model_summary=False, num_sanity_val_steps=0,
+            enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints()],
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error

@@ -22,7 +22,8 @@ from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
-from lightning_modules.running import PROGRESS, RESULT, held_recipe, recipe_hash, train, versions, write_json
+from lightning_modules.files import write_json
+from lightning_modules.running import PROGRESS, RESULT, Held, forget, held_run, recipe_hash, train, versions
 from schemes.errors import SchemenetError
 
 ORDER, LOG, ERROR, COMPARISON, STEP_TIME = (
@@ -66,7 +67,7 @@ class Order:
 
     @property
     def done(self) -> bool:
-        return held_recipe(self.folder) == (recipe_hash(self.config), self.config["seed"])
+        return held_run(self.folder) == Held(recipe_hash(self.config), self.config["seed"], finished=True)
 
     @property
     def name(self) -> str:
@@ -120,7 +121,7 @@ def _train_all(orders: list[Order], total: int, jobs: int) -> list[Order]:
                 order = waiting.pop(0)
                 try:
                     running[order] = (_start(order, jobs), time.monotonic())
-                except OSError as error:  # a folder that cannot be made, no process to be had
+                except (OSError, SchemenetError) as error:  # a folder that cannot be made, no process to be had
                     failed.append(order)
                     finished += 1
                     bar.write(f"[{finished:>3}/{len(orders)}] {order.name}: FAILED to start, {error}", file=sys.stdout)
@@ -233,8 +234,8 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
                 "choose another folder=..., or overwrite=true to begin anew"
             )
     if overwrite:
-        for old in folder.glob(f"*/seed*/{RESULT}"):
-            old.unlink()
+        for old in folder.glob("*/seed*"):
+            forget(old)
         for old in folder.glob(f"*/{STEP_TIME}"):
             old.unlink()
     write_json(path, document)

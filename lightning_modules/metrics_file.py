@@ -1,0 +1,79 @@
+"""The file of a run's metrics, which survives the run's death."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_modules.files import whole
+from schemes.errors import SchemenetError
+
+
+class MetricsFile(Logger):
+    """A csv file with a row each time something is logged; what a row does not tell is left empty.
+
+    Lightning's own ``CSVLogger`` deletes the file of a run that goes on, and empties it to write a new header. Here a
+    row is appended at once and whole, and a run that goes on from a checkpoint keeps the rows that were there then.
+    """
+
+    name, version = "metrics", ""  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.rows = path, 0
+        self._columns: list[str] = []
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They are in the run's config.json."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {**metrics, "step": step}
+        if row.keys() - set(self._columns):
+            self._rewrite(self._read(), sorted({*self._columns, *row}))
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(_text([row], self._columns))
+        except OSError as error:
+            raise SchemenetError(f"cannot write {self.path}: {error.strerror}") from error
+        self.rows += 1
+
+    def keep(self, rows: int) -> None:
+        """Drop what was logged after the first ``rows``: it will be logged again."""
+        kept = self._read()[:rows]
+        if len(kept) < rows:
+            print(f"{self.path} has lost {rows - len(kept)} rows since the checkpoint; the run goes on without them")
+        self.rows = len(kept)
+        if kept:
+            self._rewrite(kept, list(kept[0]))
+
+    def sync(self) -> None:
+        """Wait until every row is on the disk."""
+        if self.rows:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
+        self._columns = columns
+        with whole(self.path) as file:
+            file.write((",".join(columns) + "\n" + _text(rows, columns)).encode())
+
+
+def _text(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()

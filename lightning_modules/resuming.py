@@ -1,0 +1,201 @@
+"""A run that is killed goes on by the same command, and ends with the same weights, bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor, distributed
+
+from lightning_modules.files import whole
+from lightning_modules.metrics_file import MetricsFile
+from schemes.errors import SchemenetError
+
+NEWEST, BEFORE = "last.ckpt", "previous.ckpt"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and keeps the one before it.
+
+    Lightning's own goes through a temporary folder, which may be on another file system, and waits for no disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        with whole(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides the reason behind a complaint of its own
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())
+            if path.exists():
+                os.replace(path, path.with_name(BEFORE))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder that can be read; a damaged one is told, and put aside.
+
+    Raises SchemenetError where there are checkpoints and none can be read.
+    """
+    damaged: list[str] = []
+    for path in (folder / NEWEST, folder / BEFORE):
+        if not path.exists():
+            continue
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes of torch's reader
+            damaged.append(f"{path} cannot be read ({str(error).splitlines()[0]})")
+            continue
+        if damaged and rank_zero_only.rank == 0:
+            (folder / NEWEST).replace(folder / f"{NEWEST}.damaged")
+            print(f"{damaged[0]}; the checkpoint before it is taken")
+        return path
+    if damaged:
+        raise SchemenetError("\n".join([*damaged, "overwrite=true begins the run anew"]))
+    return None
+
+
+class Resumable(Checkpoint):
+    """Writes ``last.ckpt`` at the end of each epoch and every so many steps, and goes on from it exactly.
+
+    A checkpoint is taken between two optimiser steps, when the next batch is there and nothing is computed on it: what
+    belongs to the steps before is done and logged, and of the next one nothing is drawn but the batch, which seed and
+    epoch alone decide. Beside what Lightning keeps (weights, optimiser, schedule, counters) it holds the random state
+    of each process, the place in the epoch, the number of rows of ``metrics.csv`` and the latest metrics: plain data
+    and tensors only, so that ``weights_only=True`` loads it.
+
+    Ctrl-C and SIGTERM end the run after its step with a checkpoint, a second one at once with the checkpoint before;
+    with several processes, which would have to agree on a step, always at once.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int | None) -> None:
+        self.path, self.every_n_steps = folder / NEWEST, every_n_steps
+        self.metrics: dict[str, Tensor] = {}
+        self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
+        self._loaded: Mapping[str, Any] | None = None
+        self._saved_step = 0
+        self._asked_to_stop = False
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+        for file in files:
+            file.sync()
+        checkpoint["resuming"] = {
+            "place": self._place,
+            "random": _of_all_processes(random_state()),
+            "rows": [file.rows for file in files],
+            "metrics": {**self.metrics, **trainer.callback_metrics},
+        }
+        if self._place is not None:
+            _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint["resuming"]
+        self._saved_step = checkpoint["global_step"]
+        self.metrics = self._loaded["metrics"]
+        if len(self._loaded["random"]) != trainer.world_size:
+            raise SchemenetError(
+                f"{self.path.parent} holds a run of {len(self._loaded['random'])} processes, which cannot go on "
+                f"with {trainer.world_size}; overwrite=true begins it anew"
+            )
+        if trainer.is_global_zero:
+            files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+            for file, rows in zip(files, self._loaded["rows"], strict=False):
+                file.keep(rows)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._loaded is not None and (place := self._loaded["place"]) is not None:
+            # Lightning offers a loader its state before it has read any, where the schedule asks for the set's length.
+            trainer.train_dataloader.load_state_dict(place)
+            if trainer.is_global_zero:
+                steps = int(trainer.estimated_stepping_batches)
+                print(f"goes on from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask_to_stop)  # Lightning puts the old handlers back
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if self._loaded is not None:
+            set_random_state(self._loaded["random"][trainer.global_rank])
+            self._loaded = None
+        if index % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        due = index == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        if (due or self._asked_to_stop) and step > self._saved_step:
+            self._save(trainer, {"epoch": trainer.current_epoch, "batch": index})
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer, None)
+
+    def _save(self, trainer: pl.Trainer, place: dict[str, int] | None) -> None:
+        self._place, self._saved_step = place, trainer.global_step
+        trainer.save_checkpoint(self.path)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
+        print("stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random generator of this process, as tensors and plain values."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": _plain(np.random.get_state(legacy=False)),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states in the order of the ranks."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, state)
+    return states
+
+
+def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
+    """Take back from Lightning's counters that the next batch, or the next epoch, has begun."""
+    batches = fit_loop["epoch_loop.batch_progress"]
+    batches["is_last_batch"] = False
+    begun = [batches, fit_loop["epoch_progress"]] if at_epoch_start else [batches]
+    for progress in begun:
+        for counts in (progress["total"], progress["current"]):
+            counts["ready"] = counts["started"] = counts["completed"]
