@@ -36,7 +36,7 @@ from schemes.errors import SchemenetError
 
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
 NOT_RECIPE = (
-    "folder", "overwrite", "logger", "seed", "data.root", "data.download",
+    "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
     "trainer.progress_bar", "trainer.checkpoint_every_n_steps",
 )  # fmt: skip
 """Keys that do not change what is computed, or (the seed) are told apart from it."""

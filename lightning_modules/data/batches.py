@@ -1,17 +1,28 @@
-"""Batches of a set that lies in memory, in an order that seed and epoch alone decide."""
+"""Batches of a set, in memory or decoded as they are asked for, in an order that seed and epoch alone decide."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from schemes.errors import SchemenetError
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs as they are stored, labels, and the moves (dy, dx, flip) of each sample where it is augmented."""
+
+
+class Inputs(Protocol):
+    """The inputs of a set: a tensor, or anything else that indices make a tensor of."""
+
+    def __getitem__(self, chosen: Tensor, /) -> Tensor: ...
+
+    def __len__(self) -> int: ...
 
 
 def generator(*words: int) -> torch.Generator:
@@ -20,8 +31,39 @@ def generator(*words: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed[0]))
 
 
+def fetch(inputs: Inputs, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Tensor]:
+    """``inputs`` at each batch of indices, in their order, by so many processes besides this one.
+
+    What comes is the same for every number of workers: they are told indices, and draw nothing.
+    """
+    if not workers:
+        yield from (inputs[chosen] for chosen in batches)
+        return
+    loader = DataLoader(
+        _Told(inputs), batch_size=None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it would draw from the global random state
+    )  # fmt: skip
+    for fetched in loader:
+        if isinstance(fetched, str):
+            raise SchemenetError(fetched)
+        yield fetched
+
+
+class _Told:
+    """Hands a user's mistake over to the main process as its text; torch would wrap it in a traceback."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+
+    def __getitem__(self, chosen: Tensor) -> Tensor | str:
+        try:
+            return self.inputs[chosen]
+        except SchemenetError as error:
+            return str(error)
+
+
 class BatchLoader:
-    """Slices of a permutation of the set; no workers, since a batch is one gather from memory.
+    """Slices of a permutation of the set, gathered from memory or by ``workers``.
 
     The order depends on (seed, epoch), the moves of a sample on (seed, epoch, its index): neither on the
     network, nor on the batch size, nor on the number of ranks, so that what is compared sees the same data.
@@ -30,17 +72,19 @@ class BatchLoader:
     rank with ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only
     one. Otherwise the order is that of the set, and each sample is on exactly one rank.
 
-    Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints.
+    Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints; what workers
+    have fetched in advance does not count there.
     """
 
     batch_sampler = None  # Lightning looks for both wherever it finds one
 
     def __init__(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         labels: Tensor,
         batch_size: int,
         *,
+        workers: int = 0,
         train: bool = False,
         shuffle: bool | None = None,
         drop_last: bool | None = None,
@@ -50,7 +94,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.inputs, self.labels, self.batch_size = inputs, labels, batch_size
+        self.inputs, self.labels, self.batch_size, self.workers = inputs, labels, batch_size, workers
         self.shuffle = train if shuffle is None else shuffle
         self.drop_last = train if drop_last is None else drop_last
         self.seed, self.pad, self.flip = seed, pad, flip
@@ -86,10 +130,11 @@ class BatchLoader:
         # Lightning asks for the iterator before it tells the epoch; a generator waits for the first next().
         start, self._start = self._start, 0
         order, moves = self._order(), self._moves()
-        for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        batches = order.split(self.batch_size)[start : len(self)]
+        for batch, inputs in enumerate(fetch(self.inputs, batches, self.workers), start):
             self.batch = batch + 1
-            yield self.inputs[chosen], self.labels[chosen], None if moves is None else moves[chosen]
+            chosen = batches[batch - start]
+            yield inputs, self.labels[chosen], None if moves is None else moves[chosen]
 
     def _order(self) -> Tensor:
         total = len(self.labels)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.data.batches import BatchLoader, Inputs, fetch
 from lightning_modules.data.in_memory import FileData, Samples, subset
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError, nearest
+
+MEASURED = 4096
+"""Training images from which mean and deviation are taken, at most."""
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder as Listing
@@ -21,16 +26,23 @@ if TYPE_CHECKING:
 class ImageFolder(FileData):
     """Colour images of ``root/train/<class>/*`` and ``root/test/<class>/*``, brought to ``size`` x ``size``.
 
-    An image of another size is scaled by its shorter side and cut in the middle. Mean and deviation are those
-    of the training set. Augmented by shifts of up to an eighth of the size and by mirroring.
+    An image of another size is scaled by its shorter side and cut in the middle. Augmented by shifts of up to an eighth
+    of the size and by mirroring. Mean and deviation are those of the training set, or of the same 4,096 images of it
+    where it is larger.
+
+    ``decode`` "once" keeps all images in memory as bytes; "each_epoch" decodes a batch when its turn comes, for sets
+    that no memory holds. ``workers`` processes decode; neither changes a batch by a bit.
     """
 
     flip = True
     remedy = "name the folder that holds train and test by data.root=... or by SCHEMENET_DATA"
-    least: ClassVar = {**FileData.least, "size": 1}
+    least: ClassVar = {**FileData.least, "size": 1, "workers": 0}
 
-    def __init__(self, *, size: int = 32, **options: Any) -> None:
+    def __init__(
+        self, *, size: int = 32, decode: Literal["once", "each_epoch"] = "once", workers: int = 0, **options: Any
+    ) -> None:
         self.size, self.shape, self.pad = size, (3, size, size), max(1, size // 8)
+        self.decode, self.workers = decode, workers
         super().__init__(**options)
 
     def mistakes(self) -> list[str]:
@@ -63,11 +75,32 @@ class ImageFolder(FileData):
 
     def load(self, train: bool) -> Samples:
         paths, labels = zip(*self._listing["train" if train else "test"].samples, strict=True)
-        chosen = torch.arange(len(paths))[subset(len(paths), self.limit_train if train else self.limit_test)]
-        images = torch.stack([self._decode(paths[index]) for index in chosen])
+        chosen = subset(len(paths), self.limit_train if train else self.limit_test)
+        images = Images([paths[index] for index in chosen], self.size)
+        inputs = images if self.decode == "each_epoch" else self._read(images, torch.arange(len(images)))
         if train:
-            self.mean, self.std = statistics(images)
-        return images, torch.tensor(labels)[chosen]
+            self.mean, self.std = statistics(self._read(inputs, subset(len(images), MEASURED)))
+        return inputs, torch.tensor(labels)[chosen]
+
+    def _read(self, inputs: Inputs, chosen: Tensor) -> Tensor:
+        return torch.cat(list(fetch(inputs, chosen.split(64), self.workers)))
+
+    def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
+        workers = self.workers if self.decode == "each_epoch" else 0
+        return super()._loader(samples, workers=workers, **options)
+
+
+class Images:
+    """Colour images in files, decoded to (chosen, 3, size, size) bytes when they are asked for by index."""
+
+    def __init__(self, paths: Sequence[str], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        return torch.stack([self._decode(self.paths[index]) for index in chosen])
 
     def _decode(self, path: str) -> Tensor:
         from PIL import Image, ImageOps

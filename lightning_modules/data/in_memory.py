@@ -1,4 +1,4 @@
-"""What all data sets share: they lie in memory, and are sliced and augmented as tensors."""
+"""What all data sets share: batches in one order, augmented as tensors; most of them lie in memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from lightning_modules.data.augment import move, normalise
-from lightning_modules.data.batches import Batch, BatchLoader, generator
+from lightning_modules.data.batches import Batch, BatchLoader, Inputs, generator
 from schemes.errors import SchemenetError
 
-Samples = tuple[Tensor, Tensor]
+Samples = tuple[Inputs, Tensor]
 """Inputs (uint8 images, or float32 points) and int64 labels."""
 
 DATA_SEED = 0
@@ -91,9 +91,11 @@ class InMemoryData(pl.LightningDataModule):
             self.train_set = self._limited(*train, self.limit_train)
             self.test_set = self._limited(*test, self.limit_test)
 
-    def _limited(self, inputs: Tensor, labels: Tensor, limit: int | None) -> Samples:
+    def _limited(self, inputs: Inputs, labels: Tensor, limit: int | None) -> Samples:
+        if limit is None or limit >= len(labels):
+            return inputs, labels
         chosen = subset(len(labels), limit)
-        return inputs[chosen].contiguous(), labels[chosen]
+        return inputs[chosen], labels[chosen]
 
     def train_dataloader(self) -> BatchLoader:
         pad, flip = (self.pad, self.flip) if self.augment else (0, False)
@@ -113,7 +115,7 @@ class InMemoryData(pl.LightningDataModule):
             options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         return BatchLoader(*samples, self.batch_size, seed=self.seed, **options)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Samples:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """On the device: normalise, and move where the loader drew moves."""
         inputs, labels, moves = batch
         if self.mean is not None and self.std is not None:
@@ -169,8 +171,8 @@ class FileData(InMemoryData):
             )
 
 
-def subset(total: int, limit: int | None) -> Tensor | slice:
-    """At most ``limit`` samples in their order, drawn once and for all, so that sorted classes stay mixed."""
+def subset(total: int, limit: int | None) -> Tensor:
+    """The indices of at most ``limit`` samples in order, drawn once and for all, so that sorted classes stay mixed."""
     if limit is None or limit >= total:
-        return slice(None)
+        return torch.arange(total)
     return torch.randperm(total, generator=generator(DATA_SEED))[:limit].sort().values
