@@ -54,6 +54,8 @@ class MetricsFile(Logger):
         self.rows = len(kept)
         if kept:
             self._rewrite(kept, list(kept[0]))
+        else:
+            self.path.unlink(missing_ok=True)
 
     def sync(self) -> None:
         """Wait until every row is on the disk."""

@@ -230,7 +230,9 @@ def train(
             raise KeyboardInterrupt from ended
         raise
     metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
-    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | ({"arm": arm} if arm is not None else {})
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
+        {"arm": arm} if arm is not None else {}
+    )
     for logger in loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success")

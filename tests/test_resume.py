@@ -1,0 +1,295 @@
+"""A run that is killed goes on by the same command and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+from lightning_modules import running
+from lightning_modules.cli import main
+from lightning_modules.comparing.plan import make_plan
+from lightning_modules.composing import compose
+from lightning_modules.metrics_file import MetricsFile
+from lightning_modules.registries import LOGGERS
+from lightning_modules.resuming import random_state, set_random_state
+from schemes.errors import SchemenetError
+
+ROOT = Path(__file__).resolve().parent.parent
+RANDOM_NETWORK = [
+    "architecture=fractalnet", "architecture.columns=2", "architecture.width=0.05", "architecture.dropout=0.2",
+]  # fmt: skip  # and drop-path
+OFTEN = [
+    "trainer.threads=1",
+    "trainer.log_every_n_steps=2",
+    "trainer.checkpoint_every_n_steps=2",
+    "trainer.max_epochs=3",
+]
+DIGITS = ["data.augment=true", "data.batch_size=16", "data.limit_train=80", "data.limit_test=32"]  # 5 steps an epoch
+QUICK = ["logger=csv", *RANDOM_NETWORK, *OFTEN, *DIGITS]
+
+
+class Killed(BaseException):
+    """What no handler expects."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, hook: str, step: int, end: Callable[[], Any]) -> None:
+    """Let runs end in a hook of the trainer after so many optimiser steps, before the hook has done its work."""
+
+    class Dying(running.Progress):
+        pass
+
+    def die(self: Any, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == step:
+            end()
+
+    setattr(Dying, hook, die)
+    monkeypatch.setattr(running, "Progress", Dying)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def train_killed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], folder: Path, hook: str, step: int) -> None:
+    with monkeypatch.context() as patch:
+        dying(patch, hook, step, kill)
+        with pytest.raises(Killed):
+            running.train(config, folder)
+
+
+def assert_equal(one: Any, other: Any, place: str = "") -> None:
+    """Equal to the bit, all the way down."""
+    assert type(one) is type(other), place
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), place
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_equal(one[key], other[key], f"{place}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{place}/{number}")
+    else:
+        assert one == other, place
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimiser, random state, counters, every metric and the result."""
+    assert_equal(*(torch.load(folder / "last.ckpt", weights_only=True) for folder in (one, other)))
+    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    for result in results:
+        result.pop("name"), result.pop("arm", None)
+    assert results[0] == results[1]
+    assert not (other / "previous.ckpt").exists()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    running.train(compose("train", QUICK), folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "goes_on"),
+    [
+        ("on_train_batch_end", 4, "epoch 0, step 2 of 15"),  # its row is not logged yet
+        ("on_validation_end", 10, "epoch 1, step 8 of 15"),
+        ("on_train_batch_end", 11, "epoch 2, step 10 of 15"),
+    ],
+)
+def test_killed_at_any_place(
+    hook: str, step: int, goes_on: str, whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    config = compose("train", QUICK)
+    train_killed(monkeypatch, config, tmp_path, hook, step)
+    running.train(config, tmp_path)
+    assert f"goes on from {goes_on}" in capsys.readouterr().out
+    assert_same_run(whole, tmp_path)
+
+
+def test_killed_before_the_first_checkpoint_begins_anew(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", QUICK)
+    train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 1)
+    running.train(config, tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_killed_between_the_last_step_and_the_result(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_result", lambda *_: kill())
+        with pytest.raises(Killed):
+            running.train(config, tmp_path)
+    running.train(config, tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_killed_twice_while_gradients_accumulate(tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", [*QUICK, "trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4"])
+    running.train(config, tmp_path / "whole")
+    for step in (3, 5):
+        train_killed(monkeypatch, config, tmp_path / "killed", "on_train_batch_end", step)
+    running.train(config, tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_command_killed_within_an_epoch_with_two_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By SIGKILL, with augmentation, dropout and batches that workers have already fetched."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for number in range(24):
+                pixels = rng.integers(0, 256, (10, 9, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / part / name / f"{number}.png")
+    command = [
+        "train", "data=image_folder", f"data.root={tmp_path / 'data'}", "data.size=8", "data.batch_size=6",
+        "data.augment=true", "logger=csv", *RANDOM_NETWORK, *OFTEN,
+    ]  # fmt: skip
+    streamed = [*command, "data.decode=each_epoch", "data.workers=2", f"folder={tmp_path / 'killed'}"]
+    die_at_step_5 = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from lightning_modules import cli, running\n"
+        "running.Progress.on_train_batch_end = lambda _, trainer, *__: trainer.global_step == 5 and os.kill(0, 9)\n"
+        "cli.main(sys.argv[1:])"
+    )
+    died = subprocess.run([sys.executable, "-c", die_at_step_5, *streamed], check=False, start_new_session=True)
+    assert died.returncode == -signal.SIGKILL
+    assert main(streamed) == 0
+    assert "goes on from epoch 0, step 4 of 24" in capsys.readouterr().out
+    assert main([*command, f"folder={tmp_path / 'whole'}"]) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_sigterm_ends_the_run_after_its_step(whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    command = ["train", *QUICK, f"folder={tmp_path}"]
+    with monkeypatch.context() as patch:
+        dying(patch, "on_train_batch_end", 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(command) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "goes on from epoch 1, step 7 of 15" in capsys.readouterr().out
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    config = compose("train", QUICK)
+    train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 9)
+    newest = tmp_path / "last.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    running.train(config, tmp_path)
+    told = capsys.readouterr().out.splitlines()
+    assert "last.ckpt cannot be read" in told[0]
+    assert "goes on from epoch 1, step 6 of 15" in told[1]
+    assert_same_run(whole, tmp_path)
+
+
+def test_two_damaged_checkpoints_are_not_trained_over(tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", QUICK)
+    train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 5)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(SchemenetError, match=r"previous.ckpt cannot be read .*\noverwrite=true"):
+        running.train(config, tmp_path)
+    assert (tmp_path / "last.ckpt").read_bytes() == b"PK"
+
+
+def test_a_full_disk_is_told_and_costs_nothing(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """A limit on the size of files stands for the disk: the second checkpoint cannot be written to its end."""
+    config = compose("train", QUICK)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with monkeypatch.context() as patch:
+            dying(patch, "on_train_batch_end", 3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1])))
+            with pytest.raises(SchemenetError, match=r"cannot write .*last\.ckpt: File too large; what was there"):
+                running.train(config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("*.tmp"))
+    running.train(config, tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    train_killed(monkeypatch, compose("train", QUICK), tmp_path, "on_train_batch_end", 3)
+    other = ["train", *QUICK, "optimizer.lr=0.01", f"folder={tmp_path}"]
+    assert main(other) == 2
+    assert "another recipe or seed" in capsys.readouterr().err
+    assert main([*other, "overwrite=true"]) == 0
+    assert "goes on" not in capsys.readouterr().out
+    assert running.held_run(tmp_path) == running.Held(running.recipe_hash(compose("train", other[1:-1])), 0, True)
+
+
+def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monkeypatch: Any) -> None:
+    arm = ["words=[fractalnet]", "baseline=fractalnet", "arms.fractalnet.dropout=0.2", "arms.fractalnet.columns=2"]
+    overrides = ["experiment=demo", *arm, "controls=[]", "seeds=1", "budget=8k", "tolerance=0.2", *OFTEN, *DIGITS]
+    overrides.append(f"folder={tmp_path}")
+    (planned,) = make_plan(compose("compare", overrides)).arms
+    config = json.loads(json.dumps({**planned.config, "seed": 0}))  # as it is handed to the run's process
+    train_killed(monkeypatch, config, tmp_path / "fractalnet" / "seed0", "on_train_batch_end", 9)
+    assert main(["compare", *overrides]) == 0
+    assert "goes on from epoch 1, step 8 of 15" in (tmp_path / "fractalnet" / "seed0" / "log.txt").read_text()
+    running.train(config, tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "fractalnet" / "seed0")
+
+
+def test_a_diverged_run_stays_so(tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", [*QUICK, "optimizer.lr=1e9", "architecture.norm=none"])
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_result", lambda *_: kill())
+        with pytest.raises(Killed):
+            running.train(config, tmp_path)
+    step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    assert running.train(config, tmp_path)["status"] == "diverged"
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step < 15
+
+
+def test_wandb_goes_on_under_its_id(tmp_path: Path) -> None:
+    for goes_on, ids in ((False, 1), (True, 1), (False, 2)):
+        made = LOGGERS.build({"name": "wandb"}, folder=tmp_path, name="x", group=None, goes_on=goes_on)
+        made[1].experiment.finish()
+        assert len({path.name.split("-")[-1] for path in (tmp_path / "wandb").glob("offline-run-*")}) == ids
+
+
+def test_random_state_is_plain_and_complete(tmp_path: Path) -> None:
+    def draw() -> list[float]:
+        return [torch.rand(()).item(), np.random.normal(), random.random()]
+
+    draw()
+    torch.save(random_state(), tmp_path / "state")
+    first = draw()
+    set_random_state(torch.load(tmp_path / "state", weights_only=True))
+    assert draw() == first
+
+
+def test_metrics_file_keeps_what_it_is_told(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.log_metrics({"b": 0.1}, 1)
+    file.log_metrics({"a": 1 / 3}, 1)
+    assert file.path.read_text() == "a,b,step\n,0.1,1\n0.3333333333333333,,1\n"
+    again = MetricsFile(file.path)
+    again.keep(1)
+    again.log_metrics({"c": 3}, 2)
+    assert again.path.read_text() == "a,b,c,step\n,0.1,,1\n,,3,2\n"
+    again.keep(0)
+    assert not again.path.exists()
