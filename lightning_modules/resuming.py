@@ -104,17 +104,17 @@ class Resumable(Checkpoint):
             _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._loaded = checkpoint["resuming"]
+        self._loaded = loaded = checkpoint["resuming"]
         self._saved_step = checkpoint["global_step"]
-        self.metrics = self._loaded["metrics"]
-        if len(self._loaded["random"]) != trainer.world_size:
+        self.metrics = loaded["metrics"]
+        if (processes := len(loaded["random"])) != trainer.world_size:
             raise SchemenetError(
-                f"{self.path.parent} holds a run of {len(self._loaded['random'])} processes, which cannot go on "
-                f"with {trainer.world_size}; overwrite=true begins it anew"
+                f"{self.path.parent} holds a run on {processes} devices, which cannot go on with {trainer.world_size}; "
+                "overwrite=true begins it anew"
             )
         if trainer.is_global_zero:
             files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
-            for file, rows in zip(files, self._loaded["rows"], strict=False):
+            for file, rows in zip(files, loaded["rows"], strict=False):
                 file.keep(rows)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

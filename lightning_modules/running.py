@@ -1,8 +1,8 @@
 """One training run: from a checked config to a run folder.
 
-A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (``previous.ckpt`` beside it
-and ``progress.json`` while it runs), and ``result.json`` with final metrics and the ledger, written last: it is the done
-mark. A run that is killed before goes on from its checkpoint.
+A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (while it runs with
+``previous.ckpt`` and ``progress.json`` beside it), and ``result.json`` with final metrics and the ledger, written last:
+it is the done mark. A run that was killed before goes on from its checkpoint.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ def trainer(
 ) -> pl.Trainer:
     """A ``pl.Trainer``; parameters have the meaning of its own.
 
-    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at the
-    end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar`` null draws
-    one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is.
+    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at
+    the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar``
+    null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is.
     """
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"

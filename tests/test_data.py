@@ -278,6 +278,53 @@ class TestFiles:
             DATA.build({"name": "image_folder", "root": str(tmp_path)}).setup()
 
 
+class TestDecodedEachEpoch:
+    """Images that workers decode come as if they lay in memory."""
+
+    def both(self, root: Path) -> tuple[InMemoryData, InMemoryData]:
+        write_images(root, each=9)
+        kept = {"name": "image_folder", "root": str(root), "size": 8, "augment": True}
+        streamed = {**kept, "decode": "each_epoch", "workers": 2}
+        return DATA.build(kept, batch_size=4), DATA.build(streamed, batch_size=4)
+
+    def test_batches_are_equal_and_nothing_is_drawn(self, tmp_path):
+        kept, streamed = self.both(tmp_path)
+        kept.setup()
+        streamed.setup()
+        assert (kept.mean, kept.std) == (streamed.mean, streamed.std)
+        assert not isinstance(streamed.train_set[0], Tensor)
+        before = torch.get_rng_state()
+        for loader in ("train_dataloader", "test_dataloader"):
+            one, two = getattr(kept, loader)(), getattr(streamed, loader)()
+            one.set_epoch(1)
+            two.set_epoch(1)
+            for batch, same in zip(one, two, strict=True):
+                for a, b in zip(batch, same, strict=True):
+                    assert (a is None and b is None) or torch.equal(a, b)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_what_was_fetched_in_advance_is_not_counted(self, tmp_path):
+        _, streamed = self.both(tmp_path)
+        streamed.setup()
+        iterator = iter(loader := streamed.train_dataloader())
+        next(iterator)
+        state, rest = loader.state_dict(), list(iterator)
+        assert state == {"epoch": 0, "batch": 1}
+        resumed = streamed.train_dataloader()
+        resumed.load_state_dict(state)
+        for batch, expected in zip(resumed, rest, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
+
+    def test_a_worker_tells_a_mistake_as_it_is(self, tmp_path):
+        _, streamed = self.both(tmp_path)
+        (tmp_path / "test" / "dog" / "3.png").write_bytes(b"no image")
+        streamed.setup()
+        with pytest.raises(SchemenetError) as told:
+            list(streamed.test_dataloader())
+        assert str(told.value).startswith("cannot read the image")
+        assert "Traceback" not in str(told.value)
+
+
 class TestMistakes:
     def test_all_at_once(self):
         with pytest.raises(SchemenetError) as told:
