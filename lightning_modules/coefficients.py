@@ -28,7 +28,8 @@ class LogCoefficients(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         # Before anything else is logged: a csv file is written anew whenever a key comes in later.
-        self._log(trainer, module)
+        if trainer.global_step == 0:  # else the run goes on, and has said so
+            self._log(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._log(trainer, module)

@@ -143,7 +143,10 @@ def test_killed_between_the_last_step_and_the_result(whole: Path, tmp_path: Path
 
 
 def test_killed_twice_while_gradients_accumulate(tmp_path: Path, monkeypatch: Any) -> None:
-    config = compose("train", [*QUICK, "trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4"])
+    """And where the coefficients that a scheme learns are logged."""
+    accumulating = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4"]
+    network = ["architecture=lm_resnet", "architecture.width=0.1"]
+    config = compose("train", ["logger=csv", *network, *OFTEN, *DIGITS, *accumulating])
     running.train(config, tmp_path / "whole")
     for step in (3, 5):
         train_killed(monkeypatch, config, tmp_path / "killed", "on_train_batch_end", step)
