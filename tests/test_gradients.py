@@ -271,6 +271,21 @@ def test_adjoint_approaches_backprop_of_the_same_scheme(spec: str) -> None:
         assert spec == "verlet"
 
 
+@pytest.mark.parametrize("spec", ["heun", "rk4", "verlet"])
+def test_adjoint_keeps_its_order_with_statistics_per_node(spec: str) -> None:
+    """In evaluation f is another function at each stage; walked backwards it must be the same one at the same time."""
+    gaps = []
+    options: dict[str, Any] = {"field": Noisy, "field_options": {"dropout": 0.0}, "scheme": spec, "sharing": "shared"}
+    for n in (8, 16):
+        flow = make_flow(gradient="adjoint", steps=n, **options)
+        with torch.no_grad():
+            for seed in range(30):
+                flow((1 + seed % 3) * batch(seed=seed))
+        backprop = same_but(flow, steps=n, **options)
+        gaps.append(distance(gradient_of(flow.eval()), gradient_of(backprop.eval())))
+    assert gaps[1] < 1e-13 or math.log2(gaps[0] / gaps[1]) > SCHEMES.build(spec).order - 0.3, gaps
+
+
 class Decay(nn.Module):
     def __init__(self, channels: int, rate: float) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from schemes.bank import visited
+from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
 from schemes.grid import reversed_nodes
@@ -91,13 +94,14 @@ class Adjoint(RecomputingMode):
         start, end = kept
         components = loop.scheme.components
         f = loop.weighted(f)
+        stage_of = _mirrored_stages(loop.scheme, loop.nodes[0])
 
         def augmented(node: Node, state: State) -> State:
             """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""
             y, costate, _ = state
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
-                value = f(node, leaf)
+                value = f(node._replace(stage=stage_of.get(node.stage, node.stage)), leaf)
             of_y, *of_parameters = pull_back([value], [costate], [leaf, *parameters])
             return value.detach(), _minus(of_y), tuple(map(_minus, of_parameters))
 
@@ -120,6 +124,19 @@ class Adjoint(RecomputingMode):
             _hold_against(stored, solved)
         summed = [_sum(a, b) for a, b in zip(first[2], second[2], strict=True)]
         return [second[1], first[1]], summed
+
+
+def _mirrored_stages(scheme: Scheme, node: Node) -> dict[int, int]:
+    """For each stage of a step backwards the stage of the step forwards that evaluated f at the same time.
+
+    Statistics and dropout masks belong to a time, and so to that stage. Empty where the nodes of a step do not lie
+    symmetrically: each stage backwards then takes those of the stage with the same weight.
+    """
+    there, back = visited(scheme, (node,))[::-1], visited(scheme, reversed_nodes((node,)))
+    pairs = list(zip(there, back, strict=True))
+    if scheme.history or not all(a.component == b.component and math.isclose(a.t, b.t, abs_tol=1e-9) for a, b in pairs):
+        return {}
+    return {b.stage: a.stage for a, b in pairs}
 
 
 def _minus(gradient: Tensor | None) -> Tensor | None:
