@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -85,8 +86,13 @@ class FieldBank(nn.Module):
                 self._by_place[node.place] = self._add(self._twin(self.fields[first])) if own else first
                 if own:
                     self._twin_of[self._by_place[node.place]] = first
+        counts = Counter(self._by_place.values())
+        self._reused = {i for i, count in counts.items() if count > 1 and any(True for _ in self.fields[i].buffers())}
 
     def _add(self, field: nn.Module) -> int:
+        for i, known in enumerate(self.fields):
+            if known is field:
+                return i
         self.fields.append(field)
         return len(self.fields) - 1
 
@@ -112,6 +118,11 @@ class FieldBank(nn.Module):
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
         index = self._by_place.get(node.place)
         return self.fields[self._by_weights[SHARING[self.sharing](node)] if index is None else index]
+
+    def reused(self, node: Node) -> nn.Module | None:
+        """The field of a node where it serves at others too, so that a call finds the buffers that another one left."""
+        index = self._by_place.get(node.place)
+        return self.fields[index] if index in self._reused else None
 
     def forward(self, node: Node, y: State) -> State:
         field = self.at(node)

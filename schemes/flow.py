@@ -27,7 +27,7 @@ class Loop:
     """What a gradient mode is handed: the steps still to be taken, and the module that owns their tensors."""
 
     scheme: Scheme
-    f: RightHandSide
+    f: FieldBank
     nodes: Sequence[Node]
     module: nn.Module
     projection: Callable[[Tensor], Tensor] | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,6 +86,58 @@ def batch(size: int = 8, channels: int = CHANNELS, seed: int = 1, dtype: torch.d
 def weighted(output: Tensor) -> Tensor:
     """A loss whose gradient is different for each entry."""
     return (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output).cos()).sum()
+
+
+@dataclass
+class Run:
+    """What one forward and backward leave behind."""
+
+    output: Tensor
+    random: tuple[Tensor, Tensor]
+    """The random state after forward and after backward."""
+    gradients: dict[str, Tensor | None]
+    """Of inputs, by their position, and of parameters, by their name."""
+    buffers: dict[str, Tensor]
+
+
+def train(
+    network: nn.Module,
+    *inputs: Tensor,
+    seed: int = 5,
+    backward: Callable[[Tensor], Any] = lambda output: weighted(output).backward(),
+) -> Run:
+    """One forward and backward, which must leave the inputs alone. The inputs after the first one are past states."""
+    torch.manual_seed(seed)
+    before = [(x, x.clone(), x._version) for x in inputs]
+    output = network(inputs[0], inputs[1:]) if len(inputs) > 1 else network(*inputs)
+    end, after_forward = output.detach().clone(), torch.get_rng_state()
+    backward(output)
+    assert all(torch.equal(x, copied) and x._version == version for x, copied, version in before)
+    named = itertools.chain(((str(i), x) for i, x in enumerate(inputs)), network.named_parameters())
+    return Run(
+        end,
+        (after_forward, torch.get_rng_state()),
+        {name: t.grad for name, t in named},
+        {name: b.clone() for name, b in network.named_buffers()},
+    )
+
+
+def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
+    """Output, random state and buffers to the bit, gradients to ``tolerance``."""
+    assert torch.equal(found.output, expected.output)
+    assert all(map(torch.equal, found.random, expected.random))
+    assert found.buffers.keys() == expected.buffers.keys()
+    for name, buffer in expected.buffers.items():
+        assert torch.equal(found.buffers[name], buffer), name
+    assert found.gradients.keys() == expected.gradients.keys()
+    # A gradient that is zero but for rounding (a bias before batch norm) is held against the largest one.
+    scale = max((float(g.norm()) for g in expected.gradients.values() if g is not None), default=0.0)
+    for name, reference in expected.gradients.items():
+        gradient = found.gradients[name]
+        assert (gradient is None) == (reference is None), name
+        if gradient is not None and reference is not None:
+            assert gradient.dtype == reference.dtype, name
+            assert float((gradient - reference).norm()) <= tolerance * max(float(reference.norm()), 1e-3 * scale), name
 
 
 def distance(found: Tensor, expected: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
+BACKWARD_ONLY = (
+    "gradient mode {!r} is differentiated by backward() and torch.autograd.grad alone; transforms of torch.func and "
+    "forward-mode derivatives need gradient=backprop"
+)
 PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
 
 
@@ -29,11 +34,17 @@ class RecomputingMode(GradientMode):
     inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work.
     """
 
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
     def __call__(self, loop: Loop, carry: Carry) -> Carry:
         if not torch.is_grad_enabled():
             return loop.run(carry)
+        if torch._C._are_functorch_transforms_active():
+            raise SchemenetError(BACKWARD_ONLY.format(self.name))
         state, shape = flatten(carry)
-        job = _Job(self, loop, shape, Replay(loop.module, state[0].device))
+        job = _Job(self, loop, shape, Replay(loop.module, loop.f, state[0].device))
         return unflatten(_Recompute.apply(job, len(state), *state, *loop.module.parameters()), job.out_shape)
 
     @abc.abstractmethod
@@ -67,8 +78,9 @@ class _Recompute(torch.autograd.Function):
             end, kept = job.mode.forward(job.loop, carry, job.replay.record(job.loop.f))
         outputs, job.out_shape = flatten(end)
         saved, job.kept_shape = flatten(kept)
-        ctx.save_for_backward(*saved, *tensors[count:])
-        ctx.job, ctx.count, ctx.saved = job, count, len(saved)
+        noted = job.replay.hand_over()
+        ctx.save_for_backward(*saved, *noted, *tensors[count:])
+        ctx.job, ctx.count, ctx.saved, ctx.noted = job, count, len(saved), len(noted)
         ctx.set_materialize_grads(False)
         # An output that is an input (a remembered state) would be taken for an in-place change of it.
         inputs = {id(t) for t in tensors[:count]}
@@ -78,21 +90,21 @@ class _Recompute(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise SchemenetError(
-                f"gradient mode {type(ctx.job.mode).__name__.lower()!r} gives first derivatives only; "
+                f"gradient mode {ctx.job.mode.name!r} gives first derivatives only; "
                 "second derivatives (create_graph=True) need gradient=backprop"
             )
         job = ctx.job
-        kept = unflatten(ctx.saved_tensors[: ctx.saved], job.kept_shape)
+        tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
+        kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
         wanted = ctx.needs_input_grad[2 + ctx.count :]
-        parameters = [
-            p.detach().requires_grad_(want) for p, want in zip(ctx.saved_tensors[ctx.saved :], wanted, strict=True)
-        ]
+        parameters = [p.detach().requires_grad_(want) for p, want in zip(tensors, wanted, strict=True)]
         trained = [p for p in parameters if p.requires_grad]
         start, found = job.replay.again(
+            noted,
             parameters,
             job.mode.backward,
             job.loop,
-            kept,
+            unflatten(kept, job.kept_shape),
             unflatten(gradients, job.out_shape),
             trained,
             job.replay.repeat(job.loop.f),
@@ -100,11 +112,15 @@ class _Recompute(torch.autograd.Function):
         by_parameter = iter(found)
         return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise SchemenetError(BACKWARD_ONLY.format(ctx.job.mode.name))
+
 
 def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
     """The carry on fresh leaves, and those that can carry a gradient."""
     tensors, shape = flatten(carry)
-    fresh = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
+    fresh = [t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in tensors]
     return unflatten(fresh, shape), fresh
 
 
@@ -121,6 +137,7 @@ def step_vjp(
 
 def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
     """Vector-Jacobian product; None where an input takes no part."""
+    _refuse_others(outputs, inputs)
     pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
     result: Gradients = [None] * len(inputs)
@@ -131,6 +148,26 @@ def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[
         for i, gradient in zip(wanted, found, strict=True):
             result[i] = gradient
     return result
+
+
+def _refuse_others(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """Raises where the outputs depend on a leaf that is none of the inputs: its gradient would be lost."""
+    known = set(map(id, inputs))
+    nodes = [o.grad_fn for o in outputs if o.grad_fn is not None]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            raise SchemenetError(
+                f"f depends on a tensor of shape {tuple(leaf.shape)} that needs a gradient and is no parameter of the "
+                "flow: a gradient mode that evaluates f again would lose that gradient. Make it a parameter of the "
+                "field, detach it, or use gradient=backprop; FSDP hides parameters in this way: apply fully_shard to "
+                "the flow or to what is around it, not to fields"
+            )
+        fresh = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= fresh
+        nodes.extend(fresh)
 
 
 def aligned(nest: Any, shape: Any) -> Gradients:

@@ -2,24 +2,28 @@
 
 Dropout masks are replayed from the random state before each call of f (not one state a step: a reverse sweep calls
 the parts of a step in another order). Batch norm normalises by the batch as before and writes its statistics into
-scratch buffers, so that they are updated once. Parameters, buffers and training flags are those of the forward pass,
-also under ``torch.func.functional_call``. Autocast is entered again as it was.
+scratch buffers, so that they are updated once; a field that serves again finds in its buffers what the calls before
+had left there. Parameters, buffers and training flags are those of the forward pass, also under
+``torch.func.functional_call``. Autocast is entered again as it was. Nothing is cached meanwhile (casts, parametrized
+weights): what is made without a graph in forward would be found where one is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from schemes.bank import FieldBank
 from schemes.node import Node
 from schemes.state import RightHandSide, State
 
-RandomState = tuple[Tensor, ...]
+Place = tuple[int, int, int]
 
 
 class _Apply(nn.Module):
@@ -33,71 +37,103 @@ class _Apply(nn.Module):
         return function(*arguments)
 
 
-class Replay:
-    """Records one forward run of a module's f, and repeats its evaluations under the same conditions."""
+@contextlib.contextmanager
+def _without_cached_weights() -> Iterator[None]:
+    outside = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = outside
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self.module = module
-        self.parameters = [id(p) for p in module.parameters()]
+
+class Replay:
+    """Records one forward run of a module's f, and repeats its evaluations under the same conditions.
+
+    What is noted are tensors. In between they are autograd's, to be freed with all else that it saves: ``hand_over``
+    gives them away, ``again`` takes them back.
+    """
+
+    def __init__(self, module: nn.Module, bank: FieldBank, device: torch.device) -> None:
+        self.module, self.bank, self.device = module, bank, device
+        buffers = list(module.buffers())
+        position = {id(t): i for i, t in enumerate(itertools.chain(module.parameters(), buffers))}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
-        self.places = {
-            f"{prefix}.{name}": tensor
+        self.positions = {
+            f"{prefix}.{name}": position[id(tensor)]
             for prefix, part in _Apply(module).named_modules()
             for name, tensor in itertools.chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False))
         }
-        self.buffers = {id(b): b.clone() for b in module.buffers()}
         self.training = [(part, part.training) for part in module.modules()]
-        self.device = device
         self.autocast = [
             {
                 "device_type": kind,
                 "dtype": torch.get_autocast_dtype(kind),
                 "enabled": torch.is_autocast_enabled(kind),
-                # A cast cached without a graph would be found again where one is needed.
                 "cache_enabled": False,
             }
             for kind in dict.fromkeys(("cpu", device.type))
             if torch.amp.is_autocast_available(kind)
         ]
-        self._states: list[RandomState] = []
-        self._before: dict[tuple[int, int, int], RandomState] = {}
+        self._noted: list[Tensor] = []
+        self._buffers = self._note(b.clone() for b in buffers)
+        self._random: list[slice] = []
+        self._random_before: dict[Place, slice] = {}
+        self._buffers_before: dict[Place, tuple[list[tuple[nn.Module, str]], slice]] = {}
 
-    def _state(self) -> RandomState:
+    def _note(self, tensors: Iterable[Tensor]) -> slice:
+        start = len(self._noted)
+        self._noted.extend(tensors)
+        return slice(start, len(self._noted))
+
+    def hand_over(self) -> list[Tensor]:
+        """All that was noted, which is then forgotten."""
+        noted, self._noted = self._noted, []
+        return noted
+
+    def _random_state(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
         if self.device.type == "cuda":
             states.append(torch.cuda.get_rng_state(self.device))
-        return tuple(states)
+        return states
 
-    def _restore(self, state: RandomState) -> None:
-        torch.set_rng_state(state[0])
-        if len(state) > 1:
-            torch.cuda.set_rng_state(state[1], self.device)
+    def _restore(self, states: Sequence[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], self.device)
 
-    def _note(self) -> RandomState:
-        """The random state now; the same object as the last one where nothing was drawn since."""
-        state = self._state()
-        if not self._states or not all(map(torch.equal, state, self._states[-1])):
-            self._states.append(state)
-        return self._states[-1]
+    def _note_random(self) -> slice:
+        """The random state now; the last one noted where nothing was drawn since."""
+        states = self._random_state()
+        if not self._random or not all(map(torch.equal, states, self._noted[self._random[-1]])):
+            self._random.append(self._note(states))
+        return self._random[-1]
 
     def record(self, f: RightHandSide) -> RightHandSide:
-        """f, with the random state before each call noted."""
+        """f, with what each call finds noted: the random state, and the buffers of a field that serves again."""
 
         def recorded(node: Node, y: State) -> State:
-            self._before[node.place] = self._note()
+            self._random_before[node.place] = self._note_random()
+            if (field := self.bank.reused(node)) is not None:
+                names = [(part, name) for part in field.modules() for name, _ in part.named_buffers(recurse=False)]
+                found = self._note(getattr(part, name).clone() for part, name in names)
+                self._buffers_before[node.place] = names, found
             return f(node, y)
 
         return recorded
 
     def repeat(self, f: RightHandSide) -> RightHandSide:
-        """f, each call under the random state of the recorded call at its node."""
-        if len(self._states) < 2:
-            return f  # nothing was drawn
+        """f, each call finding what the recorded call at its node found."""
+        drawn = len(self._random) > 1
 
         def repeated(node: Node, y: State) -> State:
-            if (state := self._before.get(node.place)) is not None:
-                self._restore(state)
+            if drawn and node.place in self._random_before:
+                self._restore(self._noted[self._random_before[node.place]])
+            if node.place in self._buffers_before:
+                names, found = self._buffers_before[node.place]
+                for (part, name), buffer in zip(names, self._noted[found], strict=True):
+                    setattr(part, name, buffer.clone())
             return f(node, y)
 
         return repeated
@@ -105,26 +141,30 @@ class Replay:
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """The conditions of the forward run."""
-        with self._autocast():
+        with self._conditions():
             yield
-        self._note()
+        self._note_random()
 
-    def _autocast(self) -> contextlib.ExitStack:
+    def _conditions(self) -> contextlib.ExitStack:
         stack = contextlib.ExitStack()
+        if parametrize._cache_enabled:
+            stack.enter_context(_without_cached_weights())
         for setting in self.autocast:
             stack.enter_context(torch.autocast(**setting))
         return stack
 
-    def again(self, parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any) -> Any:
+    def again(
+        self, noted: Sequence[Tensor], parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any
+    ) -> Any:
         """``function(*arguments)`` as if it ran in the forward pass, on these parameters; leaves no trace."""
-        by_id = dict(zip(self.parameters, parameters, strict=True))
-        by_id |= {key: buffer.clone() for key, buffer in self.buffers.items()}
-        exchanged = {place: by_id[id(tensor)] for place, tensor in self.places.items()}
-        now, modes = self._state(), [part.training for part, _ in self.training]
+        self._noted = list(noted)
+        tensors = [*parameters, *(b.clone() for b in self._noted[self._buffers])]
+        exchanged = {name: tensors[i] for name, i in self.positions.items()}
+        now, modes = self._random_state(), [part.training for part, _ in self.training]
         try:
             for part, training in self.training:
                 part.training = training
-            with self._autocast():
+            with self._conditions():
                 return torch.func.functional_call(
                     _Apply(self.module), exchanged, (function, *arguments), tie_weights=False
                 )
@@ -132,3 +172,4 @@ class Replay:
             for (part, _), training in zip(self.training, modes, strict=True):
                 part.training = training
             self._restore(now)
+            self._noted = []
