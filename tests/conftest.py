@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -12,3 +15,12 @@ def _quiet_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Without Python's garbage collector a reference cycle keeps its tensors."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

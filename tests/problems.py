@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +95,6 @@ class Run:
     random: tuple[Tensor, Tensor]
     """The random state after forward and after backward."""
     gradients: dict[str, Tensor | None]
-    """Of inputs, by their position, and of parameters, by their name."""
     buffers: dict[str, Tensor]
 
 
@@ -112,14 +110,15 @@ def train(
     output = network(inputs[0], inputs[1:]) if len(inputs) > 1 else network(*inputs)
     end, after_forward = output.detach().clone(), torch.get_rng_state()
     backward(output)
+    assert torch.equal(output, end)
     assert all(torch.equal(x, copied) and x._version == version for x, copied, version in before)
-    named = itertools.chain(((str(i), x) for i, x in enumerate(inputs)), network.named_parameters())
-    return Run(
-        end,
-        (after_forward, torch.get_rng_state()),
-        {name: t.grad for name, t in named},
-        {name: b.clone() for name, b in network.named_buffers()},
-    )
+    random = after_forward, torch.get_rng_state()
+    return Run(end, random, gradients(network, *inputs), {name: b.clone() for name, b in network.named_buffers()})
+
+
+def gradients(network: nn.Module, *inputs: Tensor) -> dict[str, Tensor | None]:
+    """Of inputs, by their position, and of parameters, by their name."""
+    return {name: t.grad for name, t in [*((str(i), x) for i, x in enumerate(inputs)), *network.named_parameters()]}
 
 
 def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:

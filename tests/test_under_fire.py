@@ -14,19 +14,25 @@ import io
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from problems import CHANNELS, Noisy, Run, Tanh, assert_same, batch, make_flow, train, weighted
+from problems import CHANNELS, Noisy, Run, Tanh, assert_same, batch, gradients, make_flow, train, weighted
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 
+from architectures.ledger import LiveBytes
 from schemes.errors import SchemenetError
 from schemes.flow import Carry, Flow, Loop
 from schemes.node import Node
-from schemes.registry import SCHEMES
+from schemes.registry import GRADIENTS, SCHEMES
 
 
 def by_hand(loop: Loop, carry: Carry) -> Carry:
@@ -34,6 +40,9 @@ def by_hand(loop: Loop, carry: Carry) -> Carry:
     for node in loop.nodes:
         carry = loop.step(node, carry)
     return carry
+
+
+RECOMPUTING = ("checkpoint", "reversible", "adjoint")
 
 
 class Arm(NamedTuple):
@@ -53,7 +62,7 @@ class Arm(NamedTuple):
     @property
     def recomputes(self) -> bool:
         """Whether f is evaluated again in backward."""
-        return self.mode not in ("by hand", "backprop")
+        return self.mode in RECOMPUTING
 
     def field(self, make: Callable[[int], nn.Module] = Noisy) -> nn.Module:
         """One field for flows that are made by hand."""
@@ -419,6 +428,7 @@ def f_shared_by_all_steps(arm: Arm) -> Run:
 def f_shared_by_two_flows(arm: Arm) -> Run:
     field = arm.field()
     run = train(nn.Sequential(arm.of(field), arm.of(field, steps=2)), x())
+    assert all(isinstance(p, nn.Parameter) and p.grad is not None for p in field.parameters())
     assert len(run.gradients) == 1 + len(list(field.parameters()))
     return run
 
@@ -645,6 +655,12 @@ def half_precision_streams(arm: Arm) -> Run:
     return train(arm(Tanh, dtype=torch.bfloat16), batch().bfloat16())
 
 
+@condition
+def half_precision_without_a_backward(arm: Arm) -> list[Tensor]:
+    with torch.no_grad():
+        return [arm(Tanh, dtype=torch.bfloat16)(batch().bfloat16())]
+
+
 # Copies
 
 
@@ -751,6 +767,30 @@ def exception_inside_f_in_backward(arm: Arm) -> list[Run]:
 # What no custom derivative can give
 
 
+class Conditioned(Tanh):
+    """Reads a tensor that is no parameter, as a field conditioned by another network does."""
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return super().forward(node, y) + self.context
+
+
+@condition
+def f_reads_a_tensor_that_is_no_parameter(arm: Arm) -> list[Tensor]:
+    flow, context = arm(Conditioned), torch.ones((), dtype=torch.float64, requires_grad=True)
+    for field in flow.bank.fields:
+        field.context = 2 * context
+    weighted(flow(batch())).backward()
+    return [context.grad]
+
+
+@condition
+def f_reads_a_tensor_that_needs_no_gradient(arm: Arm) -> Run:
+    flow = arm(Conditioned)
+    for field in flow.bank.fields:
+        field.context = batch(1)[:, :1]
+    return train(flow, x())
+
+
 @condition
 def double_backward(arm: Arm) -> list[Tensor]:
     start = x()
@@ -791,19 +831,27 @@ TOLERANCES = {
 
 REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "double_backward": (
-        ("checkpoint", "reversible", "adjoint"),
+        RECOMPUTING,
         "'{mode}' gives first derivatives only; second derivatives (create_graph=True) need gradient=backprop",
     ),
     **dict.fromkeys(
         ("func_grad", "func_vmap", "func_jvp", "forward_mode"),
         (
-            ("checkpoint", "reversible", "adjoint"),
+            RECOMPUTING,
             "'{mode}' is differentiated by backward() and torch.autograd.grad alone; ",
         ),
+    ),
+    "f_reads_a_tensor_that_is_no_parameter": (
+        RECOMPUTING,
+        "f depends on a tensor of shape () that needs a gradient and is no parameter of the flow",
     ),
     "half_precision_streams": (("reversible",), "'reversible' cannot invert steps in torch.bfloat16"),
 }
 """All that does not work: the condition, the modes, the message."""
+
+
+def test_every_mode_has_an_arm() -> None:
+    assert {arm.mode for arm in ARMS} == set(GRADIENTS)
 
 
 @functools.cache
@@ -832,3 +880,137 @@ def test_every_mode_leaves_what_a_plain_loop_leaves(name: str, arm: Arm) -> None
             assert other is None
         else:
             torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+# Changes between forward and backward
+
+
+@pytest.mark.parametrize("arm", ARMS, ids="-".join)
+@pytest.mark.parametrize("what", ["parameter", "input", "output"])
+def test_a_change_in_place_before_backward_is_noticed_or_does_not_matter(what: str, arm: Arm) -> None:
+    """Never a wrong gradient; the weights take part in all of them."""
+    flow, start = arm(Tanh), 1 * x()
+    start.retain_grad()
+    output = flow(start)
+    loss = weighted(output)
+    with torch.no_grad():
+        {"parameter": next(flow.parameters()), "input": start, "output": output}[what].mul_(2)
+    noticed = ""
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        noticed = str(error)
+    if noticed or what == "parameter":
+        assert re.search("modified (by an )?inplace", noticed)
+        return
+    expected = train(Arm("by hand", arm.scheme)(Tanh), x())
+    assert_same(Run(expected.output, expected.random, gradients(flow, start), {}), expected)
+
+
+# Memory
+
+
+ONE_EACH = list({arm.mode: arm for arm in ARMS}.values())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("arm", ONE_EACH, ids="-".join)
+def test_200_steps_leave_nothing_behind_but_their_losses(arm: Arm) -> None:
+    """Also while the losses are kept, and with them their graphs."""
+    flow, start, losses = arm(steps=2), batch(), []
+    with LiveBytes() as alive:
+        for step in range(200):
+            flow.zero_grad()
+            losses.append(weighted(flow(start)))
+            losses[-1].backward()
+            if step == 20:
+                early = alive.live
+    assert alive.live - early == 179 * losses[0].nbytes
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("arm", ARMS, ids="-".join)
+def test_a_forward_without_a_backward_leaves_nothing_behind(arm: Arm) -> None:
+    flow, start = arm(), x()
+    with LiveBytes([start, *flow.parameters(), *flow.buffers()]) as alive:
+        output = flow(start)
+        assert alive.live > output.nbytes
+        del output
+    assert alive.live == 0
+
+
+# Two processes
+
+
+SETTINGS = {
+    "DDP": Noisy,
+    "DDP with no_sync": Noisy,
+    "DDP with find_unused_parameters": WithSpare,
+    "DDP with static_graph": WithSpare,
+    "fully_shard of the flow": Noisy,
+    "fully_shard of the network": Noisy,
+    "fully_shard of fields": Tanh,
+    "FSDP with flat parameters": Noisy,
+}
+"""How two processes train, and on which field. SyncBatchNorm takes no tensors on a CPU, so it has no row."""
+HIDDEN = ("fully_shard of fields", "FSDP with flat parameters")
+"""While f runs, the parameters are not those of the flow: refused where f is evaluated again."""
+
+
+def in_parallel(setting: str, flow: Flow) -> nn.Module:
+    mesh, network = init_device_mesh("cpu", (2,)), nn.Sequential(flow)
+    match setting.split():
+        case ["DDP", *options]:
+            return DistributedDataParallel(network, **{name: True for name in options[1:] if name != "no_sync"})
+        case ["FSDP", *_]:
+            return FullyShardedDataParallel(network, device_id=torch.device("cpu"))
+        case [*_, what]:
+            for module in {"flow": [flow], "network": [network], "fields": flow.bank.fields}[what]:
+                fully_shard(module, mesh=mesh)
+    return network
+
+
+def train_in_parallel(setting: str, arm: Arm, rank: int) -> list[Tensor | None]:
+    """What two steps on two batches each leave: the second one meets what the first one left."""
+    flow = arm(SETTINGS[setting])
+    network = in_parallel(setting, flow)
+    torch.manual_seed(rank)
+    for step in range(2):
+        network.zero_grad()
+        for part in range(2):
+            waits = setting == "DDP with no_sync" and part == 0
+            with network.no_sync() if waits else contextlib.nullcontext():
+                weighted(network(batch(seed=4 * step + 2 * part + rank).requires_grad_())).backward()
+    gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in network.parameters()]
+    return [*gradients, *flow.buffers(), torch.get_rng_state()]
+
+
+def parallel_worker(rank: int, folder: str) -> None:
+    """One of two processes: says of each cell whether it leaves what the loop by hand leaves."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    told = {}
+    for setting in SETTINGS:
+        expected = {scheme: train_in_parallel(setting, Arm("by hand", scheme), rank) for scheme in ("heun", "verlet")}
+        for arm in ONE_EACH:
+            try:
+                torch.testing.assert_close(
+                    train_in_parallel(setting, arm, rank), expected[arm.scheme], rtol=1e-10, atol=1e-10
+                )
+                told[setting, arm.mode] = "same"
+            except (AssertionError, SchemenetError) as error:
+                told[setting, arm.mode] = str(error)
+    torch.save(told, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(parallel_worker, (str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        told = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert told.keys() == {(setting, arm.mode) for setting in SETTINGS for arm in ONE_EACH}
+        for (setting, mode), result in told.items():
+            if setting in HIDDEN and mode in RECOMPUTING:
+                assert "apply fully_shard to the flow" in result, (setting, mode)
+            else:
+                assert result == "same", (setting, mode, result)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemes.errors import SchemenetError
 from schemes.gradients.base import GradientMode
@@ -25,6 +26,8 @@ BACKWARD_ONLY = (
     "forward-mode derivatives need gradient=backprop"
 )
 PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
+
+SHARD_AROUND = "apply fully_shard to the flow or to what is around it, or use gradient=backprop"
 
 
 class RecomputingMode(GradientMode):
@@ -43,6 +46,7 @@ class RecomputingMode(GradientMode):
             return loop.run(carry)
         if torch._C._are_functorch_transforms_active():
             raise SchemenetError(BACKWARD_ONLY.format(self.name))
+        _refuse_sharded_parts(loop.module)
         state, shape = flatten(carry)
         job = _Job(self, loop, shape, Replay(loop.module, loop.f, state[0].device))
         return unflatten(_Recompute.apply(job, len(state), *state, *loop.module.parameters()), job.out_shape)
@@ -150,6 +154,18 @@ def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[
     return result
 
 
+def _refuse_sharded_parts(module: nn.Module) -> None:
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
+    if fsdp is None:
+        return
+    for name, part in module.named_modules():
+        if part is not module and isinstance(part, fsdp.FSDPModule | fsdp.FullyShardedDataParallel):
+            raise SchemenetError(
+                f"FSDP of {name}: it takes the parameters away while f is evaluated, and a gradient mode that "
+                f"evaluates f again cannot follow; {SHARD_AROUND}"
+            )
+
+
 def _refuse_others(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
     """Raises where the outputs depend on a leaf that is none of the inputs: its gradient would be lost."""
     known = set(map(id, inputs))
@@ -162,8 +178,7 @@ def _refuse_others(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
             raise SchemenetError(
                 f"f depends on a tensor of shape {tuple(leaf.shape)} that needs a gradient and is no parameter of the "
                 "flow: a gradient mode that evaluates f again would lose that gradient. Make it a parameter of the "
-                "field, detach it, or use gradient=backprop; FSDP hides parameters in this way: apply fully_shard to "
-                "the flow or to what is around it, not to fields"
+                f"field, detach it, or use gradient=backprop. FSDP with flat parameters hides them so: {SHARD_AROUND}"
             )
         fresh = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= fresh
