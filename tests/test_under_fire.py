@@ -783,6 +783,24 @@ def f_reads_a_tensor_that_is_no_parameter(arm: Arm) -> list[Tensor]:
     return [context.grad]
 
 
+class Score(nn.Module):
+    """The gradient of a scalar at a leaf that f makes for itself: it depends on the weights alone."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            return torch.autograd.grad(self.linear(leaf).cos().sum(), leaf, create_graph=True)[0]
+
+
+@condition
+def f_makes_a_leaf_for_itself(arm: Arm) -> Run:
+    return train(arm(Score), x())
+
+
 @condition
 def f_reads_a_tensor_that_needs_no_gradient(arm: Arm) -> Run:
     flow = arm(Conditioned)

@@ -27,8 +27,6 @@ BACKWARD_ONLY = (
 )
 PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
 
-SHARD_AROUND = "apply fully_shard to the flow or to what is around it, or use gradient=backprop"
-
 
 class RecomputingMode(GradientMode):
     """Forward without a graph; what ``forward`` keeps is all that lives until backward.
@@ -141,7 +139,6 @@ def step_vjp(
 
 def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
     """Vector-Jacobian product; None where an input takes no part."""
-    _refuse_others(outputs, inputs)
     pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
     result: Gradients = [None] * len(inputs)
@@ -162,27 +159,9 @@ def _refuse_sharded_parts(module: nn.Module) -> None:
         if part is not module and isinstance(part, fsdp.FSDPModule | fsdp.FullyShardedDataParallel):
             raise SchemenetError(
                 f"FSDP of {name}: it takes the parameters away while f is evaluated, and a gradient mode that "
-                f"evaluates f again cannot follow; {SHARD_AROUND}"
+                "evaluates f again cannot follow; apply fully_shard to the flow or to what is around it, or use "
+                "gradient=backprop"
             )
-
-
-def _refuse_others(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """Raises where the outputs depend on a leaf that is none of the inputs: its gradient would be lost."""
-    known = set(map(id, inputs))
-    nodes = [o.grad_fn for o in outputs if o.grad_fn is not None]
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in known:
-            raise SchemenetError(
-                f"f depends on a tensor of shape {tuple(leaf.shape)} that needs a gradient and is no parameter of the "
-                "flow: a gradient mode that evaluates f again would lose that gradient. Make it a parameter of the "
-                f"field, detach it, or use gradient=backprop. FSDP with flat parameters hides them so: {SHARD_AROUND}"
-            )
-        fresh = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= fresh
-        nodes.extend(fresh)
 
 
 def aligned(nest: Any, shape: Any) -> Gradients:

@@ -5,12 +5,14 @@ the parts of a step in another order). Batch norm normalises by the batch as bef
 scratch buffers, so that they are updated once; a field that serves again finds in its buffers what the calls before
 had left there. Parameters, buffers and training flags are those of the forward pass, also under
 ``torch.func.functional_call``. Autocast is entered again as it was. Nothing is cached meanwhile (casts, parametrized
-weights): what is made without a graph in forward would be found where one is needed.
+weights): what is made without a graph in forward would be found where one is needed. Where f depends on more than the
+state and the module's parameters, the gradient of that would be lost: this raises.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -18,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.weak import TensorWeakRef
 
 from schemes.bank import FieldBank
+from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.state import RightHandSide, State
 
@@ -76,6 +80,8 @@ class Replay:
             for kind in dict.fromkeys(("cpu", device.type))
             if torch.amp.is_autocast_available(kind)
         ]
+        self._known: set[int] = set()
+        self._foreign: list[TensorWeakRef] = []
         self._noted: list[Tensor] = []
         self._buffers = self._note(b.clone() for b in buffers)
         self._random: list[slice] = []
@@ -114,6 +120,8 @@ class Replay:
         """f, with what each call finds noted: the random state, and the buffers of a field that serves again."""
 
         def recorded(node: Node, y: State) -> State:
+            if node.trial:  # leaves no trace: the evaluation that counts finds the same
+                return f(node, y)
             self._random_before[node.place] = self._note_random()
             if (field := self.bank.reused(node)) is not None:
                 names = [(part, name) for part in field.modules() for name, _ in part.named_buffers(recurse=False)]
@@ -134,7 +142,9 @@ class Replay:
                 names, found = self._buffers_before[node.place]
                 for (part, name), buffer in zip(names, self._noted[found], strict=True):
                     setattr(part, name, buffer.clone())
-            return f(node, y)
+            value = f(node, y)
+            self._foreign += [TensorWeakRef(leaf) for leaf in leaves(value, y) if id(leaf) not in self._known]
+            return value
 
         return repeated
 
@@ -157,7 +167,7 @@ class Replay:
         self, noted: Sequence[Tensor], parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any
     ) -> Any:
         """``function(*arguments)`` as if it ran in the forward pass, on these parameters; leaves no trace."""
-        self._noted = list(noted)
+        self._noted, self._known = list(noted), set(map(id, parameters))
         tensors = [*parameters, *(b.clone() for b in self._noted[self._buffers])]
         exchanged = {name: tensors[i] for name, i in self.positions.items()}
         now, modes = self._random_state(), [part.training for part, _ in self.training]
@@ -165,11 +175,42 @@ class Replay:
             for part, training in self.training:
                 part.training = training
             with self._conditions():
-                return torch.func.functional_call(
+                result = torch.func.functional_call(
                     _Apply(self.module), exchanged, (function, *arguments), tie_weights=False
                 )
+            self._refuse_foreign_leaves()
+            return result
         finally:
             for (part, _), training in zip(self.training, modes, strict=True):
                 part.training = training
             self._restore(now)
-            self._noted = []
+            self._noted, self._foreign = [], []
+
+    def _refuse_foreign_leaves(self) -> None:
+        # One that f had made for itself is gone with the graph.
+        if any(leaf() is not None for leaf in self._foreign):
+            gc.collect()
+        for leaf in self._foreign:
+            if (tensor := leaf()) is not None:
+                raise SchemenetError(
+                    f"f depends on a tensor of shape {tuple(tensor.shape)} that needs a gradient and is no parameter "
+                    "of the flow: a gradient mode that evaluates f again would lose that gradient. Make it a parameter "
+                    "of the field, detach it, or use gradient=backprop. FSDP with flat parameters hides them so: apply "
+                    "fully_shard to the flow instead"
+                )
+
+
+def leaves(value: Tensor, before: Tensor) -> list[Tensor]:
+    """The leaves that a value's graph depends on, down to a tensor ``before`` it."""
+    found: list[Tensor] = []
+    nodes: set[Any] = {value.grad_fn} - {None, before.grad_fn}
+    seen: set[Any] = {before.grad_fn, *nodes}
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and leaf is not before:
+            found.append(leaf)
+        fresh = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= fresh
+        nodes |= fresh
+    return found
