@@ -86,8 +86,7 @@ class FieldBank(nn.Module):
                 self._by_place[node.place] = self._add(self._twin(self.fields[first])) if own else first
                 if own:
                     self._twin_of[self._by_place[node.place]] = first
-        counts = Counter(self._by_place.values())
-        self._reused = {i for i, count in counts.items() if count > 1 and any(True for _ in self.fields[i].buffers())}
+        self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
 
     def _add(self, field: nn.Module) -> int:
         for i, known in enumerate(self.fields):

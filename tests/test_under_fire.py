@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, parametrize, prune
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from architectures.ledger import LiveBytes
 from schemes.errors import SchemenetError
@@ -178,6 +178,14 @@ def weight_norm(arm: Arm) -> Run:
 def spectral_norm(arm: Arm) -> Run:
     """Its buffers are read and moved by each evaluation in train mode."""
     return train(arm(Weight, field_options={"parametrized": parametrizations.spectral_norm}), x())
+
+
+@condition
+def spectral_norm_added_to_a_flow(arm: Arm) -> Run:
+    flow = arm(Tanh)
+    for field in flow.bank.fields:
+        parametrizations.spectral_norm(field.linear)
+    return train(flow, x())
 
 
 @condition
@@ -335,6 +343,26 @@ def lazy_layers_after_a_dry_run(arm: Arm) -> Run:
     with torch.no_grad():
         flow(batch())
     return train(flow, x())
+
+
+@condition
+def lazy_layers_without_one(arm: Arm) -> Run:
+    return train(arm(Lazy, dtype=None, seed=0), x())
+
+
+@condition
+def buffers_that_the_first_evaluation_makes(arm: Arm) -> list[Run]:
+    class Late(Tanh):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.register_buffer("mean", None)
+
+        def forward(self, node: Node, y: Tensor) -> Tensor:
+            self.mean = y.detach().mean(0) if self.mean is None else 0.9 * self.mean
+            return super().forward(node, y - self.mean)
+
+    flow = arm(Late, sharing="shared")
+    return [train(flow, x()), train(flow, x())]
 
 
 class Convolution(nn.Module):
@@ -499,6 +527,23 @@ def layers_in_place_around_the_flow(arm: Arm) -> Run:
     return train(nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last), x())
 
 
+@condition
+def a_layer_used_outside_too(arm: Arm) -> Run:
+    flow = arm(Tanh)
+    weight = flow.bank.fields[0].linear.weight
+    return train(Around(flow, lambda flow, y: flow(y)[:, : len(weight)] @ weight), x())
+
+
+@condition
+def a_part_of_the_output(arm: Arm) -> Run:
+    return train(Around(arm(), lambda flow, y: flow(y)[:3, :2]), x())
+
+
+@condition
+def an_empty_batch(arm: Arm) -> Run:
+    return train(arm(Tanh), batch(0).requires_grad_())
+
+
 # How it is called
 
 
@@ -543,6 +588,31 @@ def gradients_accumulated_over_two_batches(arm: Arm) -> list[Run]:
 
 
 @condition
+def parameters_updated_during_backward(arm: Arm) -> list[Run | Tensor]:
+    flow = arm()
+
+    def update(p: Tensor) -> None:
+        with torch.no_grad():
+            p -= 0.1 * p.grad
+
+    for parameter in flow.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+    return [train(flow, x()), *flow.parameters()]
+
+
+@condition
+def a_parameter_replaced_before_backward(arm: Arm) -> list[Run | Tensor]:
+    flow = arm()
+    old = flow.bank.fields[0].first.weight
+
+    def backward(output: Tensor) -> None:
+        flow.bank.fields[0].first.weight = nn.Parameter(torch.zeros_like(old))
+        weighted(output).backward()
+
+    return [train(flow, x(), backward=backward), old.grad]
+
+
+@condition
 def functional_call_with_other_parameters(arm: Arm) -> list[Tensor]:
     flow = arm()
     others = {name: (1.1 * p.detach() + 0.1).requires_grad_() for name, p in flow.named_parameters()}
@@ -554,12 +624,13 @@ def functional_call_with_other_parameters(arm: Arm) -> list[Tensor]:
 
 @condition
 def inside_a_checkpoint(arm: Arm) -> Run:
-    return train(Around(arm(Tanh), functools.partial(checkpoint, use_reentrant=False)), x())
+    with set_checkpoint_early_stop(False):  # or a recompute ends before the last batch norm
+        return train(Around(arm(), functools.partial(checkpoint, use_reentrant=False)), x())
 
 
 @condition
 def inside_a_reentrant_checkpoint(arm: Arm) -> Run:
-    return train(Around(arm(Tanh), functools.partial(checkpoint, use_reentrant=True)), x())
+    return train(Around(arm(), functools.partial(checkpoint, use_reentrant=True)), x())
 
 
 @condition
@@ -859,6 +930,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
             "'{mode}' is differentiated by backward() and torch.autograd.grad alone; ",
         ),
     ),
+    "lazy_layers_without_one": (RECOMPUTING, "'{mode}': lazy layers have no parameters yet; run the network once"),
     "f_reads_a_tensor_that_is_no_parameter": (
         RECOMPUTING,
         "f depends on a tensor of shape () that needs a gradient and is no parameter of the flow",

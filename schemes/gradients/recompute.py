@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from schemes.errors import SchemenetError
 from schemes.gradients.base import GradientMode
+from schemes.gradients.foreign import ForeignLeaves
 from schemes.gradients.replay import Replay
 from schemes.state import RightHandSide, flatten, unflatten
 
@@ -32,7 +34,9 @@ class RecomputingMode(GradientMode):
     """Forward without a graph; what ``forward`` keeps is all that lives until backward.
 
     One autograd node for all steps. The parameters are its inputs and their gradients its outputs (no ``backward``
-    inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work.
+    inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work. f is a
+    function of node, state, parameters, buffers and torch's random numbers; what else it reads must not change between
+    forward and backward.
     """
 
     @property
@@ -44,7 +48,8 @@ class RecomputingMode(GradientMode):
             return loop.run(carry)
         if torch._C._are_functorch_transforms_active():
             raise SchemenetError(BACKWARD_ONLY.format(self.name))
-        _refuse_sharded_parts(loop.module)
+        if (reason := parameters_out_of_reach(loop.module)) is not None:
+            raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
         state, shape = flatten(carry)
         job = _Job(self, loop, shape, Replay(loop.module, loop.f, state[0].device))
         return unflatten(_Recompute.apply(job, len(state), *state, *loop.module.parameters()), job.out_shape)
@@ -101,6 +106,7 @@ class _Recompute(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2 + ctx.count :]
         parameters = [p.detach().requires_grad_(want) for p, want in zip(tensors, wanted, strict=True)]
         trained = [p for p in parameters if p.requires_grad]
+        foreign = ForeignLeaves(parameters)
         start, found = job.replay.again(
             noted,
             parameters,
@@ -109,14 +115,29 @@ class _Recompute(torch.autograd.Function):
             unflatten(kept, job.kept_shape),
             unflatten(gradients, job.out_shape),
             trained,
-            job.replay.repeat(job.loop.f),
+            foreign.watching(job.replay.repeat(job.loop.f)),
         )
+        foreign.refuse()
         by_parameter = iter(found)
         return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise SchemenetError(BACKWARD_ONLY.format(ctx.job.mode.name))
+
+
+def parameters_out_of_reach(module: nn.Module) -> str | None:
+    """Why the parameters that f will use are not yet, or no longer, those of its flow; None where they are."""
+    if any(map(is_lazy, module.parameters())):
+        return "lazy layers have no parameters yet; run the network once under torch.no_grad() before training it"
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
+    for name, part in module.named_modules() if fsdp else ():
+        if part is not module and isinstance(part, fsdp.FSDPModule | fsdp.FullyShardedDataParallel):
+            return (
+                f"FSDP takes the parameters of {name} away as soon as it was evaluated; apply fully_shard to the flow "
+                "or to what is around it, or use gradient=backprop"
+            )
+    return None
 
 
 def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
@@ -149,19 +170,6 @@ def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[
         for i, gradient in zip(wanted, found, strict=True):
             result[i] = gradient
     return result
-
-
-def _refuse_sharded_parts(module: nn.Module) -> None:
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
-    if fsdp is None:
-        return
-    for name, part in module.named_modules():
-        if part is not module and isinstance(part, fsdp.FSDPModule | fsdp.FullyShardedDataParallel):
-            raise SchemenetError(
-                f"FSDP of {name}: it takes the parameters away while f is evaluated, and a gradient mode that "
-                "evaluates f again cannot follow; apply fully_shard to the flow or to what is around it, or use "
-                "gradient=backprop"
-            )
 
 
 def aligned(nest: Any, shape: Any) -> Gradients:

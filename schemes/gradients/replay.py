@@ -5,29 +5,26 @@ the parts of a step in another order). Batch norm normalises by the batch as bef
 scratch buffers, so that they are updated once; a field that serves again finds in its buffers what the calls before
 had left there. Parameters, buffers and training flags are those of the forward pass, also under
 ``torch.func.functional_call``. Autocast is entered again as it was. Nothing is cached meanwhile (casts, parametrized
-weights): what is made without a graph in forward would be found where one is needed. Where f depends on more than the
-state and the module's parameters, the gradient of that would be lost: this raises.
+weights): what is made without a graph in forward would be found where one is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils.weak import TensorWeakRef
 
 from schemes.bank import FieldBank
-from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.state import RightHandSide, State
 
 Place = tuple[int, int, int]
+Buffers = list[tuple[nn.Module, str, int | None]]
+"""Module, name and position of the buffer among what is noted; None where there was none yet."""
 
 
 class _Apply(nn.Module):
@@ -60,14 +57,13 @@ class Replay:
 
     def __init__(self, module: nn.Module, bank: FieldBank, device: torch.device) -> None:
         self.module, self.bank, self.device = module, bank, device
-        buffers = list(module.buffers())
-        position = {id(t): i for i, t in enumerate(itertools.chain(module.parameters(), buffers))}
+        position = {id(p): i for i, p in enumerate(module.parameters())}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
         self.positions = {
-            f"{prefix}.{name}": position[id(tensor)]
+            f"{prefix}.{name}": position[id(parameter)]
             for prefix, part in _Apply(module).named_modules()
-            for name, tensor in itertools.chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False))
+            for name, parameter in part.named_parameters(recurse=False)
         }
         self.training = [(part, part.training) for part in module.modules()]
         self.autocast = [
@@ -80,18 +76,31 @@ class Replay:
             for kind in dict.fromkeys(("cpu", device.type))
             if torch.amp.is_autocast_available(kind)
         ]
-        self._known: set[int] = set()
-        self._foreign: list[TensorWeakRef] = []
         self._noted: list[Tensor] = []
-        self._buffers = self._note(b.clone() for b in buffers)
+        self._buffers = self._note_buffers(module)
         self._random: list[slice] = []
         self._random_before: dict[Place, slice] = {}
-        self._buffers_before: dict[Place, tuple[list[tuple[nn.Module, str]], slice]] = {}
+        self._buffers_before: dict[Place, Buffers] = {}
 
     def _note(self, tensors: Iterable[Tensor]) -> slice:
         start = len(self._noted)
         self._noted.extend(tensors)
         return slice(start, len(self._noted))
+
+    def _note_buffers(self, module: nn.Module) -> Buffers:
+        at: dict[int, int] = {}
+        found: Buffers = []
+        for part, name, buffer in buffers_of(module):
+            if buffer is not None and id(buffer) not in at:
+                at[id(buffer)] = self._note([buffer.clone()]).start
+            found.append((part, name, None if buffer is None else at[id(buffer)]))
+        return found
+
+    def _put(self, buffers: Buffers) -> None:
+        """Copies of these buffers in their places."""
+        copies = {i: self._noted[i].clone() for _, _, i in buffers if i is not None}
+        for part, name, i in buffers:
+            part._buffers[name] = None if i is None else copies[i]
 
     def hand_over(self) -> list[Tensor]:
         """All that was noted, which is then forgotten."""
@@ -124,9 +133,7 @@ class Replay:
                 return f(node, y)
             self._random_before[node.place] = self._note_random()
             if (field := self.bank.reused(node)) is not None:
-                names = [(part, name) for part in field.modules() for name, _ in part.named_buffers(recurse=False)]
-                found = self._note(getattr(part, name).clone() for part, name in names)
-                self._buffers_before[node.place] = names, found
+                self._buffers_before[node.place] = self._note_buffers(field)
             return f(node, y)
 
         return recorded
@@ -136,15 +143,10 @@ class Replay:
         drawn = len(self._random) > 1
 
         def repeated(node: Node, y: State) -> State:
-            if drawn and node.place in self._random_before:
-                self._restore(self._noted[self._random_before[node.place]])
-            if node.place in self._buffers_before:
-                names, found = self._buffers_before[node.place]
-                for (part, name), buffer in zip(names, self._noted[found], strict=True):
-                    setattr(part, name, buffer.clone())
-            value = f(node, y)
-            self._foreign += [TensorWeakRef(leaf) for leaf in leaves(value, y) if id(leaf) not in self._known]
-            return value
+            if drawn:
+                self._restore(self._noted[self._random_before.get(node.place, self._random[0])])
+            self._put(self._buffers_before.get(node.place, []))
+            return f(node, y)
 
         return repeated
 
@@ -167,50 +169,32 @@ class Replay:
         self, noted: Sequence[Tensor], parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any
     ) -> Any:
         """``function(*arguments)`` as if it ran in the forward pass, on these parameters; leaves no trace."""
-        self._noted, self._known = list(noted), set(map(id, parameters))
-        tensors = [*parameters, *(b.clone() for b in self._noted[self._buffers])]
-        exchanged = {name: tensors[i] for name, i in self.positions.items()}
-        now, modes = self._random_state(), [part.training for part, _ in self.training]
+        self._noted = list(noted)
+        exchanged = {name: parameters[i] for name, i in self.positions.items()}
+        random, buffers = self._random_state(), list(buffers_of(self.module))
+        training = [(part, part.training) for part, _ in self.training]
         try:
-            for part, training in self.training:
-                part.training = training
+            self._put(self._buffers)
+            _set_training(self.training)
             with self._conditions():
-                result = torch.func.functional_call(
+                return torch.func.functional_call(
                     _Apply(self.module), exchanged, (function, *arguments), tie_weights=False
                 )
-            self._refuse_foreign_leaves()
-            return result
         finally:
-            for (part, _), training in zip(self.training, modes, strict=True):
-                part.training = training
-            self._restore(now)
-            self._noted, self._foreign = [], []
-
-    def _refuse_foreign_leaves(self) -> None:
-        # One that f had made for itself is gone with the graph.
-        if any(leaf() is not None for leaf in self._foreign):
-            gc.collect()
-        for leaf in self._foreign:
-            if (tensor := leaf()) is not None:
-                raise SchemenetError(
-                    f"f depends on a tensor of shape {tuple(tensor.shape)} that needs a gradient and is no parameter "
-                    "of the flow: a gradient mode that evaluates f again would lose that gradient. Make it a parameter "
-                    "of the field, detach it, or use gradient=backprop. FSDP with flat parameters hides them so: apply "
-                    "fully_shard to the flow instead"
-                )
+            _set_training(training)
+            for part, name, buffer in buffers:
+                part._buffers[name] = buffer
+            self._restore(random)
+            self._noted = []
 
 
-def leaves(value: Tensor, before: Tensor) -> list[Tensor]:
-    """The leaves that a value's graph depends on, down to a tensor ``before`` it."""
-    found: list[Tensor] = []
-    nodes: set[Any] = {value.grad_fn} - {None, before.grad_fn}
-    seen: set[Any] = {before.grad_fn, *nodes}
-    while nodes:
-        node = nodes.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and leaf is not before:
-            found.append(leaf)
-        fresh = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= fresh
-        nodes |= fresh
-    return found
+def buffers_of(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor | None]]:
+    """Every buffer with its place, also where it is still None."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            yield part, name, buffer
+
+
+def _set_training(flags: Iterable[tuple[nn.Module, bool]]) -> None:
+    for part, training in flags:
+        part.training = training
