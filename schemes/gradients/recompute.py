@@ -48,11 +48,12 @@ class RecomputingMode(GradientMode):
             return loop.run(carry)
         if torch._C._are_functorch_transforms_active():
             raise SchemenetError(BACKWARD_ONLY.format(self.name))
-        if (reason := parameters_out_of_reach(loop.module)) is not None:
+        parameters = tuple(loop.module.parameters())
+        if (reason := out_of_reach(parameters, loop.module)) is not None:
             raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
         state, shape = flatten(carry)
-        job = _Job(self, loop, shape, Replay(loop.module, loop.f, state[0].device))
-        return unflatten(_Recompute.apply(job, len(state), *state, *loop.module.parameters()), job.out_shape)
+        job = _Job(self, loop, shape, Replay(loop.module, parameters, loop.f, state[0].device))
+        return unflatten(_Recompute.apply(job, len(state), *state, *parameters), job.out_shape)
 
     @abc.abstractmethod
     def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
@@ -126,9 +127,9 @@ class _Recompute(torch.autograd.Function):
         raise SchemenetError(BACKWARD_ONLY.format(ctx.job.mode.name))
 
 
-def parameters_out_of_reach(module: nn.Module) -> str | None:
-    """Why the parameters that f will use are not yet, or no longer, those of its flow; None where they are."""
-    if any(map(is_lazy, module.parameters())):
+def out_of_reach(parameters: Sequence[Tensor], module: nn.Module) -> str | None:
+    """Why f will use other parameters than its flow has now; None where it will not."""
+    if any(map(is_lazy, parameters)):
         return "lazy layers have no parameters yet; run the network once under torch.no_grad() before training it"
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
     for name, part in module.named_modules() if fsdp else ():

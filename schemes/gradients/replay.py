@@ -55,9 +55,9 @@ class Replay:
     gives them away, ``again`` takes them back.
     """
 
-    def __init__(self, module: nn.Module, bank: FieldBank, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, parameters: Sequence[Tensor], bank: FieldBank, device: torch.device) -> None:
         self.module, self.bank, self.device = module, bank, device
-        position = {id(p): i for i, p in enumerate(module.parameters())}
+        position = {id(p): i for i, p in enumerate(parameters)}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
         self.positions = {
