@@ -829,7 +829,7 @@ def f_reads_a_tensor_that_is_no_parameter(arm: Arm) -> list[Tensor]:
 
 
 class Score(nn.Module):
-    """The gradient of a scalar at a leaf that f makes for itself: it depends on the weights alone."""
+    """The gradient of a scalar at a leaf that f makes for itself, and leaves in a cycle of references."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -838,6 +838,8 @@ class Score(nn.Module):
     def forward(self, node: Node, y: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
+            cycle = [leaf]
+            cycle.append(cycle)
             return torch.autograd.grad(self.linear(leaf).cos().sum(), leaf, create_graph=True)[0]
 
 
