@@ -54,6 +54,11 @@ class Scheme(nn.Module, abc.ABC):
         if missing and not abstract:
             raise TypeError(f"scheme {cls.__name__} must declare {', '.join(missing)}")
 
+    @property
+    def multistep(self) -> bool:
+        """Whether what is remembered belongs to earlier steps: a second copy of the present state does not."""
+        return self.history > 0
+
     def prepare(self, steps: int, past: int = 0) -> None:
         """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
 

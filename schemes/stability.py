@@ -38,8 +38,9 @@ Poly = np.ndarray  # coefficients of a polynomial in one real variable, lowest p
 class Intervals(NamedTuple):
     """Lengths r of the stability intervals [-r, 0] on the real and [-ir, ir] on the imaginary axis.
 
-    None where the scheme has no stability function: own weights at each stage, learnable coefficients, or (real axis)
-    a coupled system, whose interval on the imaginary axis is that of the oscillator x' = omega y, y' = -omega x.
+    None where the scheme has no stability function: own weights at each stage, coefficients that are learnable or
+    depend on the number of steps, or (real axis) a coupled system, whose interval on the imaginary axis is that of
+    the oscillator x' = omega y, y' = -omega x.
     """
 
     real: float | None
@@ -81,7 +82,10 @@ def stability_intervals(scheme: Scheme) -> Intervals:
         return Intervals(None, None)
     if (rational := scheme.stability_function()) is not None:
         return Intervals(_rational_interval(*rational, -1.0), _rational_interval(*rational, 1j))
-    matrix = step_matrix(scheme)
+    steps = scheme.history + 2
+    matrix = step_matrix(scheme, steps)
+    if not np.array_equal(matrix, step_matrix(scheme, 2 * steps)):
+        return Intervals(None, None)
     if scheme.components > 1:
         return Intervals(None, _interval(_substitute(matrix, 1.0)))
     return Intervals(_interval(_substitute(matrix, -1.0)), _interval(_substitute(matrix, 1j)))
@@ -92,22 +96,22 @@ def _learnable(scheme: Scheme) -> bool:
     return any(True for _ in scheme.parameters())
 
 
-def step_matrix(scheme: Scheme) -> np.ndarray:
-    """M as an array (size, size, DEGREE): entry (i, j) holds the coefficients of a polynomial in z (h = 1).
+def step_matrix(scheme: Scheme, steps: int) -> np.ndarray:
+    """M of the last of ``steps`` steps, an array (size, size, DEGREE) of coefficients of polynomials in z (h = 1).
 
-    The vector it acts on is (state, memory) after the scheme has started.
+    The vector it acts on is (state, memory), which the scheme must have filled by then.
     """
 
     def f(node: Node, y: Tensor) -> Tensor:
         sign = -1.0 if scheme.components > 1 and node.component == 1 else 1.0
         return sign * torch.roll(y, 1, dims=-1)
 
-    scheme.prepare(scheme.history + 2)
+    scheme.prepare(steps)
     scheme.eval()
     zero = torch.zeros(DEGREE, dtype=torch.float64)
     y: State = zero if scheme.components == 1 else (zero,) * scheme.components
     memory = scheme.start(y)
-    nodes = UniformGrid().nodes(scheme.history + 2)
+    nodes = UniformGrid().nodes(steps)
     with torch.no_grad():
         for node in nodes[:-1]:
             y, memory = scheme.step(f, node, y, memory)

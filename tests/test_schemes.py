@@ -46,6 +46,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "backward_euler", "substeps": 2},
     {"name": "fractal", "columns": 1},
     {"name": "fractal", "columns": 3, "drop_path": 0.3},
+    {"name": "reversible_wrap", "base": "forward_euler", "coupling": 0.9},
+    *({"name": "reversible_wrap", "base": base} for base in ("rk4", "backward_euler_poly")),
 ]
 ALL: list[Any] = [*SCHEMES.list(), *VARIANTS]
 
@@ -320,6 +322,9 @@ INTERVALS: list[tuple[Any, float | None, float | None]] = [
     ({"name": "backward_euler_poly", "form": "way"}, None, None),
     ("fractal", None, None),
     ("linear_multistep", None, None),
+    ("reversible_wrap", None, None),
+    # Around forward Euler the matrix has determinant l and trace 1 + l + (1 - l) z + z^2.
+    ({"name": "reversible_wrap", "base": "forward_euler", "coupling": 0.9}, 0.1, 0.436),
 ]
 
 

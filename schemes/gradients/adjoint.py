@@ -13,6 +13,7 @@ from torch import Tensor
 from schemes.bank import visited
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
+from schemes.gradients.rebuilt import drift, sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
 from schemes.grid import reversed_nodes
 from schemes.registry import GRADIENTS
@@ -37,7 +38,7 @@ class Adjoint(RecomputingMode):
 
     a(0) is the gradient of the initial state, g(0) that of the parameters; g is a quadrature, a parameter that a step
     does not touch costs nothing in it. Right to the order of the scheme, not equal to backprop; with h = 1 and
-    untrained weights it can be far off. The state is recomputed: where it misses the stored start by more than a
+    untrained weights it can be far off. The state is recomputed: where it misses the sampled start by more than a
     tenth, :class:`AdjointDriftWarning` says so.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
@@ -64,7 +65,7 @@ class Adjoint(RecomputingMode):
                 "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
                 "use sharing=per_step or shared and statistics=per_node, or gradient=backprop or checkpoint"
             )
-        if sharing != "shared" and scheme.history:
+        if sharing != "shared" and scheme.multistep:
             return (
                 f"gradient mode 'adjoint' with {type(scheme).__name__}: its steps backwards would mix the weights of "
                 "neighbouring steps; use sharing=shared, a one-step scheme, or gradient=backprop or checkpoint"
@@ -83,7 +84,7 @@ class Adjoint(RecomputingMode):
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
                 "before the initial one; use gradient=backprop or checkpoint"
             )
-        start = carry[0]
+        start = sampled(carry[0])
         for node in loop.nodes:
             carry = loop.step(node, carry, f)
         return (carry[0], ()), (start, carry[0])
@@ -120,8 +121,7 @@ class Adjoint(RecomputingMode):
             _hold_against(start, state[0])
             return [state[1]], list(state[2])
         first, second = state
-        for stored, solved in zip(start, (first[0], second[0]), strict=True):
-            _hold_against(stored, solved)
+        _hold_against(start, (first[0], second[0]))
         summed = [_sum(a, b) for a, b in zip(first[2], second[2], strict=True)]
         return [second[1], first[1]], summed
 
@@ -147,11 +147,11 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _hold_against(stored: Tensor, solved: Tensor) -> None:
-    drift = float((solved - stored).norm() / stored.norm().clamp_min(1e-30))
-    if not drift <= DRIFT:
+def _hold_against(start: State, solved: State) -> None:
+    gap = drift(start, solved)
+    if not gap <= DRIFT:
         warnings.warn(
-            f"gradient mode 'adjoint': the state solved backwards misses the initial one by {drift:.1g} of its norm, "
+            f"gradient mode 'adjoint': the state solved backwards misses the initial one by {gap:.1g} of its norm, "
             "so the gradient is taken along another path; use more steps, a shorter time or gradient=checkpoint",
             AdjointDriftWarning,
             stacklevel=2,
