@@ -14,7 +14,7 @@ from schemes.bank import visited
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode, pull_back
+from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode
 from schemes.grid import reversed_nodes
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State
@@ -103,8 +103,9 @@ class Adjoint(RecomputingMode):
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
                 value = f(node._replace(stage=stage_of.get(node.stage, node.stage)), leaf)
-            of_y, *of_parameters = pull_back([value], [costate], [leaf, *parameters])
-            return value.detach(), _minus(of_y), tuple(map(_minus, of_parameters))
+            pull_back = Pullback(parameters)
+            (of_y,) = pull_back([value], [costate], [leaf])
+            return value.detach(), _minus(of_y), tuple(map(_minus, pull_back.found))
 
         none = (None,) * len(parameters)
         if components == 1:

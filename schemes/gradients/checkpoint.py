@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from schemes.gradients.recompute import Gradients, RecomputingMode, add, aligned, step_vjp
+from schemes.gradients.recompute import Gradients, Pullback, RecomputingMode, aligned, step_vjp
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, flatten
 
@@ -32,8 +32,7 @@ class Checkpoint(RecomputingMode):
     def backward(
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
     ) -> tuple[Gradients, Gradients]:
-        total: Gradients = [None] * len(parameters)
+        pull_back = Pullback(parameters)
         for node, carry in zip(reversed(loop.nodes), reversed(kept), strict=True):
-            gradients, found = step_vjp(loop, node, carry, gradients, parameters, f)
-            total = add(total, found)
-        return aligned(gradients, flatten(kept[0])[1]), total
+            gradients = step_vjp(loop, node, carry, gradients, pull_back, f)
+        return aligned(gradients, flatten(kept[0])[1]), pull_back.found

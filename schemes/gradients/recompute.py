@@ -148,29 +148,54 @@ def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
     return unflatten(fresh, shape), fresh
 
 
-def step_vjp(
-    loop: Loop, node: Node, carry: Carry, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
-) -> tuple[Any, Gradients]:
-    """Gradients of one step's carry (as a nest) and of the parameters, from those of the step's result."""
+class Pullback:
+    """Vector-Jacobian products; what they give to parameters is summed up in ``found``, None for zero.
+
+    The engine is asked for the parameters alone that a graph ends in: to ask for all of a flow's at each of its steps
+    would take a time that is quadratic in the depth.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.found: Gradients = [None] * len(parameters)
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+
+    def __call__(self, outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
+        """Gradients of the inputs; None where one takes no part."""
+        pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
+        used = [leaf for leaf in _leaves_under([o for o, _ in pairs]) if id(leaf) in self._places]
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        if not pairs or not (used or wanted):
+            return [None] * len(inputs)
+        found = iter(
+            torch.autograd.grad([o for o, _ in pairs], [*used, *wanted], [g for _, g in pairs], allow_unused=True)
+        )
+        for leaf in used:
+            place, gradient = self._places[id(leaf)], next(found)
+            known = self.found[place]
+            self.found[place] = gradient if known is None else known if gradient is None else known + gradient
+        return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _leaves_under(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves that the graph of the outputs ends in."""
+    seen, ahead, leaves = set(), [torch.autograd.graph.get_gradient_edge(o).node for o in outputs], []
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            leaves.append(leaf)
+        ahead += [following for following, _ in node.next_functions if following is not None]
+    return leaves
+
+
+def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
+    """Gradients of one step's carry (as a nest) from those of the step's result."""
     with torch.enable_grad():
         carry, fresh = leaves_of(carry)
         outputs, shape = flatten(loop.step(node, carry, f))
-    found = pull_back(outputs, aligned(gradients, shape), [*fresh, *parameters])
-    return unflatten(found[: len(fresh)], flatten(carry)[1]), found[len(fresh) :]
-
-
-def pull_back(outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
-    """Vector-Jacobian product; None where an input takes no part."""
-    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
-    wanted = [i for i, tensor in enumerate(inputs) if tensor.requires_grad]
-    result: Gradients = [None] * len(inputs)
-    if pairs and wanted:
-        found = torch.autograd.grad(
-            [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs], allow_unused=True
-        )
-        for i, gradient in zip(wanted, found, strict=True):
-            result[i] = gradient
-    return result
+    return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 
 def aligned(nest: Any, shape: Any) -> Gradients:
@@ -181,8 +206,3 @@ def aligned(nest: Any, shape: Any) -> Gradients:
         return []
     children = nest if nest is not None else (None,) * len(shape)
     return [g for part, child in zip(children, shape, strict=True) for g in aligned(part, child)]
-
-
-def add(total: Gradients, found: Gradients) -> Gradients:
-    """Entrywise sum, None for zero."""
-    return [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]

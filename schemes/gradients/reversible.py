@@ -11,15 +11,7 @@ from torch import Tensor
 
 from schemes.errors import SchemenetError
 from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import (
-    PROJECTED,
-    Gradients,
-    RecomputingMode,
-    add,
-    aligned,
-    pull_back,
-    step_vjp,
-)
+from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State, flatten, unflatten
 
@@ -84,14 +76,13 @@ class Reversible(RecomputingMode):
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
     ) -> tuple[Gradients, Gradients]:
         start, carry = kept
-        once = _Once(f, parameters)
-        total: Gradients = [None] * len(parameters)
+        pull_back = Pullback(parameters)
+        once = _Once(f, pull_back)
         for node in reversed(loop.nodes):
             carry = loop.inverse(node, carry, once.evaluate)
-            gradients, found = step_vjp(loop, node, carry, gradients, parameters, once.recall)
-            total = add(total, found)
+            gradients = step_vjp(loop, node, carry, gradients, pull_back, once.recall)
         self._hold_against(start, carry)
-        return aligned(gradients, flatten(carry)[1]), add(total, once.found)
+        return aligned(gradients, flatten(carry)[1]), pull_back.found
 
     def _hold_against(self, start: Any, rebuilt: Carry) -> None:
         gap = drift(start, rebuilt)
@@ -108,9 +99,8 @@ class Reversible(RecomputingMode):
 class _Once:
     """f for a reverse sweep: the inverse evaluates it with a graph, the step recalls value and derivative."""
 
-    def __init__(self, f: RightHandSide, parameters: Sequence[Tensor]) -> None:
-        self.f, self.parameters = f, parameters
-        self.found: Gradients = [None] * len(parameters)
+    def __init__(self, f: RightHandSide, pull_back: Pullback) -> None:
+        self.f, self.pull_back = f, pull_back
         self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def evaluate(self, node: Node, y: State) -> State:
@@ -136,6 +126,5 @@ class _Known(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         leaf, value = ctx.known
-        of_y, *of_parameters = pull_back([value], list(gradients), [leaf, *ctx.once.parameters])
-        ctx.once.found = add(ctx.once.found, of_parameters)
+        (of_y,) = ctx.once.pull_back([value], list(gradients), [leaf])
         return of_y, None, None
