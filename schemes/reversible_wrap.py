@@ -31,6 +31,7 @@ class ReversibleWrap(Scheme):
     is held to y (around forward Euler the real stability interval is [l - 1, 0]; at l = 1 it is empty around any base).
     ``coupling`` None therefore takes the smallest one with l^-n <= 10 over a flow of n steps, l = 10^(-1/n): for the
     coupling's sake the inverse loses one decimal digit at most. The stability intervals then depend on n as well.
+    With a smaller one of the user's, gradient=reversible warns as soon as the rebuilt states are off.
 
     The step back has the weights of its step; its stages are numbered on, s to 2s - 1, which makes them nodes of their
     own: batch norm keeps its statistics at each, and ``sharing=per_stage`` gives each its own weights, by which the map

@@ -430,6 +430,20 @@ def peak(mode: str, spec: Any, steps: int) -> int:
     return storages.peak
 
 
+@one_scheme_each
+def test_work_in_backward_is_linear_in_depth(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each step has weights of its own, the engine is asked for a step's and not for all of them each time."""
+    asked: list[int] = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda o, i, *a, **k: (asked.append(len(i)), grad(o, i, *a, **k))[1])
+    counts = []
+    for steps in (4, 8):
+        asked.clear()
+        weighted(make_flow(scheme=scheme_for(mode), gradient=mode, steps=steps)(batch())).backward()
+        counts.append(sum(asked))
+    assert 0 < counts[1] == 2 * counts[0]
+
+
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize(("mode", "spec"), pairs(["reversible", "adjoint"]))
 def test_peak_bytes_of_forward_and_backward_are_flat_in_depth(mode: str, spec: Any) -> None:

@@ -19,6 +19,7 @@ from schemes.gradients.rebuilt import ENTRIES, drift, sampled
 from schemes.gradients.reversible import InversionErrorWarning
 from schemes.node import Node
 from schemes.registry import SCHEMES
+from schemes.weighted import Weight, Weighted
 
 
 def wrap(base: Any = "heun", coupling: float | None = None) -> dict[str, Any]:
@@ -63,6 +64,20 @@ def test_the_coupling_stretches_an_error_tenfold_over_all_steps(steps: int) -> N
     scheme.prepare(steps)
     assert 0 < scheme.coupling < 1
     assert scheme.coupling**-steps == pytest.approx(10, rel=1e-6)
+
+
+def test_noise_acts_on_what_both_base_steps_add_and_not_on_their_arguments() -> None:
+    """A dropped step hands its state on; a weight w makes it u + w Psi."""
+    scheme, node = SCHEMES.build(wrap("heun", 0.5)), Node(3, 0.4, 0.5)
+    f = lambda n, u: torch.sin(u + n.t)  # noqa: E731
+    y, z = batch(seed=1), batch(seed=2)
+    places = [visit.place for visit in visited(scheme, [node])]
+    for w in (0.0, 0.3):
+        found, (second,) = scheme.step(Weighted(f, dict.fromkeys(places, Weight(w))), node, y, (z,))
+        psi = lambda t, u, h: heun(lambda s, v: f(node._replace(t=s), v), t, u, h)  # noqa: E731
+        expected = 0.5 * y + 0.5 * z + w * psi(0.4, z, 0.5)
+        assert distance(found, expected) < 1e-14
+        assert distance(second, z - w * psi(0.9, expected, -0.5)) < 1e-14
 
 
 BASES = [name for name in SCHEMES if not SCHEMES.build(name).history and SCHEMES.build(name).components == 1]
