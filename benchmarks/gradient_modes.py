@@ -5,11 +5,11 @@
 RevNet units: flows of 8, 32 and 128 symplectic Euler steps, F and G twice norm-relu-conv on 32 channels each. Then
 Heun steps on 32 channels, and the same made reversible by ``reversible_wrap``, which takes two base steps a step.
 
-For each mode: the time of forward + backward, as the median ratio to backprop over rounds in which all take turns;
-bytes kept, which are those alive between forward and backward with the flow's input and output among them; and the most
-bytes alive at any time, without the parameters' gradients; both in states, one state being the input of a flow. The
-row "floor" is backprop and one more forward pass without a graph: no mode that evaluates each f again takes less.
-All modes are checked to give backprop's gradient first. MemCNN has its rows where it is installed:
+For each mode: the time of forward + backward on one thread's CPU, the median over rounds in which all take turns of the
+ratio to backprop; bytes kept, which are those alive between forward and backward with the flow's input and output among
+them; and the most bytes alive at any time, without the parameters' gradients. Bytes are told in states, one state being
+the input of a flow. The row "floor" is backprop and one more forward pass without a graph: no mode that evaluates each
+f again can take less. All modes are first checked to give backprop's gradient. MemCNN has rows where it is installed:
 ``pip install -e ".[bench]"``.
 """
 
@@ -19,6 +19,7 @@ import contextlib
 import gc
 import importlib.util
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -139,14 +140,14 @@ def table(depth: int, networks: dict[str, nn.Module], x: Tensor, rounds: int) ->
     first = next(iter(networks.values()))
     costs = {name: memory(network, x) for name, network in networks.items()}
     jobs = {name: lambda n=network: train(n, x) for name, network in networks.items()}
-    ratios = interleaved({**jobs, "floor": lambda: floor(first, x)}, rounds, warm_up=1)
+    ratios = interleaved({**jobs, "floor": lambda: floor(first, x)}, rounds, warm_up=1, clock=time.process_time)
     for name, (kept, peak) in costs.items():
         print(f"{depth:>5} {name:>28} {ratios[name]:>5.2f} {kept:>7.1f} {peak:>7.1f}", flush=True)
     print(f"{depth:>5} {'floor':>28} {ratios['floor']:>5.2f}", flush=True)
 
 
 def main() -> None:
-    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 16
+    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="memcnn")
     known = importlib.util.find_spec("memcnn") is not None
@@ -161,7 +162,7 @@ def main() -> None:
         x = batch(2 * CHANNELS)
         for name, network in networks.items():
             assert gap(network, networks["backprop"], x) < 1e-3, f"{name} misses backprop's gradient"
-        table(depth, networks, x, max(3, repetitions * 8 // depth))
+        table(depth, networks, x, max(5, repetitions * 8 // depth))
     for depth in (8, 32):
         networks = {
             "heun backprop": flow(depth, "backprop", "heun"),
@@ -169,7 +170,7 @@ def main() -> None:
             "reversible_wrap backprop": flow(depth, "backprop", "reversible_wrap"),
             "reversible_wrap reversible": flow(depth, "reversible", "reversible_wrap"),
         }
-        table(depth, networks, batch(CHANNELS), max(3, repetitions * 8 // depth))
+        table(depth, networks, batch(CHANNELS), max(5, repetitions * 8 // depth))
 
 
 if __name__ == "__main__":
