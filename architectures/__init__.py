@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from architectures.insertion import insert
     from architectures.network import Network
     from architectures.registry import ARCHITECTURES, FIELDS
+    from architectures.timm_models import register_with_timm
 
 _HOMES = {
     "ARCHITECTURES": "registry", "FIELDS": "registry", "Network": "network", "create_model": "factory",
     "for_scheme": "factory", "insert": "insertion", "list_models": "factory", "match_budget": "budget",
+    "register_with_timm": "timm_models",
 }  # fmt: skip
 
 __all__ = [
     "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "insert", "list_models",
-    "match_budget",
+    "match_budget", "register_with_timm",
 ]  # fmt: skip
 
 

@@ -9,17 +9,30 @@ from architectures.registry import ARCHITECTURES, known_as
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
+CIFAR10 = {"num_classes": 10, "in_chans": 3, "image_size": 32}
+IMAGENET = {"num_classes": 1000, "in_chans": 3, "image_size": 224}
+
+
+def made_for(name: str, **options: Any) -> dict[str, int]:
+    """Classes, channels and size of the images that a layout is made for: ImageNet's by its stem, else CIFAR-10's."""
+    stem = {**ARCHITECTURES.defaults(name), **options}.get("stem")
+    return dict(IMAGENET if stem == "7x7" else CIFAR10)
+
 
 def create_model(
-    name: str, *, num_classes: int = 10, in_chans: int = 3, image_size: int | None = 32, **options: Any
+    name: str, *, num_classes: int | None = None, in_chans: int = 3, image_size: int | None = 32, **options: Any
 ) -> Network:
     """The network that ``name`` stands for, with random weights.
 
     ``options`` are the architecture's own: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``, ``depth``,
     ``width`` ... (``schemenet models NAME`` lists them). A scheme, field, grid or gradient is a name or a mapping with
-    ``name`` and parameters. Raises SchemenetError (a ValueError) for an unknown name or option, a wrong type or an
-    impossible pair, with the nearest right thing. Under ``torch.device("meta")`` no weight is allocated.
+    ``name`` and parameters. ``num_classes`` is 10 where nothing is said, and 1000 with ImageNet's stem; 0 leaves out
+    the classifier. Raises SchemenetError (a ValueError) for an unknown name or option, a wrong type or an impossible
+    pair, with the nearest right thing. Under ``torch.device("meta")`` no weight is allocated.
     """
+    ARCHITECTURES.check(name, options)
+    if num_classes is None:
+        num_classes = made_for(name, **options)["num_classes"]
     context = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
     if image_size is None and "vector" not in ARCHITECTURES.entry(name).facts.get("reads", ("image",)):
         readers = [n for n in ARCHITECTURES if "vector" in ARCHITECTURES.entry(n).facts.get("reads", ())]
@@ -27,14 +40,13 @@ def create_model(
             f"architecture {name!r} reads images, and this data has vectors of {in_chans} numbers; "
             f"architectures that read vectors: {', '.join(readers)}"
         )
-    counts = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "image_size": 1 if image_size is None else image_size,
-    }
-    if wrong := [f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1]:
+    least = {"num_classes": 0, "in_chans": 1, "image_size": 1}
+    if wrong := [
+        f"{key} expected to be at least {least[key]}, got {value}"
+        for key, value in context.items()
+        if value is not None and value < least[key]
+    ]:
         raise SchemenetError("\n".join(wrong))
-    ARCHITECTURES.check(name, options)
     try:
         return ARCHITECTURES.build({**options, "name": name}, **context)
     except SchemenetError as error:

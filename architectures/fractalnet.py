@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from architectures.network import Network, layout_of
+from architectures.network import Network, Past, Stage, layout_of
 from architectures.norms import norm_layer
 from architectures.registry import ARCHITECTURES
 from architectures.residual import name_of, require, scaled
@@ -43,15 +43,13 @@ class FractalNet(Network):
     columns: int
     global_drop: float
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        past: tuple[Tensor, ...] = ()
+    def enter(self, x: Tensor) -> tuple[Tensor, Past]:
+        x, past = super().enter(x)
         if self.training and self.global_drop:
             column = torch.randint(self.columns, (), device=x.device)
             kept = torch.rand((), device=x.device) < self.global_drop
             past = (torch.where(kept, column, torch.full_like(column, -1)),)
-        for stage in self.stages:
-            x = stage(x, past)
-        return self.finish(x)
+        return x, past
 
 
 @ARCHITECTURES.register(
@@ -100,7 +98,7 @@ def fractalnet(
     order = [(row, column) for row, ending in enumerate(rows, start=1) for column in ending]
     depth = len(rows)
 
-    stages: list[Flow] = []
+    flows: list[Flow] = []
     channels = in_chans
     for out, rate in zip(outs, rates, strict=False):
 
@@ -109,13 +107,14 @@ def fractalnet(
             first = row == depth >> column
             return Unit(channels if first else out, out, norm, rate, pool=row == depth)
 
-        stages.append(Flow(make, 1, scheme=scheme, gradient=gradient))
+        flows.append(Flow(make, 1, scheme=scheme, gradient=gradient))
         channels = out
     layout = layout_of(
-        stages, widths=outs, inner=outs, stem="none", norm=norm, scheme="fractal", field="conv, norm, ReLU",
-        gradient=name_of(gradient),
+        flows, widths=outs, reductions=[2 ** (i + 1) for i in range(blocks)], inner=outs, stem="none", norm=norm,
+        scheme="fractal", field="conv, norm, ReLU", gradient=name_of(gradient),
     )  # fmt: skip
     layout["h"] = ["-"]  # no step size enters
-    network = FractalNet(nn.Identity(), list(stages), nn.Identity(), channels, num_classes, layout)
+    stages = [Stage(None, flow) for flow in flows]
+    network = FractalNet(nn.Identity(), stages, nn.Identity(), channels, num_classes, layout)
     network.columns, network.global_drop = columns, global_drop
     return network

@@ -7,45 +7,61 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from schemes.base import Coefficient
+from schemes.base import Coefficient, scheme_parameters
+from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
+from schemes.gradients.backprop import Backprop
+from schemes.gradients.checkpoint import Checkpoint
+from schemes.registry import GRADIENTS
+
+Past = tuple[Tensor, ...]
+"""What a flow is handed besides the state: older states, or what a network drew for the batch."""
+
+POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)), "": lambda x: x}
+"""How a head pools feature maps."""
 
 
 class Stage(nn.Module):
-    """One resolution level: the transition into it, if any, and its flow, if any."""
+    """One resolution level: the transition into it, if any, and its flow, if any.
+
+    From (state, what the level before remembers) to the same.
+    """
 
     def __init__(self, transition: nn.Module | None, flow: Flow | None) -> None:
         super().__init__()
         self.transition, self.flow = transition, flow
 
-    def forward(self, x: Tensor) -> Tensor:
-        past: tuple[Tensor, ...] = ()
+    def forward(self, carry: tuple[Tensor, Past]) -> tuple[Tensor, Past]:
         if self.transition is not None:
-            x, past = self.transition(x)
-        return x if self.flow is None else self.flow(x, past)
+            carry = self.transition(*carry)
+        return carry if self.flow is None else self.flow(*carry, remember=True)
 
 
 class Network(nn.Module):
-    """Stem, stages, and a head: ``finish`` (norm and ReLU), global average pooling, a linear classifier.
+    """Stem, stages, and a head: ``finish`` (norm and ReLU), global pooling, dropout, a linear classifier.
 
     (batch, in_chans, height, width) to (batch, num_classes). ``layout`` says in plain data what was built: steps and
-    h of the flows, widths, inner widths, stem, norm, scheme.
+    h of the flows, widths, inner widths, stem, norm, scheme. The methods and attributes that timm's tools ask a model
+    for are here under timm's names; nothing of timm is imported.
     """
 
     def __init__(
         self,
         stem: nn.Module,
-        stages: list[nn.Module],
+        stages: Sequence[Stage],
         finish: nn.Module,
         num_features: int,
         num_classes: int,
         layout: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.num_features, self.num_classes, self.layout = num_features, num_classes, layout
-        self.stem, self.stages, self.finish = stem, nn.ModuleList(stages), finish
-        self.classifier = nn.Linear(num_features, num_classes)
+        self.num_features = self.head_hidden_size = num_features
+        self.layout = layout
+        self.drop_rate = 0.0
+        self.stem, self.stages, self.finish = stem, nn.Sequential(*stages), finish
+        self.reset_classifier(num_classes, "avg")
         self.apply(initialise)
 
     @property
@@ -57,25 +73,131 @@ class Network(nn.Module):
         found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
         return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
 
+    # From inputs to logits ----------------------------------------------------------------------------------
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Past]:
+        """What the first stage is handed: the stem's output, and no past."""
+        return self.stem(x), ()
+
     def forward_features(self, x: Tensor) -> Tensor:
         """The state after the last flow and the finishing norm."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
+        x, _ = self.stages(self.enter(x))
         return self.finish(x)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Logits from features."""
-        return self.classifier(x.mean(dim=(2, 3)) if x.dim() == 4 else x)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits from features, or with ``pre_logits`` what the classifier would be handed."""
+        x = POOLS[self.global_pool](x) if x.dim() == 4 else x
+        x = functional.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    # The classifier -----------------------------------------------------------------------------------------
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none (``num_classes`` 0); ``global_pool`` "avg", "max", or "" for none."""
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in POOLS:
+            raise SchemenetError(unknown("global_pool", pool, map(repr, POOLS)))
+        if num_classes and not pool:
+            raise SchemenetError(
+                f"a classifier reads pooled features; global_pool='' needs num_classes=0, got {num_classes}"
+            )
+        like = next(self.parameters())
+        self.global_pool, self.num_classes = pool, num_classes
+        self.classifier: nn.Module = nn.Identity()
+        if num_classes:
+            self.classifier = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+
+    # Features of each resolution level ----------------------------------------------------------------------
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, reduction of the resolution and module of each stage's output; none where states are vectors."""
+        pairs = zip(self.layout["widths"], self.layout["reductions"], strict=False)
+        return [{"num_chs": w, "reduction": r, "module": f"stages.{i}"} for i, (w, r) in enumerate(pairs)]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The states after the stages in ``indices`` (all for None, the last n for a number n), beside the features.
+
+        ``norm`` finishes the last stage's; ``stop_early`` runs no stage behind the last that is asked for.
+        """
+        if output_fmt != "NCHW":
+            raise SchemenetError(f"output_fmt expected 'NCHW', got {output_fmt!r}")
+        taken = self._indices(indices)
+        carry, found = self.enter(x), []
+        for i, stage in enumerate(self.stages):
+            if stop_early and i > max(taken):
+                break
+            carry = stage(carry)
+            if i in taken:
+                found.append(self.finish(carry[0]) if norm and i == len(self.stages) - 1 else carry[0])
+        return found if intermediates_only else (self.finish(carry[0]), found)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Leave out what the states at ``indices`` do not need; returns the indices as numbers from the front."""
+        taken = self._indices(indices)
+        self.stages = self.stages[: max(taken) + 1]
+        if prune_norm:
+            self.finish = nn.Identity()
+        if prune_head:
+            self.reset_classifier(0)
+        return taken
+
+    def _indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_info)
+        asked = list(range(count))[-indices:] if isinstance(indices, int) else indices
+        if not count:
+            raise SchemenetError("has vectors for states and no feature maps")
+        if wrong := [i for i in (asked or ()) if not -count <= i < count]:
+            raise SchemenetError(f"stages are numbered 0 to {count - 1}, got {wrong[0]}")
+        return [i % count for i in (range(count) if asked is None else asked)]
+
+    # What optimisers and trainers ask -----------------------------------------------------------------------
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """From the gradient ``backprop`` to ``checkpoint`` (each step recomputed in backward), or back.
+
+        ``reversible`` and ``adjoint`` flows keep less than that already, and stay what they are.
+        """
+        before, after = (Backprop, "checkpoint") if enable else (Checkpoint, "backprop")
+        for flow in self.flows:
+            if isinstance(flow.gradient, before):
+                flow.gradient = GRADIENTS.build(after)
+                self.layout["gradient"] = after
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of the schemes' own coefficients (k_n): decay would pull them towards another scheme."""
+        return set(scheme_parameters(self))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """How timm's layer-wise learning rates tell one layer from the next: by stage, or by field."""
+        within = [
+            (r"^stages\.(\d+)\.(?:transition|flow\.scheme)", (-1,)),
+            (r"^stages\.(\d+)\.flow\.bank\.fields\.(\d+)", None),
+        ]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else within}
 
 
 def layout_of(
     flows: Sequence[Flow],
     *,
     widths: list[int],
+    reductions: Sequence[int] = (),
     inner: list[int],
     stem: str,
     norm: str,
@@ -89,6 +211,7 @@ def layout_of(
         "steps": [len(flow.nodes) for flow in flows],
         "h": sorted({flow.nodes[0].h for flow in flows}),
         "widths": widths,
+        "reductions": list(reductions),
         "inner": inner,
         "stem": stem,
         "norm": norm,

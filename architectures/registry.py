@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from schemes.errors import SchemenetError, nearest
 from schemes.registry import Registry
 
-ARCHITECTURES = Registry("architecture", "architectures", context=("num_classes", "in_chans", "image_size"))
+ARCHITECTURES = Registry(
+    "architecture", "architectures", context=("num_classes", "in_chans", "image_size"),
+    skip=("timm_models",),  # importing timm takes seconds
+)  # fmt: skip
 FIELDS = Registry(
     "field", "architectures.fields", context=("channels", "out", "inner", "stride", "order", "norm", "lead")
 )

@@ -126,7 +126,7 @@ def residual_network(
             return convolution
         return nn.Sequential(convolution, norm_layer(norm, entry), nn.ReLU())
 
-    stages: list[nn.Module] = []
+    stages: list[Stage] = []
     channels = entry
     for i, out in enumerate(flow_widths):
         options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
@@ -166,9 +166,10 @@ def residual_network(
         stages.append(Stage(crossing, flow))
         channels = out
     finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
-    flows = [stage.flow for stage in stages if isinstance(stage, Stage) and stage.flow is not None]
+    flows = [stage.flow for stage in stages if stage.flow is not None]
     layout = layout_of(
-        flows, widths=flow_widths, inner=inners, stem=f"conv 3x3{', norm, ReLU' if normalised else ''} to {entry}",
-        norm=norm, scheme=name_of(scheme), field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
+        flows, widths=flow_widths, reductions=[2**i for i in range(len(flow_widths))], inner=inners,
+        stem=f"conv 3x3{', norm, ReLU' if normalised else ''} to {entry}", norm=norm, scheme=name_of(scheme),
+        field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
     )  # fmt: skip
     return Network(make_stem(), stages, finish, channels, num_classes, layout)

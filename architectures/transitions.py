@@ -94,7 +94,7 @@ class Transition(Crossing):
         super().__init__(**noise)
         self.branch, self.path, self.projection = branch, path, projection
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> tuple[Tensor, tuple[Tensor, ...]]:
         before = self.path(x)
         after = before + self.weighted(self.branch, x)(ENTRY, x)
         return (after if self.projection is None else self.projection(after)), (before,)
@@ -109,7 +109,7 @@ class CoupledTransition(Crossing):
         super().__init__(**noise)
         self.branches, self.paths = nn.ModuleList(branches), nn.ModuleList(paths)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> tuple[Tensor, tuple[Tensor, ...]]:
         f = self.weighted(lambda node, y: self.branches[node.component](node, y), x)
         first, second = x.chunk(2, dim=1)
         first = self.paths[0](first) + f(self.visits[0], second)

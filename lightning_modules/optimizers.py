@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_modules.registries import OPTIMIZERS
-from schemes.base import Scheme
+from schemes.base import scheme_parameters
 from schemes.errors import SchemenetError
 
 
@@ -73,10 +73,8 @@ def _require(momentum: float = 0.0, nesterov: bool = False, **values: float) -> 
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    schemes = [m for m in network.modules() if isinstance(m, Scheme)]
-    coefficients = {id(p) for scheme in schemes for p in scheme.parameters()}
-    decayed = [p for p in network.parameters() if id(p) not in coefficients]
-    free = [p for p in network.parameters() if id(p) in coefficients]
+    free = list(scheme_parameters(network).values())
+    decayed = [p for p in network.parameters() if not any(p is own for own in free)]
     groups = [{"params": decayed, "weight_decay": weight_decay}]
     return [*groups, {"params": free, "weight_decay": 0.0}] if free else groups
 

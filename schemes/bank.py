@@ -87,6 +87,8 @@ class FieldBank(nn.Module):
                 if own:
                     self._twin_of[self._by_place[node.place]] = first
         self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
+        self.register_state_dict_post_hook(_each_weight_once)
+        self.register_load_state_dict_pre_hook(_weights_of_twins)
 
     def _add(self, field: nn.Module) -> int:
         for i, known in enumerate(self.fields):
@@ -133,3 +135,24 @@ def without_trace(field: nn.Module, node: Node, y: Tensor) -> Tensor:
     buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
     with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
         return torch.func.functional_call(field, buffers, (node, y))
+
+
+def _names_of_tied(bank: FieldBank, prefix: str) -> Iterator[tuple[str, str]]:
+    """The names of each parameter that a twin shares: in the twin, and in the field that it is a twin of."""
+    for copied, first in bank._twin_of.items():
+        for path, part in bank.fields[first].named_modules():
+            for name, _ in bank._tied(part):
+                within = f"{path}.{name}" if path else name
+                yield f"{prefix}fields.{copied}.{within}", f"{prefix}fields.{first}.{within}"
+
+
+def _each_weight_once(bank: FieldBank, state: dict[str, Any], prefix: str, _: Any) -> None:
+    # Averages of weights (timm's ModelEmaV3) go through the state, and would average a twin's weights twice.
+    for copied, _first in _names_of_tied(bank, prefix):
+        state.pop(copied, None)
+
+
+def _weights_of_twins(bank: FieldBank, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for copied, first in _names_of_tied(bank, prefix):
+        if first in state:
+            state.setdefault(copied, state[first])

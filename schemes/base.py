@@ -91,3 +91,9 @@ class Scheme(nn.Module, abc.ABC):
         None where a step is a polynomial in z, which ``schemes.stability`` finds by running it.
         """
         return None
+
+
+def scheme_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained coefficients of the schemes inside a module (k_n), by their names in it."""
+    schemes = [(path, part) for path, part in module.named_modules() if isinstance(part, Scheme)]
+    return {name: p for path, scheme in schemes for name, p in scheme.named_parameters(prefix=path)}

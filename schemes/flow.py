@@ -63,7 +63,7 @@ class Flow(nn.Module):
     network (index of the first, number of all), for noise that grows with depth; None: they are all there are.
 
     Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
-    and joins them at the end.
+    and joins them at the end. With ``remember`` the output is that and the scheme's memory after the last step.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Flow(nn.Module):
         self.visits = tuple(visited(self.scheme, self.nodes))
         self.bank = FieldBank(make, self.visits, sharing, statistics)
 
-    def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> Tensor:
+    def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         parts = self.scheme.components
         if x.shape[1] % parts:
             raise SchemenetError(
@@ -110,8 +110,9 @@ class Flow(nn.Module):
         y = x if parts == 1 else x.chunk(parts, dim=1)
         carry = (y, self.scheme.start(y, past))
         weights = self.noise.draw(self.visits, self.blocks, x, self.training)
-        y, _ = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection, weights), carry)
-        return y if parts == 1 else torch.cat(y, dim=1)
+        y, memory = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection, weights), carry)
+        y = y if parts == 1 else torch.cat(y, dim=1)
+        return (y, memory) if remember else y
 
     def extra_repr(self) -> str:
         return f"steps={len(self.nodes)}, h={self.nodes[0].h:g}, sharing={self.bank.sharing}"

@@ -34,11 +34,12 @@ class Registry(Mapping[str, Callable[..., Any]]):
     ``register(name, *aliases, extends=None, without=(), sizes={}, **facts)`` is a decorator. ``extends`` names the
     entry whose parameters are taken as well, but for those in ``without`` (the callable hands its ``**options`` on);
     ``sizes`` maps further names to the parameters that they fix; anything else is kept as a fact about the entry.
-    ``context`` names parameters that come from what is built around an entry and are not the user's to set.
+    ``context`` names parameters that come from what is built around an entry and are not the user's to set. Modules
+    in ``skip`` register nothing here and are not imported.
     """
 
-    def __init__(self, kind: str, home: str, context: tuple[str, ...] = ()) -> None:
-        self.kind, self.home, self.context = kind, home, context
+    def __init__(self, kind: str, home: str, context: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> None:
+        self.kind, self.home, self.context, self.skip = kind, home, context, skip
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._filled = False
@@ -75,7 +76,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
             self._filled = True
             home = importlib.import_module(self.home)
             for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
-                importlib.import_module(f"{self.home}.{module.name}")
+                if module.name not in self.skip:
+                    importlib.import_module(f"{self.home}.{module.name}")
 
     def entry(self, name: str) -> Entry:
         """The entry of a name or alias; an unknown one is answered with the near and the known names."""

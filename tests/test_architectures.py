@@ -234,10 +234,8 @@ def test_resnext_field_is_a_sum_of_narrow_bottlenecks():
 @pytest.mark.parametrize("size", [7, 8, 28])
 def test_transitions_halve_the_resolution(transition, size):
     model = small("resnet", depth=14, transition=transition, **NARROW)
-    shapes = []
-    for stage in model.stages:
-        stage.register_forward_hook(lambda module, arguments, out: shapes.append(tuple(out.shape[1:])))
-    model(images(size=size))
+    _, states = model.forward_intermediates(images(size=size))
+    shapes = [tuple(state.shape[1:]) for state in states]
     half, quarter = -(-size // 2), -(-size // 4)
     assert shapes == [(4, size, size), (6, half, half), (8, quarter, quarter)]
 

@@ -1,0 +1,131 @@
+"""The networks as models of timm, under the prefix ``schemenet_``. Importing this registers them.
+
+    timm.create_model("schemenet_resnet20", num_classes=100, scheme="heun", drop_path_rate=0.1)
+    python train.py --device-modules architectures.timm_models --model schemenet_lm_resnet20 ...
+
+A model takes timm's ``num_classes``, ``in_chans``, ``img_size``, ``global_pool``, ``drop_rate``, ``drop_path_rate``
+and ``features_only``, and every option of its architecture (``schemenet models NAME``); with equal seeds it is the
+network of ``architectures.create_model``.
+
+Reference: Wightman, "PyTorch Image Models", 2019, github.com/huggingface/pytorch-image-models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+
+from architectures.factory import create_model, made_for
+from architectures.network import Network
+from architectures.registry import ARCHITECTURES
+from schemes.errors import SchemenetError, not_taken
+
+PREFIX = "schemenet_"
+TIMM_TAKES = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate", "features_only")
+TIMM_READS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by timm's builder; handed over with each call
+OF_FEATURES = ("out_indices", "feature_cls")
+
+CIFAR10_PIXELS = {
+    "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "crop_pct": 1.0, "interpolation": "bilinear",
+}  # fmt: skip
+
+default_cfgs: dict[str, Any] = {}
+__all__ = ["register_with_timm"]
+
+
+def register_with_timm() -> list[str]:
+    """Register every network that timm does not know yet; returns the names of all, in natural order.
+
+    Runs when this module is imported; call it again after registering an architecture of your own.
+    """
+    names = {PREFIX + name: name for name in ARCHITECTURES}
+    for model, name in names.items():
+        if not is_model(model):
+            default_cfgs.update(generate_default_cfgs({model: _default_cfg(name)}))
+            globals()[model] = register_model(_entry_point(model, name))
+    return list(names)
+
+
+def _default_cfg(name: str) -> dict[str, Any]:
+    """What timm's data pipeline asks of a model, from the data that its layout is made for."""
+    data = made_for(name)
+    size = data["image_size"]
+    return {
+        "num_classes": data["num_classes"],
+        "input_size": (data["in_chans"], size, size),
+        "fixed_input_size": "image_size" in ARCHITECTURES.parameters(name),
+        "classifier": "classifier",
+        **(CIFAR10_PIXELS if size == 32 else {}),
+    }
+
+
+def _entry_point(model: str, name: str) -> Callable[..., Any]:
+    def entry_point(pretrained: bool = False, **options: Any) -> Any:
+        if pretrained:
+            raise SchemenetError(
+                f"model {model!r}: no weights are published, pretrained expected to be False; "
+                "your own are loaded by checkpoint_path=..."
+            )
+        features_only = options.get("features_only", False)
+        known = [*TIMM_TAKES, *(OF_FEATURES if features_only else ()), *ARCHITECTURES.options(name)]
+        if wrong := [key for key in options if key not in (*known, *TIMM_READS)]:
+            raise SchemenetError("\n".join(not_taken(f"model {model!r}", key, known) for key in wrong))
+
+        def network(**options: Any) -> Network:
+            return _network(name, **options)
+
+        # Not timm's default way, which rebuilds a network from its modules and knows no carry between stages.
+        features = {"out_indices": None, "feature_cls": "getter"}
+        return build_model_with_cfg(network, model, False, feature_cfg=features, **options)
+
+    entry_point.__name__ = entry_point.__qualname__ = model
+    entry_point.__doc__ = f"The network {name!r} of schemenet (see ``architectures.create_model``)."
+    return entry_point
+
+
+def _network(
+    name: str,
+    img_size: int | Sequence[int] | None = None,
+    global_pool: str = "avg",
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    **options: Any,
+) -> Network:
+    """``create_model`` in timm's words."""
+    if not 0 <= drop_rate < 1:
+        raise SchemenetError(f"drop_rate expected to be in [0, 1), got {drop_rate}")
+    if drop_path_rate:
+        options |= _stochastic_depth(name, drop_path_rate, options)
+    if img_size is not None:
+        options["image_size"] = _side(img_size)
+    network = create_model(name, **options)
+    network.drop_rate = drop_rate
+    if global_pool != network.global_pool:
+        network.reset_classifier(network.num_classes, global_pool)
+    return network
+
+
+def _stochastic_depth(name: str, rate: float, options: dict[str, Any]) -> dict[str, Any]:
+    """timm's ``drop_path_rate`` as the axis that it is here."""
+    takes = ARCHITECTURES.options(name)
+    if "noise" not in takes:
+        own = [key for key in takes if "drop" in key]
+        raise SchemenetError(
+            f"architecture {name!r} has no stochastic depth, drop_path_rate expected to be 0, got {rate}"
+            + (f"; its own: {', '.join(own)}" if own else "")
+        )
+    if "noise" in options:
+        raise SchemenetError(f"drop_path_rate={rate} is noise=stochastic_depth; expected one of them, got both")
+    return {"noise": {"name": "stochastic_depth", "drop": rate}}
+
+
+def _side(img_size: int | Sequence[int]) -> int:
+    sides = {img_size} if isinstance(img_size, int) else set(img_size)
+    if len(sides) != 1:
+        raise SchemenetError(f"img_size expected to be one number or a square, got {img_size!r}")
+    return sides.pop()
+
+
+register_with_timm()
