@@ -108,7 +108,7 @@ def _network(
 
 
 def _stochastic_depth(name: str, rate: float, options: dict[str, Any]) -> dict[str, Any]:
-    """timm's ``drop_path_rate`` as the axis that it is here."""
+    """timm's ``drop_path_rate`` as the axis that it is here: a rate that grows with depth, drawn for each sample."""
     takes = ARCHITECTURES.options(name)
     if "noise" not in takes:
         own = [key for key in takes if "drop" in key]
@@ -118,7 +118,7 @@ def _stochastic_depth(name: str, rate: float, options: dict[str, Any]) -> dict[s
         )
     if "noise" in options:
         raise SchemenetError(f"drop_path_rate={rate} is noise=stochastic_depth; expected one of them, got both")
-    return {"noise": {"name": "stochastic_depth", "drop": rate}}
+    return {"noise": {"name": "stochastic_depth", "drop": rate, "per": "sample"}}
 
 
 def _side(img_size: int | Sequence[int]) -> int:

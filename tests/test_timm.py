@@ -191,6 +191,17 @@ def test_features_train():
     assert [name for name, p in body.named_parameters() if p.grad is None] == []
 
 
+def test_drop_path_rate_is_stochastic_depth():
+    network = model("resnet20", drop_path_rate=0.2, **NARROW)
+    noises = {flow.noise for flow in network.flows}
+    assert {(type(noise).__name__, noise.drop, noise.per) for noise in noises} == {("StochasticDepth", 0.2, "sample")}
+    x = images(16)
+    assert not torch.equal(network(x), network(x))
+    assert torch.equal(network.eval()(x), network(x))
+    with pytest.raises(SchemenetError, match="expected one of them, got both"):
+        model("resnet20", drop_path_rate=0.2, noise="none")
+
+
 # Training -------------------------------------------------------------------------------------------------
 
 
