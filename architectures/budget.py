@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from architectures.factory import create_model
+from architectures.factory import create_model, made_for
 from architectures.ledger import macs, parameters
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES
@@ -71,7 +71,8 @@ def match_budget(
 
 
 def _measure(name: str, kind: str, options: dict[str, Any]) -> Callable[[dict[str, float]], int]:
-    chans, size = options.get("in_chans", 3), options.get("image_size", 32)
+    data = {**made_for(name, **options), **options}
+    chans, size = data["in_chans"], data["image_size"]
     shape = (chans,) if size is None else (chans, size, size)
 
     def measure(knobs: dict[str, float]) -> int:

@@ -38,8 +38,16 @@ class DeadWeights(nn.Module):
         "lm_resnet56": {"depth": 56},
         "lm_resnet110": {"depth": 110},
         "lm_resnet164": {"depth": 164, "field": "bottleneck"},
+        "lm_resnet50": {
+            "depth": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck",
+        },
+        "lm_resnet101": {
+            "depth": (3, 4, 23, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck",
+        },
     },
-)
+)  # fmt: skip
 def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool = False, **options: Any) -> Network:
     r"""ResNet (pre-activation, transition D) with a trained two-step coefficient per block.
 
@@ -48,8 +56,9 @@ def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool 
     The first block of the network and the transitions are plain; after a transition the projected shortcut is taken
     for the state before, so 3(n - 1) coefficients are live. The published comparison with ResNet is not controlled
     (its ResNet rows are copied from a post-activation network trained on fewer images): compare with ``resnet20`` ...
-    here, which differ in k alone. ``released_dead_weights`` adds the weights that the authors' code allocates and
-    never uses, to reach its printed counts.
+    here, which differ in k alone. ``lm_resnet50`` and ``lm_resnet101`` are the same rule on ImageNet's layout, whose
+    code was not released: ``resnet50_v2`` and ``resnet101_v2`` with k. ``released_dead_weights`` adds the weights
+    that the authors' code allocates and never uses, to reach its printed counts.
 
     Reference: Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121.
     """

@@ -11,6 +11,9 @@ from torch import nn
 from architectures.network import Network, Stage, layout_of
 from architectures.norms import norm_layer
 from architectures.registry import FIELDS
+from architectures.stems import REDUCTION
+from architectures.stems import described as stem_in_words
+from architectures.stems import stem as make_stem
 from architectures.transitions import CoupledTransition, Transition, shortcut
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -37,16 +40,25 @@ def require(**values: float | Sequence[float]) -> None:
         raise SchemenetError("\n".join(wrong))
 
 
-def blocks_of(depth: int, convolutions: int, widths: Sequence[int]) -> list[int]:
-    """Blocks of each stage in a network with ``depth`` weighted layers, ``convolutions`` of them in a block."""
+def blocks_of(depth: int | Sequence[int], convolutions: int, widths: Sequence[int]) -> list[int]:
+    """Blocks of each stage: ``depth`` itself where it lists them, else the same number in each.
+
+    As a number it counts the weighted layers, ``convolutions`` of them in a block, one in the stem and one in the head.
+    """
     require(widths=widths)
+    if not isinstance(depth, int):
+        if len(depth) != len(widths) or min(depth) < 1:
+            raise SchemenetError(
+                f"depth expected to be one number of blocks for each of {len(widths)} stages (widths), got {depth!r}"
+            )
+        return list(depth)
     period = convolutions * len(widths)
     blocks, rest = divmod(depth - 2, period)
     if rest or blocks < 1:
         lower = max(1, (depth - 2) // period) * period + 2
         raise SchemenetError(
             f"depth expected to be {period}n + 2 for {convolutions} layers in a block and {len(widths)} stages "
-            f"(widths), got {depth}; the nearest are {lower} and {lower + period}"
+            f"(widths), got {depth}; the nearest are {lower} and {lower + period}, or list the blocks of each stage"
         )
     return [blocks] * len(widths)
 
@@ -63,7 +75,8 @@ def residual_network(
     blocks: Sequence[int],
     steps: Sequence[int] | None = None,
     widths: Sequence[int] = (16, 32, 64),
-    stem: str = "conv",
+    stem: str = "3x3",
+    normalised_stem: bool = False,
     width: float = 1.0,
     inner: float = 1.0,
     inner_widths: Sequence[int] | None = None,
@@ -85,9 +98,9 @@ def residual_network(
     ``blocks`` counts the blocks of each stage; where the resolution or the width changes the first of them is the
     transition, the others are the steps of the flow (``steps``, where given, sets these instead). ``widths`` are the
     widths of the flows before ``width`` multiplies them, ``inner_widths`` those inside the branch, fine-tuned by
-    ``inner``. ``field`` is the flows' f, and the transitions' where it can be strided (else ``basic``). With a
-    normalised stem the very first branch omits its leading norm (``bare_entry`` "first": the first component's; "all":
-    each component's).
+    ``inner``. ``field`` is the flows' f, and the transitions' where it can be strided (else ``basic``). With
+    ``normalised_stem`` (norm and ReLU behind its convolution) the very first pre-activation branch omits its leading
+    norm (``bare_entry`` "first": the first component's; "all": each component's).
     """
     require(widths=widths, width=width, inner=inner)
     built_scheme = SCHEMES.build(scheme)
@@ -107,7 +120,6 @@ def residual_network(
     inner_base = inner_widths or [w // components for w in widths]
     inners = scaled(inner_base, width * inner, groups)
     entry = scaled([widths[0]], width, components)[0]
-    normalised = stem == "conv_norm_relu"
     projection = nn.ReLU if activation == "post" else lambda: None
     if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
         raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
@@ -120,12 +132,6 @@ def residual_network(
     if on_branch.refuses(ForwardEuler()) is not None:
         on_branch = NOISES.build("none")  # a transition has one branch; noise that needs more leaves it alone
 
-    def make_stem() -> nn.Module:
-        convolution = nn.Conv2d(in_chans, entry, 3, padding=1, bias=False)
-        if not normalised:
-            return convolution
-        return nn.Sequential(convolution, norm_layer(norm, entry), nn.ReLU())
-
     stages: list[Stage] = []
     channels = entry
     for i, out in enumerate(flow_widths):
@@ -135,7 +141,7 @@ def residual_network(
         passed = sum(counts[:i]) + sum(crosses[:i])
         if crosses[i]:
             noisy = {"noise": on_branch, "blocks": Blocks(passed, total)}
-            lead = not (normalised and i == 0)
+            lead = not (normalised_stem and i == 0)
             if coupled_transitions:
                 half, half_out = channels // components, out // components
                 enter = FIELDS.build(branch, channels=half, out=half_out, stride=stride, lead=lead, **options)
@@ -152,7 +158,7 @@ def residual_network(
             node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
             first: bool = crossing is None,
         ) -> nn.Module:  # fmt: skip
-            bare = normalised and activation == "pre" and i == 0 and first and node.step == 0 and not shared
+            bare = normalised_stem and activation == "pre" and i == 0 and first and node.step == 0 and not shared
             bare = bare and (bare_entry == "all" or node.component == 0)
             return FIELDS.build(field, channels=width, out=width, lead=not bare, **options)
 
@@ -168,8 +174,9 @@ def residual_network(
     finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
     flows = [stage.flow for stage in stages if stage.flow is not None]
     layout = layout_of(
-        flows, widths=flow_widths, reductions=[2**i for i in range(len(flow_widths))], inner=inners,
-        stem=f"conv 3x3{', norm, ReLU' if normalised else ''} to {entry}", norm=norm, scheme=name_of(scheme),
+        flows, widths=flow_widths, reductions=[REDUCTION[stem] * 2**i for i in range(len(flow_widths))], inner=inners,
+        stem=stem_in_words(stem, entry, normalised_stem), norm=norm, scheme=name_of(scheme),
         field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
     )  # fmt: skip
-    return Network(make_stem(), stages, finish, channels, num_classes, layout)
+    entering = make_stem(stem, in_chans, entry, norm if normalised_stem else None)
+    return Network(entering, stages, finish, channels, num_classes, layout)

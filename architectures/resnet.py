@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES, FIELDS
@@ -28,13 +28,42 @@ from schemes.signature import Spec
         "resnet56_v1": {"depth": 56, "activation": "post", "transition": "A"},
         "resnet110_v1": {"depth": 110, "activation": "post", "transition": "A"},
         "resnet1202_v1": {"depth": 1202, "activation": "post", "transition": "A"},
+        "resnet18": {
+            "depth": (2, 2, 2, 2), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "activation": "post", "transition": "B",
+        },
+        "resnet34": {
+            "depth": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "activation": "post", "transition": "B",
+        },
+        "resnet50": {
+            "depth": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck", "activation": "post", "transition": "B",
+        },
+        "resnet101": {
+            "depth": (3, 4, 23, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck", "activation": "post", "transition": "B",
+        },
+        "resnet152": {
+            "depth": (3, 8, 36, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck", "activation": "post", "transition": "B",
+        },
+        "resnet50_v2": {
+            "depth": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck",
+        },
+        "resnet101_v2": {
+            "depth": (3, 4, 23, 3), "widths": (64, 128, 256, 512), "stem": "7x7",
+            "field": "bottleneck",
+        },
     },
-)
+)  # fmt: skip
 def resnet(
     num_classes: int = 10,
     in_chans: int = 3,
     *,
-    depth: int = 20,
+    depth: int | Sequence[int] = 20,
+    stem: Literal["3x3", "7x7"] = "3x3",
     field: Spec = "basic",
     widths: Sequence[int] = (16, 32, 64),
     width: float = 1.0,
@@ -49,23 +78,29 @@ def resnet(
     statistics: Literal["per_node", "shared", "per_node_affine"] = "per_node",
     noise: Spec = "none",
 ) -> Network:
-    r"""ResNet for small images: one residual block is one forward Euler step, exactly, with h absorbed in f.
+    r"""ResNet: one residual block is one forward Euler step, exactly, with h absorbed in f.
 
         u_{n+1} = u_n + f_n(u_n)
 
-    Stem 3x3 to 16, three stages of widths 16, 32, 64 (times 4 for ``bottleneck``), n blocks each: depth 6n + 2
-    (``basic``) or 9n + 2 (``bottleneck``); the first block of stages 2 and 3 is the transition. Pre-activation by
-    default (He et al. 2016); ``activation="post"`` with transition A is He et al. 2015 (the names with ``_v1``).
-    ``resnet20`` ... ``resnet110`` differ from ``lm_resnet20`` ... in nothing but k. ``width`` and ``inner`` scale the
-    widths and the widths inside the branch.
+    For small images: stem 3x3 to 16, three stages of widths 16, 32, 64 (times 4 for ``bottleneck``), n blocks each:
+    ``depth`` 6n + 2 (``basic``) or 9n + 2 (``bottleneck``); the first block of stages 2 and 3 is the transition.
+    Pre-activation by default (He et al. 2016); ``activation="post"`` with transition A is He et al. 2015 (the names
+    with ``_v1``). ``resnet20`` ... ``resnet110`` differ from ``lm_resnet20`` ... in nothing but k.
+
+    For ImageNet (``resnet18`` ... ``resnet152``): the 7x7 stem, four stages of widths 64 ... 512 whose blocks ``depth``
+    lists, post-activation, transition B, the stride of a bottleneck on its 3x3 convolution: the layout that torchvision
+    has as v1.5 (the paper strides the first 1x1). ``resnet50_v2`` and ``resnet101_v2`` are pre-activated, and differ
+    from ``lm_resnet50`` and ``lm_resnet101`` in nothing but k.
+
+    ``width`` and ``inner`` scale the widths and the widths inside the branch.
 
     Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
     """
     FIELDS.check_spec(field)
     blocks = blocks_of(depth, FIELDS.entry(name_of(field)).facts["convolutions"], widths)
-    options: dict[str, Any] = {"stem": "conv" if activation == "pre" else "conv_norm_relu"}
     return residual_network(
-        num_classes=num_classes, in_chans=in_chans, blocks=blocks, field=field, widths=widths,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks, stem=stem,
+        normalised_stem=activation == "post", field=field, widths=widths,
         width=width, inner=inner, activation=activation, transition=transition, norm=norm, scheme=scheme,
-        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, noise=noise, **options,
+        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, noise=noise,
     )  # fmt: skip

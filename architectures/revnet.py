@@ -20,13 +20,19 @@ from schemes.signature import Spec
         "revnet38": {"depth": 38, "widths": (32, 64, 112)},
         "revnet110": {"depth": 110, "widths": (32, 64, 128)},
         "revnet164": {"depth": 164, "widths": (32, 64, 128), "field": "bottleneck"},
+        "revnet56": {
+            "depth": (2, 2, 3, 2), "widths": (128, 256, 512, 832), "stem": "7x7", "field": "bottleneck",
+        },
+        "revnet104": {
+            "depth": (2, 2, 11, 2), "widths": (128, 256, 512, 832), "stem": "7x7", "field": "bottleneck",
+        },
     },
-)
+)  # fmt: skip
 def revnet(
     num_classes: int = 10,
     in_chans: int = 3,
     *,
-    depth: int = 38,
+    depth: int | Sequence[int] = 38,
     field: Spec = "basic",
     widths: Sequence[int] = (32, 64, 112),
     layout: Literal["revnet", "memcnn"] = "revnet",
@@ -34,13 +40,14 @@ def revnet(
     gradient: Spec = "reversible",
     **options: Any,
 ) -> Network:
-    r"""RevNet for small images: channel halves that drive each other.
+    r"""RevNet: channel halves that drive each other.
 
         x_{n+1} = x_n + F_n(y_n),      y_{n+1} = y_n + G_n(x_{n+1})
 
     The papers call this forward Euler of a coupled system; the map is symplectic Euler, and reversible for any F, G.
     Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide; a unit holds two branches,
-    so depth is 12n + 2 (``basic``) or 18n + 2 (``bottleneck``). ``layout="revnet"`` is the authors' (first unit of a
+    so ``depth`` is 12n + 2 (``basic``) or 18n + 2 (``bottleneck``). ImageNet's layouts (``revnet56``, ``revnet104``)
+    have the 7x7 stem and four stages whose units ``depth`` lists. ``layout="revnet"`` is the authors' (first unit of a
     stage coupled as well, shortcuts by average pooling and zero channels, or raw 1x1 convolutions for
     ``bottleneck``); ``"memcnn"`` is that library's (first units are plain residual blocks of full width).
 
@@ -54,6 +61,6 @@ def revnet(
         crossing = {"transition": kind, "coupled_transitions": True}
     blocks = blocks_of(depth, convolutions, widths)
     return residual_network(
-        num_classes=num_classes, in_chans=in_chans, blocks=blocks, widths=widths, stem="conv_norm_relu", field=field,
-        scheme=scheme, gradient=gradient, **crossing, **options,
+        num_classes=num_classes, in_chans=in_chans, blocks=blocks, widths=widths, normalised_stem=True,
+        field=field, scheme=scheme, gradient=gradient, **crossing, **options,
     )  # fmt: skip

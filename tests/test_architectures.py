@@ -15,6 +15,7 @@ from typing import Any
 import hand_written as hand
 import pytest
 import torch
+import torchvision
 from hand_written import Weights
 from torch import Tensor, nn
 
@@ -297,6 +298,13 @@ for depth, total in {38: 464_890, 110: 1_729_194, 164: 1_748_778}.items():
 for depth, total in {38: 573_994, 110: 1_854_890, 164: 1_983_786}.items():
     published(f"revnet{depth}", total, layout="memcnn")
 published("fractalnet20", 33_724_618)
+# ImageNet: torchvision's counts; the pre-activated one is timm's resnetv2_50, whose shortcut is C.
+for name, total in {
+    "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
+    "resnet152": 60_192_808, "resnext50_32x4d": 25_028_904,
+}.items():  # fmt: skip
+    published(name, total)
+published("resnet50_v2", 25_549_352, transition="C")
 
 
 @pytest.mark.parametrize("entry", PUBLISHED)
@@ -304,6 +312,69 @@ def test_published_size(entry):
     name, options, total = PUBLISHED[entry]
     with torch.device("meta"):
         assert count(create_model(name, **options)) == total
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_imagenet_layout_with_torchvisions_weights_is_torchvisions_network(name):
+    torch.manual_seed(0)
+    theirs = randomised(getattr(torchvision.models, name)()).double().train()
+    x = images(size=64)
+    with torch.no_grad():
+        theirs(images(size=64, seed=5))  # running statistics off 0 and 1
+        theirs.eval()
+        ours = create_model(name).double().eval()
+        pairs = zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True)
+        ours.load_state_dict({key: tensor for (key, _), (_, tensor) in pairs})
+        same(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("blocks", [(2, 2, 3, 2), (2, 2, 11, 2)])
+def test_size_of_imagenet_revnets_by_hand(blocks):
+    """No count is printed with enough digits. Bottleneck branch of a half: norms before 1x1, 3x3, 1x1 convolutions."""
+
+    def branch(enter: int, inner: int, out: int) -> int:
+        return 2 * (enter + inner + inner) + enter * inner + 9 * inner * inner + inner * out
+
+    halves, enter = (64, 128, 256, 416), 64
+    total = 3 * 128 * 49 + 2 * 128  # stem: convolution and norm
+    for n, inner in zip(blocks, halves, strict=True):
+        out = 4 * inner
+        total += branch(enter, inner, out) + branch(out, inner, out) + 2 * enter * out  # the first unit
+        total += (n - 1) * 2 * branch(out, inner, out)
+        enter = out
+    total -= 2 * 64  # the very first branch has no leading norm
+    total += 2 * 2 * enter + 2 * enter * 1000 + 1000
+    depth = sum(blocks) * 6 + 2
+    with torch.device("meta"):
+        assert count(create_model(f"revnet{depth}")) == total
+
+
+def test_lm_resnet_50_is_the_pre_activated_resnet_50_but_for_k():
+    options = {"width": 1 / 16, **SMALL}
+    resnet, lm_resnet = small("resnet50_v2", **options), small("lm_resnet50", seed=3, **options)
+    extra = {key for key in lm_resnet.state_dict() if key.endswith("scheme.k")}
+    with torch.no_grad():
+        for flow in lm_resnet.flows:
+            flow.scheme.k.zero_()
+    assert set(lm_resnet.load_state_dict(resnet.state_dict(), strict=False).missing_keys) == extra
+    assert sum(len(flow.scheme.k) for flow in lm_resnet.flows) == 3 + 4 + 6 + 3 - 4
+    same(lm_resnet(images(size=32)), resnet(images(size=32)), 1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_steps_the_imagenet_layout(scheme):
+    options = {"scheme": scheme, "activation": "pre"} if scheme != "fractal" else {"scheme": scheme}
+    model = create_model("resnet50", width=1 / 16, num_classes=3, **options)
+    states = model.forward_intermediates(torch.randn(2, 3, 64, 64), intermediates_only=True)
+    assert [state.shape[2] for state in states] == [16, 8, 4, 2]
+
+
+def test_classes_are_those_of_the_data_that_a_layout_is_made_for():
+    with torch.device("meta"):
+        classes = {name: create_model(name).num_classes for name in ("resnet20", "resnet50", "revnet56", "mlp")}
+        assert create_model("resnet20", stem="7x7").num_classes == 1000
+        assert create_model("resnet50", num_classes=7).num_classes == 7
+    assert classes == {"resnet20": 10, "resnet50": 1000, "revnet56": 1000, "mlp": 10}
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
@@ -491,7 +562,7 @@ def test_for_scheme_refuses_an_unknown_word_with_the_near_ones():
 
 
 def test_list_models():
-    assert list_models("revnet*") == ["revnet", "revnet38", "revnet110", "revnet164"]
+    assert list_models("revnet*") == ["revnet", "revnet38", "revnet56", "revnet104", "revnet110", "revnet164"]
     assert list_models("resnet*_v1")[:3] == ["resnet20_v1", "resnet32_v1", "resnet44_v1"]
     assert set(list_models()) == set(ARCHITECTURES)
     assert list_models("no such network") == []
@@ -507,12 +578,16 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet", {"wdth": 1.0}, ["'resnet' takes no 'wdth'", "did you mean 'width'", "it takes: depth"]),
     ("fractalnet", {"sharing": "shared"}, ["'fractalnet' takes no 'sharing'", "it takes: columns"]),
     ("stem_only", {"depth": 20}, ["architecture 'stem_only' takes no 'depth'"]),
-    ("resnet", {"depth": "20"}, ["architecture 'resnet': depth expected a whole number, got '20'"]),
-    ("resnet", {"depth": 20.0}, ["depth expected a whole number, got 20.0"]),
+    ("resnet", {"depth": "20"}, ["architecture 'resnet': depth expected a whole number or a list", "got '20'"]),
+    ("resnet", {"depth": 20.0}, ["depth expected a whole number or a list", "got 20.0"]),
     ("resnet", {"width": "x", "dept": 3}, ["width expected a number, got 'x'", "did you mean 'depth'"]),
     ("resnet", {"widths": 16}, ["widths expected a list of a whole number, got 16"]),
     ("resnet", {"transition": "E"}, ["transition expected one of 'A', 'B', 'C', 'D', 'pool', got 'E'"]),
     ("resnet", {"depth": 21}, ["depth expected to be 6n + 2", "got 21; the nearest are 20 and 26"]),
+    ("resnet50", {"depth": (3, 4, 6)}, ["one number of blocks for each of 4 stages", "got (3, 4, 6)"]),
+    ("resnet50", {"depth": (3, 4, 0, 3)}, ["one number of blocks for each of 4 stages"]),
+    ("resnet50", {"depth": 101}, ["12n + 2", "or list the blocks of each stage"]),
+    ("resnet", {"stem": "5x5"}, ["stem expected one of '3x3', '7x7', got '5x5'"]),
     ("resnet", {"depth": 2}, ["got 2; the nearest are 8 and 14"]),
     ("resnet", {"depth": 21, "field": "bottleneck"}, ["9n + 2 for 3 layers", "nearest are 20 and 29"]),
     ("revnet", {"depth": 40}, ["'revnet': depth expected to be 12n + 2", "nearest are 38 and 50"]),

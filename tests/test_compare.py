@@ -48,6 +48,14 @@ def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> 
     assert plan.arms[0].sizes["widths"] == plan.arms[1].sizes["widths"]
 
 
+def test_controls_of_a_sized_baseline_have_its_stem_widths_and_field() -> None:
+    chosen = ["words=[]", "baseline=resnet50", "controls=[stem_only]", "budget=null", "arms.resnet50.width=0.125"]
+    baseline, control = make_plan(compose("compare", ["experiment=demo", *chosen])).arms
+    assert baseline.sizes["widths"] == control.sizes["widths"] == [32, 64, 128, 256]
+    assert "7x7" in control.sizes["stem"]
+    assert control.sizes["field"] == "bottleneck"
+
+
 def test_plan_tells_every_arm_that_cannot_be_built() -> None:
     config = compose("compare", ["experiment=demo", "arms.resnet.depth=21", "arms.revnet.depth=20"])
     with pytest.raises(SchemenetError) as caught:

@@ -327,6 +327,18 @@ def test_what_train_py_does(tmp_path):
     assert torch.equal(loaded.stages[2].flow.scheme.k, network.stages[2].flow.scheme.k)
 
 
+def test_imagenet_layouts_are_made_for_imagenet():
+    with torch.device("meta"):
+        network = model("revnet56", img_size=224)
+        body = model("resnet50", features_only=True)
+    assert network.num_classes == 1000
+    data = resolve_data_config(model=network)
+    assert data["input_size"] == (3, 224, 224)
+    assert data["mean"] == (0.485, 0.456, 0.406)
+    assert body.feature_info.channels() == [256, 512, 1024, 2048]
+    assert body.feature_info.reduction() == [4, 8, 16, 32]
+
+
 def test_data_pipelines_ask_for_the_size_that_a_model_is_made_for():
     assert resolve_data_config(model=model("fractalnet20", width=0.05))["input_size"] == (3, 32, 32)
     assert model("fractalnet20", width=0.05, img_size=8).layout["steps"] == [1, 1, 1]

@@ -11,11 +11,15 @@ import torch
 from architectures.budget import match_budget
 from architectures.factory import create_model
 from architectures.ledger import parameters
+from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.words import Choice, networks_of, parse_budget, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
 from lightning_modules.running import data_context, dry_build, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
+
+OF_THE_BASELINE = ("widths", "width", "inner", "stem", "field", "transition")
+"""What a control has from the baseline."""
 
 OWN_KEYS = tuple(key for key in COMPARE_KEYS if key not in TRAIN_KEYS)
 
@@ -115,8 +119,8 @@ def make_plan(config: Config) -> Plan:
         try:
             if control:
                 reference = next(arm for arm in arms if arm.name == baseline.arm)
-                section = reference.config["architecture"]
-                own = {key: section[key] for key in ("widths", "width", "inner") if key in section} | own
+                section = {**ARCHITECTURES.entry(baseline.architecture).preset, **reference.config["architecture"]}
+                own = {key: section[key] for key in OF_THE_BASELINE if key in section} | own
             elif budget is not None:
                 own |= match_budget(
                     choice.architecture, parameters=budget, tolerance=config["tolerance"], **context, **own
