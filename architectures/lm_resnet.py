@@ -53,8 +53,10 @@ def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool 
 
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + f_n(u_n)
 
-    The first block of the network and the transitions are plain; after a transition the projected shortcut is taken
-    for the state before, so 3(n - 1) coefficients are live. The published comparison with ResNet is not controlled
+    The first block of the network and the transitions are plain. After a transition S(u_N) + F(u_N) the state before
+    is, by ``history``: S(u_N) ("shortcut", the released code: 3(n - 1) coefficients are live); none, so that the first
+    step is plain ("restart"); or the older u_{N-1} by a strided 1x1 convolution of its own ("project", which the
+    released code has commented out). The published comparison with ResNet is not controlled
     (its ResNet rows are copied from a post-activation network trained on fewer images): compare with ``resnet20`` ...
     here, which differ in k alone. ``lm_resnet50`` and ``lm_resnet101`` are the same rule on ImageNet's layout, whose
     code was not released: ``resnet50_v2`` and ``resnet101_v2`` with k. ``released_dead_weights`` adds the weights
@@ -88,8 +90,9 @@ def lm_resnext(
 
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + sum_i T_i(u_n)
 
-    The published counts (35.1 M, 68.8 M) suggest that the authors projected the older state by a second set of 1x1
-    convolutions; no code was released, and this follows their LM-ResNet.
+    The published counts (35.1 M, 68.8 M) exceed those of this network by 0.7 M, and suggest that the authors projected
+    the older state by a second set of 1x1 convolutions; no code was released. ``history="project"`` has such a set,
+    but for the first transition, which has no older state: 655,360 weights. By default this follows their LM-ResNet.
 
     Reference: Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121.
     """

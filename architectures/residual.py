@@ -84,6 +84,7 @@ def residual_network(
     activation: str = "pre",
     norm: str = "batch",
     transition: str = "D",
+    history: str = "shortcut",
     coupled_transitions: bool = False,
     bare_entry: str = "first",
     scheme: Spec = "forward_euler",
@@ -101,6 +102,10 @@ def residual_network(
     ``inner``. ``field`` is the flows' f, and the transitions' where it can be strided (else ``basic``). With
     ``normalised_stem`` (norm and ReLU behind its convolution) the very first pre-activation branch omits its leading
     norm (``bare_entry`` "first": the first component's; "all": each component's).
+
+    ``history`` says what the flow after a transition S(u_N) + F(u_N) is handed for the state before its first:
+    "shortcut", S(u_N) (LM-ResNet's released code); "restart", nothing, so that its first step is plain; "project", the
+    older state u_{N-1} of the flow before, by a strided 1x1 convolution of its own (nothing where there is none).
     """
     require(widths=widths, width=width, inner=inner)
     built_scheme = SCHEMES.build(scheme)
@@ -109,6 +114,11 @@ def residual_network(
         raise SchemenetError(
             f"couples two halves, and scheme {name_of(scheme)!r} has one component; use symplectic_euler or verlet, "
             "or architecture=resnet"
+        )
+    if history != "shortcut" and not built_scheme.continues:
+        raise SchemenetError(
+            f"history={history}: scheme {name_of(scheme)!r} takes up no state before a flow's first; "
+            "use history=shortcut, or scheme=linear_multistep"
         )
     shared = (sharing or built_scheme.sharing) == "shared"
     FIELDS.check_spec(field)
@@ -134,10 +144,12 @@ def residual_network(
 
     stages: list[Stage] = []
     channels = entry
+    remembered = False  # whether what precedes knows a state before the present one
     for i, out in enumerate(flow_widths):
         options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
         stride = 1 if i == 0 else 2
         crossing: nn.Module | None = None
+        past = remembered and not crosses[i]
         passed = sum(counts[:i]) + sum(crosses[:i])
         if crosses[i]:
             noisy = {"noise": on_branch, "blocks": Blocks(passed, total)}
@@ -152,7 +164,9 @@ def residual_network(
                 full = {**options, "inner": inners[i] * components}
                 strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
                 path = shortcut(transition, channels, out, stride, norm)
-                crossing = Transition(strided, path, projection(), **noisy)
+                older = shortcut("C", channels, out, stride, norm) if history == "project" and remembered else None
+                crossing = Transition(strided, path, projection(), history, older, **noisy)
+                past = history == "shortcut" or older is not None
 
         def make(
             node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
@@ -166,10 +180,11 @@ def residual_network(
         if counts[i]:
             flow = Flow(
                 make, counts[i], scheme, sharing, grid, gradient, statistics,
-                past=int(isinstance(crossing, Transition)), projection=projection(),
+                past=int(past), projection=projection(),
                 noise=noise, blocks=(passed + crosses[i], total),
             )  # fmt: skip
         stages.append(Stage(crossing, flow))
+        remembered = past or counts[i] > 0
         channels = out
     finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
     flows = [stage.flow for stage in stages if stage.flow is not None]

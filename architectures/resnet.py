@@ -70,6 +70,7 @@ def resnet(
     inner: float = 1.0,
     activation: Literal["pre", "post"] = "pre",
     transition: Literal["A", "B", "C", "D", "pool"] = "D",
+    history: Literal["shortcut", "restart", "project"] = "shortcut",
     norm: Literal["batch", "group", "none"] = "batch",
     scheme: Spec = "forward_euler",
     sharing: Literal["per_step", "shared", "per_stage"] | None = None,
@@ -92,7 +93,8 @@ def resnet(
     has as v1.5 (the paper strides the first 1x1). ``resnet50_v2`` and ``resnet101_v2`` are pre-activated, and differ
     from ``lm_resnet50`` and ``lm_resnet101`` in nothing but k.
 
-    ``width`` and ``inner`` scale the widths and the widths inside the branch.
+    ``width`` and ``inner`` scale the widths and the widths inside the branch. ``history`` is for linear multistep: see
+    ``lm_resnet``.
 
     Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
     """
@@ -100,7 +102,7 @@ def resnet(
     blocks = blocks_of(depth, FIELDS.entry(name_of(field)).facts["convolutions"], widths)
     return residual_network(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks, stem=stem,
-        normalised_stem=activation == "post", field=field, widths=widths,
-        width=width, inner=inner, activation=activation, transition=transition, norm=norm, scheme=scheme,
-        sharing=sharing, grid=grid, gradient=gradient, statistics=statistics, noise=noise,
+        normalised_stem=activation == "post", field=field, widths=widths, width=width, inner=inner,
+        activation=activation, transition=transition, history=history, norm=norm, scheme=scheme, sharing=sharing,
+        grid=grid, gradient=gradient, statistics=statistics, noise=noise,
     )  # fmt: skip

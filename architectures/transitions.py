@@ -86,18 +86,31 @@ class Crossing(nn.Module):
 class Transition(Crossing):
     """x to S(x) + F(x): shortcut S and a strided branch F.
 
-    Returns the new state and, as the past of the flow that follows, the projected shortcut: what LM-ResNet takes for
-    the state before. Noise acts on F.
+    Returns the new state and the past of the flow that follows (``history``): S(x), or the older states of the flow
+    before as ``older`` brings them to the new resolution, or nothing. Noise acts on F.
     """
 
-    def __init__(self, branch: nn.Module, path: nn.Module, projection: nn.Module | None = None, **noise: Any) -> None:
+    def __init__(
+        self,
+        branch: nn.Module,
+        path: nn.Module,
+        projection: nn.Module | None = None,
+        history: str = "shortcut",
+        older: nn.Module | None = None,
+        **noise: Any,
+    ) -> None:
         super().__init__(**noise)
         self.branch, self.path, self.projection = branch, path, projection
+        self.history, self.older = history, older
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = ()) -> tuple[Tensor, tuple[Tensor, ...]]:
         before = self.path(x)
         after = before + self.weighted(self.branch, x)(ENTRY, x)
-        return (after if self.projection is None else self.projection(after)), (before,)
+        if self.history == "shortcut":
+            past = (before,)
+        else:
+            past = () if self.older is None else tuple(self.older(state) for state in past)
+        return (after if self.projection is None else self.projection(after)), past
 
 
 class CoupledTransition(Crossing):

@@ -33,6 +33,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``stages``: evaluations of f in one step (after a multistep scheme has started);
     - ``history``: states or values of f remembered between steps;
     - ``components``: parts of a coupled state, which is then a tuple;
+    - ``continues``: whether ``start`` takes up an older state that it is handed;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
     - ``implicit``: whether a step solves an equation;
     - ``problem``: the class of ODE on which ``order`` holds;
@@ -43,6 +44,7 @@ class Scheme(nn.Module, abc.ABC):
     stages: ClassVar[int] | property
     history: int = 0
     components: int = 1
+    continues: bool = False
     reversible: bool = False
     implicit: bool = False
     problem: Literal["general", "linear", "separable"] = "general"

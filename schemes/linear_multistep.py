@@ -33,6 +33,7 @@ class LinearMultistep(Scheme):
 
     stages = 1
     history = 1
+    continues = True
     zero_stable = (-1.0, 1.0)  # the range of k, its lower end left out
 
     def __init__(self, k: Literal["trained", "zero"] | float = "trained", scale: bool = False) -> None:
@@ -58,8 +59,8 @@ class LinearMultistep(Scheme):
 
     def prepare(self, steps: int, past: int = 0) -> None:
         self.first = 0 if past else 1
-        if self.fixed is None:
-            self.k = nn.Parameter(torch.empty(max(0, steps - self.first)).uniform_(-0.1, 0.0))
+        if self.fixed is None and steps > self.first:
+            self.k = nn.Parameter(torch.empty(steps - self.first).uniform_(-0.1, 0.0))
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         if self.k is None:

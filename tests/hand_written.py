@@ -255,25 +255,30 @@ def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4, own: bool = False)
     return pre_head(w, u)
 
 
-def lm_resnet(w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic) -> Tensor:
-    """u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + F_n(u_n).
+def lm_resnet(
+    w: Weights, x: Tensor, n: int = 4, branch: Callable[..., Layer] = basic, history: str = "shortcut"
+) -> Tensor:
+    """u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + F_n(u_n), and u_n + F_n(u_n) where no u_{n-1} is known.
 
-    Plain are the network's first block and the projecting ones; there the projected shortcut is u_{n-1}.
+    At a change of stage S(u) + F(u) the state before is S(u), none, or the older one by a convolution of its own.
     """
-    u = w.conv()(x)
+    u, before = w.conv()(x), None
     for stage in range(3):
-        stride = 1 if stage == 0 else 2
+        stride, steps = 1 if stage == 0 else 2, n
         if stage > 0 or branch is not basic:
             f, s = branch(w, stride), shortcut_d(w, stride)
-            before = s(u)
-            u = before + f(u)
-            k = w.take()
-        else:
-            k = w.take()
-            before, u = u, u + branch(w)(u)
-        assert k.shape == (n - 1,)
-        for i in range(n - 1):
-            before, u = u, (1 - k[i]) * u + k[i] * before + branch(w)(u)
+            projected = s(u)
+            if history == "shortcut":
+                before = projected
+            else:
+                before = w.conv(stride)(before) if history == "project" and before is not None else None
+            u = projected + f(u)
+            steps -= 1
+        k = list(w.take())
+        for _ in range(steps):
+            known = u if before is None else (1 - k[0]) * u + k.pop(0) * before
+            before, u = u, known + branch(w)(u)
+        assert not k
     return pre_head(w, u)
 
 

@@ -105,6 +105,13 @@ PAPERS: dict[str, tuple[str, dict[str, Any], Loop]] = {
     "lm_resnet": ("lm_resnet", FOUR, hand.lm_resnet),
     "lm_resnet, bottleneck": ("lm_resnet", FOUR_BOTTLENECKS, partial(hand.lm_resnet, branch=hand.bottleneck)),
     "lm_resnext": ("lm_resnext", FOUR_RESNEXT, partial(hand.lm_resnet, branch=grouped)),
+    "lm_resnet, restart": ("lm_resnet", {**FOUR, "history": "restart"}, partial(hand.lm_resnet, history="restart")),
+    "lm_resnet, project": ("lm_resnet", {**FOUR, "history": "project"}, partial(hand.lm_resnet, history="project")),
+    "lm_resnext, project": (
+        "lm_resnext",
+        {**FOUR_RESNEXT, "history": "project"},
+        partial(hand.lm_resnet, branch=grouped, history="project"),
+    ),
     "revnet": ("revnet", FOUR_REV, hand.revnet),
     "revnet, bottleneck": ("revnet", FOUR_REV_BOTTLENECKS, partial(hand.revnet, branch=hand.bottleneck)),
     "revnet, memcnn": ("revnet", {**FOUR_REV, "layout": "memcnn"}, hand.revnet_memcnn),
@@ -385,6 +392,44 @@ def test_a_coefficient_for_each_step_is_all_that_linear_multistep_adds(depth):
     assert count(lm_resnet) - count(resnet) == 3 * (n - 1)
 
 
+@pytest.mark.parametrize(("size", "millions"), [("8x64d", 35.1), ("16x64d", 68.8)])
+def test_projected_history_of_lm_resnext_has_the_published_size(size, millions):
+    """671,744 are a convolution at each of three transitions; at the first of them there is no older state."""
+    with torch.device("meta"):
+        plain, projecting = (
+            create_model(f"lm_resnext29_{size}", history=history) for history in ("shortcut", "project")
+        )
+    convolutions = [count(stage.transition.older) for stage in projecting.stages if stage.transition.older is not None]
+    assert convolutions == [256 * 512, 512 * 1024]
+    assert sum(convolutions) == 671_744 - 64 * 256
+    assert count(projecting) - count(plain) == sum(convolutions) - 1  # the first flow has no state before: one k less
+    assert round(count(projecting) / 1e6, 1) == millions
+
+
+def test_history_that_restarts_makes_the_first_step_after_a_transition_plain():
+    model = small("lm_resnet", history="restart", **FOUR)
+    assert [len(flow.scheme.k) for flow in model.flows] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("history", ["restart", "project"])
+def test_history_crosses_stages_without_steps(history):
+    model = small("lm_resnet", depth=(2, 1, 2), widths=(4, 6, 8), history=history)
+    all_trained(model, images())
+    assert len(model.flows) == 2
+    assert [name for name, _ in model.named_parameters() if name.endswith("scheme.k")] == (
+        [f"stages.{i}.flow.scheme.k" for i in (0, 2)][: 1 + (history == "project")]
+    )
+
+
+def test_projected_history_is_differentiated_through_checkpoints():
+    options = {**FOUR, "history": "project"}
+    modes = ("backprop", "checkpoint")
+    plain, found = (gradients(small("lm_resnet", gradient=mode, **options), images()) for mode in modes)
+    for key, gradient in plain.items():
+        assert gradient.any()
+        same(found[key], gradient)
+
+
 def test_powers_of_one_field_add_no_parameter_and_own_fields_double_it():
     with torch.device("meta"):
         resnet = create_model("resnet20")
@@ -587,6 +632,8 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet50", {"depth": (3, 4, 6)}, ["one number of blocks for each of 4 stages", "got (3, 4, 6)"]),
     ("resnet50", {"depth": (3, 4, 0, 3)}, ["one number of blocks for each of 4 stages"]),
     ("resnet50", {"depth": 101}, ["12n + 2", "or list the blocks of each stage"]),
+    ("resnet", {"history": "restart"}, ["history=restart", "'forward_euler'", "use history=shortcut"]),
+    ("leapfrog_net", {"history": "project"}, ["'leapfrog' takes up no state", "scheme=linear_multistep"]),
     ("resnet", {"stem": "5x5"}, ["stem expected one of '3x3', '7x7', got '5x5'"]),
     ("resnet", {"depth": 2}, ["got 2; the nearest are 8 and 14"]),
     ("resnet", {"depth": 21, "field": "bottleneck"}, ["9n + 2 for 3 layers", "nearest are 20 and 29"]),
