@@ -89,6 +89,7 @@ class FieldBank(nn.Module):
         self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
         self.register_state_dict_post_hook(_each_weight_once)
         self.register_load_state_dict_pre_hook(_weights_of_twins)
+        self.register_load_state_dict_post_hook(FieldBank._tie)  # assign=True makes new parameters as well
 
     def _add(self, field: nn.Module) -> int:
         for i, known in enumerate(self.fields):
@@ -100,11 +101,15 @@ class FieldBank(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FieldBank:
         # Between the meta device and a real one torch makes new parameters, one for each of their places.
         super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+    def _tie(self, *_: Any) -> None:
+        """Give twins the parameters of their fields again."""
         for copied, first in self._twin_of.items():
             for module, original in zip(self.fields[copied].modules(), self.fields[first].modules(), strict=True):
                 for name, parameter in self._tied(original):
                     setattr(module, name, parameter)
-        return self
 
     def _tied(self, part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of one module of a field that a twin has in common with it."""

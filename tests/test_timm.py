@@ -299,6 +299,10 @@ def test_a_saved_state_holds_each_weight_once_and_comes_back():
     assert set(state) == {name for name, _ in (*network.named_parameters(), *network.named_buffers())}
     other.load_state_dict(state)
     assert torch.equal(other.eval()(images()), network.eval()(images()))
+    with torch.device("meta"):
+        bare = create_model("polynet", depth=14, **NARROW)
+    bare.load_state_dict(state, assign=True)
+    assert len(list(bare.parameters())) == len(list(network.parameters()))
     # One that was saved with the names of all twins is read as well.
     whole = {**state, **dict(network.named_parameters(remove_duplicate=False))}
     create_model("polynet", depth=14, **NARROW).load_state_dict(whole)
