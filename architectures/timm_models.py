@@ -25,7 +25,6 @@ from schemes.errors import SchemenetError, not_taken
 PREFIX = "schemenet_"
 TIMM_TAKES = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate", "features_only")
 TIMM_READS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by timm's builder; handed over with each call
-OF_FEATURES = ("out_indices", "feature_cls")
 
 CIFAR10_PIXELS = {
     "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "crop_pct": 1.0, "interpolation": "bilinear",
@@ -68,8 +67,7 @@ def _entry_point(model: str, name: str) -> Callable[..., Any]:
                 f"model {model!r}: no weights are published, pretrained expected to be False; "
                 "your own are loaded by checkpoint_path=..."
             )
-        features_only = options.get("features_only", False)
-        known = [*TIMM_TAKES, *(OF_FEATURES if features_only else ()), *ARCHITECTURES.options(name)]
+        known = [*TIMM_TAKES, *(["out_indices"] if "features_only" in options else []), *ARCHITECTURES.options(name)]
         if wrong := [key for key in options if key not in (*known, *TIMM_READS)]:
             raise SchemenetError("\n".join(not_taken(f"model {model!r}", key, known) for key in wrong))
 
