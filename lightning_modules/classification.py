@@ -21,7 +21,8 @@ class ClassificationModule(pl.LightningModule):
     """Cross entropy on (inputs, labels); logs ``train/loss``, ``test/loss`` and ``test/error`` (a share).
 
     Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
-    checkpoint alone rebuilds it: ``ClassificationModule.load_from_checkpoint(path)``.
+    checkpoint alone rebuilds it: ``ClassificationModule.load_from_checkpoint(path)``. ``config``, the whole run's,
+    is only carried along, for whoever evaluates the checkpoint far from its run folder.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ClassificationModule(pl.LightningModule):
         options: Mapping[str, Any],
         data: Mapping[str, Any],
         optimizer: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

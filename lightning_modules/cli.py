@@ -16,6 +16,8 @@ USAGE = """schemenet COMMAND ...
 
   train    [GROUP=NAME] [KEY=VALUE] ...   train one network, e.g. schemenet train scheme=rk4 data=mnist
   compare  [GROUP=NAME] [KEY=VALUE] ...   train several under one parameter budget and write an honest report
+  eval     RUN [KEY=VALUE] ...            test a trained network again; one with shared weights also under another
+                                          scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
   schemes  [NAME]                         the registry of schemes, or one with its equation
   models   [PATTERN | NAME]               the networks, or one with its options
   plot     WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet plot --help` lists them
@@ -25,7 +27,7 @@ Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER
 --config-dir FOLDER adds your own yaml files."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "schemes", "models", "plot")
+COMMANDS = ("train", "compare", "eval", "schemes", "models", "plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +69,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if command in ("schemes", "models"):
         return _list(command, rest)
+    if command == "eval":
+        return _eval(rest)
     if command == RUN_FILE:
         from lightning_modules.comparing.runner import run_file
 
@@ -100,6 +104,15 @@ def _train(config: dict) -> int:
     error = "no number" if result["test_error"] is None else f"{100 * result['test_error']:.2f} %"
     print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1
+
+
+def _eval(rest: list[str]) -> int:
+    if not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
+        raise SchemenetError("eval: expected a run folder or a checkpoint first, e.g. schemenet eval runs/train/NAME")
+    from lightning_modules.evaluating import evaluate, told
+
+    print(told(evaluate(Path(rest[0]), rest[1:])))
+    return 0
 
 
 def _list(command: str, rest: list[str]) -> int:

@@ -6,6 +6,7 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,12 +38,17 @@ COMPARE_KEYS = TRAIN_KEYS | {
     "jobs": Parameter("jobs", "int"),
     "arms": Parameter("arms", "Mapping | None"),
 }
-KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS}
+EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
+KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "eval": EVAL_KEYS}
 
 FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
 AXES = ("scheme", "field", "grid", "gradient", "noise")
 """Groups that, where nothing is chosen, are the architecture's to say."""
+
+REVISABLE = ("scheme", "grid", "data", "trainer")
+"""Groups that can be changed after training; everything else is what the weights were trained as."""
+FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
 def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config:
@@ -54,6 +60,31 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     for key, value in values:
         _set(config, key, value, command, wrong)
     _check(config, command, wrong)
+    if wrong:
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    return config
+
+
+def revised(config: Config, overrides: Sequence[str]) -> Config:
+    """The config of a trained network with what is changed for an evaluation, and the keys of `schemenet eval`."""
+    wrong: list[str] = []
+    groups, values = _sort(overrides, wrong)
+    config = copy.deepcopy(config) | {key: parameter.default for key, parameter in EVAL_KEYS.items()}
+    for group in [group for group in (*groups, *(key.split(".")[0] for key, _ in values)) if group in FIXED]:
+        wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
+    for group, choice in groups.items():
+        if group in REVISABLE and _exists(group, choice, None, wrong):
+            config[group] = {"name": choice}
+    for key, value in values:
+        if key.split(".")[0] not in FIXED:
+            _set(config, key, value, "eval", wrong)
+    for key, parameter in EVAL_KEYS.items():
+        if (problem := objection(config[key], parameter.annotation)) is not None:
+            wrong.append(f"{key}: {problem}")
+        elif config[key] < 1:
+            wrong.append(f"{key}: expected at least 1, got {config[key]}")
+    for group in REVISABLE:
+        _section(config, group, config["architecture"]["name"], wrong)
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return config

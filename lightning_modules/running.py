@@ -217,7 +217,9 @@ def train(
     data = DATA.build(config["data"], seed=config["seed"])
     context = data_context(data)
     options = network_options(config)
-    module = ClassificationModule(config["architecture"]["name"], options, context, config["optimizer"])
+    module = ClassificationModule(
+        config["architecture"]["name"], options, context, config["optimizer"], described(config)
+    )
     loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])

@@ -120,6 +120,11 @@ class FieldBank(nn.Module):
         """A copy with the very same parameters, but for those that a twin has for itself, and its own buffers."""
         return copy.deepcopy(field, {id(p): p for part in field.modules() for _, p in self._tied(part)})
 
+    @property
+    def groups(self) -> dict[tuple[int, ...], nn.Module]:
+        """For each group of nodes that share weights the field that was made for it, whose twins the others are."""
+        return {key: self.fields[index] for key, index in self._by_weights.items()}
+
     def at(self, node: Node) -> nn.Module:
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
         index = self._by_place.get(node.place)

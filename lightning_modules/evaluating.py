@@ -1,0 +1,298 @@
+"""A trained network tested again, from its checkpoint alone; one with shared weights also under another scheme or grid.
+
+Where one field serves at all times, the trained vector field and the rule that integrates it come apart, and the same
+weights can be stepped by another scheme, or more finely. Batch norm stands in the way: its running statistics belong to
+the nodes that were visited in training. Those of the new nodes, and of all that lies behind them, are estimated anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from architectures.network import Network
+from architectures.residual import name_of
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.composing import Config, described, revised
+from lightning_modules.registries import DATA, TRAINERS
+from lightning_modules.running import RESULT, data_context, recipe_hash, versions, write_json
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+
+LAST = "last.ckpt"
+
+
+def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Test the network of a run folder or checkpoint on its test set, as it was trained and as ``overrides`` say.
+
+    ``trained`` in the result is the network as it was trained, on the statistics that it holds; ``changed``, where
+    the scheme or the grid is another, the same weights under these. Written as ``eval-*.json`` beside the checkpoint.
+    """
+    path = _checkpoint_in(place)
+    checkpoint = _read(path)
+    stored: Config = checkpoint["hyper_parameters"]["config"]
+    config = described(revised(stored, overrides))
+    trained = _module(checkpoint)
+    changed = None
+    if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
+        _refuse_fixed(trained.network, config)
+        changed = _restepped(trained, config)
+    data = DATA.build(config["data"], seed=config["seed"])
+    data.check()
+    if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
+        raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
+    trainer = TRAINERS.build({**config["trainer"], "devices": 1}, folder=path.parent, callbacks=[], logger=False)
+
+    result: dict[str, Any] = {
+        "checkpoint": path.name,
+        "architecture": trained.hparams["architecture"],
+        "data": config["data"]["name"],
+        "trained": _described_steps(trained.network, stored) | _test(trainer, trained, data),
+    }
+    if all(config[section] == stored[section] for section in ("data", "trainer")):
+        result["reported"] = _reported(path.parent)
+    if (raw := checkpoint.get("current_model_state")) is not None:
+        plain = _module({**checkpoint, "state_dict": raw})
+        result["not_averaged"] = _test(trainer, plain, data)
+    if changed is not None:
+        told = _estimate_statistics(changed, trainer, data, config["statistics_batches"])
+        result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
+        result["changed"]["statistics"] = told
+        before, after = (result[key]["test_error"] for key in ("trained", "changed"))
+        result["change_in_points"] = None if None in (before, after) else 100 * (after - before)
+    result["versions"] = versions()
+    result["file"] = _write(
+        path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
+    )
+    return result
+
+
+def _checkpoint_in(place: Path) -> Path:
+    path = place / LAST if place.is_dir() else place
+    if path.is_file():
+        return path
+    if not place.exists():
+        raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
+    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(LAST), 100))
+    hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
+    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {LAST}{hint}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint of this package; only plain data and tensors are ever unpickled."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle fail in any way there is
+        raise SchemenetError(
+            f"{str(path)!r} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or something else"
+        ) from error
+    if not isinstance(checkpoint, dict) or not (checkpoint.get("hyper_parameters") or {}).get("config"):
+        raise SchemenetError(
+            f"{str(path)!r} is no checkpoint that `schemenet train` wrote: it holds no config of a run"
+        )
+    return checkpoint
+
+
+def _module(checkpoint: dict[str, Any]) -> ClassificationModule:
+    module = ClassificationModule(**checkpoint["hyper_parameters"])
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
+    return module
+
+
+def _refuse_fixed(network: Network, config: Config) -> None:
+    """Only a network whose weights belong to no step can be stepped otherwise."""
+    name = config["architecture"]["name"]
+    if not network.flows:
+        raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
+    if (sharing := network.flows[0].bank.sharing) != "shared":
+        owner = {"per_step": "step", "per_stage": "stage of a step"}[sharing]
+        raise SchemenetError(
+            f"this network was trained with sharing={sharing}: each {owner} has weights of its own, and under another "
+            "scheme or grid there are none for its nodes; train one whose weights serve at all times, by "
+            f"sharing=shared or architecture=odenet, or evaluate this one as it is, without scheme=... and grid=..."
+        )
+
+
+def _restepped(trained: ClassificationModule, config: Config) -> ClassificationModule | None:
+    """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
+    options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
+    options |= {"sharing": "shared", "gradient": "backprop"}  # nothing is differentiated here
+    data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
+    module = ClassificationModule(trained.hparams["architecture"], options, data, optimizer)
+    pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
+    if config["scheme"] == trained.hparams["config"]["scheme"] and all(old.nodes == new.nodes for old, new in pairs):
+        return None
+    for old, new in pairs:
+        _refuse_unlike(old, new)
+    inside = tuple(f"{name}." for name, part in module.network.named_modules() if isinstance(part, Flow))
+    outer = {name: t for name, t in trained.network.state_dict().items() if not name.startswith(inside)}
+    module.network.load_state_dict(outer, strict=False)
+    for old, new in pairs:
+        for key, field in new.bank.groups.items():
+            field.load_state_dict(old.bank.groups[key].state_dict())
+    return module
+
+
+def _refuse_unlike(old: Flow, new: Flow) -> None:
+    before, after = (type(flow.scheme).__name__ for flow in (old, new))
+    if old.scheme.components != new.scheme.components:
+        raise SchemenetError(
+            f"{after} and {before}, by which the network was trained, differ in the parts of a coupled state "
+            f"({new.scheme.components} and {old.scheme.components}), and each part has weights of its own; choose a "
+            "scheme with as many"
+        )
+    for name, scheme in ((before, old.scheme), (after, new.scheme)):
+        if next(scheme.parameters(), None) is not None:
+            raise SchemenetError(
+                f"{name} has trained coefficients, one for each step: they exist for the steps and the scheme of the "
+                "training alone; train with a fixed one (for linear_multistep scheme.k=0.5) to change steps afterwards"
+            )
+
+
+def _test(trainer: pl.Trainer, module: ClassificationModule, data: pl.LightningDataModule) -> dict[str, Any]:
+    """Error and loss on the test set, as at the end of a training epoch."""
+    found = trainer.validate(module, datamodule=data, verbose=False)[0]
+    return {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in ("error", "loss")}
+
+
+def _estimate_statistics(
+    module: ClassificationModule, trainer: pl.Trainer, data: pl.LightningDataModule, batches: int
+) -> dict[str, int] | None:
+    """Give every batch norm the statistics of training batches under the network's own nodes.
+
+    Training batches as the network saw them (shuffled, augmented if they were), so that the error differs from that of
+    training by scheme and grid alone. Returns what was done; None where there is no batch norm.
+    """
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    loader = data.train_dataloader()
+    count = min(batches, len(loader))
+
+    def inputs() -> Iterable[Tensor]:
+        for batch in itertools.islice(loader, count):
+            moved = data.transfer_batch_to_device(batch, device, 0)
+            yield data.on_after_batch_transfer(moved, 0)[0]
+
+    network = precision.convert_module(module.network).to(device)
+    with precision.forward_context():
+        nodes = reestimate(network, inputs())
+    return {"layers": nodes, "batches": count, "batch_size": data.batch_size} if nodes else None
+
+
+@torch.no_grad()
+def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Replace every running mean and variance by the plain average over batches; returns how many norms there are.
+
+    Unlike ``torch.optim.swa_utils.update_bn``, all else is in evaluation mode: dropout would inflate the variances.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    network.eval()
+    if not norms:
+        return 0
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a cumulative average
+        norm.train()
+    for inputs in batches:
+        network(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    return len(norms)
+
+
+def _described_steps(network: Network, config: Config) -> dict[str, Any]:
+    flows = network.flows
+    return {
+        "scheme": config.get("scheme"),
+        "steps": [len(flow.nodes) for flow in flows],
+        "h": [flow.nodes[0].h for flow in flows],
+        "time": [len(flow.nodes) * flow.nodes[0].h for flow in flows],
+    }
+
+
+def _reported(folder: Path) -> dict[str, Any] | None:
+    """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        return {key: result[key] for key in ("test_error", "test_loss")}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write(path: Path, result: dict[str, Any]) -> str | None:
+    """The path written to; None where the folder cannot be written, which loses nothing: all is on the screen."""
+    try:
+        write_json(path, result)
+    except OSError:
+        return None
+    return str(path)
+
+
+def told(result: dict[str, Any]) -> str:
+    """The result as the lines that the command prints."""
+    trained, changed = result["trained"], result.get("changed")
+    lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {_numbers(trained)}"]
+    if (reported := result.get("reported")) is not None:
+        same = _numbers(reported) == _numbers(trained)
+        lines[0] += f"; {RESULT} says {'the same' if same else _numbers(reported)}"
+    if (plain := result.get("not_averaged")) is not None:
+        lines.append(f"these weights are an average over the training; the last ones, not averaged: {_numbers(plain)}")
+    if changed is not None:
+        lines += _told_change(trained, changed, result["change_in_points"])
+    lines.append(f"written: {result['file']}" if result["file"] else "not written: the folder is read-only")
+    return "\n".join(lines)
+
+
+def _told_change(trained: dict[str, Any], changed: dict[str, Any], points: float | None) -> list[str]:
+    lines = []
+    if (done := changed["statistics"]) is not None:
+        lines.append(
+            f"running statistics of all {done['layers']} batch norms re-estimated for the new nodes, "
+            f"on {done['batches']} training batches of {done['batch_size']}"
+        )
+    else:
+        lines.append("no batch norm: there were no statistics to re-estimate")
+    if trained["time"] != changed["time"]:
+        lines.append(
+            f"the flows now integrate to T = {_list(changed['time'])} where they were trained to T = "
+            f"{_list(trained['time'])}"
+            + (f"; grid.time={_list(trained['time'])} keeps it" if len(set(trained["time"])) == 1 else "")
+        )
+    lines.append(f"the same weights, {_steps(changed)}: {_numbers(changed)}")
+    lines.append(
+        "no change can be told" if points is None else f"change in test error: {points:+.2f} percentage points"
+    )
+    return lines
+
+
+def _steps(described_steps: dict[str, Any]) -> str:
+    if not described_steps["steps"]:
+        return "no steps"
+    scheme = name_of(described_steps["scheme"] or "its own scheme")
+    return f"{scheme}, {_list(described_steps['steps'])} steps of h = {_list(described_steps['h'])}"
+
+
+def _list(values: Sequence[float]) -> str:
+    """One number where all are the same."""
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return "/".join(f"{value:g}" for value in distinct)
+
+
+def _numbers(measured: dict[str, Any]) -> str:
+    error, loss = measured["test_error"], measured["test_loss"]
+    if error is None or loss is None:
+        return "test error no number"
+    return f"test error {100 * error:.2f} %, test loss {loss:.4f}"
