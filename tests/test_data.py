@@ -20,11 +20,13 @@ from lightning_modules.data.augment import move, normalise
 from lightning_modules.data.batches import BatchLoader
 from lightning_modules.data.image_folder import statistics
 from lightning_modules.data.in_memory import FileData, InMemoryData
+from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError
 from schemes.signature import objection
 
 IN_FILES = [name for name in DATA if issubclass(DATA[name], FileData)]
+PUBLISHED = [name for name in IN_FILES if issubclass(DATA[name], PublishedData)]
 FREE = [name for name in DATA if name not in IN_FILES]
 CLASSES = ("black cat", "dog")
 
@@ -44,8 +46,8 @@ def real_root() -> str:
     return root
 
 
-def write_mnist(root: Path, train: int = 20, test: int = 10) -> None:
-    folder = root / "MNIST" / "raw"
+def write_mnist(root: Path, train: int = 20, test: int = 10, name: str = "MNIST") -> None:
+    folder = root / name / "raw"
     folder.mkdir(parents=True)
     for part, total in (("train", train), ("t10k", test)):
         images = np.arange(total * 784, dtype=np.uint32).astype(np.uint8)
@@ -65,16 +67,33 @@ def write_images(root: Path, classes: tuple[str, ...] = CLASSES, each: int = 4) 
                 Image.fromarray(pixels).save(root / part / name / f"{number}.png")
 
 
-def write_cifar10(root: Path, monkeypatch) -> None:
+CIFAR = {  # folder, parts with images, their key of labels, file and key of the classes' names
+    "cifar10": (
+        "cifar-10-batches-py", [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"], "labels",
+        ("batches.meta", "label_names"),
+    ),
+    "cifar100": ("cifar-100-python", ["train", "test"], "fine_labels", ("meta", "fine_label_names")),
+}  # fmt: skip
+
+
+def write_cifar(root: Path, monkeypatch, name: str = "cifar10") -> None:
     import pickle
 
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for name in [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]:
+    place, parts, key, (meta, names) = CIFAR[name]
+    (root / place).mkdir(parents=True)
+    for part in parts:
         pixels = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 1, 2, 9]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+        (root / place / part).write_bytes(pickle.dumps({"data": pixels, key: [0, 1, 2, 9]}))
+    (root / place / meta).write_bytes(pickle.dumps({names: list("abcdefghij")}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+
+
+def write_published(name: str, root: Path, monkeypatch) -> None:
+    """Fabricated files of one of the sets that torchvision reads."""
+    if name in CIFAR:
+        write_cifar(root, monkeypatch, name)
+    else:
+        write_mnist(root, name={"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name])
 
 
 @pytest.fixture(params=sorted(DATA))
@@ -83,14 +102,10 @@ def data(request, tmp_path, monkeypatch) -> InMemoryData:
     name, root = request.param, tmp_path / "some data"
     if name not in IN_FILES:
         return DATA.build(name)
-    if name == "mnist":
-        write_mnist(root)
-    elif name == "cifar10":
-        write_cifar10(root, monkeypatch)
-    elif name == "image_folder":
+    if name == "image_folder":
         write_images(root)
     else:
-        pytest.fail(f"no fabricated files for {name}: write some here")
+        write_published(name, root, monkeypatch)
     return DATA.build({"name": name, "root": str(root)}, batch_size=4)
 
 
@@ -134,7 +149,7 @@ class TestSets:
         base = {"batch_size": 128, "limit_train": None, "limit_test": None}
         assert defaults.items() >= base.items()
         assert "seed" not in defaults  # the run's, not the user's to set for the data alone
-        assert defaults["augment"] is (name == "cifar10")
+        assert defaults["augment"] is (name in CIFAR)
         if name in IN_FILES:
             assert defaults.items() >= {"root": None, "download": False}.items()
         for parameter in DATA.parameters(name).values():
@@ -207,6 +222,22 @@ class TestFiles:
         for measured, declared in zip(statistics(images), (data.mean, data.std), strict=True):
             assert measured == pytest.approx(declared, abs=5e-5)
 
+    def test_siblings_read_their_own_files(self, tmp_path, monkeypatch):
+        for name in PUBLISHED:
+            write_published(name, tmp_path, monkeypatch)
+        labels = tmp_path / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte"
+        labels.write_bytes(labels.read_bytes()[:-1] + b"\x05")
+        for name, last in (("mnist", 9), ("fashion_mnist", 5)):
+            data = DATA.build({"name": name, "root": str(tmp_path)})
+            data.setup()
+            assert data.train_set[1][-1] == last
+        sizes = {name: DATA.build({"name": name, "root": str(tmp_path)}) for name in CIFAR}
+        for name, images in (("cifar10", 20), ("cifar100", 4)):
+            sizes[name].setup()
+            assert len(sizes[name].train_set[1]) == images
+            assert sizes[name].train_set[1][3] == 9
+        assert (sizes["cifar10"].num_classes, sizes["cifar100"].num_classes) == (10, 100)
+
     def test_root_by_environment(self, tmp_path, monkeypatch):
         write_mnist(tmp_path)
         monkeypatch.setenv("SCHEMENET_DATA", str(tmp_path))
@@ -226,11 +257,11 @@ class TestFiles:
             assert "SCHEMENET_DATA" in str(told.value)
             assert ("data.download=true" in str(told.value)) == (name != "image_folder")
 
-    @pytest.mark.parametrize("name", ["mnist", "cifar10"])
+    @pytest.mark.parametrize("name", PUBLISHED)
     def test_download(self, name, tmp_path, monkeypatch):
         data = DATA.build({"name": name, "root": str(tmp_path), "download": True})
         data.check()  # what is missing will be fetched
-        monkeypatch.setattr(data, "fetch", lambda: write_mnist(tmp_path) or write_cifar10(tmp_path, monkeypatch))
+        monkeypatch.setattr(data, "fetch", lambda: write_published(name, tmp_path, monkeypatch))
         data.prepare_data()
         data.prepare_data()  # what is there is not fetched again
         data.setup()

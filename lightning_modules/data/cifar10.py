@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from lightning_modules.data.in_memory import FileData, Samples
+from lightning_modules.data.in_memory import Samples
+from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 
 
 @DATA.register("cifar10")
-class CIFAR10(FileData):
+class CIFAR10(PublishedData):
     """50,000 + 10,000 colour images 32x32, ten classes; augmented by shifts of up to 4 pixels and mirroring.
 
     Files: ``root/cifar-10-batches-py/*``.
@@ -22,24 +23,18 @@ class CIFAR10(FileData):
     shape, num_classes = (3, 32, 32), 10
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     pad, flip = 4, True
+    files: ClassVar = tuple(
+        f"cifar-10-batches-py/{part}"
+        for part in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+    )
 
     def __init__(self, *, augment: bool = True, **options: Any) -> None:
         super().__init__(augment=augment, **options)
 
     def load(self, train: bool) -> Samples:
-        from torchvision import datasets
-
-        stored = datasets.CIFAR10(self.root, train=train)
+        stored = self.reader(self.root, train=train)
         return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
 
-    def fetch(self) -> None:
-        from torchvision import datasets
-
-        datasets.CIFAR10(self.root, download=True)
-
     def missing(self) -> str | None:
-        folder = self.root / "cifar-10-batches-py"
-        for name in [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch", "batches.meta"]:
-            if not os.access(folder / name, os.R_OK):
-                return f"{folder / name} cannot be read"
-        return None
+        unread = (path for name in self.files if not os.access(path := self.root / name, os.R_OK))
+        return next((f"{path} cannot be read" for path in unread), None)

@@ -6,12 +6,13 @@ import math
 import struct
 from pathlib import Path
 
-from lightning_modules.data.in_memory import FileData, Samples
+from lightning_modules.data.in_memory import Samples
+from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 
 
 @DATA.register("mnist")
-class MNIST(FileData):
+class MNIST(PublishedData):
     """60,000 + 10,000 grey images 28x28, ten classes; augmented by shifts of up to 4 pixels.
 
     Files: ``root/MNIST/raw/*-ubyte``.
@@ -24,18 +25,11 @@ class MNIST(FileData):
     pad = 4
 
     def load(self, train: bool) -> Samples:
-        from torchvision import datasets
-
-        stored = datasets.MNIST(self.root, train=train)
+        stored = self.reader(self.root, train=train)
         return stored.data[:, None], stored.targets
 
-    def fetch(self) -> None:
-        from torchvision import datasets
-
-        datasets.MNIST(self.root, download=True)
-
     def missing(self) -> str | None:
-        folder = self.root / "MNIST" / "raw"
+        folder = self.root / type(self).__name__ / "raw"
         kinds = ("images-idx3", "labels-idx1")
         paths = [folder / f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
         return next(filter(None, map(_objection, paths)), None)
