@@ -265,6 +265,7 @@ def _result(
         "test_error": error if math.isfinite(error) else None,
         "test_loss": metrics["test/loss"] if math.isfinite(metrics.get("test/loss", math.nan)) else None,
         "train_loss": metrics["train/loss"] if math.isfinite(metrics.get("train/loss", math.nan)) else None,
+        "weights": "last" if config["trainer"]["ema"] is None else "averaged",
         "ledger": ledger(network, tuple(data.shape), data.batch_size),
         "layout": network.layout,
         "recipe": recipe_hash(config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 
+from lightning_modules.callbacks import ChannelsLast, Compiled
 from lightning_modules.registries import TRAINERS
 from lightning_modules.resuming import WholeCheckpoints
 from schemes.errors import SchemenetError
@@ -38,12 +41,17 @@ def trainer(
     checkpoint_every_n_steps: int | None = 500,
     progress_bar: bool | None = None,
     threads: int | None = None,
+    compile: bool | str = False,
+    channels_last: bool = False,
+    ema: float | None = None,
 ) -> pl.Trainer:
     """A ``pl.Trainer``; parameters have the meaning of its own.
 
     The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at
     the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar``
-    null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is.
+    null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is. ``compile`` true
+    is torch.compile's usual backend, a word names another. ``ema`` is the decay of an exponential moving average of
+    the weights and of batch norm's statistics, one update a step: what is tested and kept is then the average.
     """
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"
@@ -62,13 +70,18 @@ def trainer(
         for key, value in {"limit_train_batches": limit_train_batches, "limit_test_batches": limit_test_batches}.items()
         if value is not None and value <= 0
     ]  # fmt: skip
+    if gradient_clip_val is not None and not 0 < gradient_clip_val < math.inf:
+        wrong.append(f"trainer.gradient_clip_val: expected to be above 0, got {gradient_clip_val}")
+    if ema is not None and not 0 < ema < 1:
+        wrong.append(f"trainer.ema: expected a decay between 0 and 1, e.g. 0.999, got {ema}")
     if wrong:
         raise SchemenetError("\n".join(wrong))
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
+    callbacks = [*_of_options(compile, channels_last), *callbacks]
     try:
-        return pl.Trainer(
+        made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
             devices=devices, strategy=strategy, precision=precision, gradient_clip_val=gradient_clip_val,
             accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
@@ -80,6 +93,19 @@ def trainer(
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error
+    if ema is not None:
+        # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
+        made.callbacks.insert(0, EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
+    return made
+
+
+def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
+    found: list[Callback] = []
+    if channels_last:
+        found.append(ChannelsLast())
+    if compile:
+        found.append(Compiled(compile if isinstance(compile, str) else "inductor"))
+    return found
 
 
 def _quiet() -> None:

@@ -1,0 +1,55 @@
+"""What the trainer's options do to a network before it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from schemes.errors import SchemenetError, unknown
+from schemes.flow import Flow
+from schemes.gradients.backprop import Backprop
+
+
+class Compiled(Callback):
+    """``torch.compile`` in place, which renames nothing in the checkpoint.
+
+    Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward is a loop that
+    cannot be traced; there the fields are compiled, and the loop calls them.
+    """
+
+    def __init__(self, backend: str) -> None:
+        if backend not in torch.compiler.list_backends(exclude_tags=()):
+            known = torch.compiler.list_backends()  # without those for debugging
+            raise SchemenetError(f"trainer.compile: {unknown('backend of torch.compile', backend, known)}")
+        self.backend = backend
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            compile_network(pl_module.network, self.backend)  # type: ignore[arg-type]
+
+
+def compile_network(network: nn.Module, backend: str = "inductor") -> None:
+    """Compile the whole network, or its fields where the flows' gradient modes own their loops."""
+    flows = [module for module in network.modules() if isinstance(module, Flow)]
+    if all(isinstance(flow.gradient, Backprop) for flow in flows):
+        network.compile(backend=backend)
+        return
+    # A graph for each node of a field that reads the time, in training, in its recomputation and in evaluation.
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 3 * sum(len(flow.visits) for flow in flows))
+    # Random numbers as in eager mode: forward and recomputation are different graphs, and must draw the same.
+    options = {"fallback_random": True} if backend == "inductor" else None
+    for flow in flows:
+        for field in flow.bank.fields:
+            field.compile(backend=backend, options=options)
+
+
+class ChannelsLast(Callback):
+    """Convolutions in the memory format (batch, height, width, channels); their weights bring their inputs to it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        pl_module.to(memory_format=torch.channels_last)
