@@ -17,8 +17,8 @@ from schemes.gradients.backprop import Backprop
 class Compiled(Callback):
     """``torch.compile`` in place, which renames nothing in the checkpoint.
 
-    Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward is a loop that
-    cannot be traced; there the fields are compiled, and the loop calls them.
+    Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward would fall into
+    many small ones; there the fields are compiled, and its loop calls them.
     """
 
     def __init__(self, backend: str) -> None:

@@ -24,3 +24,17 @@ def no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """No test is left out in silence, not even under -q."""
+    left_out = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
+    if left_out:
+        terminalreporter.write_line(f"{len(left_out)} tests need a CUDA device and were skipped: docs/gpu.md")

@@ -186,8 +186,18 @@ def test_compiled_fields_repeat_their_dropout() -> None:
     states = []
     for words in (["gradient=backprop"], ["gradient=checkpoint", "trainer.compile=aot_eager"]):
         torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
         states.append(state(trained(recipe(*network, *words))))
+        compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert (compiled > 0) == ("gradient=checkpoint" in words)
     torch.testing.assert_close(*states, rtol=1e-9, atol=1e-10)
+
+
+def test_channels_last_is_the_format_of_every_convolution() -> None:
+    module = trained(recipe(*IMAGES, "trainer.channels_last=true"))
+    weights = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert weights
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
 @pytest.mark.parametrize(
