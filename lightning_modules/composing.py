@@ -74,7 +74,7 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
         wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
     for group, choice in groups.items():
         if group in REVISABLE and _exists(group, choice, None, wrong):
-            config[group] = {"name": choice}
+            config[group] = chosen(group, catalogue(group).canonical(choice))
     for key, value in values:
         if key.split(".")[0] not in FIXED:
             _set(config, key, value, "eval", wrong)

@@ -116,7 +116,12 @@ def _refuse_fixed(network: Network, config: Config) -> None:
     name = config["architecture"]["name"]
     if not network.flows:
         raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
-    if (sharing := network.flows[0].bank.sharing) != "shared":
+    if (statistics := network.flows[0].statistics) == "per_node_affine":
+        raise SchemenetError(
+            f"this network was trained with statistics={statistics}: its norms have weights of their own at each node, "
+            "and there are none for the nodes of another scheme or grid; train with statistics=per_node"
+        )
+    if (sharing := network.flows[0].sharing) != "shared":
         owner = {"per_step": "step", "per_stage": "stage of a step"}[sharing]
         raise SchemenetError(
             f"this network was trained with sharing={sharing}: each {owner} has weights of its own, and under another "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_modules import evaluating
 from lightning_modules.cli import main
-from lightning_modules.composing import compose
+from lightning_modules.composing import compose, revised
 from lightning_modules.evaluating import evaluate, reestimate
 from lightning_modules.running import train
 from schemes import SCHEMES, SchemenetError
@@ -33,6 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "resnet": [],
         "learned k": ["architecture=lm_resnet", "sharing=shared"],
         "coupled": ["architecture=revnet", "sharing=shared", "trainer.precision=bf16-mixed"],
+        "affine per node": ["architecture=odenet", "architecture.statistics=per_node_affine"],
         "stem only": ["architecture=stem_only"],
     }
     torch.set_num_threads(1)  # before the fixtures of single tests come to it
@@ -135,6 +136,12 @@ def test_estimated_statistics_normalise_as_the_batches_do() -> None:
     torch.testing.assert_close(means, network[0](x).mean(0))  # a plain average, not an exponential one
 
 
+def test_a_choice_of_a_scheme_is_that_of_its_yaml(runs: Path) -> None:
+    stored = json.loads((runs / "h = 1" / "config.json").read_text())
+    assert revised(stored, ["scheme=backward_euler"])["scheme"]["substeps"] == 4
+    assert revised(stored, ["scheme=rk2"])["scheme"]["name"] == "heun"
+
+
 def test_the_same_nodes_keep_their_statistics(runs: Path) -> None:
     result = evaluate(runs / "batch norm", ["scheme=rk2", "grid.steps=2"])  # what it was trained with, by an alias
     assert "changed" not in result
@@ -157,6 +164,7 @@ def test_a_time_that_grows_with_the_steps_is_told(runs: Path, capsys: pytest.Cap
         ("h = 1", ["scheme=linear_multistep"], "scheme.k=0.5"),
         ("h = 1", ["scheme=verlet"], "coupled state"),
         ("coupled", ["scheme=rk4"], "couples two halves"),
+        ("affine per node", ["scheme=rk4"], "weights of their own at each node"),
         ("stem only", ["scheme=heun"], "no flow"),
         ("resnet", ["scheme=rk5"], "did you mean"),
         ("resnet", ["grid.step=5"], "did you mean 'steps'"),
