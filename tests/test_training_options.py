@@ -55,7 +55,8 @@ def parts(config: Any) -> tuple[pl.LightningDataModule, ClassificationModule]:
 
 def trained(config: Any, *callbacks: Any, resume: Path | None = None) -> ClassificationModule:
     data, module = parts(config)
-    trainer = TRAINERS.build(config["trainer"], folder=Path(), callbacks=list(callbacks), logger=False)
+    hooks = list(callbacks) or [ModelCheckpoint(save_top_k=0)]  # which writes nothing
+    trainer = TRAINERS.build(config["trainer"], folder=Path(), callbacks=hooks, logger=False)
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     assert all(torch.isfinite(p).all() for p in module.parameters())
     return module
