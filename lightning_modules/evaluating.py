@@ -23,12 +23,12 @@ from architectures.network import Network
 from architectures.residual import name_of
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import Config, described, revised
+from lightning_modules.files import write_json
 from lightning_modules.registries import DATA, TRAINERS
-from lightning_modules.running import RESULT, data_context, recipe_hash, versions, write_json
+from lightning_modules.resuming import NEWEST
+from lightning_modules.running import RESULT, data_context, recipe_hash, versions
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-
-LAST = "last.ckpt"
 
 
 def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -77,14 +77,14 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _checkpoint_in(place: Path) -> Path:
-    path = place / LAST if place.is_dir() else place
+    path = place / NEWEST if place.is_dir() else place
     if path.is_file():
         return path
     if not place.exists():
         raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
-    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(LAST), 100))
+    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(NEWEST), 100))
     hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
-    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {LAST}{hint}")
+    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {NEWEST}{hint}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _write(path: Path, result: dict[str, Any]) -> str | None:
     """The path written to; None where the folder cannot be written, which loses nothing: all is on the screen."""
     try:
         write_json(path, result)
-    except OSError:
+    except SchemenetError:
         return None
     return str(path)
 

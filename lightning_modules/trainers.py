@@ -95,7 +95,8 @@ def trainer(
         raise SchemenetError(f"trainer: {error}") from error
     if ema is not None:
         # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
-        made.callbacks.insert(0, EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
+        # Last of all, so that at the end the checkpoint is written before the average takes the weights' place.
+        made.callbacks.append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
     return made
 
 

@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from test_resume import DIGITS, OFTEN, assert_same_run, train_killed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.cli import main
 from lightning_modules.composing import compose, network_options
 from lightning_modules.registries import DATA, TRAINERS
-from lightning_modules.running import data_context
+from lightning_modules.running import data_context, train
 from schemes import GRADIENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
@@ -53,11 +54,11 @@ def parts(config: Any) -> tuple[pl.LightningDataModule, ClassificationModule]:
     return data, ClassificationModule(name, network_options(config), data_context(data), optimizer)
 
 
-def trained(config: Any, *callbacks: Any, resume: Path | None = None) -> ClassificationModule:
+def trained(config: Any) -> ClassificationModule:
     data, module = parts(config)
-    hooks = list(callbacks) or [ModelCheckpoint(save_top_k=0)]  # which writes nothing
-    trainer = TRAINERS.build(config["trainer"], folder=Path(), callbacks=hooks, logger=False)
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    writes_nothing = ModelCheckpoint(save_top_k=0)
+    trainer = TRAINERS.build(config["trainer"], folder=Path(), callbacks=[writes_nothing], logger=False)
+    trainer.fit(module, datamodule=data)
     assert all(torch.isfinite(p).all() for p in module.parameters())
     return module
 
@@ -155,13 +156,17 @@ def test_weights_that_were_made_one_stay_one_under_ema() -> None:
         assert torch.equal(stored[name], parameter)
 
 
-def test_ema_resumes_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_under_ema_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sets of weights are in the checkpoint: those that are tested, and those that are trained on."""
-    words = [*IMAGES, "trainer.ema=0.7", "gradient=checkpoint"]
-    trained(recipe(*words), ModelCheckpoint(tmp_path, filename="half"))
-    resumed = trained(recipe(*words, "trainer.max_epochs=2"), resume=tmp_path / "half.ckpt")
-    whole = trained(recipe(*words, "trainer.max_epochs=2"))
-    torch.testing.assert_close(state(resumed), state(whole), rtol=0, atol=0)
+    config = compose("train", [*OFTEN, *DIGITS, *DENSE, "logger=csv", "trainer.ema=0.7", "gradient=checkpoint"])
+    train(config, tmp_path / "whole")
+    for hook, step in (("on_train_batch_end", 4), ("on_validation_end", 10)):
+        train_killed(monkeypatch, config, tmp_path / "killed", hook, step)
+    train(config, tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    checkpoint = torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)
+    averaged, last = (checkpoint[key]["network.stem.1.weight"] for key in ("state_dict", "current_model_state"))
+    assert not torch.equal(averaged, last)
 
 
 def test_what_is_reported_under_ema_is_the_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
