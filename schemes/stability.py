@@ -53,6 +53,10 @@ def refusal(scheme: Scheme) -> str | None:
         return "own weights at each stage, so f is no single function"
     if _learnable(scheme):
         return "learnable coefficients, which differ from step to step"
+    if scheme.stability_function() is None:
+        few, many = (step_matrix(scheme, steps) for steps in (_started(scheme), 2 * _started(scheme)))
+        if not np.array_equal(few, many):
+            return "coefficients that depend on the number of steps"
     return None
 
 
@@ -69,7 +73,7 @@ def amplification(scheme: Scheme, z: np.ndarray) -> np.ndarray:
         numerator, denominator = (np.polynomial.polynomial.polyval(z, poly) for poly in rational)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.nan_to_num(np.abs(numerator / denominator), nan=np.inf, posinf=np.inf)
-    matrix = step_matrix(scheme)
+    matrix = step_matrix(scheme, _started(scheme))
     degree = int(max(np.nonzero(matrix)[-1], default=0))
     entries = np.polynomial.polynomial.polyval(z, np.moveaxis(matrix, -1, 0)[: degree + 1])
     matrices = np.moveaxis(entries, (0, 1), (-2, -1))
@@ -82,17 +86,19 @@ def stability_intervals(scheme: Scheme) -> Intervals:
         return Intervals(None, None)
     if (rational := scheme.stability_function()) is not None:
         return Intervals(_rational_interval(*rational, -1.0), _rational_interval(*rational, 1j))
-    steps = scheme.history + 2
-    matrix = step_matrix(scheme, steps)
-    if not np.array_equal(matrix, step_matrix(scheme, 2 * steps)):
-        return Intervals(None, None)
+    matrix = step_matrix(scheme, _started(scheme))
     if scheme.components > 1:
         return Intervals(None, _interval(_substitute(matrix, 1.0)))
     return Intervals(_interval(_substitute(matrix, -1.0)), _interval(_substitute(matrix, 1j)))
 
 
+def _started(scheme: Scheme) -> int:
+    """A number of steps by the last of which the memory is full."""
+    return scheme.history + 2
+
+
 def _learnable(scheme: Scheme) -> bool:
-    scheme.prepare(scheme.history + 2)
+    scheme.prepare(_started(scheme))
     return any(True for _ in scheme.parameters())
 
 
