@@ -64,7 +64,7 @@ def clipped(figure: Figure) -> list[str]:
         ("rk4", lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24),
         ({"name": "backward_euler_poly", "degree": 3}, lambda z: 1 + z + z**2 + z**3),
     ],
-    ids=str,
+    ids=["implicit_midpoint", "forward_euler", "heun", "rk4", "poly-3"],
 )
 def test_amplification_of_one_step_methods_is_their_stability_function(spec: Any, factor: Any) -> None:
     z = np.linspace(-3, 1, 7) + 1j * np.linspace(-3, 3, 5)[:, None]
