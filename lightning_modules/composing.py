@@ -27,6 +27,7 @@ TRAIN_KEYS = {
     "sharing": Parameter("sharing", "Literal['per_step', 'shared', 'per_stage'] | None"),
     "folder": Parameter("folder", "str | None"),
     "overwrite": Parameter("overwrite", "bool"),
+    "start_from": Parameter("start_from", "str | None"),
 }
 COMPARE_KEYS = TRAIN_KEYS | {
     "words": Parameter("words", "Sequence[str]"),

@@ -25,8 +25,8 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import Config, described, revised
 from lightning_modules.files import write_json
 from lightning_modules.registries import DATA, TRAINERS
-from lightning_modules.resuming import NEWEST
 from lightning_modules.running import RESULT, data_context, recipe_hash, versions
+from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 
@@ -37,11 +37,11 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     ``trained`` in the result is the network as it was trained, on the statistics that it holds; ``changed``, where
     the scheme or the grid is another, the same weights under these. Written as ``eval-*.json`` beside the checkpoint.
     """
-    path = _checkpoint_in(place)
-    checkpoint = _read(path)
+    path = checkpoint_in(place)
+    checkpoint = read_checkpoint(path)
     stored: Config = checkpoint["hyper_parameters"]["config"]
     config = described(revised(stored, overrides))
-    trained = _module(checkpoint)
+    trained = module_of(checkpoint)
     changed = None
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
         _refuse_fixed(trained.network, config)
@@ -61,7 +61,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if all(config[section] == stored[section] for section in ("data", "trainer")):
         result["reported"] = _reported(path.parent)
     if (raw := checkpoint.get("current_model_state")) is not None:
-        plain = _module({**checkpoint, "state_dict": raw})
+        plain = module_of({**checkpoint, "state_dict": raw})
         result["not_averaged"] = _test(trainer, plain, data)
     if changed is not None:
         told = _estimate_statistics(changed, trainer, data, config["statistics_batches"])
@@ -74,41 +74,6 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
     )
     return result
-
-
-def _checkpoint_in(place: Path) -> Path:
-    path = place / NEWEST if place.is_dir() else place
-    if path.is_file():
-        return path
-    if not place.exists():
-        raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
-    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(NEWEST), 100))
-    hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
-    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {NEWEST}{hint}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A checkpoint of this package; only plain data and tensors are ever unpickled."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle fail in any way there is
-        raise SchemenetError(
-            f"{str(path)!r} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or something else"
-        ) from error
-    if not isinstance(checkpoint, dict) or not (checkpoint.get("hyper_parameters") or {}).get("config"):
-        raise SchemenetError(
-            f"{str(path)!r} is no checkpoint that `schemenet train` wrote: it holds no config of a run"
-        )
-    return checkpoint
-
-
-def _module(checkpoint: dict[str, Any]) -> ClassificationModule:
-    module = ClassificationModule(**checkpoint["hyper_parameters"])
-    try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError) as error:
-        raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
-    return module
 
 
 def _refuse_fixed(network: Network, config: Config) -> None:
@@ -189,7 +154,7 @@ def _estimate_statistics(
             moved = data.transfer_batch_to_device(batch, device, 0)
             yield data.on_after_batch_transfer(moved, 0)[0]
 
-    network = precision.convert_module(module.network).to(device)
+    network = precision.convertmodule_of(module.network).to(device)
     with precision.forward_context():
         nodes = reestimate(network, inputs())
     return {"layers": nodes, "batches": count, "batch_size": data.batch_size} if nodes else None

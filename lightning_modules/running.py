@@ -23,6 +23,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from architectures.factory import create_model
+from architectures.insertion import insert
 from architectures.ledger import ledger
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
@@ -32,6 +33,7 @@ from lightning_modules.files import write_json
 from lightning_modules.loggers import METRICS, wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
+from lightning_modules.stored import trained_network
 from schemes.errors import SchemenetError
 
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
@@ -80,6 +82,10 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
             return net
 
     net = attempt(network)
+    if config["start_from"] is not None and net is not None:
+        attempt(
+            lambda: _started(config, create_model(config["architecture"]["name"], **context, **network_options(config)))
+        )
     stand_in = torch.nn.Linear(1, 1)
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
     attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
@@ -92,6 +98,12 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return data, net
+
+
+def _started(config: Config, network: Network) -> Network:
+    """The network with the weights that it is to start from."""
+    place = config.get("start_from")
+    return network if place is None else insert(trained_network(Path(place)), network)
 
 
 def recipe_hash(config: Config) -> str:
@@ -220,6 +232,7 @@ def train(
     module = ClassificationModule(
         config["architecture"]["name"], options, context, config["optimizer"], described(config)
     )
+    _started(config, module.network)
     loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])

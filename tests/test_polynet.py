@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from architectures import create_model, insert
 from architectures.ledger import parameters
+from lightning_modules.cli import main
+from lightning_modules.stored import trained_network
 from schemes import SchemenetError
 
 SMALL = {"width": 0.25, "image_size": 16}
@@ -115,3 +119,21 @@ def test_insertion_refuses_what_does_not_fit() -> None:
         insert(deep, shallow)
     with pytest.raises(SchemenetError, match="differ in more than their steps"):
         insert(shallow, create_model("resnet32", width=0.5, image_size=16))
+
+
+def test_a_run_starts_from_the_trained_steps_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["debug=fast", "architecture.width=0.25"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", *small, f"folder={first}"]) == 0
+    grow = ["architecture=polynet32", f"start_from={first}", f"folder={second}", "trainer.limit_train_batches=1"]
+    assert main(["train", *small, *grow, "optimizer.lr=0", "optimizer.weight_decay=0"]) == 0
+    old, new = trained_network(first), trained_network(second)
+    assert torch.equal(old.stem.weight, new.stem.weight)
+    assert torch.equal(branches(old)[0][2].weight, branches(new)[0][2].weight)
+
+    capsys.readouterr()
+    wide = ["architecture.width=0.5", f"start_from={first}", f"folder={tmp_path / 'third'}"]
+    assert main(["train", "debug=fast", *wide]) == 2
+    assert "differ in more than their steps" in capsys.readouterr().err
+    assert main(["train", *small, "start_from=nowhere", f"folder={tmp_path / 'third'}"]) == 2
+    assert "no run folder or checkpoint 'nowhere'" in capsys.readouterr().err

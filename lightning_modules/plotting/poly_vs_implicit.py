@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +15,11 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from architectures.network import Network
-from lightning_modules.classification import ClassificationModule
 from lightning_modules.plotting.depth import LABEL, mark_flows, number
 from lightning_modules.plotting.runs import read_config
 from lightning_modules.plotting.style import GREY, legend, log_ticks, look_of, mark, new_figure, tidy
 from lightning_modules.registries import DATA
+from lightning_modules.stored import trained_network
 from schemes.errors import SchemenetError
 from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
@@ -82,14 +81,7 @@ def draw(folder: Path) -> Figure:
 
 def load(folder: Path) -> tuple[Network, Tensor]:
     """The trained network in evaluation mode and the first images of its data's test set, in double precision."""
-    checkpoint = folder / "last.ckpt"
-    if not checkpoint.is_file():
-        raise SchemenetError(f"{folder} holds no checkpoint last.ckpt; is its first epoch not finished?")
-    try:
-        module = ClassificationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
-        raise SchemenetError(f"{checkpoint} cannot be read: {error or type(error).__name__}") from error
-    network = module.network.double().eval()
+    network = trained_network(folder).double().eval()
     if (reason := refusal(network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
     data = DATA.build(read_config(folder)["data"], seed=0)

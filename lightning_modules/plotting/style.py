@@ -5,6 +5,7 @@ Figures are made without pyplot, so nothing global changes and the Agg canvas is
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; black is left for what all are compared with.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
@@ -67,8 +68,14 @@ def tidy(figure: Figure) -> None:
 
 def log_ticks(axis: Axis, low: float, high: float, told: Callable[[float], str]) -> None:
     """Plain numbers on a logarithmic axis, the fewer the more decades it spans."""
-    subs = (1.0, 2.0, 5.0) if high < 15 * low else (1.0, 3.0) if high < 300 * low else (1.0,)
-    axis.set_major_locator(LogLocator(10, subs=subs))
+    # The first choice with two ticks at least; with one alone matplotlib would fill in linear ones, label over label.
+    choices = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for subs in choices[0 if high > 300 * low else 1 if high > 15 * low else 2 :]:
+        ticks = [sub * 10.0**decade for decade in decades for sub in subs if low <= sub * 10.0**decade <= high]
+        if len(ticks) > 1:
+            break
+    axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(plain(told))
     axis.set_minor_formatter(NullFormatter())
 

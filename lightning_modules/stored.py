@@ -1,0 +1,56 @@
+"""Trained networks from the checkpoints of runs."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from architectures.network import Network
+from lightning_modules.classification import ClassificationModule
+from lightning_modules.resuming import NEWEST
+from schemes.errors import SchemenetError
+
+
+def trained_network(place: Path) -> Network:
+    """The trained network of a run folder or checkpoint, on the CPU."""
+    return module_of(read_checkpoint(checkpoint_in(place))).network
+
+
+def checkpoint_in(place: Path) -> Path:
+    """The newest checkpoint of a run folder, or the file itself."""
+    path = place / NEWEST if place.is_dir() else place
+    if path.is_file():
+        return path
+    if not place.exists():
+        raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
+    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(NEWEST), 100))
+    hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
+    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {NEWEST}{hint}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of this package; only plain data and tensors are ever unpickled."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle fail in any way there is
+        raise SchemenetError(
+            f"{str(path)!r} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or something else"
+        ) from error
+    if not isinstance(checkpoint, dict) or not (checkpoint.get("hyper_parameters") or {}).get("config"):
+        raise SchemenetError(
+            f"{str(path)!r} is no checkpoint that `schemenet train` wrote: it holds no config of a run"
+        )
+    return checkpoint
+
+
+def module_of(checkpoint: dict[str, Any]) -> ClassificationModule:
+    """The module of a checkpoint, with its weights."""
+    module = ClassificationModule(**checkpoint["hyper_parameters"])
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
+    return module
