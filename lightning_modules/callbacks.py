@@ -35,6 +35,11 @@ class Compiled(Callback):
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
     """Compile the whole network, or its fields where the flows' gradient modes own their loops."""
     flows = [module for module in network.modules() if isinstance(module, Flow)]
+    if implicit := [type(flow.scheme).__name__ for flow in flows if flow.scheme.implicit]:
+        raise SchemenetError(
+            f"trainer.compile: {implicit[0]} differentiates f twice to solve its steps, and torch.compile's graphs are "
+            "differentiated once only; use trainer.compile=false or an explicit scheme"
+        )
     if all(isinstance(flow.gradient, Backprop) for flow in flows):
         network.compile(backend=backend)
         return

@@ -222,3 +222,9 @@ def test_wrong_options_are_told_before_training(
     assert main(["train", "debug=fast", override, f"folder={tmp_path / 'run'}"]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_compiling_an_implicit_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["debug=fast", "architecture.width=0.25", "scheme=implicit_midpoint", "trainer.compile=eager"]
+    assert main(["train", *words, f"folder={tmp_path / 'run'}"]) == 2
+    assert "trainer.compile: ImplicitMidpoint differentiates f twice" in capsys.readouterr().err
