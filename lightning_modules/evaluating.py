@@ -154,7 +154,7 @@ def _estimate_statistics(
             moved = data.transfer_batch_to_device(batch, device, 0)
             yield data.on_after_batch_transfer(moved, 0)[0]
 
-    network = precision.convertmodule_of(module.network).to(device)
+    network = precision.convert_module(module.network).to(device)
     with precision.forward_context():
         nodes = reestimate(network, inputs())
     return {"layers": nodes, "batches": count, "batch_size": data.batch_size} if nodes else None
