@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.weak import TensorWeakRef
 
 from schemes.errors import SchemenetError
@@ -24,7 +25,7 @@ class ForeignLeaves:
     def watching(self, f: RightHandSide) -> RightHandSide:
         def watched(node: Node, y: State) -> State:
             value = f(node, y)
-            self.found += [TensorWeakRef(leaf) for leaf in leaves(value, y) if id(leaf) not in self.known]
+            self.found += [TensorWeakRef(leaf) for leaf in leaves([value], [y]) if id(leaf) not in self.known]
             return value
 
         return watched
@@ -43,17 +44,17 @@ class ForeignLeaves:
                 )
 
 
-def leaves(value: Tensor, before: Tensor) -> list[Tensor]:
-    """The leaves that a value's graph depends on, down to a tensor ``before`` it."""
+def leaves(values: Iterable[Tensor], before: Iterable[Tensor] = ()) -> list[Tensor]:
+    """The leaves that the graphs of some values end in, looked for no further than tensors ``before`` them."""
+    seen: set[Any] = {get_gradient_edge(tensor).node for tensor in before if tensor.requires_grad}
+    ahead: list[Any] = [get_gradient_edge(value).node for value in values if value.requires_grad]
     found: list[Tensor] = []
-    nodes: set[Any] = {value.grad_fn} - {None, before.grad_fn}
-    seen: set[Any] = {before.grad_fn, *nodes}
-    while nodes:
-        node = nodes.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and leaf is not before:
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
             found.append(leaf)
-        fresh = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= fresh
-        nodes |= fresh
+        ahead += [after for after, _ in node.next_functions if after is not None]
     return found

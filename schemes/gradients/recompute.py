@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from schemes.errors import SchemenetError
 from schemes.gradients.base import GradientMode
-from schemes.gradients.foreign import ForeignLeaves
+from schemes.gradients.foreign import ForeignLeaves, leaves
 from schemes.gradients.replay import Replay
 from schemes.state import RightHandSide, flatten, unflatten
 
@@ -162,7 +162,7 @@ class Pullback:
     def __call__(self, outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
         """Gradients of the inputs; None where one takes no part."""
         pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
-        used = [leaf for leaf in _leaves_under([o for o, _ in pairs]) if id(leaf) in self._places]
+        used = [leaf for leaf in leaves([o for o, _ in pairs]) if id(leaf) in self._places]
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         if not pairs or not (used or wanted):
             return [None] * len(inputs)
@@ -174,20 +174,6 @@ class Pullback:
             known = self.found[place]
             self.found[place] = gradient if known is None else known if gradient is None else known + gradient
         return [next(found) if tensor.requires_grad else None for tensor in inputs]
-
-
-def _leaves_under(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves that the graph of the outputs ends in."""
-    seen, ahead, leaves = set(), [torch.autograd.graph.get_gradient_edge(o).node for o in outputs], []
-    while ahead:
-        node = ahead.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if (leaf := getattr(node, "variable", None)) is not None:
-            leaves.append(leaf)
-        ahead += [following for following, _ in node.next_functions if following is not None]
-    return leaves
 
 
 def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
