@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,19 @@ class Coefficient(NamedTuple):
     high: float
 
 
+class Attempt(NamedTuple):
+    """One step, and how far it may be trusted: what an adaptive grid accepts or rejects.
+
+    ``y`` and ``memory`` are those at the end; ``error`` estimates the local error of ``y`` and carries no gradient;
+    ``between(theta)`` is the state at t + theta h, differentiable, without further evaluations of f.
+    """
+
+    y: State
+    memory: tuple[State, ...]
+    error: State
+    between: Callable[[float], State]
+
+
 class Scheme(nn.Module, abc.ABC):
     """A rule that combines evaluations of f into one step of y' = f(t, y).
 
@@ -36,6 +50,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``continues``: whether ``start`` takes up an older state that it is handed;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
     - ``implicit``: whether a step solves an equation;
+    - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
     - ``problem``: the class of ODE on which ``order`` holds;
     - ``sharing``: which weights it wants where the user does not say (see ``schemes.bank``).
     """
@@ -47,6 +62,7 @@ class Scheme(nn.Module, abc.ABC):
     continues: bool = False
     reversible: bool = False
     implicit: bool = False
+    error_order: int | None = None
     problem: Literal["general", "linear", "separable"] = "general"
     sharing: str = "per_step"
 
@@ -77,6 +93,13 @@ class Scheme(nn.Module, abc.ABC):
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        """The step after ``node`` with an estimate of its error; h may differ from step to step.
+
+        ``memory`` is that of the attempt before (a slope f(t, y) that need not be evaluated again), or empty.
+        """
+        raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
 
     def inverse(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]

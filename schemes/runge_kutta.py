@@ -5,16 +5,24 @@ from __future__ import annotations
 from fractions import Fraction as F
 from typing import ClassVar
 
-from schemes.base import Scheme
+import torch
+
+from schemes.base import Attempt, Scheme
+from schemes.interpolation import hermite, horner
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State, combine
+from schemes.state import RightHandSide, State, combine, detached
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
 
 class RungeKutta(Scheme, abstract=True):
-    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j)."""
+    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
+
+    With embedded weights the tableau is a pair for adaptive grids. Its last stage is then f at the step's result, by
+    which the next step begins and, where the tableau has no continuous extension of its own, cubic Hermite
+    interpolation ends.
+    """
 
     tableau: ClassVar[ButcherTableau]
 
@@ -22,6 +30,10 @@ class RungeKutta(Scheme, abstract=True):
         if not abstract:
             if cls.tableau.implicit:
                 raise TypeError(f"{cls.__name__} has an implicit tableau; derive it from DiagonallyImplicit")
+            if cls.tableau.embedded is not None:
+                if not cls.tableau.fsal:
+                    raise TypeError(f"{cls.__name__} has embedded weights; give it a last stage at the step's result")
+                cls.error_order = cls.tableau.embedded_order + 1
             cls.order, cls.stages = cls.tableau.order, cls.tableau.stages
         super().__init_subclass__(abstract)
 
@@ -41,6 +53,25 @@ class RungeKutta(Scheme, abstract=True):
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         return self.advance(node, y, self.evaluate(f, node, y)), memory
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        tableau, h = self.tableau, node.h
+        if self.error_order is None:
+            return super().attempt(f, node, y, memory)
+        k = [memory[0] if memory else f(node, y)]
+        following = y
+        for stage, (c, row) in enumerate(tableau.all_rows[1:], 1):
+            following = combine(y, ((h * a, k[j]) for j, a in row))
+            k.append(f(node.at(stage, c), following))
+        with torch.no_grad():
+            error = combine(None, ((h * e, detached(k[i])) for i, e in tableau.error))
+
+        def between(theta: float) -> State:
+            if tableau.dense is None:
+                return hermite(theta, h, y, following, k[0], k[-1])
+            return combine(y, ((h * horner(p, theta), k[i]) for i, p in enumerate(tableau.dense) if any(p)))
+
+        return Attempt(following, (k[-1],), error, between)
 
 
 @SCHEMES.register("forward_euler")

@@ -66,3 +66,10 @@ def unflatten(leaves: Sequence[Tensor | None], shape: Any) -> Any:
     if shape is None:
         return None
     return leaves[shape] if isinstance(shape, int) else tuple(unflatten(leaves, child) for child in shape)
+
+
+def detached(y: State) -> State:
+    """The same numbers without their graph."""
+    if y is None:
+        return None
+    return y.detach() if isinstance(y, Tensor) else tuple(map(detached, y))

@@ -54,8 +54,13 @@ class ButcherTableau:
 
     ``a`` holds the rows below the diagonal (the first is empty), or one entry longer where a stage is implicit.
     ``order`` is what is claimed: every order condition up to it, for ``b`` and for ``embedded`` up to
-    ``embedded_order``, is checked here, and ``c``, where given, against the row sums. A wrong coefficient raises
-    ValueError with the condition it breaks.
+    ``embedded_order``, is checked here, and ``c``, where given, against the row sums. ``dense`` are the polynomials
+    of a continuous extension without their constant term, lowest power first,
+
+        y(t + theta h) = y + h sum_i b_i(theta) k_i,     b_i(theta) = sum_j dense[i][j] theta^(j+1),
+
+    checked for b_i(1) = b_i and for the order conditions up to ``dense_order`` at every theta. A wrong coefficient
+    raises ValueError with the condition it breaks.
     """
 
     a: tuple[tuple[Number, ...], ...]
@@ -64,6 +69,8 @@ class ButcherTableau:
     embedded: tuple[Number, ...] | None = None
     embedded_order: int = 0
     c: tuple[Number, ...] = ()
+    dense: tuple[tuple[Number, ...], ...] | None = None
+    dense_order: int = 0
 
     def __post_init__(self) -> None:
         if any(len(row) - i not in (0, 1) for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
@@ -79,6 +86,8 @@ class ButcherTableau:
         self._require(self.b, self.order)
         if self.embedded is not None:
             self._require(self.embedded, self.embedded_order)
+        if self.dense is not None:
+            self._require_dense(self.dense)
 
     def _weights(self, tree: Tree) -> list[Number]:
         """Elementary weights: the stage values of a tree's derivative, before b."""
@@ -97,6 +106,42 @@ class ButcherTableau:
                         f"order {claimed} is claimed, but the order-{nodes} condition of tree {tree} "
                         f"is missed by {float(gap):.2g}"
                     )
+
+    def _require_dense(self, dense: Sequence[Sequence[Number]]) -> None:
+        """sum_i b_i(theta) Phi_i = theta^n / gamma for each tree of n nodes: equal polynomials in theta."""
+        if len(dense) != len(self.b):
+            raise ValueError(f"expected {len(self.b)} polynomials in dense, got {len(dense)}")
+        for i, (polynomial, weight) in enumerate(zip(dense, self.b, strict=True)):
+            if abs(sum(polynomial, start=Fraction(0)) - weight) > TOLERANCE:
+                raise ValueError(f"dense[{i}] sums to {float(sum(polynomial))}, not to b[{i}] = {float(weight)}")
+        powers = [[p[j] if j < len(p) else 0 for p in dense] for j in range(max(map(len, dense)))]
+        for nodes in range(1, self.dense_order + 1):
+            for tree in trees(nodes):
+                weights = self._weights(tree)
+                for power, coefficients in enumerate(powers, 1):
+                    expected = Fraction(1, density(tree)) if power == nodes else 0
+                    if abs(_dot(coefficients, weights) - expected) > 100 * TOLERANCE:
+                        raise ValueError(
+                            f"order {self.dense_order} is claimed for dense, but the order-{nodes} condition of tree "
+                            f"{tree} is missed in the power {power} of theta"
+                        )
+
+    @cached_property
+    def fsal(self) -> bool:
+        """Whether the last stage is f at the step's result, and so the next step's first (first same as last)."""
+        return tuple(self.a[-1]) in (tuple(self.b), tuple(self.b[:-1])) and (self.implicit or not self.b[-1])
+
+    @cached_property
+    def all_rows(self) -> tuple[tuple[float, tuple[tuple[int, float], ...]], ...]:
+        """As ``rows``, with the stages that only the error estimate and the continuous extension read."""
+        return tuple((float(c), _pairs(row)) for c, row in zip(self.c, self.a, strict=True))
+
+    @cached_property
+    def error(self) -> tuple[tuple[int, float], ...]:
+        """The pairs (i, b_i - embedded_i) that are not zero: h sum_i error_i k_i estimates the local error."""
+        if self.embedded is None:
+            return ()
+        return _pairs([b - e for b, e in zip(self.b, self.embedded, strict=True)])
 
     @cached_property
     def stages(self) -> int:

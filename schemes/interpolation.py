@@ -1,0 +1,27 @@
+"""States between the two ends of a step.
+
+Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section II.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schemes.state import State, combine, lerp
+
+
+def hermite(theta: Any, h: Any, y0: State, y1: State, slope0: State, slope1: State) -> State:
+    """The cubic through both ends with their slopes at t + theta h: error O(h^4)."""
+    rest = theta * (theta - 1)
+    line = lerp(y0, y1, theta)
+    bend = combine(None, ((rest * (1 - 2 * theta), y1), (-rest * (1 - 2 * theta), y0)))
+    return combine(line, ((1.0, bend), (rest * (theta - 1) * h, slope0), (rest * theta * h, slope1)))
+
+
+def horner(polynomial: Sequence[Any], theta: Any) -> Any:
+    """sum_j polynomial[j] theta^(j+1)."""
+    value = 0.0
+    for coefficient in reversed(polynomial):
+        value = (value + float(coefficient)) * theta
+    return value
