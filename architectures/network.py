@@ -208,8 +208,8 @@ def layout_of(
 ) -> dict[str, Any]:
     """What was built, in plain data, for tables."""
     return {
-        "steps": [len(flow.nodes) for flow in flows],
-        "h": sorted({flow.nodes[0].h for flow in flows}),
+        "steps": [flow.grid.described(flow.nodes)[0] for flow in flows],
+        "h": sorted({flow.grid.described(flow.nodes)[1] for flow in flows}),
         "widths": widths,
         "reductions": list(reductions),
         "inner": inner,

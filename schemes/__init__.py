@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from schemes.bank import FieldBank
     from schemes.base import Scheme
-    from schemes.errors import SchemenetError
+    from schemes.errors import SchemenetError, SolverError
     from schemes.flow import Flow
+    from schemes.initial_value import solve
     from schemes.node import Node
     from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
+    from schemes.solution import Solution
     from schemes.stability import stability_intervals
     from schemes.tableau import ButcherTableau
 
 _HOMES = {
     "ButcherTableau": "tableau", "FieldBank": "bank", "Flow": "flow", "GRADIENTS": "registry", "GRIDS": "registry",
     "NOISES": "registry", "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
-    "stability_intervals": "stability",
+    "Solution": "solution", "SolverError": "errors", "solve": "initial_value", "stability_intervals": "stability",
 }  # fmt: skip
 
 __all__ = [
     "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
-    "SchemenetError", "stability_intervals",
+    "SchemenetError", "Solution", "SolverError", "solve", "stability_intervals",
 ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from schemes.base import Scheme
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.state import State
@@ -22,28 +21,6 @@ SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
     "shared": lambda node: (node.component,),
     "per_stage": lambda node: node.place,
 }
-
-
-def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes that a scheme evaluates f at, in order, found by a recording f on a zero-dimensional state."""
-    seen: list[Node] = []
-
-    def recording(node: Node, y: State) -> State:
-        if not node.trial:
-            seen.append(node)
-        return y
-
-    device = next((p.device for p in scheme.parameters()), torch.device("cpu"))
-    zero = torch.zeros((), device=device)
-    y = zero if scheme.components == 1 else (zero,) * scheme.components
-    training = scheme.training
-    scheme.eval()  # no random drops, which would move the global random state
-    with torch.no_grad():
-        memory = scheme.start(y)
-        for node in nodes:
-            y, memory = scheme.step(recording, node, y, memory)
-    scheme.train(training)
-    return seen
 
 
 class FieldBank(nn.Module):

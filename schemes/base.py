@@ -51,6 +51,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
     - ``implicit``: whether a step solves an equation;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
+    - ``begins_with_slope``: whether an attempt's memory is the slope f(t, y) alone;
     - ``problem``: the class of ODE on which ``order`` holds;
     - ``sharing``: which weights it wants where the user does not say (see ``schemes.bank``).
     """
@@ -63,6 +64,7 @@ class Scheme(nn.Module, abc.ABC):
     reversible: bool = False
     implicit: bool = False
     error_order: int | None = None
+    begins_with_slope: bool = False
     problem: Literal["general", "linear", "separable"] = "general"
     sharing: str = "per_step"
 
@@ -97,9 +99,12 @@ class Scheme(nn.Module, abc.ABC):
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.
 
-        ``memory`` is that of the attempt before (a slope f(t, y) that need not be evaluated again), or empty.
+        ``memory`` is that of the attempt before, or empty, or with ``begins_with_slope`` (f(t, y),).
         """
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
+
+    def tolerate(self, rtol: Any, atol: Any) -> None:
+        """Told before a solve what error a step may have, for schemes that solve equations inside."""
 
     def inverse(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]

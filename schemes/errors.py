@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SchemenetError(ValueError):
@@ -11,6 +12,36 @@ class SchemenetError(ValueError):
 
     The command line prints the text and exits with status 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+class SolverError(SchemenetError):
+    """A solve that could not go on; the text says where, why, and what to do. ``partial`` is what was reached.
+
+    ``partial`` is a :class:`schemes.solution.Solution` at the output times that were passed, its ``status`` the kind
+    of the error, or None where nothing was.
+    """
+
+    partial: Any = None
+
+
+class NonFiniteError(SolverError):
+    """f gave NaN or infinity, and no smaller step avoided it."""
+
+
+class StepLimitError(SolverError):
+    """The number of steps allowed was not enough."""
+
+
+class TimeLimitError(SolverError):
+    """The seconds allowed were not enough."""
+
+
+class StepSizeError(SolverError):
+    """The step size that the tolerance asks for cannot be told from zero at this time."""
+
+
+class FieldError(SolverError):
+    """f is no function of (t, y) to a derivative of y: its shape, dtype, or two values at one point differ."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
-from schemes.bank import SHARING, FieldBank, visited
+from schemes.bank import SHARING, FieldBank
 from schemes.base import Scheme
+from schemes.counting import Counted, Work, counting
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.noise.base import Blocks, Noise
+from schemes.noise.none import NoNoise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 from schemes.signature import Spec
-from schemes.state import RightHandSide, State
-from schemes.weighted import Weighted, Weights
-
-Carry = tuple[State, tuple[State, ...]]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What a gradient mode is handed: the steps still to be taken, and the module that owns their tensors."""
-
-    scheme: Scheme
-    f: FieldBank
-    nodes: Sequence[Node]
-    module: nn.Module
-    projection: Callable[[Tensor], Tensor] | None = None
-    weights: Weights = field(default_factory=dict)
-
-    def weighted(self, f: RightHandSide) -> RightHandSide:
-        """f with the weights that noise has drawn for this pass."""
-        return Weighted(f, self.weights) if self.weights else f
-
-    def step(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
-        y, memory = self.scheme.step(self.weighted(f or self.f), node, *carry)
-        return (y if self.projection is None else self.projection(y)), memory
-
-    def inverse(self, node: Node, carry: Carry, f: RightHandSide | None = None) -> Carry:
-        return self.scheme.inverse(self.weighted(f or self.f), node, *carry)
-
-    def run(self, carry: Carry) -> Carry:
-        """All steps, one after the other."""
-        for node in self.nodes:
-            carry = self.step(node, carry)
-        return carry
 
 
 class Flow(nn.Module):
@@ -83,8 +54,10 @@ class Flow(nn.Module):
         super().__init__()
         self.scheme: Scheme = SCHEMES.build(scheme)
         self.gradient: Any = GRADIENTS.build(gradient)
-        self.nodes: tuple[Node, ...] = GRIDS.build(grid).nodes(steps)
-        sharing = sharing or self.scheme.sharing
+        self.grid: Any = GRIDS.build(grid)
+        self.nodes: tuple[Node, ...] = self.grid.nodes(steps)
+        adaptive = not self.nodes
+        sharing = sharing or ("shared" if adaptive else self.scheme.sharing)
         if sharing not in SHARING:
             raise SchemenetError(unknown("sharing", sharing, SHARING))
         if projection is not None and self.scheme.components > 1:
@@ -94,14 +67,20 @@ class Flow(nn.Module):
         self.noise: Noise = NOISES.build(noise)
         self.blocks = Blocks(*(blocks or (0, len(self.nodes))))
         self.projection, self.sharing, self.statistics = projection, sharing, statistics
-        if (reason := self.noise.refuses(self.scheme) or self.gradient.refuses(self)) is not None:
+        reasons = self.grid.refuses(self.scheme), self.noise.refuses(self.scheme), self.gradient.refuses(self)
+        if (reason := next(filter(None, reasons), None)) is not None:
             raise SchemenetError(reason)
         self.scheme.prepare(len(self.nodes), past)
-        self.visits = tuple(visited(self.scheme, self.nodes))
+        self.visits = self.grid.visits(self.scheme, self.nodes)
         self.bank = FieldBank(make, self.visits, sharing, statistics)
+        if adaptive and (reason := self._needs_nodes()) is not None:
+            raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
+        self.forward_work, self.backward_work = Work(), Work()
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         parts = self.scheme.components
+        if not self.nodes and x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()  # no error could be estimated in half precision; f computes in it where autocast says so
         if x.shape[1] % parts:
             raise SchemenetError(
                 f"scheme {type(self.scheme).__name__} splits the channels into {parts} equal components, got "
@@ -110,9 +89,32 @@ class Flow(nn.Module):
         y = x if parts == 1 else x.chunk(parts, dim=1)
         carry = (y, self.scheme.start(y, past))
         weights = self.noise.draw(self.visits, self.blocks, x, self.training)
-        y, memory = self.gradient(Loop(self.scheme, self.bank, self.nodes, self, self.projection, weights), carry)
+        compiling = torch.compiler.is_compiling()  # counting is no part of a graph
+        if not compiling:
+            self.forward_work, self.backward_work = Work(), Work()
+        loop = self.grid.loop(
+            self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
+            projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
+        )  # fmt: skip
+        with contextlib.nullcontext() if compiling else counting(loop.forward):
+            y, memory = self.gradient(loop, carry).carry
         y = y if parts == 1 else torch.cat(y, dim=1)
         return (y, memory) if remember else y
 
+    def _needs_nodes(self) -> str | None:
+        """What of this flow belongs to single steps; None where nothing does."""
+        if self.sharing != "shared":
+            return f"sharing={self.sharing} gives weights to steps that are not known; use sharing=shared"
+        if any(isinstance(module, _BatchNorm) for module in self.bank.modules()):
+            return "batch norm keeps statistics for each evaluation, which are not known; use norm=group"
+        if any(isinstance(module, _DropoutNd) and module.p for module in self.bank.modules()):
+            return "dropout makes f another function at each evaluation; leave it to the head, or use grid=uniform"
+        if self.projection is not None:
+            return "a post-activation projection after each step is no ODE; use activation=pre"
+        if not isinstance(self.noise, NoNoise):
+            return f"noise {type(self.noise).__name__} belongs to steps; use noise=none"
+        return None
+
     def extra_repr(self) -> str:
-        return f"steps={len(self.nodes)}, h={self.nodes[0].h:g}, sharing={self.bank.sharing}"
+        steps, h = self.grid.described(self.nodes)
+        return f"steps={steps}, h={h}, sharing={self.bank.sharing}"

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
 from schemes.errors import SchemenetError
+from schemes.loop import Loop
 from schemes.node import Node
 from schemes.registry import GRIDS
+from schemes.visiting import visited
+
+if TYPE_CHECKING:
+    from schemes.base import Scheme
 
 
 @GRIDS.register("uniform")
@@ -14,6 +24,8 @@ class UniformGrid:
     ``steps`` None takes what the architecture's depth asks for; ``time`` None means h = 1, the convention of the
     papers, in which the step size is absorbed in f.
     """
+
+    interpolation: Literal["cubic", "linear"] = "cubic"
 
     def __init__(self, steps: int | None = None, time: float | None = None) -> None:
         if steps is not None and steps < 1:
@@ -29,6 +41,31 @@ class UniformGrid:
             raise SchemenetError(f"grid 'uniform': steps expected to be at least 1, got {n}")
         h = 1.0 if self.time is None else self.time / n
         return tuple(Node(step, step * h, h) for step in range(n))
+
+    def nodes_over(self, times: Sequence[float]) -> tuple[Node, ...]:
+        """The step nodes of an initial value problem with these output times."""
+        if self.steps is None or self.time is not None:
+            raise SchemenetError("grid 'uniform' of a solve: expected steps, and no time (the output times say it)")
+        h = (times[-1] - times[0]) / self.steps
+        return tuple(Node(step, times[0] + step * h, h) for step in range(self.steps))
+
+    def visits(self, scheme: Scheme, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """The nodes at which a flow with these steps evaluates f."""
+        return tuple(visited(scheme, nodes))
+
+    def loop(
+        self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
+    ) -> Loop:
+        """What a flow hands to its gradient mode."""
+        return Loop(scheme, f, nodes, module, **options)
+
+    def described(self, nodes: Sequence[Node]) -> tuple[int, float]:
+        """Number and size of the steps."""
+        return len(nodes), nodes[0].h
+
+    def refuses(self, scheme: Scheme) -> str | None:
+        """Every scheme can be stepped on this grid."""
+        return None
 
 
 def reversed_nodes(nodes: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -33,7 +33,7 @@ class RungeKutta(Scheme, abstract=True):
             if cls.tableau.embedded is not None:
                 if not cls.tableau.fsal:
                     raise TypeError(f"{cls.__name__} has embedded weights; give it a last stage at the step's result")
-                cls.error_order = cls.tableau.embedded_order + 1
+                cls.error_order, cls.begins_with_slope = cls.tableau.embedded_order + 1, True
             cls.order, cls.stages = cls.tableau.order, cls.tableau.stages
         super().__init_subclass__(abstract)
 

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from schemes.flow import Carry, Flow, Loop
+from schemes.flow import Flow
+from schemes.loop import Carry, Loop, Pass
 from schemes.node import Node
 from schemes.registry import SCHEMES
 
 
-def by_hand(loop: Loop, carry: Carry) -> Carry:
+def by_hand(loop: Loop, carry: Carry) -> Pass:
     """The loop that every mode is held against, for autograd to differentiate."""
     for node in loop.nodes:
-        carry = loop.step(node, carry)
-    return carry
+        carry = loop.scheme.step(loop.weighted(loop.f), node, *carry)
+    return Pass(carry)
 
 
 RECOMPUTING = ("checkpoint", "reversible", "adjoint")

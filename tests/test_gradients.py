@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.gradients.adjoint import AdjointDriftWarning
+from schemes.gradients.backsolve import AdjointDriftWarning
 from schemes.node import Node
 from schemes.registry import GRADIENTS, SCHEMES
 

@@ -12,13 +12,13 @@ import torch
 from problems import Tanh, batch, bytes_kept, called, distance, make_flow, weighted
 from torch import Tensor
 
-from schemes.bank import visited
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.gradients.rebuilt import ENTRIES, drift, sampled
 from schemes.gradients.reversible import InversionErrorWarning
 from schemes.node import Node
 from schemes.registry import SCHEMES
+from schemes.visiting import visited
 from schemes.weighted import Weight, Weighted
 
 

@@ -14,7 +14,6 @@ import torch
 from problems import Tanh, batch, called, distance, make_flow, weighted
 from torch import Tensor, nn
 
-from schemes.bank import visited
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -28,6 +27,7 @@ from schemes.runge_kutta import RungeKutta
 from schemes.stability import stability_intervals
 from schemes.state import flatten
 from schemes.tableau import ButcherTableau, trees
+from schemes.visiting import visited
 
 NO_METHOD = {"linear_multistep", "fractal"}
 """The entries that, with their defaults, are no method for y' = f."""

@@ -1,33 +1,30 @@
-"""The continuous adjoint on a uniform grid."""
+"""The continuous adjoint."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from schemes.bank import visited
+from schemes.adaptive import Search
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
-from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode
+from schemes.gradients.backsolve import backsolve, costate_rates, hold_against
+from schemes.gradients.rebuilt import sampled
+from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode
 from schemes.grid import reversed_nodes
+from schemes.loop import Pass
 from schemes.registry import GRADIENTS
-from schemes.state import RightHandSide, State
+from schemes.state import RightHandSide, State, flatten
+from schemes.visiting import visited
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Flow, Loop
+    from schemes.flow import Flow
+    from schemes.loop import Carry, Loop
     from schemes.node import Node
-
-DRIFT = 0.1
-
-
-class AdjointDriftWarning(UserWarning):
-    """The state solved backwards misses the state that the flow started from."""
 
 
 @GRADIENTS.register("adjoint")
@@ -49,16 +46,8 @@ class Adjoint(RecomputingMode):
         scheme, sharing = flow.scheme, flow.sharing
         if flow.projection is not None:
             return PROJECTED.format("adjoint", "solves no ODE")
-        if scheme.implicit:
-            return (
-                f"gradient mode 'adjoint' with {type(scheme).__name__} would solve for state and costate together, "
-                "which is not built; use gradient=checkpoint or backprop, by the implicit function theorem"
-            )
-        if scheme.order is None or scheme.problem == "linear":
-            return (
-                f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no "
-                "method for y' = f; use gradient=backprop or checkpoint, or a consistent scheme such as heun"
-            )
+        if (reason := self.refuses_scheme(scheme)) is not None:
+            return reason
         own = sharing == "per_stage" or flow.statistics == "per_node_affine"
         if own and scheme.stages > scheme.components:
             return (
@@ -78,53 +67,99 @@ class Adjoint(RecomputingMode):
             )
         return None
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
+    def refuses_scheme(self, scheme: Scheme) -> str | None:
+        if scheme.implicit:
+            return (
+                f"gradient mode 'adjoint' with {type(scheme).__name__} would solve for state and costate together, "
+                "which is not built; use gradient=checkpoint or backprop, by the implicit function theorem"
+            )
+        if scheme.order is None or scheme.problem == "linear":
+            return (
+                f"gradient mode 'adjoint' differentiates the ODE, and {type(scheme).__name__} as configured is no "
+                "method for y' = f; use gradient=backprop or checkpoint, or a consistent scheme such as heun"
+            )
+        return None
+
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
         if carry[1]:
             raise SchemenetError(
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
                 "before the initial one; use gradient=backprop or checkpoint"
             )
         start = sampled(carry[0])
-        for node in loop.nodes:
-            carry = loop.step(node, carry, f)
-        return (carry[0], ()), (start, carry[0])
+        outputs: list[State] = []
+        for _, _, taken in loop.walk(carry, f):
+            carry = taken.carry
+            outputs += taken.outputs
+        return Pass((carry[0], ()), tuple(outputs)), (start, carry[0], tuple(outputs))
 
     def backward(
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
     ) -> tuple[Gradients, Gradients]:
-        start, end = kept
-        components = loop.scheme.components
+        if isinstance(loop, Search):
+            return backsolve(loop, kept, gradients, parameters, f)
+        start, end, stored = kept
+        (gradient, _), outputs = gradients
         f = loop.weighted(f)
         stage_of = _mirrored_stages(loop.scheme, loop.nodes[0])
 
         def augmented(node: Node, state: State) -> State:
             """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""
             y, costate, _ = state
-            with torch.enable_grad():
-                leaf = y.detach().requires_grad_()
-                value = f(node._replace(stage=stage_of.get(node.stage, node.stage)), leaf)
-            pull_back = Pullback(parameters)
-            (of_y,) = pull_back([value], [costate], [leaf])
-            return value.detach(), _minus(of_y), tuple(map(_minus, pull_back.found))
+            value, of_y, found = costate_rates(
+                f, node._replace(stage=stage_of.get(node.stage, node.stage)), y, costate, parameters
+            )
+            return value, of_y, found
 
-        none = (None,) * len(parameters)
-        if components == 1:
-            gradient = gradients[0] if gradients[0] is not None else torch.zeros_like(end)
-            state: State = (end, gradient, none)
-        else:
-            # x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
-            costates = [torch.zeros_like(y) if g is None else g for y, g in zip(end, gradients[0], strict=True)]
-            state = ((end[0], costates[1], none), (end[1], costates[0], none))
+        paired = loop.scheme.components > 1
+        costate = _plus(_zeros(end), gradient)
+        state = _joined(end, costate, (None,) * len(parameters), paired)
         memory = loop.scheme.start(state)
-        for node in reversed_nodes(tuple(loop.nodes)):
+        by_step = zip(reversed(loop.by_step(outputs)), reversed(loop.by_step(stored)), strict=True)
+        for node, (jumps, passed) in zip(reversed_nodes(tuple(loop.nodes)), by_step, strict=True):
+            if passed:
+                _, costate, found = _parted(state, paired)
+                for jump in jumps:
+                    costate = _plus(costate, jump)
+                state = _joined(passed[-1], costate, found, paired)
+                memory = loop.scheme.start(state)
             state, memory = loop.scheme.step(augmented, node, state, memory)
-        if components == 1:
-            _hold_against(start, state[0])
-            return [state[1]], list(state[2])
-        first, second = state
-        _hold_against(start, (first[0], second[0]))
-        summed = [_sum(a, b) for a, b in zip(first[2], second[2], strict=True)]
-        return [second[1], first[1]], summed
+        y, costate, found = _parted(state, paired)
+        hold_against(start, y)
+        return flatten(costate)[0], list(found)  # type: ignore[return-value]
+
+
+def _joined(y: State, costate: State, found: State, paired: bool) -> State:
+    """The augmented state: (y, a, g), or one such triple for each component.
+
+    x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
+    """
+    if not paired:
+        return y, costate, found
+    nothing = (None,) * len(found)
+    return (y[0], costate[1], found), (y[1], costate[0], nothing)
+
+
+def _parted(state: State, paired: bool) -> tuple[State, State, State]:
+    """The inverse of :func:`_joined`."""
+    if not paired:
+        return state
+    first, second = state
+    found = tuple(_sum(a, b) for a, b in zip(first[2], second[2], strict=True))
+    return (first[0], second[0]), (second[1], first[1]), found
+
+
+def _zeros(y: State) -> State:
+    return torch.zeros_like(y) if isinstance(y, Tensor) else tuple(map(_zeros, y))
+
+
+def _plus(costate: State, gradient: State) -> State:
+    """The sum with a nest of gradients, None standing for zero."""
+    if gradient is None:
+        return costate
+    if isinstance(costate, Tensor):
+        return costate + gradient
+    return tuple(map(_plus, costate, gradient))
 
 
 def _mirrored_stages(scheme: Scheme, node: Node) -> dict[int, int]:
@@ -140,20 +175,5 @@ def _mirrored_stages(scheme: Scheme, node: Node) -> dict[int, int]:
     return {b.stage: a.stage for a, b in pairs}
 
 
-def _minus(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else -gradient
-
-
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
-
-
-def _hold_against(start: State, solved: State) -> None:
-    gap = drift(start, solved)
-    if not gap <= DRIFT:
-        warnings.warn(
-            f"gradient mode 'adjoint': the state solved backwards misses the initial one by {gap:.1g} of its norm, "
-            "so the gradient is taken along another path; use more steps, a shorter time or gradient=checkpoint",
-            AdjointDriftWarning,
-            stacklevel=2,
-        )

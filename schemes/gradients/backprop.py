@@ -8,12 +8,12 @@ from schemes.gradients.base import GradientMode
 from schemes.registry import GRADIENTS
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.loop import Carry, Loop, Pass
 
 
 @GRADIENTS.register("backprop")
 class Backprop(GradientMode):
     """The plain loop: autograd keeps every intermediate. The only mode with second derivatives."""
 
-    def __call__(self, loop: Loop, carry: Carry) -> Carry:
+    def __call__(self, loop: Loop, carry: Carry) -> Pass:
         return loop.run(carry)

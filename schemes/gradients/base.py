@@ -6,7 +6,9 @@ import abc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Flow, Loop
+    from schemes.base import Scheme
+    from schemes.flow import Flow
+    from schemes.loop import Carry, Loop, Pass
 
 
 class GradientMode(abc.ABC):
@@ -16,5 +18,9 @@ class GradientMode(abc.ABC):
         """The reason why this mode cannot differentiate a flow with its axes; None where it can."""
         return None
 
+    def refuses_scheme(self, scheme: Scheme) -> str | None:
+        """The part of :meth:`refuses` that is the scheme's, for an initial value problem."""
+        return None
+
     @abc.abstractmethod
-    def __call__(self, loop: Loop, carry: Carry) -> Carry: ...
+    def __call__(self, loop: Loop, carry: Carry) -> Pass: ...

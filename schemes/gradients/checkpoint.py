@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from schemes.gradients.recompute import Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.loop import Pass
 from schemes.registry import GRADIENTS
-from schemes.state import RightHandSide, flatten
+from schemes.state import RightHandSide, State, flatten
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.loop import Carry, Loop
 
 
 @GRADIENTS.register("checkpoint")
@@ -22,17 +23,21 @@ class Checkpoint(RecomputingMode):
     Memory: one state a step, and the intermediates of a single step at a time.
     """
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
-        kept = []
-        for node in loop.nodes:
-            kept.append(carry)
-            carry = loop.step(node, carry, f)
-        return carry, tuple(kept)
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+        kept: list[Carry] = []
+        outputs: list[State] = []
+        for _, before, taken in loop.walk(carry, f):
+            kept.append(before)
+            carry = taken.carry
+            outputs += taken.outputs
+        return Pass(carry, tuple(outputs)), tuple(kept)
 
     def backward(
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
     ) -> tuple[Gradients, Gradients]:
         pull_back = Pullback(parameters)
-        for node, carry in zip(reversed(loop.nodes), reversed(kept), strict=True):
-            gradients = step_vjp(loop, node, carry, gradients, pull_back, f)
-        return aligned(gradients, flatten(kept[0])[1]), pull_back.found
+        gradient, outputs = gradients
+        steps = zip(loop.nodes, kept, loop.by_step(outputs), strict=True)
+        for node, carry, here in reversed(list(steps)):
+            gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, f)
+        return aligned(gradient, flatten(kept[0])[1]), pull_back.found

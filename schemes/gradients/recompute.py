@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from schemes.counting import count_products, counting
 from schemes.errors import SchemenetError
 from schemes.gradients.base import GradientMode
 from schemes.gradients.foreign import ForeignLeaves, leaves
 from schemes.gradients.replay import Replay
-from schemes.state import RightHandSide, flatten, unflatten
+from schemes.loop import Pass
+from schemes.state import RightHandSide, State, flatten, unflatten
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Loop
+    from schemes.loop import Carry, Loop
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
@@ -43,7 +45,7 @@ class RecomputingMode(GradientMode):
     def name(self) -> str:
         return type(self).__name__.lower()
 
-    def __call__(self, loop: Loop, carry: Carry) -> Carry:
+    def __call__(self, loop: Loop, carry: Carry) -> Pass:
         if not torch.is_grad_enabled():
             return loop.run(carry)
         if torch._C._are_functorch_transforms_active():
@@ -53,11 +55,11 @@ class RecomputingMode(GradientMode):
             raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
         state, shape = flatten(carry)
         job = _Job(self, loop, shape, Replay(loop.module, parameters, loop.f, state[0].device))
-        return unflatten(_Recompute.apply(job, len(state), *state, *parameters), job.out_shape)
+        return Pass(*unflatten(_Recompute.apply(job, len(state), *state, *parameters), job.out_shape))
 
     @abc.abstractmethod
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
-        """The carry at the end, and the nest of tensors to keep."""
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+        """The loop's result, and the nest of tensors to keep."""
 
     @abc.abstractmethod
     def backward(
@@ -65,7 +67,7 @@ class RecomputingMode(GradientMode):
     ) -> tuple[Gradients, Gradients]:
         """Gradients of the carry's tensors at the start, and of the parameters.
 
-        ``gradients`` is the nest of the gradients of the carry at the end.
+        ``gradients`` is the nest of the gradients of the loop's result.
         """
 
 
@@ -83,16 +85,17 @@ class _Recompute(torch.autograd.Function):
     def forward(ctx: Any, job: _Job, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         carry = unflatten(tensors[:count], job.shape)
         with job.replay.recording():
-            end, kept = job.mode.forward(job.loop, carry, job.replay.record(job.loop.f))
+            end, kept = job.mode.forward(job.loop, carry, job.loop.recorded(job.replay))
         outputs, job.out_shape = flatten(end)
         saved, job.kept_shape = flatten(kept)
         noted = job.replay.hand_over()
         ctx.save_for_backward(*saved, *noted, *tensors[count:])
         ctx.job, ctx.count, ctx.saved, ctx.noted = job, count, len(saved), len(noted)
         ctx.set_materialize_grads(False)
-        # An output that is an input (a remembered state) would be taken for an in-place change of it.
-        inputs = {id(t) for t in tensors[:count]}
-        return tuple(t.view_as(t) if id(t) in inputs else t for t in outputs)
+        # An output that is an input (a remembered state) would be taken for an in-place change of it, and one that
+        # stands there twice would get the gradient of one place.
+        seen = {id(t) for t in tensors[:count]}
+        return tuple(t if id(t) not in seen and not seen.add(id(t)) else t.view_as(t) for t in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -108,16 +111,17 @@ class _Recompute(torch.autograd.Function):
         parameters = [p.detach().requires_grad_(want) for p, want in zip(tensors, wanted, strict=True)]
         trained = [p for p in parameters if p.requires_grad]
         foreign = ForeignLeaves(parameters)
-        start, found = job.replay.again(
-            noted,
-            parameters,
-            job.mode.backward,
-            job.loop,
-            unflatten(kept, job.kept_shape),
-            unflatten(gradients, job.out_shape),
-            trained,
-            foreign.watching(job.replay.repeat(job.loop.f)),
-        )
+        with counting(job.loop.backward):
+            start, found = job.replay.again(
+                noted,
+                parameters,
+                job.mode.backward,
+                job.loop,
+                unflatten(kept, job.kept_shape),
+                unflatten(gradients, job.out_shape),
+                trained,
+                foreign.watching(job.replay.repeat(job.loop.f)),
+            )
         foreign.refuse()
         by_parameter = iter(found)
         return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
@@ -178,9 +182,17 @@ class Pullback:
 
 def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
     """Gradients of one step's carry (as a nest) from those of the step's result."""
+    calls = 0
+
+    def counted(node: Node, y: State) -> State:
+        nonlocal calls
+        calls += 1
+        return f(node, y)
+
     with torch.enable_grad():
         carry, fresh = leaves_of(carry)
-        outputs, shape = flatten(loop.step(node, carry, f))
+        outputs, shape = flatten(loop.advance(node, carry, counted))
+    count_products(calls)
     return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 

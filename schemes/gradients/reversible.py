@@ -12,11 +12,14 @@ from torch import Tensor
 from schemes.errors import SchemenetError
 from schemes.gradients.rebuilt import drift, sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.loop import Pass
 from schemes.registry import GRADIENTS
 from schemes.state import RightHandSide, State, flatten, unflatten
 
 if TYPE_CHECKING:
-    from schemes.flow import Carry, Flow, Loop
+    from schemes.base import Scheme
+    from schemes.flow import Flow
+    from schemes.loop import Carry, Loop
     from schemes.node import Node
 
 
@@ -46,15 +49,18 @@ class Reversible(RecomputingMode):
     def refuses(self, flow: Flow) -> str | None:
         if flow.projection is not None:
             return PROJECTED.format("reversible", "cannot be inverted")
-        if flow.scheme.reversible:
+        return self.refuses_scheme(flow.scheme)
+
+    def refuses_scheme(self, scheme: Scheme) -> str | None:
+        if scheme.reversible:
             return None
         return (
             "gradient mode 'reversible' needs a scheme whose step can be undone, and "
-            f"{type(flow.scheme).__name__} has no inverse; use gradient=checkpoint, scheme=reversible_wrap with "
+            f"{type(scheme).__name__} has no inverse; use gradient=checkpoint, scheme=reversible_wrap with "
             "scheme.base, or symplectic_euler, verlet or leapfrog"
         )
 
-    def __call__(self, loop: Loop, carry: Carry) -> Carry:
+    def __call__(self, loop: Loop, carry: Carry) -> Pass:
         tensors, shape = flatten(carry)
         if torch.is_grad_enabled() and any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
             # Under autocast a stem hands over half precision; the streams themselves are then kept in float32.
@@ -66,11 +72,13 @@ class Reversible(RecomputingMode):
             carry = unflatten([t.float() for t in tensors], shape)
         return super().__call__(loop, carry)
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Carry, Any]:
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
         start = sampled(carry)
-        for node in loop.nodes:
-            carry = loop.step(node, carry, f)
-        return carry, (start, carry)
+        outputs: list[State] = []
+        for _, _, taken in loop.walk(carry, f):
+            carry = taken.carry
+            outputs += taken.outputs
+        return Pass(carry, tuple(outputs)), (start, carry)
 
     def backward(
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
@@ -78,11 +86,12 @@ class Reversible(RecomputingMode):
         start, carry = kept
         pull_back = Pullback(parameters)
         once = _Once(f, pull_back)
-        for node in reversed(loop.nodes):
+        gradient, outputs = gradients
+        for node, here in reversed(list(zip(loop.nodes, loop.by_step(outputs), strict=True))):
             carry = loop.inverse(node, carry, once.evaluate)
-            gradients = step_vjp(loop, node, carry, gradients, pull_back, once.recall)
+            gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, once.recall)
         self._hold_against(start, carry)
-        return aligned(gradients, flatten(carry)[1]), pull_back.found
+        return aligned(gradient, flatten(carry)[1]), pull_back.found
 
     def _hold_against(self, start: Any, rebuilt: Carry) -> None:
         gap = drift(start, rebuilt)

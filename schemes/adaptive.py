@@ -1,0 +1,380 @@
+"""Grids whose steps the estimated error decides."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from schemes.base import Attempt, Scheme
+from schemes.control import Controller
+from schemes.errors import (
+    NonFiniteError,
+    SchemenetError,
+    SolverError,
+    StepLimitError,
+    StepSizeError,
+    TimeLimitError,
+)
+from schemes.loop import Carry, Loop, Pass
+from schemes.newton_krylov import NoConvergence
+from schemes.node import Node
+from schemes.registry import GRIDS
+from schemes.state import RightHandSide, State, axpy, detached, flatten
+
+Norm = Callable[[State], Tensor]
+FLOOR = 4 * torch.finfo(torch.float64).eps
+"""The smallest step, relative to the time and the span: below it t + h is hardly another time."""
+
+
+@GRIDS.register("adaptive")
+class AdaptiveGrid:
+    r"""Steps of a size for which a pair of methods estimates an error of at most 1 in the norm
+
+        || e / (atol + rtol max(|y_n|, |y_{n+1}|)) ||,   the root mean square over all entries of the batch
+
+    ``rtol`` and ``atol`` are numbers, or nests of numbers and tensors like the state. ``controller`` is I, PI or PID.
+    A network integrates over [0, ``time``], in evaluation with ``eval_rtol`` and ``eval_atol`` where they are given.
+    The first step is ``first_step``, or Hairer's guess (one more evaluation of f). No step is longer than
+    ``max_step``; one that has shrunk to ``min_step`` is taken whatever its error. ``step_t`` are times that a step must
+    end at, ``jump_t`` such at which f jumps. After ``max_steps`` attempts or ``seconds`` the solve ends with an error
+    that says how far it came. ``norm`` replaces the norm: from a state to a number.
+
+    Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section
+    II.4.
+    """
+
+    def __init__(
+        self,
+        rtol: object = 1e-3,
+        atol: object = 1e-3,
+        time: float = 1.0,
+        eval_rtol: float | None = None,
+        eval_atol: float | None = None,
+        controller: Literal["I", "PI", "PID"] = "I",
+        first_step: float | None = None,
+        min_step: float = 0.0,
+        max_step: float | None = None,
+        max_steps: int = 10_000,
+        seconds: float | None = None,
+        safety: float = 0.9,
+        shrink: float = 0.2,
+        growth: float = 10.0,
+        step_t: Sequence[float] = (),
+        jump_t: Sequence[float] = (),
+        norm: Callable | None = None,
+    ) -> None:
+        numbers = {
+            "rtol": rtol, "atol": atol, "time": time, "eval_rtol": eval_rtol, "eval_atol": eval_atol,
+            "first_step": first_step, "max_step": max_step, "seconds": seconds,
+        }  # fmt: skip
+        wrong = [
+            f"{key} expected to be {'positive' if key not in TOLERANCES else 'at least 0'}, got {value}"
+            for key, value in numbers.items()
+            if isinstance(value, int | float) and not (value > 0 or (value == 0 and key in TOLERANCES))
+        ]
+        if rtol == 0 and atol == 0:
+            wrong.append("rtol and atol cannot both be 0: no error would be small enough")
+        if max_steps < 1:
+            wrong.append(f"max_steps expected to be at least 1, got {max_steps}")
+        if min_step < 0:
+            wrong.append(f"min_step expected to be at least 0, got {min_step}")
+        if not 0 < safety <= 1 or not 0 < shrink < 1 or not growth > 1:
+            wrong.append(
+                f"expected 0 < safety <= 1, 0 < shrink < 1 and growth > 1, got safety={safety}, shrink={shrink}, "
+                f"growth={growth}"
+            )
+        if wrong:
+            raise SchemenetError("\n".join(f"grid 'adaptive': {line}" for line in wrong))
+        self.rtol, self.atol, self.time = rtol, atol, time
+        self.eval_rtol, self.eval_atol = eval_rtol, eval_atol
+        self.controller, self.safety, self.shrink, self.growth = controller, safety, shrink, growth
+        self.first_step, self.min_step, self.max_step = first_step, min_step, max_step
+        self.max_steps, self.seconds, self.norm = max_steps, seconds, norm
+        self.step_t, self.jump_t = tuple(step_t), tuple(jump_t)
+
+    def refuses(self, scheme: Scheme) -> str | None:
+        """Why a scheme cannot be stepped on this grid; None where it can."""
+        if scheme.error_order is None:
+            return (
+                f"grid 'adaptive' needs a scheme that estimates its errors, and {type(scheme).__name__} does not; use "
+                "dopri5, tsit5 or bosh3, or grid=uniform"
+            )
+        return None
+
+    def nodes(self, steps: int) -> tuple[Node, ...]:
+        """None are known before the solve."""
+        return ()
+
+    def visits(self, scheme: Scheme, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """One node a component stands for all times: weights and statistics cannot belong to any of them."""
+        return tuple(Node(0, 0.0, self.time, component=component) for component in range(scheme.components))
+
+    def loop(
+        self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
+    ) -> Search:
+        """What a flow hands to its gradient mode."""
+        rtol, atol = self.rtol, self.atol
+        if not training:
+            rtol = rtol if self.eval_rtol is None else self.eval_rtol
+            atol = atol if self.eval_atol is None else self.eval_atol
+        return Search(
+            scheme, InPrecisionOfState(f), [], module, grid=self, times=(0.0, self.time), rtol=rtol, atol=atol
+        )
+
+    def described(self, nodes: Sequence[Node]) -> tuple[str, str]:
+        """Number and size of the steps in words."""
+        return "adaptive", f"rtol {self.rtol}, atol {self.atol}"
+
+
+class InPrecisionOfState:
+    """f, its value in the precision of the state: under autocast it computes in a lower one."""
+
+    def __init__(self, f: Any) -> None:
+        self.f = f
+
+    def __call__(self, node: Node, y: State) -> State:
+        value = self.f(node, y)
+        if isinstance(y, Tensor):
+            return value if value.dtype == y.dtype else value.to(y.dtype)
+        return tuple(v if v.dtype == part.dtype else v.to(part.dtype) for v, part in zip(value, y, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.f, name)
+
+
+TOLERANCES = ("rtol", "atol", "eval_rtol", "eval_atol")
+
+
+@dataclass
+class Search(Loop):
+    """Finds the steps from ``times[0]`` to ``times[-1]``, either way in time, and the states at all ``times``.
+
+    After ``walk`` its ``nodes`` are the accepted steps, ``thetas`` the output times in each of them (fractions of the
+    step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a list, has the
+    attempts that were accepted.
+    """
+
+    grid: AdaptiveGrid = field(default_factory=AdaptiveGrid)
+    times: Sequence[float] = (0.0, 1.0)
+    rtol: Any = 1e-3
+    atol: Any = 1e-3
+    thetas: list[tuple[float, ...]] = field(default_factory=list)
+    h: float | None = None
+    keep: list[Attempt] | None = None
+
+    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        return self._passed(node, self.scheme.attempt(f, node, *carry))
+
+    def recorded(self, replay: Any) -> RightHandSide:
+        return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.equation``
+
+    def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
+        rest = iter(outputs)
+        return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]
+
+    def _passed(self, node: Node, attempt: Attempt) -> Pass:
+        states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
+        return Pass((attempt.y, attempt.memory), states)
+
+    def walk(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+        passed: list[State] = []
+        try:
+            for step in self._steps(carry, f):
+                passed += map(detached, step[2].outputs)
+                yield step
+        except SolverError as error:
+            error.partial = tuple(passed)
+            raise
+
+    def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+        grid, scheme = self.grid, self.scheme
+        first, last = self.times[0], self.times[-1]
+        self.nodes = found = list[Node]()
+        direction = math.copysign(1.0, last - first)
+        controller = Controller(grid.controller, scheme.error_order or 1, grid.safety, grid.shrink, grid.growth)
+        before = controller.start(1.0)
+        stops = self._stops(direction)
+        ahead = 1  # the first output time that is still to come
+        t, began = first, clock.monotonic()
+        scheme.tolerate(self.rtol, self.atol)
+        memory = carry[1]
+        if self.h is None:
+            if grid.first_step is None and not memory and scheme.begins_with_slope:
+                memory = (f(Node(0, t, 0.0), carry[0]),)
+            self.h = direction * self._first_step(f, carry[0], memory)
+        while t != last:
+            h, stop = self._towards(t, stops, direction)
+            node = Node(len(found), t, h)
+            attempt, ratio = self._attempt(f, node, carry[0], memory)
+            factor = float(controller.factor(ratio, before)) if math.isfinite(ratio) else 0.25
+            if attempt is None or not (ratio <= 1 or (math.isfinite(ratio) and abs(h) <= grid.min_step)):
+                self.forward.rejected += 1
+                self.h = math.copysign(max(abs(h) * factor, grid.min_step), h)
+                if abs(self.h) < FLOOR * max(abs(t), abs(last - first)) or abs(self.h) == abs(h):
+                    raise self._too_small(t, carry[0], f, ratio)
+                self._check_limits(t, began)
+                continue
+            arrived = t + h if stop is None else stop
+            thetas = []
+            while ahead < len(self.times) and direction * (self.times[ahead] - arrived) <= 0:
+                thetas.append(1.0 if self.times[ahead] == arrived else (self.times[ahead] - t) / h)
+                ahead += 1
+            found.append(node)
+            self.thetas.append(tuple(thetas))
+            self.forward.accepted += 1
+            if self.keep is not None:
+                self.keep.append(attempt)
+            if ratio <= 1:
+                before = (ratio, before[0])
+            # A step that was cut to end at a time says nothing against the size that it was cut from.
+            self.h = direction * max(abs(h) * factor, abs(self.h) if stop is not None and ratio <= 1 else 0.0)
+            taken = self._passed(node, attempt)
+            if arrived in self._jumps:
+                taken = taken._replace(carry=(attempt.y, ()))
+            yield node, carry, taken
+            carry, t = taken.carry, arrived
+            memory = carry[1]
+            if t != last:
+                self._check_limits(t, began)
+
+    def _attempt(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[Attempt | None, float]:
+        """A step with the ratio of its error to the tolerance; none, and no number, where its equations have none."""
+        try:
+            attempt = self.scheme.attempt(f, node, y, memory)
+        except NoConvergence:
+            return None, math.nan
+        return attempt, self.ratio(y, attempt)
+
+    def _stops(self, direction: float) -> list[float]:
+        """The times that a step must end at, the next one at the end of the list."""
+        first, last = sorted((self.times[0], self.times[-1]))
+        self._jumps = {t for t in self.grid.jump_t if first < t < last}
+        inside = {t for t in self.grid.step_t if first < t < last} | self._jumps
+        return sorted(inside | {self.times[-1]}, reverse=direction > 0)
+
+    def _towards(self, t: float, stops: list[float], direction: float) -> tuple[float, float | None]:
+        """The signed size of the next step, and the time that it must end at, if it does."""
+        assert self.h is not None
+        while direction * (stops[-1] - t) <= 0:
+            stops.pop()
+        size, left = abs(self.h), abs(stops[-1] - t)
+        if self.grid.max_step is not None:
+            size = min(size, self.grid.max_step)
+        if size * (1 + 1e-6) >= left:  # and no crumb is left behind
+            return stops[-1] - t, stops[-1]
+        return direction * size, None
+
+    def ratio(self, y: State, attempt: Attempt) -> float:
+        """The estimated error in units of the tolerance. The one number that is read from the device each step."""
+        with torch.no_grad():
+            scaled = tuple(
+                error / scale
+                for error, scale in zip(
+                    flatten(attempt.error)[0], self._scale(flatten(y)[0], flatten(attempt.y)[0]), strict=True
+                )
+            )
+            return self._read(scaled, y)
+
+    def _read(self, scaled: tuple[Tensor, ...], like: State) -> float:
+        if scaled[0].is_meta:  # no numbers: one step stands for all of them
+            return 0.0
+        if self.grid.norm is not None:
+            return float(self.grid.norm(scaled[0] if isinstance(like, Tensor) else scaled))
+        return root_mean_square(scaled)
+
+    def _scale(self, *states: Sequence[Tensor]) -> list[Tensor]:
+        """atol + rtol max(|y|) entry by entry."""
+        found = []
+        for i, entries in enumerate(zip(*states, strict=True)):
+            rtol, atol = (tol[i] if isinstance(tol, list | tuple) else tol for tol in (self.rtol, self.atol))
+            size = entries[0].detach().abs()
+            for other in entries[1:]:
+                size = torch.maximum(size, other.detach().abs())
+            found.append(size.mul_(rtol).add_(atol))
+        return found
+
+    def _first_step(self, f: RightHandSide, y: State, memory: tuple[State, ...]) -> float:
+        """A size by which an explicit Euler step errs by about a hundredth of the tolerance (section II.4)."""
+        first, last = self.times[0], self.times[-1]
+        span = abs(last - first)
+        if flatten(y)[0][0].is_meta:
+            return span
+        if self.grid.first_step is not None:
+            return min(self.grid.first_step, span)
+        slope = memory[0] if memory and self.scheme.begins_with_slope else f(Node(0, first, 0.0), y)
+        with torch.no_grad():
+            scale = self._scale(flatten(y)[0])
+
+            def size(state: State) -> float:
+                return self._read(tuple(a.detach() / s for a, s in zip(flatten(state)[0], scale, strict=True)), y)
+
+            d0, d1 = size(y), size(slope)
+            if not math.isfinite(d1):
+                raise self._not_finite(first, slope)
+            h0 = min(span, 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1)
+            signed = math.copysign(h0, last - first)
+            ahead = f(Node(0, first + signed, 0.0, trial=True), axpy(y, slope, signed))
+            d2 = size(axpy(ahead, slope, -1)) / h0
+            if not math.isfinite(d2):
+                return h0
+            largest = max(d1, d2)
+            exponent = 1 / (self.scheme.error_order or 1)
+            h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** exponent
+            return min(100 * h0, h1, span)
+
+    # What ends a solve ---------------------------------------------------------------------------------------
+
+    def _check_limits(self, t: float, began: float) -> None:
+        work = self.forward
+        attempts = len(self.nodes) + work.rejected
+        late = self.grid.seconds is not None and clock.monotonic() - began > self.grid.seconds
+        if attempts < self.grid.max_steps and not late:
+            return
+        told = (
+            f"is reached at t = {t:.6g} of [{self.times[0]:.6g}, {self.times[-1]:.6g}], the last step "
+            f"{abs(self.h or 0):.3g}, after {attempts} steps ({work.rejected} rejected) and {work.calls} evaluations "
+            "of f; the equation may be stiff (try an implicit scheme), or the tolerances too small for the order"
+        )
+        if late:
+            raise TimeLimitError(f"the time limit seconds={self.grid.seconds:g} {told}")
+        raise StepLimitError(f"the step limit max_steps={self.grid.max_steps} {told}")
+
+    def _too_small(self, t: float, y: State, f: RightHandSide, ratio: float) -> SolverError:
+        """Why no step from t was small enough: f is no number there or just behind, or something else."""
+        tiny = math.copysign(1e3 * FLOOR * max(abs(t), abs(self.times[-1] - self.times[0])), self.h or 1.0)
+        with torch.no_grad():
+            slope = f(Node(0, t, 0.0, trial=True), y)
+            behind = f(Node(0, t + tiny, 0.0, trial=True), axpy(y, slope, tiny))
+        for time, value in ((t, slope), (t + tiny, behind)):
+            if not math.isfinite(ratio) and not all(bool(torch.isfinite(v).all()) for v in flatten(value)[0]):
+                return self._not_finite(time, value)
+        largest = max(float(part.detach().abs().max()) for part in flatten(y)[0])
+        return StepSizeError(
+            f"the step size fell to {abs(self.h or 0):.2g} at t = {t:.9g} of [{self.times[0]:.6g}, "
+            f"{self.times[-1]:.6g}] and the error is still too large: the solution (largest entry {largest:.3g}) may "
+            "blow up there, f may jump (give jump_t), or the tolerances are below what its precision resolves "
+            "(min_step lets them be missed)"
+        )
+
+    def _not_finite(self, t: float, value: State) -> NonFiniteError:
+        parts = flatten(value)[0]
+        bad = sum(int((~torch.isfinite(part.detach())).sum()) for part in parts)
+        return NonFiniteError(
+            f"f returned {bad} entries that are NaN or infinite, of {sum(p.numel() for p in parts)}, at t = {t:.6g}; "
+            "smaller steps did not avoid them"
+        )
+
+
+def root_mean_square(parts: Sequence[Tensor]) -> float:
+    """Over all entries of all tensors; one read from the device."""
+    norms = [torch.linalg.vector_norm(part) for part in parts]
+    total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    return float(total) / math.sqrt(max(1, sum(part.numel() for part in parts)))

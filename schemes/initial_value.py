@@ -1,0 +1,230 @@
+"""Initial value problems: ``schemes.solve``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from schemes.adaptive import AdaptiveGrid, InPrecisionOfState, Search
+from schemes.base import Scheme
+from schemes.counting import Counted, Work, counting
+from schemes.equation import Equation
+from schemes.errors import SchemenetError, SolverError, unknown
+from schemes.fixed import FixedSteps, thetas_of
+from schemes.gradients.base import GradientMode
+from schemes.grid import UniformGrid
+from schemes.node import Node
+from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
+from schemes.signature import Spec
+from schemes.solution import Interpolant, Solution, Statistics
+from schemes.state import State, axpy, detached
+
+BATCHINGS = ("joint", "per_sample")
+
+
+class ToleranceWarning(UserWarning):
+    """The tolerance asked for is finer than the state's precision resolves."""
+
+
+def solve(
+    f: Callable[..., Any] | Sequence[Callable[..., Any]],
+    y0: Any,
+    t: Any,
+    *,
+    args: Sequence[Any] = (),
+    scheme: Spec | Scheme = "dopri5",
+    grid: Spec | AdaptiveGrid | UniformGrid = "adaptive",
+    gradient: Spec | GradientMode = "checkpoint",
+    batching: Literal["joint", "per_sample"] = "joint",
+    dense: bool = False,
+) -> Solution:
+    r"""Solve y' = f(t, y, *args), y(t[0]) = y0, for the states at all times ``t``.
+
+    ``y0`` is a real or complex tensor, or a nest of tuples, lists and dicts of them; f returns the same. ``t`` are two
+    times or more, as numbers or a tensor, not decreasing or not increasing; f gets a tensor of dimension 0. ``scheme``,
+    ``grid`` and ``gradient`` are names, mappings with ``name`` and parameters, or the built objects:
+
+        solve(f, y0, [0, 1])                                                      # dopri5, tolerance 1e-3
+        solve(f, y0, times, scheme="tsit5", grid={"name": "adaptive", "rtol": 1e-6, "atol": 1e-9})
+        solve(f, y0, [0, 1], scheme="rk4", grid={"name": "uniform", "steps": 20}, gradient="backprop")
+
+    A coupled scheme (verlet, symplectic_euler) takes a pair of states and a pair of functions, each of the time and of
+    the other part.
+
+    Gradients reach ``y0``, the parameters of f (a module, or a method of one), the tensors in ``args`` and the times.
+    What else f reads gets one under ``gradient="backprop"`` alone; other modes refuse in backward. Step sizes are
+    constants; a time's gradient is that of the solution, dL/dt_j = dL/dy_j . f(t_j, y_j).
+
+    ``dense`` solutions can be called at any time (with a gradient under backprop).
+
+    Raises SchemenetError for what cannot be asked, and SolverError of several kinds where a solve cannot go on, with
+    what was reached as ``error.partial``.
+    """
+    if batching not in BATCHINGS:
+        raise SchemenetError(unknown("batching", batching, BATCHINGS))
+    method: Scheme = _built(SCHEMES, scheme)
+    steps: AdaptiveGrid | UniformGrid = _built(GRIDS, grid)
+    mode: GradientMode = _built(GRADIENTS, gradient)
+    leaves = _checked_state(y0)
+    times, host = _checked_times(t, leaves[0])
+    functions = _functions(f, method, y0)
+    equation = Equation(functions, y0, args, times)
+    y = equation.pack(y0)
+    if host[0] == host[-1] or not all(leaf.numel() for leaf in leaves):
+        return Solution(equation.unpack(_stacked([y] * len(host))), times, Statistics(Work(), Work()))
+    if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
+        raise SchemenetError(reason)
+    loop = _loop(method, steps, equation, host, leaves[0].dtype)
+    if dense:
+        loop.keep = []
+    y = _moved_start(equation, times, host, y)
+    try:
+        with counting(loop.forward):
+            passed = mode(loop, (y, method.start(y)))
+    except SolverError as error:
+        states = [y, *(error.partial or ())]
+        reached = Solution(
+            equation.unpack(_stacked([detached(s) for s in states])), times[: len(states)].detach(),
+            _statistics(loop), type(error).__name__,
+        )  # fmt: skip
+        error.partial = reached
+        raise
+    states = _moved_outputs(equation, times, host, [y, *passed.outputs])
+    interpolant = None
+    if dense:
+        interpolant, loop.keep = _interpolant(loop, host, equation), None
+    return Solution(equation.unpack(_stacked(states)), times, _statistics(loop), "done", interpolant)
+
+
+def _built(registry: Registry, choice: Any) -> Any:
+    return registry.build(choice) if isinstance(choice, str | Mapping) else choice
+
+
+def _checked_state(y0: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(y0)
+    if not leaves:
+        raise SchemenetError(f"y0: expected a tensor or a nest of tensors, got {y0!r}")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise SchemenetError(f"y0: expected tensors, got {type(leaf).__name__} {leaf!r}")
+        if leaf.dtype in (torch.float16, torch.bfloat16):
+            raise SchemenetError(
+                f"y0: a state in {leaf.dtype} is too coarse for sums over many steps and for an error estimate; keep "
+                "it in float32 and let f compute in half precision by torch.autocast"
+            )
+        if not (leaf.is_floating_point() or leaf.is_complex()):
+            raise SchemenetError(f"y0: expected floating-point or complex numbers, got {leaf.dtype}; use y0.float()")
+    return leaves
+
+
+def _checked_times(t: Any, like: Tensor) -> tuple[Tensor, list[float]]:
+    """The output times as a tensor (of the state's precision where none was given), and as numbers of the host."""
+    if isinstance(t, Tensor):
+        times = (t if t.is_floating_point() else t.to(like.real.dtype)).to(like.device)
+    else:
+        try:
+            times = torch.tensor([float(x) for x in t], dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise SchemenetError(f"t: expected numbers in a list or a tensor, got {t!r}") from error
+    if times.dim() != 1 or not len(times):
+        raise SchemenetError(f"t: expected one dimension with one time or more, got shape {tuple(times.shape)}")
+    host = times.detach().tolist()
+    if not isinstance(t, Tensor):
+        times = times.to(like.real.dtype).to(like.device)
+    if bad := [i for i, time in enumerate(host) if not math.isfinite(time)]:
+        raise SchemenetError(f"t: expected finite times, got t[{bad[0]}] = {host[bad[0]]}")
+    direction = 1.0 if host[-1] >= host[0] else -1.0
+    if bad := [i for i, (a, b) in enumerate(pairwise(host), 1) if direction * (b - a) < 0]:
+        way = "increasing" if direction > 0 else "decreasing"
+        i = bad[0]
+        raise SchemenetError(f"t: expected {way} times, got t[{i}] = {host[i]:g} after t[{i - 1}] = {host[i - 1]:g}")
+    return times, host
+
+
+def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
+    if scheme.components == 1:
+        if not callable(f):
+            raise SchemenetError(f"f: expected a function of (t, y), got {f!r}")
+        return [f]
+    parts = scheme.components
+    if (
+        isinstance(f, Tensor)
+        or not isinstance(f, Sequence)
+        or len(f) != parts
+        or not isinstance(y0, tuple | list)
+        or len(y0) != parts
+    ):
+        raise SchemenetError(
+            f"scheme {type(scheme).__name__} couples {parts} states: y0 expected to be {parts} tensors and f {parts} "
+            "functions of (t, the other state)"
+        )
+    return f
+
+
+def _loop(scheme: Scheme, grid: Any, equation: Equation, host: list[float], dtype: torch.dtype) -> Any:
+    f = InPrecisionOfState(Counted(equation.rate))
+    if isinstance(grid, AdaptiveGrid):
+        _warn_of_tolerance(grid, dtype)
+        return Search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol)
+    nodes = grid.nodes_over(host)
+    scheme.prepare(len(nodes))
+    return FixedSteps(scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation)
+
+
+def _warn_of_tolerance(grid: AdaptiveGrid, dtype: torch.dtype) -> None:
+    least = 10 * torch.finfo(dtype).eps
+    if isinstance(grid.rtol, int | float) and isinstance(grid.atol, int | float) and max(grid.rtol, grid.atol) < least:
+        warnings.warn(
+            f"rtol={grid.rtol:g} and atol={grid.atol:g} are below what {dtype} resolves (about {least:.1g}); use "
+            "float64 or larger tolerances",
+            ToleranceWarning,
+            stacklevel=4,
+        )
+
+
+def _moved_start(equation: Equation, times: Tensor, host: list[float], y: State) -> State:
+    """y0, depending on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)."""
+    if not (times.requires_grad and torch.is_grad_enabled()):
+        return y
+    with torch.no_grad():
+        slope = equation.rate(Node(0, host[0], 0.0), y)
+    return axpy(y, slope, times[0].detach() - times[0])
+
+
+def _moved_outputs(equation: Equation, times: Tensor, host: list[float], states: list[State]) -> list[State]:
+    """The states at the output times, depending on their times with the slope of the solution."""
+    if not (times.requires_grad and torch.is_grad_enabled()):
+        return states
+    moved = [axpy(states[0], _slope(equation, host[0], states[0]), times[0] - times[0].detach())]
+    for i in range(1, len(states)):
+        moved.append(axpy(states[i], _slope(equation, host[i], states[i]), times[i] - times[i].detach()))
+    return moved
+
+
+def _slope(equation: Equation, t: float, y: State) -> State:
+    with torch.no_grad():
+        return equation.rate(Node(0, t, 0.0), y)
+
+
+def _stacked(states: Sequence[State]) -> State:
+    if isinstance(states[0], Tensor):
+        return torch.stack(list(states))
+    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+
+
+def _statistics(loop: Any) -> Statistics:
+    return Statistics(loop.forward, loop.backward, [node.t for node in loop.nodes], [node.h for node in loop.nodes])
+
+
+def _interpolant(loop: Any, host: list[float], equation: Equation) -> Interpolant:
+    if not isinstance(loop, Search):
+        raise SchemenetError("dense solutions need grid=adaptive")
+    starts, sizes = [node.t for node in loop.nodes], [node.h for node in loop.nodes]
+    return Interpolant(starts, host[-1], [attempt.between for attempt in loop.keep or ()], sizes, equation.unpack)

@@ -1,0 +1,75 @@
+"""What a solve returns."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from schemes.counting import Work
+from schemes.errors import SchemenetError
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of a solve: ``backward`` is filled when gradients are taken (under backprop autograd does it uncounted).
+
+    ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes; lists with an entry a sample
+    where each has steps of its own.
+    """
+
+    forward: Work
+    backward: Work
+    times: list[Any] = field(default_factory=list)
+    step_sizes: list[Any] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        forward, backward = self.forward, self.backward
+        return (
+            f"{forward.calls} evaluations forward, {backward.calls} backward with {backward.products} products; "
+            f"{forward.accepted} steps accepted, {forward.rejected} rejected"
+        )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """States at the output times, stacked along a new first dimension, in the form of the initial state.
+
+    ``status`` is "done", or the name of the error of which this is the partial result: ``times`` are then those that
+    were passed. A solution that was asked to be ``dense`` can be called at any time between the first and the last.
+    """
+
+    values: Any
+    times: Tensor
+    statistics: Statistics
+    status: str = "done"
+    interpolant: Callable[[float], Any] | None = None
+
+    def __call__(self, t: float) -> Any:
+        """The state at time t."""
+        if self.interpolant is None:
+            raise SchemenetError("this solution knows its output times only; ask for solve(..., dense=True)")
+        return self.interpolant(float(t))
+
+
+@dataclass(frozen=True)
+class Interpolant:
+    """The states between the ends of steps, by what each of them leaves behind."""
+
+    starts: list[float]
+    end: float
+    between: list[Callable[[float], Any]]
+    sizes: list[float]
+    unpack: Callable[[Any], Any]
+
+    def __call__(self, t: float) -> Any:
+        low, high = sorted((self.starts[0], self.end))
+        if not low <= t <= high:
+            raise SchemenetError(f"the solution is known from t = {low:g} to {high:g}, got {t:g}")
+        backwards = self.sizes[0] < 0
+        keys = [-s for s in self.starts] if backwards else self.starts
+        step = max(0, bisect.bisect_right(keys, -t if backwards else t) - 1)
+        return self.unpack(self.between[step]((t - self.starts[step]) / self.sizes[step]))

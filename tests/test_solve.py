@@ -1,0 +1,89 @@
+"""schemes.solve: closed forms, gradients in every mode, work counted."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from schemes import solve
+
+PAIRS = ["bosh3", "dopri5", "tsit5"]
+
+
+def at(tol: float, **options: object) -> dict[str, object]:
+    return {"name": "adaptive", "rtol": tol, "atol": tol, **options}
+
+
+class Field(nn.Module):
+    """Non-autonomous, with a scale that is handed in as an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inside, self.outside = nn.Linear(3, 8).double(), nn.Linear(8, 2).double()
+
+    def forward(self, t: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        time = t.expand(*y.shape[:-1], 1)
+        return scale * self.outside(torch.tanh(self.inside(torch.cat((y, time), -1))))
+
+
+def gradients(mode: str, tol: float, **options: object) -> list[Tensor]:
+    f = Field()
+    y0 = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 0.3, 0.7, 2.0], dtype=torch.float64, requires_grad=True)
+    solution = solve(f, y0, t, args=(scale,), grid=at(tol), gradient=mode, **options)
+    weights = torch.randn(4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return list(torch.autograd.grad((solution.values * weights).sum(), [y0, scale, t, *f.parameters()]))
+
+
+@pytest.mark.parametrize("scheme", PAIRS)
+def test_a_tighter_tolerance_is_a_smaller_error(scheme):
+    exact = torch.exp(torch.sin(torch.tensor(5.0, dtype=torch.float64)))
+    errors = []
+    for tol in (1e-4, 1e-6, 1e-8):
+        y0 = torch.ones(1, dtype=torch.float64)
+        solution = solve(lambda t, y: y * torch.cos(t), y0, [0, 5], scheme=scheme, grid=at(tol))
+        errors.append(abs(float(solution.values[-1] - exact)))
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    assert errors[2] < 1e-6
+
+
+def test_work_is_two_evaluations_and_six_a_step_and_does_not_depend_on_output_times():
+    y0 = torch.ones(2, dtype=torch.float64)
+    few = solve(lambda t, y: -y, y0, [0, 3], grid=at(1e-6)).statistics
+    many = solve(lambda t, y: -y, y0, torch.linspace(0, 3, 100), grid=at(1e-6)).statistics
+    assert few.forward.calls == 2 + 6 * (few.forward.accepted + few.forward.rejected) == many.forward.calls
+
+
+@pytest.mark.parametrize("scheme", PAIRS)
+def test_checkpoint_is_backprop_on_the_same_grid(scheme):
+    plain, found = (gradients(mode, 1e-5, scheme=scheme) for mode in ("backprop", "checkpoint"))
+    for expected, gradient in zip(plain, found, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
+def test_the_adjoint_is_as_good_as_its_tolerance():
+    exact = gradients("backprop", 1e-12)
+
+    def error(tol: float) -> float:
+        pairs = zip(gradients("adjoint", tol), exact, strict=True)
+        return max(float((g - e).norm() / e.norm()) for g, e in pairs)
+
+    assert error(1e-10) < 1e-7
+    assert error(1e-6) > 10 * error(1e-10)
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint", "adjoint"])
+def test_gradients_of_exponential_decay_are_its_closed_forms(mode):
+    a = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
+    y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    end = solve(lambda t, y, a: a * y, y0, t, args=(a,), grid=at(1e-10), gradient=mode).values[-1]
+    of_y, of_a, of_t = torch.autograd.grad(end.sum(), [y0, a, t])
+    e = math.exp(-1)
+    torch.testing.assert_close(of_y, torch.tensor([e], dtype=torch.float64), rtol=1e-8, atol=0)
+    torch.testing.assert_close(of_a, torch.tensor(e, dtype=torch.float64), rtol=1e-8, atol=0)
+    torch.testing.assert_close(of_t, torch.tensor([e, -e], dtype=torch.float64), rtol=1e-8, atol=0)
