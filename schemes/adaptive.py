@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time as clock
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from schemes.loop import Carry, Loop, Pass
 from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
 from schemes.registry import GRIDS
-from schemes.state import RightHandSide, State, axpy, detached, flatten
+from schemes.state import RightHandSide, State, axpy, detached, flatten, in_precision_of
 
 Norm = Callable[[State], Tensor]
 FLOOR = 4 * torch.finfo(torch.float64).eps
@@ -139,10 +140,7 @@ class InPrecisionOfState:
         self.f = f
 
     def __call__(self, node: Node, y: State) -> State:
-        value = self.f(node, y)
-        if isinstance(y, Tensor):
-            return value if value.dtype == y.dtype else value.to(y.dtype)
-        return tuple(v if v.dtype == part.dtype else v.to(part.dtype) for v, part in zip(value, y, strict=True))
+        return in_precision_of(y, self.f(node, y))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.f, name)
@@ -198,7 +196,7 @@ class Search(Loop):
         self.nodes = found = list[Node]()
         direction = math.copysign(1.0, last - first)
         controller = Controller(grid.controller, scheme.error_order or 1, grid.safety, grid.shrink, grid.growth)
-        before = controller.start(1.0)
+        before: tuple[float, float] = (1.0, 1.0)
         stops = self._stops(direction)
         ahead = 1  # the first output time that is still to come
         t, began = first, clock.monotonic()
@@ -212,7 +210,7 @@ class Search(Loop):
             h, stop = self._towards(t, stops, direction)
             node = Node(len(found), t, h)
             attempt, ratio = self._attempt(f, node, carry[0], memory)
-            factor = float(controller.factor(ratio, before)) if math.isfinite(ratio) else 0.25
+            factor = controller.factor(ratio, before) if math.isfinite(ratio) else 0.25
             if attempt is None or not (ratio <= 1 or (math.isfinite(ratio) and abs(h) <= grid.min_step)):
                 self.forward.rejected += 1
                 self.h = math.copysign(max(abs(h) * factor, grid.min_step), h)
@@ -231,7 +229,7 @@ class Search(Loop):
             if self.keep is not None:
                 self.keep.append(attempt)
             if ratio <= 1:
-                before = (ratio, before[0])
+                before = max(ratio, 1e-10), before[0]
             # A step that was cut to end at a time says nothing against the size that it was cut from.
             self.h = direction * max(abs(h) * factor, abs(self.h) if stop is not None and ratio <= 1 else 0.0)
             taken = self._passed(node, attempt)
@@ -274,32 +272,30 @@ class Search(Loop):
 
     def ratio(self, y: State, attempt: Attempt) -> float:
         """The estimated error in units of the tolerance. The one number that is read from the device each step."""
-        with torch.no_grad():
-            scaled = tuple(
-                error / scale
-                for error, scale in zip(
-                    flatten(attempt.error)[0], self._scale(flatten(y)[0], flatten(attempt.y)[0]), strict=True
-                )
-            )
-            return self._read(scaled, y)
+        with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
+            return self._size(attempt.error(), y, attempt.y)
 
-    def _read(self, scaled: tuple[Tensor, ...], like: State) -> float:
+    def _size(self, amount: State, *states: State) -> float:
+        """The norm of ``amount`` over atol + rtol max(|y|) of these states."""
+        if isinstance(amount, Tensor):
+            return self._read((amount / self._scale(0, states),))
+        parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)
+        return self._read(tuple(part / self._scale(i, entries) for i, (part, *entries) in enumerate(parts)))
+
+    def _scale(self, i: int, entries: Sequence[Tensor]) -> Tensor:
+        """atol + rtol max(|y|), entry by entry, for the i-th tensor of the state."""
+        rtol, atol = (tol[i] if isinstance(tol, list | tuple) else tol for tol in (self.rtol, self.atol))
+        size = entries[0].abs()
+        for other in entries[1:]:
+            torch.maximum(size, other.abs(), out=size)
+        return size.mul_(rtol).add_(atol)
+
+    def _read(self, scaled: tuple[Tensor, ...]) -> float:
         if scaled[0].is_meta:  # no numbers: one step stands for all of them
             return 0.0
         if self.grid.norm is not None:
-            return float(self.grid.norm(scaled[0] if isinstance(like, Tensor) else scaled))
+            return float(self.grid.norm(scaled[0] if len(scaled) == 1 else scaled))
         return root_mean_square(scaled)
-
-    def _scale(self, *states: Sequence[Tensor]) -> list[Tensor]:
-        """atol + rtol max(|y|) entry by entry."""
-        found = []
-        for i, entries in enumerate(zip(*states, strict=True)):
-            rtol, atol = (tol[i] if isinstance(tol, list | tuple) else tol for tol in (self.rtol, self.atol))
-            size = entries[0].detach().abs()
-            for other in entries[1:]:
-                size = torch.maximum(size, other.detach().abs())
-            found.append(size.mul_(rtol).add_(atol))
-        return found
 
     def _first_step(self, f: RightHandSide, y: State, memory: tuple[State, ...]) -> float:
         """A size by which an explicit Euler step errs by about a hundredth of the tolerance (section II.4)."""
@@ -311,18 +307,13 @@ class Search(Loop):
             return min(self.grid.first_step, span)
         slope = memory[0] if memory and self.scheme.begins_with_slope else f(Node(0, first, 0.0), y)
         with torch.no_grad():
-            scale = self._scale(flatten(y)[0])
-
-            def size(state: State) -> float:
-                return self._read(tuple(a.detach() / s for a, s in zip(flatten(state)[0], scale, strict=True)), y)
-
-            d0, d1 = size(y), size(slope)
+            d0, d1 = self._size(y, y), self._size(slope, y)
             if not math.isfinite(d1):
                 raise self._not_finite(first, slope)
             h0 = min(span, 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1)
             signed = math.copysign(h0, last - first)
             ahead = f(Node(0, first + signed, 0.0, trial=True), axpy(y, slope, signed))
-            d2 = size(axpy(ahead, slope, -1)) / h0
+            d2 = self._size(axpy(ahead, slope, -1), y) / h0
             if not math.isfinite(d2):
                 return h0
             largest = max(d1, d2)

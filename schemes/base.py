@@ -27,13 +27,13 @@ class Coefficient(NamedTuple):
 class Attempt(NamedTuple):
     """One step, and how far it may be trusted: what an adaptive grid accepts or rejects.
 
-    ``y`` and ``memory`` are those at the end; ``error`` estimates the local error of ``y`` and carries no gradient;
-    ``between(theta)`` is the state at t + theta h, differentiable, without further evaluations of f.
+    ``y`` and ``memory`` are those at the end; ``error()`` estimates the local error of ``y``; ``between(theta)`` is the
+    state at t + theta h, differentiable. Neither evaluates f again.
     """
 
     y: State
     memory: tuple[State, ...]
-    error: State
+    error: Callable[[], State]
     between: Callable[[float], State]
 
 

@@ -1,15 +1,8 @@
-"""From the estimated error of a step to the size of the next one.
-
-Everything is host arithmetic on numbers, or on arrays with one entry a sample: the same formulas, so that a sample
-takes the same steps alone and in a batch.
-"""
+"""From the estimated error of a step to the size of the next one, in arithmetic of the host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 COEFFICIENTS = {"I": (0.0, 1.0, 0.0), "PI": (0.4, 0.3, 0.0), "PID": (0.2, 0.4, 0.1)}
 """Proportional, integral and derivative parts of a controller; the integral one is the textbook's."""
@@ -34,23 +27,15 @@ class Controller:
     shrink: float = 0.2
     growth: float = 10.0
 
-    def start(self, like: Any) -> tuple[Any, Any]:
-        """The ratios before the first step: as if they had been just right."""
-        return np.ones_like(like), np.ones_like(like)
-
-    def factor(self, ratio: Any, before: tuple[Any, Any]) -> Any:
+    def factor(self, ratio: float, before: tuple[float, float] = (1.0, 1.0)) -> float:
         """The factor for the next step size; ``before`` are the last two accepted ratios, the latest first."""
+        if ratio == 0:
+            return self.growth
         p, i, d = COEFFICIENTS[self.name]
-        accepted = ratio <= 1
-        floored = np.maximum(ratio, 1e-10)
-        filtered = (
-            floored ** -((p + i + d) / self.order)
-            * before[0] ** ((p + 2 * d) / self.order)
-            * before[1] ** (-d / self.order)
-        )
-        plain = floored ** (-1 / self.order)
-        factor = self.safety * np.where(accepted, filtered, plain)
-        low = np.where(accepted, 1.0, self.shrink)
-        # A filtered controller may slow down after a step that was accepted; the plain one has no reason to.
-        low = np.where(accepted & (self.name != "I"), self.shrink, low)
-        return np.where(ratio == 0, self.growth, np.clip(factor, low, self.growth))
+        if ratio > 1:
+            return min(max(self.safety * ratio ** (-1 / self.order), self.shrink), self.growth)
+        factor = self.safety * ratio ** (-(p + i + d) / self.order)
+        if self.name == "I":  # has no reason to slow down after a step that was accepted
+            return min(max(factor, 1.0), self.growth)
+        factor *= before[0] ** ((p + 2 * d) / self.order) * before[1] ** (-d / self.order)
+        return min(max(factor, self.shrink), self.growth)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from schemes.errors import FieldError
 from schemes.node import Node
-from schemes.state import State
+from schemes.state import State, in_precision_of
 
 
 class Equation(nn.Module):
@@ -61,7 +61,7 @@ class Equation(nn.Module):
 
     def _valued(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> State:
         value = f(t, given, *args) if self.examined else self._examine(f, t, y, given, args)
-        return value if isinstance(value, Tensor) else tuple(pytree.tree_leaves(value))
+        return in_precision_of(y, value if isinstance(value, Tensor) else tuple(pytree.tree_leaves(value)))
 
     def _examine(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> Any:
         leaves = [y] if isinstance(y, Tensor) else list(y)

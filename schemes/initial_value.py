@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from schemes.adaptive import AdaptiveGrid, InPrecisionOfState, Search
+from schemes.adaptive import AdaptiveGrid, Search
 from schemes.base import Scheme
 from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
@@ -169,7 +169,7 @@ def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
 
 
 def _loop(scheme: Scheme, grid: Any, equation: Equation, host: list[float], dtype: torch.dtype) -> Any:
-    f = InPrecisionOfState(Counted(equation.rate))
+    f = Counted(equation.rate)
     if isinstance(grid, AdaptiveGrid):
         _warn_of_tolerance(grid, dtype)
         return Search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from fractions import Fraction as F
 from typing import ClassVar
 
-import torch
-
 from schemes.base import Attempt, Scheme
 from schemes.interpolation import hermite, horner
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State, combine, detached
+from schemes.state import RightHandSide, State, axpy, combine, stage_sum
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
@@ -61,10 +59,12 @@ class RungeKutta(Scheme, abstract=True):
         k = [memory[0] if memory else f(node, y)]
         following = y
         for stage, (c, row) in enumerate(tableau.all_rows[1:], 1):
-            following = combine(y, ((h * a, k[j]) for j, a in row))
+            following = stage_sum(y, h, row, k)
             k.append(f(node.at(stage, c), following))
-        with torch.no_grad():
-            error = combine(None, ((h * e, detached(k[i])) for i, e in tableau.error))
+
+        def error() -> State:
+            (first, weight), *rest = tableau.error
+            return stage_sum(axpy(None, k[first], h * weight), h, rest, k)
 
         def between(theta: float) -> State:
             if tableau.dense is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 Spec = str | Mapping[str, Any]
@@ -29,6 +30,7 @@ class Parameter(NamedTuple):
     default: Any = REQUIRED
 
 
+@cache
 def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The keyword parameters of a function or class, ``self`` and ``*args, **kwargs`` left out."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -36,6 +36,21 @@ def combine(y: State, terms: Iterable[tuple[float, State]]) -> State:
     return y
 
 
+def stage_sum(y: State, h: Any, row: Sequence[tuple[int, float]], k: Sequence[State]) -> State:
+    """y + h sum of a k_j over the pairs (j, a).
+
+    For tensors the first term makes a new one and the others are added to it in place: the sum reads and writes no
+    more than it must, and autograd, which saves nothing of it, is the same.
+    """
+    if not isinstance(y, Tensor) or isinstance(h, Tensor) or not row:
+        return combine(y, ((h * a, k[j]) for j, a in row))
+    (j, a), *rest = row
+    total = torch.add(y, k[j], alpha=h * a)
+    for j, a in rest:
+        total.add_(k[j], alpha=h * a)
+    return total
+
+
 def lerp(y: State, z: State, k: float | Tensor) -> State:
     """(1 - k) y + k z, which is exactly y at k = 0."""
     if isinstance(y, Tensor) and isinstance(z, Tensor):
@@ -66,6 +81,13 @@ def unflatten(leaves: Sequence[Tensor | None], shape: Any) -> Any:
     if shape is None:
         return None
     return leaves[shape] if isinstance(shape, int) else tuple(unflatten(leaves, child) for child in shape)
+
+
+def in_precision_of(y: State, value: State) -> State:
+    """``value`` in the dtype of ``y``: under autocast f computes in a lower one."""
+    if isinstance(y, Tensor):
+        return value if value.dtype == y.dtype else value.to(y.dtype)
+    return tuple(map(in_precision_of, y, value))
 
 
 def detached(y: State) -> State:
