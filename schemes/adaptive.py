@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from schemes.base import Attempt, Scheme
-from schemes.control import Controller
 from schemes.errors import (
     NonFiniteError,
     SchemenetError,
@@ -25,12 +24,11 @@ from schemes.errors import (
 from schemes.loop import Carry, Loop, Pass
 from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
+from schemes.pace import FLOOR, Pace, first_size, refined
 from schemes.registry import GRIDS
 from schemes.state import RightHandSide, State, axpy, detached, flatten, in_precision_of
 
 Norm = Callable[[State], Tensor]
-FLOOR = 4 * torch.finfo(torch.float64).eps
-"""The smallest step, relative to the time and the span: below it t + h is hardly another time."""
 
 
 @GRIDS.register("adaptive")
@@ -191,55 +189,39 @@ class Search(Loop):
             raise
 
     def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
-        grid, scheme = self.grid, self.scheme
-        first, last = self.times[0], self.times[-1]
+        scheme = self.scheme
+        pace = Pace(self.grid, scheme.error_order or 1, self.times, self.h)
         self.nodes = found = list[Node]()
-        direction = math.copysign(1.0, last - first)
-        controller = Controller(grid.controller, scheme.error_order or 1, grid.safety, grid.shrink, grid.growth)
-        before: tuple[float, float] = (1.0, 1.0)
-        stops = self._stops(direction)
-        ahead = 1  # the first output time that is still to come
-        t, began = first, clock.monotonic()
         scheme.tolerate(self.rtol, self.atol)
-        memory = carry[1]
-        if self.h is None:
-            if grid.first_step is None and not memory and scheme.begins_with_slope:
-                memory = (f(Node(0, t, 0.0), carry[0]),)
-            self.h = direction * self._first_step(f, carry[0], memory)
-        while t != last:
-            h, stop = self._towards(t, stops, direction)
-            node = Node(len(found), t, h)
+        memory, began = carry[1], clock.monotonic()
+        if pace.h is None:
+            if self.grid.first_step is None and not memory and scheme.begins_with_slope:
+                memory = (f(Node(0, pace.t, 0.0), carry[0]),)
+            pace.begin(self._first_step(f, carry[0], memory))
+        while not pace.arrived:
+            node = Node(len(found), pace.t, pace.proposal())
             attempt, ratio = self._attempt(f, node, carry[0], memory)
-            factor = controller.factor(ratio, before) if math.isfinite(ratio) else 0.25
-            if attempt is None or not (ratio <= 1 or (math.isfinite(ratio) and abs(h) <= grid.min_step)):
+            if attempt is not None and pace.judge(node.h, ratio):
+                found.append(node)
+                self.thetas.append(pace.thetas)
+                self.forward.accepted += 1
+                self.h = pace.h
+                if self.keep is not None:
+                    self.keep.append(attempt)
+                taken = self._passed(node, attempt)
+                if pace.jumped:
+                    taken = taken._replace(carry=(attempt.y, ()))
+                yield node, carry, taken
+                carry = taken.carry
+                memory = carry[1]
+            else:
+                if attempt is None:
+                    pace.judge(node.h, math.nan)
                 self.forward.rejected += 1
-                self.h = math.copysign(max(abs(h) * factor, grid.min_step), h)
-                if abs(self.h) < FLOOR * max(abs(t), abs(last - first)) or abs(self.h) == abs(h):
-                    raise self._too_small(t, carry[0], f, ratio)
-                self._check_limits(t, began)
-                continue
-            arrived = t + h if stop is None else stop
-            thetas = []
-            while ahead < len(self.times) and direction * (self.times[ahead] - arrived) <= 0:
-                thetas.append(1.0 if self.times[ahead] == arrived else (self.times[ahead] - t) / h)
-                ahead += 1
-            found.append(node)
-            self.thetas.append(tuple(thetas))
-            self.forward.accepted += 1
-            if self.keep is not None:
-                self.keep.append(attempt)
-            if ratio <= 1:
-                before = max(ratio, 1e-10), before[0]
-            # A step that was cut to end at a time says nothing against the size that it was cut from.
-            self.h = direction * max(abs(h) * factor, abs(self.h) if stop is not None and ratio <= 1 else 0.0)
-            taken = self._passed(node, attempt)
-            if arrived in self._jumps:
-                taken = taken._replace(carry=(attempt.y, ()))
-            yield node, carry, taken
-            carry, t = taken.carry, arrived
-            memory = carry[1]
-            if t != last:
-                self._check_limits(t, began)
+                if pace.too_small(node.h):
+                    raise self._too_small(pace, carry[0], f, ratio)
+            if not pace.arrived:
+                self._check_limits(pace, began)
 
     def _attempt(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
@@ -250,25 +232,6 @@ class Search(Loop):
         except NoConvergence:
             return None, math.nan
         return attempt, self.ratio(y, attempt)
-
-    def _stops(self, direction: float) -> list[float]:
-        """The times that a step must end at, the next one at the end of the list."""
-        first, last = sorted((self.times[0], self.times[-1]))
-        self._jumps = {t for t in self.grid.jump_t if first < t < last}
-        inside = {t for t in self.grid.step_t if first < t < last} | self._jumps
-        return sorted(inside | {self.times[-1]}, reverse=direction > 0)
-
-    def _towards(self, t: float, stops: list[float], direction: float) -> tuple[float, float | None]:
-        """The signed size of the next step, and the time that it must end at, if it does."""
-        assert self.h is not None
-        while direction * (stops[-1] - t) <= 0:
-            stops.pop()
-        size, left = abs(self.h), abs(stops[-1] - t)
-        if self.grid.max_step is not None:
-            size = min(size, self.grid.max_step)
-        if size * (1 + 1e-6) >= left:  # and no crumb is left behind
-            return stops[-1] - t, stops[-1]
-        return direction * size, None
 
     def ratio(self, y: State, attempt: Attempt) -> float:
         """The estimated error in units of the tolerance. The one number that is read from the device each step."""
@@ -298,59 +261,52 @@ class Search(Loop):
         return root_mean_square(scaled)
 
     def _first_step(self, f: RightHandSide, y: State, memory: tuple[State, ...]) -> float:
-        """A size by which an explicit Euler step errs by about a hundredth of the tolerance (section II.4)."""
+        """The size of the first step, by one more evaluation of f."""
         first, last = self.times[0], self.times[-1]
         span = abs(last - first)
         if flatten(y)[0][0].is_meta:
             return span
         if self.grid.first_step is not None:
-            return min(self.grid.first_step, span)
+            return self.grid.first_step
         slope = memory[0] if memory and self.scheme.begins_with_slope else f(Node(0, first, 0.0), y)
         with torch.no_grad():
             d0, d1 = self._size(y, y), self._size(slope, y)
             if not math.isfinite(d1):
                 raise self._not_finite(first, slope)
-            h0 = min(span, 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1)
+            h0 = first_size(d0, d1, span)
             signed = math.copysign(h0, last - first)
             ahead = f(Node(0, first + signed, 0.0, trial=True), axpy(y, slope, signed))
-            d2 = self._size(axpy(ahead, slope, -1), y) / h0
-            if not math.isfinite(d2):
-                return h0
-            largest = max(d1, d2)
-            exponent = 1 / (self.scheme.error_order or 1)
-            h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** exponent
-            return min(100 * h0, h1, span)
+            return refined(h0, d1, self._size(axpy(ahead, slope, -1), y), self.scheme.error_order or 1, span)
 
     # What ends a solve ---------------------------------------------------------------------------------------
 
-    def _check_limits(self, t: float, began: float) -> None:
-        work = self.forward
-        attempts = len(self.nodes) + work.rejected
+    def _check_limits(self, pace: Pace, began: float) -> None:
         late = self.grid.seconds is not None and clock.monotonic() - began > self.grid.seconds
-        if attempts < self.grid.max_steps and not late:
+        if pace.attempts < self.grid.max_steps and not late:
             return
         told = (
-            f"is reached at t = {t:.6g} of [{self.times[0]:.6g}, {self.times[-1]:.6g}], the last step "
-            f"{abs(self.h or 0):.3g}, after {attempts} steps ({work.rejected} rejected) and {work.calls} evaluations "
-            "of f; the equation may be stiff (try an implicit scheme), or the tolerances too small for the order"
+            f"is reached at t = {pace.t:.6g} of [{pace.times[0]:.6g}, {pace.end:.6g}], the next step "
+            f"{abs(pace.h or 0):.3g}, after {pace.attempts} steps ({pace.work.rejected} rejected) and "
+            f"{self.forward.calls} evaluations of f; the equation may be stiff (try an implicit scheme), or the "
+            "tolerances too small for the order"
         )
         if late:
             raise TimeLimitError(f"the time limit seconds={self.grid.seconds:g} {told}")
         raise StepLimitError(f"the step limit max_steps={self.grid.max_steps} {told}")
 
-    def _too_small(self, t: float, y: State, f: RightHandSide, ratio: float) -> SolverError:
-        """Why no step from t was small enough: f is no number there or just behind, or something else."""
-        tiny = math.copysign(1e3 * FLOOR * max(abs(t), abs(self.times[-1] - self.times[0])), self.h or 1.0)
+    def _too_small(self, pace: Pace, y: State, f: RightHandSide, ratio: float) -> SolverError:
+        """Why no step from here was small enough: f is no number here or just behind, or something else."""
+        tiny = pace.direction * 4e3 * FLOOR * max(abs(pace.t), pace.span)
         with torch.no_grad():
-            slope = f(Node(0, t, 0.0, trial=True), y)
-            behind = f(Node(0, t + tiny, 0.0, trial=True), axpy(y, slope, tiny))
-        for time, value in ((t, slope), (t + tiny, behind)):
+            slope = f(Node(0, pace.t, 0.0, trial=True), y)
+            behind = f(Node(0, pace.t + tiny, 0.0, trial=True), axpy(y, slope, tiny))
+        for time, value in ((pace.t, slope), (pace.t + tiny, behind)):
             if not math.isfinite(ratio) and not all(bool(torch.isfinite(v).all()) for v in flatten(value)[0]):
                 return self._not_finite(time, value)
         largest = max(float(part.detach().abs().max()) for part in flatten(y)[0])
         return StepSizeError(
-            f"the step size fell to {abs(self.h or 0):.2g} at t = {t:.9g} of [{self.times[0]:.6g}, "
-            f"{self.times[-1]:.6g}] and the error is still too large: the solution (largest entry {largest:.3g}) may "
+            f"the step size fell to {abs(pace.h or 0):.2g} at t = {pace.t:.9g} of [{pace.times[0]:.6g}, "
+            f"{pace.end:.6g}] and the error is still too large: the solution (largest entry {largest:.3g}) may "
             "blow up there, f may jump (give jump_t), or the tolerances are below what its precision resolves "
             "(min_step lets them be missed)"
         )
