@@ -174,6 +174,10 @@ class Search(Loop):
         rest = iter(outputs)
         return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]
 
+    def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
+        """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""
+        return [y, *outputs]
+
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
         return Pass((attempt.y, attempt.memory), states)

@@ -39,6 +39,10 @@ class FixedSteps(Loop):
             slopes = f(node, y0), f(Node(node.step, node.t + node.h, node.h), y1)
         return taken._replace(outputs=tuple(_between(theta, node.h, y0, y1, slopes) for theta in thetas))
 
+    def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
+        """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""
+        return [y, *outputs]
+
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         rest = iter(outputs)
         return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]

@@ -18,9 +18,12 @@ from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
 from schemes.errors import SchemenetError, SolverError, unknown
 from schemes.fixed import FixedSteps, thetas_of
+from schemes.gradients.backprop import Backprop
 from schemes.gradients.base import GradientMode
+from schemes.gradients.checkpoint import Checkpoint
 from schemes.grid import UniformGrid
 from schemes.node import Node
+from schemes.per_sample import SampleSearch
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
@@ -55,6 +58,9 @@ def solve(
         solve(f, y0, times, scheme="tsit5", grid={"name": "adaptive", "rtol": 1e-6, "atol": 1e-9})
         solve(f, y0, [0, 1], scheme="rk4", grid={"name": "uniform", "steps": 20}, gradient="backprop")
 
+    With ``batching="per_sample"`` each row of the batch takes the steps that it would take alone; f must act on each
+    row by itself and gets t of shape (batch,), and ``t`` may be (batch, times).
+
     A coupled scheme (verlet, symplectic_euler) takes a pair of states and a pair of functions, each of the time and of
     the other part.
 
@@ -73,18 +79,23 @@ def solve(
     steps: AdaptiveGrid | UniformGrid = _built(GRIDS, grid)
     mode: GradientMode = _built(GRADIENTS, gradient)
     leaves = _checked_state(y0)
-    times, host = _checked_times(t, leaves[0])
+    times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
     equation = Equation(functions, y0, args, times)
     y = equation.pack(y0)
-    if host[0] == host[-1] or not all(leaf.numel() for leaf in leaves):
-        return Solution(equation.unpack(_stacked([y] * len(host))), times, Statistics(Work(), Work()))
+    count = times.shape[-1]
+    if bool((times[..., 0] == times[..., -1]).all()) or not all(leaf.numel() for leaf in leaves):
+        return Solution(equation.unpack(_stacked([y] * count)), times, Statistics(Work(), Work()))
     if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
         raise SchemenetError(reason)
-    loop = _loop(method, steps, equation, host, leaves[0].dtype)
+    if batching == "per_sample":
+        _refuse_joint(method, steps, mode, dense, leaves)
+    loop = _loop(method, steps, equation, host, leaves[0].dtype, batching)
     if dense:
         loop.keep = []
-    y = _moved_start(equation, times, host, y)
+    moves = times.requires_grad and torch.is_grad_enabled()
+    if moves:  # y0 depends on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)
+        y = _moved(equation, times[..., 0], y, -1.0)
     try:
         with counting(loop.forward):
             passed = mode(loop, (y, method.start(y)))
@@ -96,7 +107,9 @@ def solve(
         )  # fmt: skip
         error.partial = reached
         raise
-    states = _moved_outputs(equation, times, host, [y, *passed.outputs])
+    states = loop.collected(y, passed.outputs)
+    if moves:
+        states = [_moved(equation, times[..., i], state, 1.0) for i, state in enumerate(states)]
     interpolant = None
     if dense:
         interpolant, loop.keep = _interpolant(loop, host, equation), None
@@ -124,7 +137,7 @@ def _checked_state(y0: Any) -> list[Tensor]:
     return leaves
 
 
-def _checked_times(t: Any, like: Tensor) -> tuple[Tensor, list[float]]:
+def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
     """The output times as a tensor (of the state's precision where none was given), and as numbers of the host."""
     if isinstance(t, Tensor):
         times = (t if t.is_floating_point() else t.to(like.real.dtype)).to(like.device)
@@ -133,19 +146,50 @@ def _checked_times(t: Any, like: Tensor) -> tuple[Tensor, list[float]]:
             times = torch.tensor([float(x) for x in t], dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise SchemenetError(f"t: expected numbers in a list or a tensor, got {t!r}") from error
-    if times.dim() != 1 or not len(times):
-        raise SchemenetError(f"t: expected one dimension with one time or more, got shape {tuple(times.shape)}")
+    per_sample = batching == "per_sample" and like.dim() > 0 and times.dim() == 2 and times.shape[0] == like.shape[0]
+    if (times.dim() != 1 and not per_sample) or not times.shape[-1]:
+        raise SchemenetError(
+            f"t: expected one dimension with one time or more (with batching='per_sample' also (batch, times)), got "
+            f"shape {tuple(times.shape)}"
+        )
     host = times.detach().tolist()
     if not isinstance(t, Tensor):
         times = times.to(like.real.dtype).to(like.device)
-    if bad := [i for i, time in enumerate(host) if not math.isfinite(time)]:
-        raise SchemenetError(f"t: expected finite times, got t[{bad[0]}] = {host[bad[0]]}")
-    direction = 1.0 if host[-1] >= host[0] else -1.0
-    if bad := [i for i, (a, b) in enumerate(pairwise(host), 1) if direction * (b - a) < 0]:
+    for name, row in [("t", host)] if times.dim() == 1 else [(f"t[{i}]", row) for i, row in enumerate(host)]:
+        _check_row(name, row)
+    return times, host
+
+
+def _check_row(name: str, times: list[float]) -> None:
+    if bad := [i for i, time in enumerate(times) if not math.isfinite(time)]:
+        raise SchemenetError(f"t: expected finite times, got {name}[{bad[0]}] = {times[bad[0]]}")
+    direction = 1.0 if times[-1] >= times[0] else -1.0
+    if bad := [i for i, (a, b) in enumerate(pairwise(times), 1) if direction * (b - a) < 0]:
         way = "increasing" if direction > 0 else "decreasing"
         i = bad[0]
-        raise SchemenetError(f"t: expected {way} times, got t[{i}] = {host[i]:g} after t[{i - 1}] = {host[i - 1]:g}")
-    return times, host
+        raise SchemenetError(
+            f"t: expected {way} times, got {name}[{i}] = {times[i]:g} after {name}[{i - 1}] = {times[i - 1]:g}"
+        )
+
+
+def _refuse_joint(method: Scheme, grid: Any, mode: GradientMode, dense: bool, leaves: Sequence[Tensor]) -> None:
+    """What a batch cannot be solved sample by sample with."""
+    batches = {leaf.shape[0] if leaf.dim() else None for leaf in leaves}
+    wrong = None
+    if not isinstance(grid, AdaptiveGrid):
+        wrong = "needs grid=adaptive; on a uniform grid all samples take the same steps"
+    elif not method.begins_with_slope:
+        wrong = f"needs an explicit pair such as dopri5, not {type(method).__name__}"
+    elif not isinstance(mode, Backprop | Checkpoint):
+        wrong = "is differentiated by gradient=checkpoint or backprop"
+    elif dense:
+        wrong = "has no common interpolant; ask for the times of each sample, t of shape (batch, times)"
+    elif grid.norm is not None:
+        wrong = "has a norm for each sample, and takes none from the user"
+    elif None in batches or len(batches) > 1:
+        wrong = f"needs one first dimension, the batch, in all parts of the state, got {sorted(map(str, batches))}"
+    if wrong is not None:
+        raise SchemenetError(f"batching='per_sample' {wrong}")
 
 
 def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
@@ -168,11 +212,12 @@ def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
     return f
 
 
-def _loop(scheme: Scheme, grid: Any, equation: Equation, host: list[float], dtype: torch.dtype) -> Any:
+def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, dtype: torch.dtype, batching: str) -> Any:
     f = Counted(equation.rate)
     if isinstance(grid, AdaptiveGrid):
         _warn_of_tolerance(grid, dtype)
-        return Search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol)
+        search = Search if batching == "joint" else SampleSearch
+        return search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol)
     nodes = grid.nodes_over(host)
     scheme.prepare(len(nodes))
     return FixedSteps(scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation)
@@ -189,28 +234,11 @@ def _warn_of_tolerance(grid: AdaptiveGrid, dtype: torch.dtype) -> None:
         )
 
 
-def _moved_start(equation: Equation, times: Tensor, host: list[float], y: State) -> State:
-    """y0, depending on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)."""
-    if not (times.requires_grad and torch.is_grad_enabled()):
-        return y
+def _moved(equation: Equation, t: Tensor, y: State, sign: float) -> State:
+    """The state at time t, depending on t with the slope of the solution; t is one time or one for each sample."""
     with torch.no_grad():
-        slope = equation.rate(Node(0, host[0], 0.0), y)
-    return axpy(y, slope, times[0].detach() - times[0])
-
-
-def _moved_outputs(equation: Equation, times: Tensor, host: list[float], states: list[State]) -> list[State]:
-    """The states at the output times, depending on their times with the slope of the solution."""
-    if not (times.requires_grad and torch.is_grad_enabled()):
-        return states
-    moved = [axpy(states[0], _slope(equation, host[0], states[0]), times[0] - times[0].detach())]
-    for i in range(1, len(states)):
-        moved.append(axpy(states[i], _slope(equation, host[i], states[i]), times[i] - times[i].detach()))
-    return moved
-
-
-def _slope(equation: Equation, t: float, y: State) -> State:
-    with torch.no_grad():
-        return equation.rate(Node(0, t, 0.0), y)
+        slope = equation.rate(Node(0, t.detach(), 0.0), y)  # type: ignore[arg-type]
+    return axpy(y, slope, sign * (t - t.detach()))
 
 
 def _stacked(states: Sequence[State]) -> State:
@@ -220,6 +248,9 @@ def _stacked(states: Sequence[State]) -> State:
 
 
 def _statistics(loop: Any) -> Statistics:
+    if isinstance(loop, SampleSearch):
+        times, sizes = ([[step[i] for step in pace.steps] for pace in loop.paces] for i in (0, 1))
+        return Statistics(loop.forward, loop.backward, times, sizes, [pace.work for pace in loop.paces])
     return Statistics(loop.forward, loop.backward, [node.t for node in loop.nodes], [node.h for node in loop.nodes])
 
 

@@ -17,14 +17,16 @@ from schemes.errors import SchemenetError
 class Statistics:
     """Counts of a solve: ``backward`` is filled when gradients are taken (under backprop autograd does it uncounted).
 
-    ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes; lists with an entry a sample
-    where each has steps of its own.
+    ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes. Where each sample has steps of
+    its own these are lists of such lists, and ``samples`` what each was asked for (``forward`` is all of it, with the
+    evaluations of whole batches).
     """
 
     forward: Work
     backward: Work
     times: list[Any] = field(default_factory=list)
     step_sizes: list[Any] = field(default_factory=list)
+    samples: list[Work] | None = None
 
     def __str__(self) -> str:
         forward, backward = self.forward, self.backward

@@ -16,6 +16,11 @@ State = Any  # Tensor | None | tuple[State, ...]
 RightHandSide = Callable[[Any, State], State]
 
 
+def along(numbers: Tensor, y: Tensor) -> Tensor:
+    """One number a row, shaped to multiply the rows of y; anything but a vector is left as it is."""
+    return numbers.reshape(-1, *[1] * (y.dim() - 1)) if numbers.dim() == 1 else numbers
+
+
 def axpy(y: State, f: State, h: float | Tensor) -> State:
     """y + h f, one fused operation for tensors and a number h."""
     if f is None:
@@ -23,13 +28,14 @@ def axpy(y: State, f: State, h: float | Tensor) -> State:
     if isinstance(f, tuple):
         return tuple(axpy(a, b, h) for a, b in zip(y or (None,) * len(f), f, strict=True))
     if isinstance(h, Tensor):
+        h = along(h, f)
         return f * h if y is None else y + f * h
     if y is None:
         return f if h == 1 else f * h
     return torch.add(y, f, alpha=h)
 
 
-def combine(y: State, terms: Iterable[tuple[float, State]]) -> State:
+def combine(y: State, terms: Iterable[tuple[Any, State]]) -> State:
     """y + sum of c f over the pairs (c, f)."""
     for c, f in terms:
         y = axpy(y, f, c)
@@ -54,7 +60,7 @@ def stage_sum(y: State, h: Any, row: Sequence[tuple[int, float]], k: Sequence[St
 def lerp(y: State, z: State, k: float | Tensor) -> State:
     """(1 - k) y + k z, which is exactly y at k = 0."""
     if isinstance(y, Tensor) and isinstance(z, Tensor):
-        return torch.lerp(y, z, k.to(y.dtype) if isinstance(k, Tensor) else k)
+        return torch.lerp(y, z, along(k, y).to(y.dtype) if isinstance(k, Tensor) else k)
     if isinstance(y, tuple):
         return tuple(lerp(a, b, k) for a, b in zip(y, z, strict=True))
     if y is None and z is None:

@@ -87,3 +87,48 @@ def test_gradients_of_exponential_decay_are_its_closed_forms(mode):
     torch.testing.assert_close(of_y, torch.tensor([e], dtype=torch.float64), rtol=1e-8, atol=0)
     torch.testing.assert_close(of_a, torch.tensor(e, dtype=torch.float64), rtol=1e-8, atol=0)
     torch.testing.assert_close(of_t, torch.tensor([e, -e], dtype=torch.float64), rtol=1e-8, atol=0)
+
+
+def van_der_pol(mu: Tensor):
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        x, v = y.unbind(-1)
+        return torch.stack((v, mu[: len(x)] * (1 - x * x) * v - x + 0.1 * torch.cos(t)), -1)
+
+    return f
+
+
+@pytest.mark.parametrize("times", [[0.0, 3.0], [0.0, 0.4, 0.5, 2.9, 3.0], [1.0, 0.98, 0.95]])
+def test_per_sample_each_row_takes_the_steps_that_it_takes_alone(times):
+    mu = torch.tensor([1.0, 20.0, 4.0], dtype=torch.float64)
+    y0 = torch.tensor([[2.0, 0.0], [2.0, 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    together = solve(van_der_pol(mu), y0, times, grid=at(1e-5), batching="per_sample")
+    assert together.statistics.samples is not None
+    for i in range(3):
+        alone = solve(van_der_pol(mu[i : i + 1]), y0[i : i + 1], times, grid=at(1e-5))
+        work, counted = alone.statistics.forward, together.statistics.samples[i]
+        assert (counted.accepted, counted.rejected, counted.calls) == (work.accepted, work.rejected, work.calls)
+        torch.testing.assert_close(together.values[:, i], alone.values[:, 0], rtol=1e-12, atol=1e-12)
+    joint = solve(van_der_pol(mu), y0, times, grid=at(1e-5)).statistics.forward
+    assert any(work.accepted != joint.accepted for work in together.statistics.samples)
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_per_sample_gradients_are_those_of_the_samples_alone(mode):
+    y0 = torch.tensor([[2.0, 0.0], [2.0, 0.5]], dtype=torch.float64)
+    times = torch.tensor([[0.0, 0.7, 3.0], [1.0, 1.0, 1.5]], dtype=torch.float64)
+
+    def of(rows: list[int], **options: object) -> list[Tensor]:
+        mu = torch.tensor([1.0, 8.0], dtype=torch.float64)[rows].requires_grad_()
+        start, t = y0[rows].requires_grad_(), times[rows].requires_grad_()
+
+        def f(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+            return van_der_pol(mu)(t, y)
+
+        given = t if "batching" in options else t[0]
+        values = solve(f, start, given, args=(mu,), grid=at(1e-5), gradient=mode, **options).values
+        return list(torch.autograd.grad(values.square().sum(), [start, t, mu]))
+
+    together = of([0, 1], batching="per_sample")
+    for i in range(2):
+        for both, alone in zip(together, of([i]), strict=True):
+            torch.testing.assert_close(both[i], alone[0], rtol=1e-10, atol=1e-11)

@@ -1,0 +1,122 @@
+"""Where a solve stands in time, and how far it steps next. Host arithmetic only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from schemes.control import Controller
+from schemes.counting import Work
+
+if TYPE_CHECKING:
+    from schemes.adaptive import AdaptiveGrid
+
+FLOOR = 1e-15
+"""The smallest step, relative to the time and the span: below it t + h is hardly another time."""
+NOT_FINITE = 0.25
+"""The factor after an attempt that gave no number."""
+
+
+class Pace:
+    """The step sizes of one solve over ``times``, decided by the error ratios that it is told.
+
+    ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
+    ``passed`` counts the output times so far. After an accepted step ``thetas`` are the output times in it, as
+    fractions of it, 1 its very end, and ``jumped`` says whether f jumps there.
+    """
+
+    def __init__(self, grid: AdaptiveGrid, order: int, times: Sequence[float], h: float | None = None) -> None:
+        self.grid, self.times = grid, times
+        self.t, self.end = times[0], times[-1]
+        self.direction = math.copysign(1.0, self.end - self.t)
+        self.span = abs(self.end - self.t)
+        self.h = h
+        self.work = Work()
+        self.steps: list[tuple[float, float]] = []
+        self.thetas: tuple[float, ...] = ()
+        self.jumped = False
+        self._controller = Controller(grid.controller, order, grid.safety, grid.shrink, grid.growth)
+        self._before = (1.0, 1.0)
+        self.passed = 1
+        low, high = sorted((self.t, self.end))
+        self._jumps = {t for t in grid.jump_t if low < t < high}
+        stops = {t for t in grid.step_t if low < t < high} | self._jumps | {self.end}
+        self._stops = sorted(stops, reverse=self.direction > 0)  # the next one is the last of the list
+
+    @property
+    def arrived(self) -> bool:
+        return self.t == self.end
+
+    @property
+    def attempts(self) -> int:
+        return self.work.accepted + self.work.rejected
+
+    def begin(self, size: float) -> None:
+        """Start with a step of this size."""
+        self.h = self.direction * min(size, self.span)
+
+    def proposal(self) -> float:
+        """The signed size of the next step: what is wanted, cut at the next time that a step must end at."""
+        assert self.h is not None
+        while self.direction * (self._stops[-1] - self.t) <= 0:
+            self._stops.pop()
+        size, left = abs(self.h), abs(self._stops[-1] - self.t)
+        if self.grid.max_step is not None:
+            size = min(size, self.grid.max_step)
+        self._cut = size * (1 + 1e-6) >= left  # and no crumb is left behind
+        return self._stops[-1] - self.t if self._cut else self.direction * size
+
+    def judge(self, h: float, ratio: float) -> bool:
+        """Whether the step of size h with this error ratio counts; goes on in time if so, and chooses the next size."""
+        finite = math.isfinite(ratio)
+        factor = self._controller.factor(ratio, self._before) if finite else NOT_FINITE
+        if not (ratio <= 1 or (finite and abs(h) <= self.grid.min_step)):
+            self.work.rejected += 1
+            self.h = math.copysign(max(abs(h) * factor, self.grid.min_step), h)
+            return False
+        if ratio <= 1:
+            self._before = max(ratio, 1e-10), self._before[0]
+        # A step that was cut to end at a time says nothing against the size that it was cut from.
+        wanted = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
+        self.h = self.direction * max(abs(h) * factor, wanted)
+        self.work.accepted += 1
+        self._go_on(h)
+        return True
+
+    def _go_on(self, h: float) -> None:
+        arrived = self._stops[-1] if self._cut else self.t + h
+        thetas = []
+        while self.passed < len(self.times) and self.direction * (self.times[self.passed] - arrived) <= 0:
+            time = self.times[self.passed]
+            thetas.append(1.0 if time == arrived else (time - self.t) / h)
+            self.passed += 1
+        self.steps.append((self.t, h))
+        self.thetas, self.t, self.jumped = tuple(thetas), arrived, arrived in self._jumps
+
+    def too_small(self, tried: float) -> bool:
+        """Whether, after a step of size ``tried`` was rejected, no smaller one makes sense."""
+        size = abs(self.h or 0.0)
+        return size < FLOOR * max(abs(self.t), self.span) or size == abs(tried)
+
+
+def first_size(state: float, slope: float, span: float) -> float:
+    """By which an explicit Euler step goes a hundredth of the state's size, both measured in tolerances.
+
+    Reference for this and :func:`refined`: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I",
+    section II.4.
+    """
+    return min(span, 1e-6 if state < 1e-5 or slope < 1e-5 else 0.01 * state / slope)
+
+
+def refined(h0: float, slope: float, change: float, order: int, span: float) -> float:
+    """By which a method whose error falls like h^order errs by about a hundredth of the tolerance.
+
+    ``change`` is the size of the slope's change over the step h0.
+    """
+    curvature = change / h0
+    if not math.isfinite(curvature):
+        return h0
+    largest = max(slope, curvature)
+    h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / order)
+    return min(100 * h0, h1, span)
