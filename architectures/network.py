@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,17 +27,24 @@ POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)
 class Stage(nn.Module):
     """One resolution level: the transition into it, if any, and its flow, if any.
 
-    From (state, what the level before remembers) to the same.
+    From (state, what the level before remembers) to the same. ``augment`` zero channels are appended to both before
+    the flow, which may use them as it likes: paths that would cross in the state's own dimensions can then pass.
+    Reference (augment): Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
     """
 
-    def __init__(self, transition: nn.Module | None, flow: Flow | None) -> None:
+    def __init__(self, transition: nn.Module | None, flow: Flow | None, augment: int = 0) -> None:
         super().__init__()
-        self.transition, self.flow = transition, flow
+        self.transition, self.flow, self.augment = transition, flow, augment
 
     def forward(self, carry: tuple[Tensor, Past]) -> tuple[Tensor, Past]:
         if self.transition is not None:
             carry = self.transition(*carry)
+        if self.augment:
+            carry = self._widened(carry[0]), tuple(map(self._widened, carry[1]))
         return carry if self.flow is None else self.flow(*carry, remember=True)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        return torch.cat((x, x.new_zeros(x.shape[0], self.augment, *x.shape[2:])), dim=1)
 
 
 class Network(nn.Module):
@@ -205,6 +213,7 @@ def layout_of(
     field: str,
     gradient: str,
     noise: str = "none",
+    augment: int = 0,
 ) -> dict[str, Any]:
     """What was built, in plain data, for tables."""
     return {
@@ -220,6 +229,7 @@ def layout_of(
         "sharing": flows[0].bank.sharing if flows else None,
         "gradient": gradient,
         **({} if noise == "none" else {"noise": noise}),
+        **({"augment": augment} if augment else {}),
     }
 
 

@@ -68,6 +68,18 @@ def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:
     return [max(1, round(width * factor / multiple)) * multiple for width in widths]
 
 
+def augmented(width: int, augment: int, components: int) -> int:
+    """The width of a state with zero channels appended, refused where a coupled scheme cannot split it."""
+    if augment < 0:
+        raise SchemenetError(f"augment expected to be at least 0, got {augment}")
+    if (width + augment) % components:
+        raise SchemenetError(
+            f"a coupled state of {width} + {augment} channels (augment={augment}) has no {components} equal parts; use "
+            f"augment={augment + components - (width + augment) % components}, or a scheme of one component"
+        )
+    return width + augment
+
+
 def residual_network(
     *,
     num_classes: int,
@@ -93,13 +105,15 @@ def residual_network(
     gradient: Spec = "backprop",
     statistics: str = "per_node",
     noise: Spec = "none",
+    augment: int = 0,
 ) -> Network:
     """Stem, stages of residual blocks, head.
 
     ``blocks`` counts the blocks of each stage; where the resolution or the width changes the first of them is the
     transition, the others are the steps of the flow (``steps``, where given, sets these instead). ``widths`` are the
     widths of the flows before ``width`` multiplies them, ``inner_widths`` those inside the branch, fine-tuned by
-    ``inner``. ``field`` is the flows' f, and the transitions' where it can be strided (else ``basic``). With
+    ``inner``; ``augment`` zero channels are appended to the state before each flow. ``field`` is the flows' f, and the
+    transitions' where it can be strided (else ``basic``). With
     ``normalised_stem`` (norm and ReLU behind its convolution) the very first pre-activation branch omits its leading
     norm (``bare_entry`` "first": the first component's; "all": each component's).
 
@@ -126,7 +140,8 @@ def residual_network(
     groups = field_options.get("groups", 1)
     expansion = FIELDS.entry(name_of(field)).facts["expansion"]
     base = scaled(widths, width, components)
-    flow_widths = [w * expansion for w in base]
+    entering_widths = [w * expansion for w in base]
+    flow_widths = [augmented(w, augment, components) for w in entering_widths]
     inner_base = inner_widths or [w // components for w in widths]
     inners = scaled(inner_base, width * inner, groups)
     entry = scaled([widths[0]], width, components)[0]
@@ -135,7 +150,7 @@ def residual_network(
         raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
     branch = field if "stride" in FIELDS.parameters(name_of(field)) else "basic"
 
-    crosses = [i > 0 or out != entry for i, out in enumerate(flow_widths)]
+    crosses = [i > 0 or out != entry for i, out in enumerate(entering_widths)]
     counts = list(steps) if steps is not None else [n - crossing for n, crossing in zip(blocks, crosses, strict=True)]
     total = sum(counts) + sum(crosses)
     on_branch = NOISES.build(noise)
@@ -145,7 +160,7 @@ def residual_network(
     stages: list[Stage] = []
     channels = entry
     remembered = False  # whether what precedes knows a state before the present one
-    for i, out in enumerate(flow_widths):
+    for i, (out, wide) in enumerate(zip(entering_widths, flow_widths, strict=True)):
         options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
         stride = 1 if i == 0 else 2
         crossing: nn.Module | None = None
@@ -169,7 +184,7 @@ def residual_network(
                 past = history == "shortcut" or older is not None
 
         def make(
-            node: Node, i: int = i, width: int = out // components, options: dict[str, Any] = options,
+            node: Node, i: int = i, width: int = wide // components, options: dict[str, Any] = options,
             first: bool = crossing is None,
         ) -> nn.Module:  # fmt: skip
             bare = normalised_stem and activation == "pre" and i == 0 and first and node.step == 0 and not shared
@@ -183,15 +198,16 @@ def residual_network(
                 past=int(past), projection=projection(),
                 noise=noise, blocks=(passed + crosses[i], total),
             )  # fmt: skip
-        stages.append(Stage(crossing, flow))
+        stages.append(Stage(crossing, flow, augment))
         remembered = past or counts[i] > 0
-        channels = out
+        channels = wide
     finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
     flows = [stage.flow for stage in stages if stage.flow is not None]
     layout = layout_of(
         flows, widths=flow_widths, reductions=[REDUCTION[stem] * 2**i for i in range(len(flow_widths))], inner=inners,
         stem=stem_in_words(stem, entry, normalised_stem), norm=norm, scheme=name_of(scheme),
-        field=name_of(field), gradient=name_of(gradient), noise=name_of(noise),
+        field=name_of(field), gradient=name_of(gradient), noise=name_of(noise), augment=augment,
     )  # fmt: skip
-    entering = make_stem(stem, in_chans, entry, norm if normalised_stem else None)
-    return Network(entering, stages, finish, channels, num_classes, layout)
+    return Network(
+        make_stem(stem, in_chans, entry, norm, normalised_stem), stages, finish, channels, num_classes, layout
+    )

@@ -22,7 +22,7 @@ from architectures import create_model
 from lightning_modules.callbacks import compile_network
 from schemes import GRADIENTS
 
-ARCHITECTURES = ("resnet20", "lm_resnet20", "polynet20", "rk_resnet", "revnet38", "odenet")
+ARCHITECTURES = ("resnet20", "lm_resnet20", "polynet20", "rk_resnet", "revnet38", "ode_resnet")
 VARIANTS = ("eager", "channels_last", "compiled", "bf16", "bf16 channels_last compiled")
 BATCH, SHAPE, CLASSES = 512, (3, 32, 32), 10
 DEPTHS = (2, 4, 8, 16)
@@ -74,7 +74,7 @@ def peak() -> Iterator[list[int]]:
 
 def peak_of(gradient: str, steps: int, device: torch.device, batch: int = BATCH) -> int:
     """Peak bytes of a training step of one network that all four gradient modes take."""
-    network = create_model("odenet", scheme="verlet", steps=steps, gradient=gradient)
+    network = create_model("ode_resnet", scheme="verlet", steps=steps, gradient=gradient)
     step = training_step(network, "eager", device, batch)
     step()  # gradients and the workspaces of kernels are there before it counts
     with peak() as found:
@@ -100,7 +100,7 @@ def main() -> int:
     for name in ARCHITECTURES:
         rates = [throughput(training_step(create_model(name), variant, device), steps) for variant in VARIANTS]
         print(row([name, *(f"{rate:,.0f}" for rate in rates)]), flush=True)
-    print(f"\nPeak MB of a training step above parameters and inputs, odenet by verlet, batch {BATCH}\n")
+    print(f"\nPeak MB of a training step above parameters and inputs, ode_resnet by verlet, batch {BATCH}\n")
     print(row(["gradient", *(f"{depth} steps" for depth in DEPTHS)]))
     print(row(["---"] * (1 + len(DEPTHS))))
     for gradient in GRADIENTS:

@@ -47,9 +47,17 @@ class Weights:
         weight = self.take()
         return lambda x: F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, groups)
 
-    def timed_conv(self) -> TimedLayer:
-        weight = self.take()
-        return lambda t, x: F.conv2d(torch.cat((torch.full_like(x[:, :1], t), x), 1), weight, padding=1)
+    def conv_with_bias(self, stride: int, padding: int) -> Layer:
+        weight, bias = self.take(), self.take()
+        return lambda x: F.conv2d(x, weight, bias, stride, padding)
+
+    def timed_conv(self, bias: bool = False) -> TimedLayer:
+        weight, shift = self.take(), self.take() if bias else None
+        return lambda t, x: F.conv2d(torch.cat((torch.full_like(x[:, :1], t), x), 1), weight, shift, padding=1)
+
+    def timed_linear(self) -> TimedLayer:
+        layer = self.linear()
+        return lambda t, x: layer(torch.cat((torch.full_like(x[:, :1], t), x), 1))
 
     def linear(self) -> Layer:
         weight, bias = self.take(), self.take()
@@ -66,6 +74,19 @@ class Weights:
                 mean, variance = self.running[len(self.visits) - 1]
             a = scale / torch.sqrt(variance + 1e-5)
             return x * a[:, None, None] + (shift - mean * a)[:, None, None]
+
+        return normalise
+
+    def pair_norm(self) -> Layer:
+        """Group norm in groups of two channels."""
+        scale, shift = self.take(), self.take()
+
+        def normalise(x: Tensor) -> Tensor:
+            pairs = x.reshape(len(x), x.shape[1] // 2, -1)
+            variance, mean = torch.var_mean(pairs, 2, correction=0, keepdim=True)
+            return ((pairs - mean) / torch.sqrt(variance + 1e-5)).view_as(x) * scale[:, None, None] + shift[
+                :, None, None
+            ]
 
         return normalise
 
@@ -102,9 +123,9 @@ def post_bottleneck(w: Weights, stride: int = 1, groups: int = 1) -> Layer:
     return chain(w.conv(), w.norm(), F.relu, w.conv(stride, groups), w.norm(), F.relu, w.conv(), w.norm())
 
 
-def timed(w: Weights) -> TimedLayer:
+def timed(w: Weights, norm: Callable[[Weights], Layer] = Weights.norm, bias: bool = False) -> TimedLayer:
     """bn . conv(t) . relu . bn . conv(t) . relu . bn, the time as a plane in front of the channels."""
-    n1, c1, n2, c2, n3 = w.norm(), w.timed_conv(), w.norm(), w.timed_conv(), w.norm()
+    n1, c1, n2, c2, n3 = norm(w), w.timed_conv(bias), norm(w), w.timed_conv(bias), norm(w)
     return lambda t, x: n3(c2(t, F.relu(n2(c1(t, F.relu(n1(x)))))))
 
 
@@ -338,7 +359,7 @@ def revnet_memcnn(w: Weights, x: Tensor, n: int = 4) -> Tensor:
     return pre_head(w, u)
 
 
-def odenet(w: Weights, x: Tensor, steps: int = 3) -> Tensor:
+def ode_resnet(w: Weights, x: Tensor, steps: int = 3) -> Tensor:
     """u' = f(t, u) over [0, 1] in each of three stages, by Heun's method with one f."""
     h = 1 / steps
     u = w.conv()(x)
@@ -353,6 +374,38 @@ def odenet(w: Weights, x: Tensor, steps: int = 3) -> Tensor:
             k2 = rate(t + h, u + h * k1)
             u = u + h / 2 * (k1 + k2)
     return pre_head(w, u)
+
+
+DOPRI5 = (
+    (),
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)  # the last row is the step itself
+
+
+def odenet(w: Weights, x: Tensor, stem: str, steps: int = 2) -> Tensor:
+    """The authors' MNIST network, group norm in pairs of channels; u' = f(t, u) over [0, 1] by dopri5."""
+    u, norm = w.conv_with_bias(1, 0)(x), Weights.pair_norm
+    for _ in range(2):
+        u = chain(norm(w), F.relu)(u)
+        if stem == "conv":
+            u = w.conv_with_bias(2, 1)(u)
+        else:
+            branch = chain(w.conv(2), norm(w), F.relu, w.conv())
+            u = branch(u) + w.conv(2)(u)
+    rate = timed(w, norm, bias=True)
+    h = 1 / steps
+    for step in range(steps):
+        k: list[Tensor] = []
+        for row in DOPRI5:
+            y = u + h * sum(a * slope for a, slope in zip(row, k, strict=True)) if row else u
+            k.append(rate((step + sum(row)) * h, y))
+        u = y
+    return chain(norm(w), F.relu, lambda z: z.mean((2, 3)), w.linear())(u)
 
 
 def fractalnet(w: Weights, x: Tensor, columns: int, blocks: int = 3, norm: bool = True) -> Tensor:
@@ -399,6 +452,24 @@ def mlp(w: Weights, x: Tensor, steps: int = 4) -> Tensor:
         first, second = w.linear(), w.linear()
         u = u + second(torch.tanh(first(u)))
     return w.linear()(u)
+
+
+def ode_mlp(w: Weights, x: Tensor, augment: int, steps: int = 4) -> Tensor:
+    """u' = W_2 tanh(W_1 (t, u)), t in front in both layers, over [0, 1] by Heun's method; zeros behind the inputs."""
+    u, h = torch.cat((x.reshape(len(x), -1), x.new_zeros(len(x), augment)), 1), 1 / steps
+    first, second = w.timed_linear(), w.timed_linear()
+
+    def rate(t: float, y: Tensor) -> Tensor:
+        return second(t, torch.tanh(first(t, y)))
+
+    for step in range(steps):
+        k1 = rate(step * h, u)
+        u = u + h / 2 * (k1 + rate((step + 1) * h, u + h * k1))
+    return w.linear()(u)
+
+
+def one_layer_mlp(w: Weights, x: Tensor) -> Tensor:
+    return chain(w.linear(), torch.tanh, w.linear())(x.reshape(len(x), -1))
 
 
 def control(w: Weights, x: Tensor, steps: int) -> Tensor:

@@ -28,6 +28,7 @@ from schemes.registry import GRADIENTS, SCHEMES
 
 FAMILIES = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset]
 IMAGE_FAMILIES = [name for name in FAMILIES if "image" in ARCHITECTURES.entry(name).facts.get("reads", ("image",))]
+STEPPED = [name for name in FAMILIES if "gradient" in ARCHITECTURES.parameters(name)]
 SMALL: dict[str, Any] = {"image_size": 8, "num_classes": 5}
 
 drifts = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
@@ -37,7 +38,7 @@ def randomised(model: nn.Module) -> nn.Module:
     """Norms off 1 and 0, two-step coefficients off 0: no weight can then take another's place unseen."""
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(std=0.3)
         for name, parameter in model.named_parameters():
@@ -91,6 +92,9 @@ def over(time: float) -> dict[str, Any]:
     return {"grid": {"name": "uniform", "steps": 4, "time": time}}
 
 
+ODE_OF_POINTS: dict[str, Any] = {
+    "stem": "none", "augment": 2, "hidden": 6, "field": "mlp_time", "scheme": "heun", "sharing": "shared", **over(1.0),
+}  # fmt: skip
 Loop = Callable[[Weights, Tensor], Tensor]
 grouped = partial(hand.bottleneck, groups=2)
 PAPERS: dict[str, tuple[str, dict[str, Any], Loop]] = {
@@ -116,10 +120,14 @@ PAPERS: dict[str, tuple[str, dict[str, Any], Loop]] = {
     "revnet, bottleneck": ("revnet", FOUR_REV_BOTTLENECKS, partial(hand.revnet, branch=hand.bottleneck)),
     "revnet, memcnn": ("revnet", {**FOUR_REV, "layout": "memcnn"}, hand.revnet_memcnn),
     "leapfrog_net": ("leapfrog_net", FOUR, hand.leapfrog_net),
-    "odenet": ("odenet", {"steps": 3, **NARROW}, hand.odenet),
+    "ode_resnet": ("ode_resnet", {"steps": 3, **NARROW}, hand.ode_resnet),
+    "odenet, conv": ("odenet", {"widths": (34,)}, partial(hand.odenet, stem="conv")),
+    "odenet, res": ("odenet", {"widths": (34,), "stem": "res"}, partial(hand.odenet, stem="res")),
     "fractalnet, C=2": ("fractalnet", {"columns": 2, **UNDROPPED}, partial(hand.fractalnet, columns=2)),
     "fractalnet, C=3": ("fractalnet", {"columns": 3, **UNDROPPED}, partial(hand.fractalnet, columns=3)),
     "mlp": ("mlp", {"steps": 4, "hidden": 6}, hand.mlp),
+    "mlp, an ODE of points": ("mlp", ODE_OF_POINTS, partial(hand.ode_mlp, augment=2)),
+    "one_layer_mlp": ("one_layer_mlp", {"hidden": 6}, hand.one_layer_mlp),
     "stem_only": ("stem_only", NARROW, partial(hand.control, steps=0)),
     "one_block": ("one_block", NARROW, partial(hand.control, steps=1)),
 }
@@ -209,7 +217,7 @@ def test_evaluation_normalises_each_node_by_its_own_statistics(paper):
 
 
 def test_recomputing_modes_update_statistics_once_and_alike():
-    for name, options in {"revnet": {"width": 1 / 8}, "odenet": NARROW, "leapfrog_net": NARROW}.items():
+    for name, options in {"revnet": {"width": 1 / 8}, "ode_resnet": NARROW, "leapfrog_net": NARROW}.items():
         plain, own = small(name, gradient="backprop", **options), small(name, **options)
         gradients(plain, images()), gradients(own, images())
         for found, expected in zip(own.buffers(), plain.buffers(), strict=True):
@@ -312,6 +320,14 @@ for name, total in {
 }.items():  # fmt: skip
     published(name, total)
 published("resnet50_v2", 25_549_352, transition="C")
+# MNIST, in the table of Chen et al. 2018: the authors' example has these counts; the MLP is LeCun's 784-300-10.
+GREY = {"in_chans": 1, "image_size": 28}
+for name in ("odenet", "rknet"):
+    published(name, 208_266, **GREY)
+    published(name, 232_970, stem="res", **GREY)
+published("resnet_chen", 576_778, **GREY)
+published("resnet_chen", 601_482, stem="res", **GREY)
+published("one_layer_mlp", 238_510, **GREY)
 
 
 @pytest.mark.parametrize("entry", PUBLISHED)
@@ -319,6 +335,29 @@ def test_published_size(entry):
     name, options, total = PUBLISHED[entry]
     with torch.device("meta"):
         assert count(create_model(name, **options)) == total
+
+
+@pytest.mark.parametrize(("kind", "side"), [("conv", 6), ("res", 7)])
+def test_states_of_an_odenet_on_mnist(kind, side):
+    with torch.device("meta"):
+        model = create_model("odenet", stem=kind, augment=5, **GREY)
+        (state,) = model.forward_intermediates(torch.empty(2, 1, 28, 28), intermediates_only=True)
+    assert state.shape == (2, 69, side, side)
+    assert model.feature_info == [{"num_chs": 69, "reduction": 4, "module": "stages.0"}]
+    assert count(model.flows[0].bank) == 75_392 + 5 * (9 * 64 + 9 * 65 + 1 + 4)  # more inputs, outputs and norms
+    assert model.classifier.in_features == 69
+
+
+@pytest.mark.parametrize(("name", "options"), [("odenet", {"widths": (34,)}), ("ode_resnet", NARROW)])
+def test_augmented_states_begin_with_zeros_and_keep_what_the_flow_makes_of_them(name, options):
+    model, entered = small(name, augment=2, **options), []
+    for flow in model.flows:
+        flow.register_forward_pre_hook(lambda _, inputs: entered.extend([inputs[0], *inputs[1]]))
+    states = model.forward_intermediates(images(), intermediates_only=True)
+    assert len(entered) == 2 * len(model.flows) - 1  # with the older states behind transitions
+    assert not any(x[:, -2:].any() for x in entered)
+    assert all(x[:, -2:].any() for x in states)
+    all_trained(model, images())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
@@ -503,7 +542,8 @@ def all_trained(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("size", [32, 28, 8])
 @pytest.mark.parametrize("name", IMAGE_FAMILIES)
 def test_every_parameter_gets_a_gradient(name, size):
-    model = create_model(name, in_chans=1, num_classes=3, image_size=size, width=0.1)
+    # An ODE-Net's state of an 8x8 image is a single pixel: a group with one channel of it would be a constant.
+    model = create_model(name, in_chans=1, num_classes=3, image_size=size, width=0.6 if name == "odenet" else 0.1)
     x = torch.randn(3, 1, size, size)
     assert model.train()(x).shape == (3, 3)
     all_trained(model, x)
@@ -528,7 +568,7 @@ def refusal(name: str, **options: Any) -> str | None:
     return None
 
 
-PAIRS = list(product(FAMILIES, GRADIENTS))
+PAIRS = list(product(STEPPED, GRADIENTS))
 
 
 @drifts
@@ -549,14 +589,14 @@ def test_every_gradient_mode_on_every_architecture(name, mode):
 @pytest.mark.parametrize(
     ("mode", "names"),
     [
-        ("backprop", set(FAMILIES)),
-        ("checkpoint", set(FAMILIES)),
+        ("backprop", set(STEPPED)),
+        ("checkpoint", set(STEPPED)),
         ("reversible", {"revnet", "leapfrog_net", "stem_only"}),
-        ("adjoint", {"resnet", "rk_resnet", "odenet", "revnet", "mlp", "one_block", "stem_only"}),
+        ("adjoint", {"resnet", "rk_resnet", "odenet", "ode_resnet", "revnet", "mlp", "one_block", "stem_only"}),
     ],
 )
 def test_which_gradient_modes_the_defaults_allow(mode, names):
-    allowed = {name for name in FAMILIES if refusal(name, gradient=mode, width=0.1) is None}
+    allowed = {name for name in STEPPED if refusal(name, gradient=mode, width=0.1) is None}
     assert allowed >= names
     assert mode != "reversible" or allowed == names
 
@@ -582,7 +622,7 @@ def test_adjoint_refuses_weights_for_which_there_is_no_ode(scheme, sharing):
 def test_adjoint_of_an_odenet_comes_near_backprop_with_more_steps():
     def gap(steps: int) -> float:
         options = {"steps": steps, "norm": "none", **NARROW}
-        pair = [gradients(small("odenet", gradient=mode, **options), images()) for mode in ("adjoint", "backprop")]
+        pair = [gradients(small("ode_resnet", gradient=mode, **options), images()) for mode in ("adjoint", "backprop")]
         adjoint, exact = (torch.cat([g.flatten() for g in found.values()]) for found in pair)
         return float((adjoint - exact).norm() / exact.norm())
 
@@ -598,7 +638,7 @@ def test_for_scheme_gives_the_networks_that_a_word_is_known_as():
     expected = {
         "forward_euler": ["resnet"], "backward_euler_poly": ["polynet"], "rk2": ["fractalnet", "rk_resnet"],
         "heun": ["fractalnet", "rk_resnet"], "linear_multistep": ["lm_resnet"], "reversible": ["revnet"],
-        "symplectic_euler": ["revnet"], "leapfrog": ["leapfrog_net"], "ode_net": ["odenet"], "rk4": [],
+        "symplectic_euler": ["revnet"], "leapfrog": ["leapfrog_net"], "ode_net": ["ode_resnet"], "rk4": [],
     }  # fmt: skip
     assert {word: for_scheme(word) for word in expected} == expected
 
@@ -636,12 +676,12 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet50", {"depth": 101}, ["12n + 2", "or list the blocks of each stage"]),
     ("resnet", {"history": "restart"}, ["history=restart", "'forward_euler'", "use history=shortcut"]),
     ("leapfrog_net", {"history": "project"}, ["'leapfrog' takes up no state", "scheme=linear_multistep"]),
-    ("resnet", {"stem": "5x5"}, ["stem expected one of '3x3', '7x7', got '5x5'"]),
+    ("resnet", {"stem": "5x5"}, ["stem expected one of '3x3', '7x7', 'conv', 'res', got '5x5'"]),
     ("resnet", {"depth": 2}, ["got 2; the nearest are 8 and 14"]),
     ("resnet", {"depth": 21, "field": "bottleneck"}, ["9n + 2 for 3 layers", "nearest are 20 and 29"]),
     ("revnet", {"depth": 40}, ["'revnet': depth expected to be 12n + 2", "nearest are 38 and 50"]),
     ("resnet", {"width": -1.0}, ["architecture 'resnet': width expected to be positive, got -1.0"]),
-    ("odenet", {"inner": 0}, ["architecture 'odenet': inner expected to be positive, got 0"]),
+    ("ode_resnet", {"inner": 0}, ["architecture 'ode_resnet': inner expected to be positive, got 0"]),
     ("mlp", {"steps": 0}, ["architecture 'mlp'", "expected to be positive, got 0"]),
     ("resnet", {"field": "mlp"}, ["architecture 'resnet': has images for states; field 'mlp' takes vectors"]),
     ("mlp", {"field": "basic"}, ["architecture 'mlp': has vectors for states; field 'basic' takes images"]),
@@ -670,8 +710,11 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet", {"width": float("inf")}, ["width"]),
     ("resnet", {"widths": ()}, ["widths"]),
     ("resnet", {"widths": (-16, 0, 4)}, ["widths"]),
-    ("odenet", {"steps": -1}, ["steps"]),
-    ("odenet", {"steps": 0}, ["steps"]),
+    ("ode_resnet", {"steps": -1}, ["steps"]),
+    ("ode_resnet", {"steps": 0}, ["steps"]),
+    ("odenet", {"augment": -1}, ["augment expected to be at least 0, got -1"]),
+    ("odenet", {"augment": 3, "scheme": "verlet"}, ["64 + 3 channels", "use augment=4, or a scheme of one"]),
+    ("mlp", {"stem": "none", "in_chans": 3, "image_size": None, "scheme": "verlet"}, ["use augment=1, or"]),
     ("resnext", {"groups": 0}, ["groups"]),
     ("resnext", {"group_width": -4}, ["group_width"]),
     ("revnet", {"widths": (32, 64, 64, 64)}, ["widths"]),
@@ -912,7 +955,7 @@ def test_layout_says_what_was_built():
     assert (layout["sharing"], layout["gradient"], layout["norm"]) == ("per_step", "reversible", "batch")
 
 
-SWAPPED = ["resnet", "resnet20_v1", "resnext", "lm_resnet", "revnet", "odenet", "stem_only", "one_block"]
+SWAPPED = ["resnet", "resnet20_v1", "resnext", "lm_resnet", "revnet", "ode_resnet", "stem_only", "one_block"]
 
 
 @pytest.mark.parametrize("name", SWAPPED)

@@ -21,6 +21,8 @@ MATCHED = [
     "revnet",
     "leapfrog_net",
     "odenet",
+    "ode_resnet",
+    "one_layer_mlp",
 ]
 
 

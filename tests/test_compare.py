@@ -24,7 +24,7 @@ def test_plan_matches_sizes_and_pairs_everything_else() -> None:
     plan = make_plan(compose("compare", ["experiment=demo"]))
     names = [arm.name for arm in plan.arms]
     assert names == [
-        "resnet", "polynet", "fractalnet", "rk_resnet", "lm_resnet", "revnet", "odenet", "stem_only", "one_block",
+        "resnet", "polynet", "fractalnet", "rk_resnet", "lm_resnet", "revnet", "ode_resnet", "stem_only", "one_block",
     ]  # fmt: skip
     assert plan.baseline == "resnet"
     assert plan.seeds == (0, 1, 2)

@@ -45,7 +45,7 @@ def test_every_yaml_composes(file: Path) -> None:
     elif group in ("architecture", "data"):
         compose("train", [f"{group}={name}"])
     elif group == "field":
-        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "odenet"
+        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "ode_resnet"
         assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
     else:
         assert compose("train", [f"{group}={name}"])[group]["name"] == name
@@ -152,13 +152,13 @@ def test_compare_checks_words_budget_and_arms() -> None:
     ):
         assert text in message
     with pytest.raises(SchemenetError, match=r"'stepz'.*did you mean 'steps'"):
-        compose("compare", ["arms.odenet.stepz=3"])
+        compose("compare", ["arms.ode_resnet.stepz=3"])
 
 
 def test_words_mean_the_networks_they_are_known_as() -> None:
     assert [c.arm for c in networks_of("rk2")] == ["fractalnet", "rk_resnet"]
     assert networks_of("reversible") == [("reversible", "revnet", None)]
-    assert [c.arm for c in networks_of("ode_net")] == ["odenet"]
+    assert [c.arm for c in networks_of("ode_net")] == ["ode_resnet"]
     assert networks_of("rk2:resnet")[0].scheme == "heun"
     assert networks_of("resnet20")[0].architecture == "resnet20"
 

@@ -27,13 +27,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folders by the name of what is in them."""
     root = tmp_path_factory.mktemp("runs")
     recipes = {
-        "batch norm": ["architecture=odenet"],
-        "group norm": ["architecture=odenet", "architecture.norm=group"],
+        "batch norm": ["architecture=ode_resnet"],
+        "group norm": ["architecture=ode_resnet", "architecture.norm=group"],
         "h = 1": ["sharing=shared", "architecture.norm=group"],
         "resnet": [],
         "learned k": ["architecture=lm_resnet", "sharing=shared"],
         "coupled": ["architecture=revnet", "sharing=shared", "trainer.precision=bf16-mixed"],
-        "affine per node": ["architecture=odenet", "architecture.statistics=per_node_affine"],
+        "affine per node": ["architecture=ode_resnet", "architecture.statistics=per_node_affine"],
         "stem only": ["architecture=stem_only"],
     }
     torch.set_num_threads(1)  # before the fixtures of single tests come to it

@@ -191,7 +191,7 @@ def test_a_rate_out_of_range_is_refused(drop):
         NOISES.build({"name": "stochastic_depth", "drop": drop})
 
 
-IMAGE = ("resnet20", "revnet38", "lm_resnet20", "odenet", "polynet20")
+IMAGE = ("resnet20", "revnet38", "lm_resnet20", "ode_resnet", "polynet20")
 
 
 @pytest.mark.parametrize(("name", "noise"), list(itertools.product(IMAGE, ["stochastic_depth", "stochastic_paths"])))

@@ -28,7 +28,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "network",
-    ["resnet", "polynet", "rk_resnet", "lm_resnet", "revnet", "leapfrog_net", "odenet", "resnet20_v1"],
+    ["resnet", "polynet", "rk_resnet", "lm_resnet", "revnet", "leapfrog_net", "ode_resnet", "resnet20_v1"],
 )
 def test_every_family_learns_digits_and_evaluates_as_it_trains(network: str, tmp_path: Path) -> None:
     """Evaluation mode must work too: with shared batch-norm statistics multi-stage networks are at chance there."""
@@ -71,7 +71,7 @@ def test_checkpoint_alone_rebuilds_the_network(tmp_path: Path) -> None:
     """Only plain data in hyperparameters: torch's default weights_only=True loads it."""
     run(
         tmp_path,
-        "architecture=odenet",
+        "architecture=ode_resnet",
         "architecture.width=0.25",
         "trainer.max_epochs=1",
         "gradient=checkpoint",
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
 def test_gradient_modes_train_alike(gradient: str, tmp_path: Path) -> None:
     """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
     options = [
-        "architecture=odenet", "scheme=verlet", "architecture.width=0.25", "trainer.max_epochs=1",
+        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "trainer.max_epochs=1",
         "trainer.limit_train_batches=5", "trainer.precision=64-true",
     ]  # fmt: skip
     loss = run(tmp_path / "a", *options, f"gradient={gradient}")["train_loss"]

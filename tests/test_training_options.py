@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.Adjoi
 
 FOR_ALL_MODES = ["scheme=verlet", "grid.time=1.0"]  # no mode refuses these
 DENSE = ["architecture=mlp", "architecture.hidden=8", "architecture.steps=2", *FOR_ALL_MODES]
-IMAGES = ["architecture=odenet", "architecture.width=0.25", "architecture.steps=1", *FOR_ALL_MODES]
+IMAGES = ["architecture=ode_resnet", "architecture.width=0.25", "architecture.steps=1", *FOR_ALL_MODES]
 IN_FLOAT32 = ("reversible", "adjoint")  # what keeps its states so under autocast
 OPTIONS = {
     "compile": (DENSE, ["trainer.compile=aot_eager"]),

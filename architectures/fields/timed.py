@@ -1,44 +1,87 @@
-"""The branch of an ODE-Net: time enters every convolution as one more channel."""
+"""Fields into which time enters: every layer has t as one more input in front of the state's channels.
+
+A layer is linear, so its answer to (t, y) is the sum of what it makes of y and of what it makes of t. The second part
+is the same for every sample and computed once: neither y nor a plane of t is copied for it, and the weights keep the
+shape of the published layer, which concatenates the two.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from architectures.norms import norm_layer
 from architectures.registry import FIELDS
 from schemes.node import Node
 
 
+def time_channel(t: float | Tensor, y: Tensor) -> Tensor:
+    """t as one channel beside those of y, (1, 1, ...), or (batch, 1, ...) where each sample has a time of its own.
+
+    A Python number, a tensor of no dimension or one of shape (batch,); no tensor is read by the host.
+    """
+    ones = [1] * (y.dim() - 1)
+    t = t.to(y.dtype).view(-1, *ones) if isinstance(t, Tensor) else y.new_full((1, *ones), t)
+    return t.expand(-1, 1, *y.shape[2:])
+
+
 class TimedConvolution(nn.Conv2d):
-    """A 3x3 convolution that sees a constant plane of value t in front of the channels."""
+    """A 3x3 convolution of (t, y), t as a constant plane in front of the channels (batch, channels, height, width)."""
+
+    def __init__(self, channels: int, out: int, bias: bool) -> None:
+        super().__init__(channels + 1, out, 3, padding=1, bias=bias)
+
+    def forward(self, t: float | Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # takes the time as well
+        of_time = functional.conv2d(time_channel(t, y), self.weight[:, :1], self.bias, padding=1)
+        return functional.conv2d(y, self.weight[:, 1:], padding=1).add_(of_time)
+
+
+class TimedLinear(nn.Linear):
+    """A linear layer of (t, y) on (batch, channels)."""
 
     def __init__(self, channels: int, out: int) -> None:
-        super().__init__(channels + 1, out, 3, padding=1, bias=False)
+        super().__init__(channels + 1, out)
 
-    def forward(self, t: float, y: Tensor) -> Tensor:  # type: ignore[override]  # takes the time as well
-        plane = y.new_full((y.shape[0], 1, *y.shape[2:]), t)
-        return super().forward(torch.cat((plane, y), dim=1))
+    def forward(self, t: float | Tensor, y: Tensor) -> Tensor:  # type: ignore[override]  # takes the time as well
+        of_time = functional.linear(time_channel(t, y), self.weight[:, :1], self.bias)
+        return functional.linear(y, self.weight[:, 1:]) + of_time
 
 
 @FIELDS.register("basic_time", convolutions=2, expansion=1)
 class TimedBranch(nn.Module):
     """norm, ReLU, 3x3, norm, ReLU, 3x3, norm, with time as a channel before each convolution; keeps the resolution.
 
-    The authors' MNIST example has group norm and a bias in the convolutions; here the norm is an option and, as in the
-    other fields, convolutions have none.
+    As in the authors' MNIST example: 75,392 parameters at 64 channels with group norm. ``bias`` False leaves the
+    convolutions without one, as in the other fields.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366.
     """
 
-    def __init__(self, channels: int, out: int, inner: int, norm: str = "batch") -> None:
+    def __init__(self, channels: int, out: int, inner: int, norm: str = "batch", bias: bool = True) -> None:
         super().__init__()
         self.enter = nn.Sequential(norm_layer(norm, channels), nn.ReLU())
-        self.first = TimedConvolution(channels, inner)
+        self.first = TimedConvolution(channels, inner, bias)
         self.between = nn.Sequential(norm_layer(norm, inner), nn.ReLU())
-        self.second = TimedConvolution(inner, out)
+        self.second = TimedConvolution(inner, out, bias)
         self.leave = norm_layer(norm, out)
 
     def forward(self, node: Node, y: Tensor) -> Tensor:
         hidden = self.between(self.first(node.t, self.enter(y)))
         return self.leave(self.second(node.t, hidden))
+
+
+@FIELDS.register("mlp_time", convolutions=2, expansion=1, state="vector")
+class TimedDenseBranch(nn.Module):
+    """Linear, tanh, linear on (batch, channels), with time as an input of each linear layer.
+
+    Reference: Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud, "FFJORD", ICLR 2019, arXiv:1810.01367 (its layers
+    that concatenate the time).
+    """
+
+    def __init__(self, channels: int, out: int, inner: int) -> None:
+        super().__init__()
+        self.first, self.second = TimedLinear(channels, inner), TimedLinear(inner, out)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.second(node.t, torch.tanh(self.first(node.t, y)))
