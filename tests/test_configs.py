@@ -36,7 +36,7 @@ def test_every_registered_name_has_its_yaml_and_the_other_way_round(group: str) 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_yaml_composes(file: Path) -> None:
     group, name = file.parent.name, file.stem
-    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("words", "budget"))
+    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("words", "budget", "seeds"))
     if group in RECIPES:
         command = "compare" if for_compare else "train"
         config = compose(command, [f"{group}={name}"])

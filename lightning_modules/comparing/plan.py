@@ -18,7 +18,7 @@ from lightning_modules.running import data_context, dry_build, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
 
-OF_THE_BASELINE = ("widths", "width", "inner", "stem", "field", "transition")
+OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
 """What a control has from the baseline."""
 
 OWN_KEYS = tuple(key for key in COMPARE_KEYS if key not in TRAIN_KEYS)
