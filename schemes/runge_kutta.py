@@ -98,18 +98,46 @@ class Midpoint(RungeKutta):
     tableau = ButcherTableau(a=((), (F(1, 2),)), b=(0, 1), order=2)
 
 
-@SCHEMES.register("heun", "rk2")
+@SCHEMES.register("heun", "rk2", "heun2", "adaptive_heun")
 class Heun(RungeKutta):
     r"""Heun's method of order 2 (explicit trapezoidal rule); the RK2 network proper.
 
         u_{n+1} = u_n + h/2 [f(t_n, u_n) + f(t_n + h, u_n + h f(t_n, u_n))]
 
+    On adaptive grids it is the pair 2(1) with forward Euler, at two evaluations an accepted step.
     FractalNet's block is this on a one-parameter family of its filters only; see ``fractal``.
     Reference: Heun, "Neue Methoden zur approximativen Integration der Differentialgleichungen",
     Z. Math. Phys. 45, 1900.
     """
 
-    tableau = ButcherTableau(a=((), (1,)), b=(F(1, 2), F(1, 2)), order=2)
+    tableau = ButcherTableau(
+        a=((), (1,), (F(1, 2), F(1, 2))),
+        b=(F(1, 2), F(1, 2), 0),
+        order=2,
+        embedded=(1, 0, 0),
+        embedded_order=1,
+        c=(0, 1, 1),
+    )
+
+
+@SCHEMES.register("fehlberg2")
+class Fehlberg2(RungeKutta):
+    r"""Fehlberg's pair of orders 1 and 2, the higher one advanced; the fourth stage begins the next step.
+
+        u_{n+1} = u_n + h (1/512 k_1 + 255/256 k_2 + 1/512 k_3)
+
+    Reference: Fehlberg, "Low-Order Classical Runge-Kutta Formulas with Stepsize Control and Their Application to Some
+    Heat Transfer Problems", NASA TR R-315, 1969.
+    """
+
+    tableau = ButcherTableau(
+        a=((), (F(1, 2),), (F(1, 256), F(255, 256)), (F(1, 512), F(255, 256), F(1, 512))),
+        b=(F(1, 512), F(255, 256), F(1, 512), 0),
+        order=2,
+        embedded=(F(1, 256), F(255, 256), 0, 0),
+        embedded_order=1,
+        c=(0, F(1, 2), 1, 1),
+    )
 
 
 @SCHEMES.register("ralston")
@@ -135,6 +163,19 @@ class RK3(RungeKutta):
     """
 
     tableau = ButcherTableau(a=((), (F(1, 2),), (-1, 2)), b=(F(1, 6), F(2, 3), F(1, 6)), order=3)
+
+
+@SCHEMES.register("heun3")
+class Heun3(RungeKutta):
+    r"""Heun's method of order 3.
+
+        u_{n+1} = u_n + h/4 (k_1 + 3 k_3),  k_2 at t_n + h/3,  k_3 = f(t_n + 2h/3, u_n + 2h/3 k_2)
+
+    Reference: Heun, "Neue Methoden zur approximativen Integration der Differentialgleichungen",
+    Z. Math. Phys. 45, 1900.
+    """
+
+    tableau = ButcherTableau(a=((), (F(1, 3),), (0, F(2, 3))), b=(F(1, 4), 0, F(3, 4)), order=3)
 
 
 @SCHEMES.register("ssprk3")
@@ -204,7 +245,9 @@ class Dopri5(RungeKutta):
 
         u_{n+1} = u_n + h (35/384 k_1 + 500/1113 k_3 + 125/192 k_4 - 2187/6784 k_5 + 11/84 k_6)
 
-    Reference: Dormand, Prince, "A Family of Embedded Runge-Kutta Formulae", J. Comput. Appl. Math. 6, 1980.
+    Reference: Dormand, Prince, "A Family of Embedded Runge-Kutta Formulae", J. Comput. Appl. Math. 6, 1980. The
+    continuous extension of order 4: Shampine, "Some Practical Runge-Kutta Formulas", Math. Comp. 46, 1986; Hairer,
+    Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section II.6.
     """
 
     tableau = ButcherTableau(
@@ -222,6 +265,16 @@ class Dopri5(RungeKutta):
         embedded=(F(5179, 57600), 0, F(7571, 16695), F(393, 640), F(-92097, 339200), F(187, 2100), F(1, 40)),
         embedded_order=4,
         c=(0, F(1, 5), F(3, 10), F(4, 5), F(8, 9), 1, 1),
+        dense=(
+            (1, F(-8048581381, 2820520608), F(8663915743, 2820520608), F(-12715105075, 11282082432)),
+            (0,),
+            (0, F(131558114200, 32700410799), F(-68118460800, 10900136933), F(87487479700, 32700410799)),
+            (0, F(-1754552775, 470086768), F(14199869525, 1410260304), F(-10690763975, 1880347072)),
+            (0, F(127303824393, 49829197408), F(-318862633887, 49829197408), F(701980252875, 199316789632)),
+            (0, F(-282668133, 205662961), F(2019193451, 616988883), F(-1453857185, 822651844)),
+            (0, F(40617522, 29380423), F(-110615467, 29380423), F(69997945, 29380423)),
+        ),
+        dense_order=4,
     )
 
 
@@ -268,4 +321,14 @@ class Tsit5(RungeKutta):
         embedded=tuple(b + e for b, e in zip((*_b, 0.0), _error, strict=True)),
         embedded_order=4,
         c=(0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
+        dense=(
+            (1.0, -2.763706197274826, 2.9132554618219126, -1.0530884977290216),
+            (0.0, 0.13169999999999998, -0.2234, 0.1017),
+            (0.0, 3.9302962368947516, -5.941033872131505, 2.490627285651253),
+            (0.0, -12.411077166933676, 30.33818863028232, -16.548102889244902),
+            (0.0, 37.50931341651104, -88.1789048947664, 47.37952196281928),
+            (0.0, -27.896526289197286, 65.09189467479366, -34.87065786149661),
+            (0.0, 1.5, -4.0, 2.5),
+        ),
+        dense_order=4,
     )

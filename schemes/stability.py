@@ -87,9 +87,11 @@ def stability_intervals(scheme: Scheme) -> Intervals:
     if (rational := scheme.stability_function()) is not None:
         return Intervals(_rational_interval(*rational, -1.0), _rational_interval(*rational, 1j))
     matrix = step_matrix(scheme, _started(scheme))
+    # In this unit the coefficients of many stages, about 1/k! at z^k, are comparable: none is lost as rounding.
+    unit = max(1.0, scheme.stages / 2)
     if scheme.components > 1:
-        return Intervals(None, _interval(_substitute(matrix, 1.0)))
-    return Intervals(_interval(_substitute(matrix, -1.0)), _interval(_substitute(matrix, 1j)))
+        return Intervals(None, unit * _interval(_substitute(matrix, unit)))
+    return Intervals(*(unit * _interval(_substitute(matrix, unit * axis)) for axis in (-1.0, 1j)))
 
 
 def _started(scheme: Scheme) -> int:
@@ -226,7 +228,8 @@ def _positive_roots(polynomial: Poly) -> list[float]:
 
 def _trim(polynomial: Poly) -> Poly:
     """Rounding errors set to zero, vanishing highest powers dropped."""
-    cleaned = np.where(np.abs(polynomial) < 1e-12, 0, polynomial)
+    sizes = np.abs(polynomial)
+    cleaned = np.where(sizes < 1e-12 * max(1.0, sizes.max()), 0, polynomial)
     return cleaned[: max(np.flatnonzero(cleaned), default=0) + 1].astype(complex)
 
 

@@ -18,7 +18,7 @@ TOLERANCE = 1e-12
 
 @cache
 def trees(nodes: int) -> tuple[Tree, ...]:
-    """All rooted trees with so many nodes, each the sorted tuple of its subtrees: 1, 1, 2, 4, 9, 20 of them."""
+    """All rooted trees with so many nodes, each the sorted tuple of its subtrees: 1, 1, 2, 4, 9, 20, 48 ... of them."""
 
     def forests(size: int, largest: Tree | None) -> list[Tree]:
         if size == 0:
@@ -33,6 +33,7 @@ def trees(nodes: int) -> tuple[Tree, ...]:
     return tuple(forests(nodes - 1, None))
 
 
+@cache
 def order(tree: Tree) -> int:
     """Number of nodes of a tree."""
     return 1 + sum(map(order, tree))
@@ -89,13 +90,19 @@ class ButcherTableau:
         if self.dense is not None:
             self._require_dense(self.dense)
 
+    @cached_property
+    def _known(self) -> dict[Tree, list[Number]]:
+        return {}
+
     def _weights(self, tree: Tree) -> list[Number]:
         """Elementary weights: the stage values of a tree's derivative, before b."""
-        values: list[Number] = [Fraction(1)] * len(self.b)
-        for subtree in tree:
-            inner = self._weights(subtree)
-            values = [v * _dot(row, inner) for v, row in zip(values, self.a, strict=True)]
-        return values
+        if tree not in self._known:
+            values: list[Number] = [Fraction(1)] * len(self.b)
+            for subtree in tree:
+                inner = self._weights(subtree)
+                values = [v * _dot(row, inner) for v, row in zip(values, self.a, strict=True)]
+            self._known[tree] = values
+        return self._known[tree]
 
     def _require(self, b: Sequence[Number], claimed: int) -> None:
         for nodes in range(1, claimed + 1):
@@ -170,4 +177,4 @@ def _pairs(row: Sequence[Number]) -> tuple[tuple[int, float], ...]:
 
 
 def _dot(x: Sequence[Number], y: Sequence[Number]) -> Number:
-    return sum((p * q for p, q in zip(x, y, strict=False)), start=Fraction(0))
+    return sum((p * q for p, q in zip(x, y, strict=False) if p), start=Fraction(0))
