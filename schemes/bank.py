@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
+from schemes.random_state import unmoved_random_state
 from schemes.state import State
 
 Statistics = Literal["per_node", "shared", "per_node_affine"]
@@ -120,7 +121,7 @@ class FieldBank(nn.Module):
 def without_trace(field: nn.Module, node: Node, y: Tensor) -> Tensor:
     """The value of a field whose buffers, and the random state, stay what they are."""
     buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
-    with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
+    with unmoved_random_state(y):
         return torch.func.functional_call(field, buffers, (node, y))
 
 

@@ -96,6 +96,13 @@ class Scheme(nn.Module, abc.ABC):
     ) -> tuple[State, tuple[State, ...]]:
         """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
 
+    def tolerate(self, rtol: float, atol: float) -> None:
+        """Told before the attempts of a solve: what they are held to. An implicit scheme solves its stages to it."""
+
+    def opening(self, slope: State) -> tuple[State, ...]:
+        """The memory of a first attempt, where f(t, y) is known already."""
+        return (slope,)
+
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.
 

@@ -1,31 +1,37 @@
-"""Implicit methods, solved and not truncated."""
+"""Implicit Runge-Kutta methods, solved and not truncated."""
 
 from __future__ import annotations
 
+import abc
 from fractions import Fraction as F
+from math import sqrt
 from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from schemes.base import Scheme
+from schemes.base import Attempt, Scheme
 from schemes.errors import SchemenetError
-from schemes.newton_krylov import Solver
+from schemes.interpolation import hermite
+from schemes.newton_krylov import Solver, plain
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State, axpy, combine
+from schemes.simplified_newton import StageSolver, extrapolations
+from schemes.state import Joined, RightHandSide, State, axpy, combine
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
 
-class DiagonallyImplicit(Scheme, abstract=True):
-    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_{j <= i} a_ij k_j).
+class ImplicitRungeKutta(Scheme, abstract=True):
+    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
 
-    A stage with a_ii != 0 is an equation for its argument, solved by Newton-Krylov to a relative ``tolerance`` (None:
-    eps^(2/3) of the precision that f computes in) within ``iterations`` of ``krylov`` vectors; where that fails,
+    The equations are solved by Newton-Krylov to a relative ``tolerance`` (None: eps^(2/3) of the precision that f
+    computes in) within ``iterations`` of ``krylov`` vectors; where that fails,
     :class:`schemes.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a contraction.
     ``substeps`` parts of equal size make up a step, all with its weights. Gradients are the implicit function
     theorem's. Batch norm normalises by the batch at each evaluation, the running statistics see the solution only; a
-    dropout mask is one for the whole solve.
+    dropout mask is one for the whole solve. A state in parts is solved for as one vector.
 
     Costs depend on the data: on the meta device (sizes, multiply-adds) one trial evaluation stands for all of them,
     counted evaluations tell what was needed.
@@ -60,16 +66,86 @@ class DiagonallyImplicit(Scheme, abstract=True):
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         if isinstance(y, tuple):
-            raise SchemenetError(f"scheme {type(self).__name__} solves for one tensor, got a state of {len(y)} parts")
+            joined = Joined(y)
+            return joined.parts(self.step(joined.field(f), node, joined.vector(y), memory)[0]), memory
         h = node.h / self.substeps
         for part in range(self.substeps):
             y = self._part(f, Node(node.step, node.t + part * h, h), y, part * self.tableau.stages)
         return y, memory
 
-    def _part(self, f: RightHandSide, node: Node, y: State, first: int) -> State:
+    @abc.abstractmethod
+    def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+        """One of the parts of a step; its stages are numbered from ``first``."""
+
+    def stability_function(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numerator and denominator of R(z) = det(I - z A + z 1 b^T) / det(I - z A), lowest power first."""
+        a, b = self.tableau.matrix, np.array(self.tableau.b, dtype=float)
+        # det(I - z M) is the characteristic polynomial of M with its coefficients in reverse.
+        scale = self.substeps ** -np.arange(len(b) + 1.0)
+        numerator, denominator = np.poly(a - np.outer(np.ones(len(b)), b)) * scale, np.poly(a) * scale
+        power = np.polynomial.polynomial.polypow
+        return power(numerator, self.substeps), power(denominator, self.substeps)
+
+
+class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
+    """An implicit method whose stages are solved one after the other: a_ij = 0 for j > i.
+
+    With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the
+    step's result, and cubic Hermite interpolation is its continuous extension, whatever its order. An attempt solves
+    its stages to a part of the tolerance that the step is held to (``schemes.simplified_newton``) and takes the slopes
+    from the equations; only where gradients are asked for is f evaluated at the solutions once more.
+    """
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract and (pair := cls.tableau).embedded is not None:
+            if any(pair.a[0]) or not pair.fsal:
+                raise TypeError(
+                    f"{cls.__name__} has embedded weights; give it an explicit first and an fsal last stage"
+                )
+            cls.error_order = pair.embedded_order + 1
+        super().__init_subclass__(abstract)
+
+    def __init__(
+        self, tolerance: float | None = None, iterations: int = 20, krylov: int = 40, substeps: int = 1
+    ) -> None:
+        super().__init__(tolerance, iterations, krylov, substeps)
+        self.tolerate(1e-6, 1e-6)
+
+    def tolerate(self, rtol: float, atol: float) -> None:
+        self.rtol, self.atol = rtol, atol
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        if self.error_order is None:
+            return super().attempt(f, node, y, memory)
+        if isinstance(y, tuple):
+            joined = Joined(y)
+            given = tuple(map(joined.vector, memory))
+            found = self.attempt(joined.field(f), node, joined.vector(y), given)
+            (slope,) = map(joined.parts, found.memory)
+            between = lambda theta: joined.parts(found.between(theta))  # noqa: E731
+            return Attempt(joined.parts(found.y), (slope,), joined.parts(found.error), between)
+        h = node.h
+        k = [memory[0] if memory else f(node, y)]
+        solver = StageSolver(f, plain(y), self.rtol, self.atol, self.solver.krylov)
+        following = y
+        rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
+        for stage, ((c, (*known, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:
+            at, a = node.at(stage, c), h * diagonal
+            base = combine(y, ((h * b, k[j]) for j, b in known))
+            with torch.inference_mode(False), torch.no_grad():
+                guess = combine(base, ((a * e, k[j]) for j, e in ahead))
+                following = solver.solve(at, plain(base), a, plain(guess))
+            if torch.is_grad_enabled():
+                following = self.solver.attach(f, at, base, a, following)
+            k.append(axpy(following, base, -1) / a)
+        with torch.no_grad():
+            error = combine(None, ((h * e, k[i].detach()) for i, e in self.tableau.error))
+        return Attempt(following, (k[-1],), error, lambda theta: hermite(theta, h, y, following, k[0], k[-1]))
+
+    def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
         f, weigh = parted(f)
-        k: list[State] = []
-        entering: list[State] = []
+        k: list[Tensor] = []
+        entering: list[Tensor] = []
         for stage, (c, row) in enumerate(self.tableau.rows):
             at = node.at(first + stage, c)
             *known, diagonal = (*row, (0, 0.0)) if not row or row[-1][0] < stage else row
@@ -82,24 +158,8 @@ class DiagonallyImplicit(Scheme, abstract=True):
             entering.append(weigh(at, k[-1]))
         return combine(y, ((node.h * b, entering[i]) for i, b in self.tableau.weights))
 
-    def stability_function(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numerator and denominator of R(z) = det(I - z A + z 1 b^T) / det(I - z A), lowest power first."""
-        size = self.tableau.stages
-        a = np.zeros((size, size))
-        for i, (_, row) in enumerate(self.tableau.rows):
-            for j, value in row:
-                a[i, j] = value
-        b = np.zeros(size)
-        for i, value in self.tableau.weights:
-            b[i] = value
-        # det(I - z M) is the characteristic polynomial of M with its coefficients in reverse.
-        scale = self.substeps ** -np.arange(size + 1.0)
-        numerator, denominator = np.poly(a - np.outer(np.ones(size), b)) * scale, np.poly(a) * scale
-        power = np.polynomial.polynomial.polypow
-        return power(numerator, self.substeps), power(denominator, self.substeps)
 
-
-@SCHEMES.register("backward_euler")
+@SCHEMES.register("backward_euler", "implicit_euler")
 class BackwardEuler(DiagonallyImplicit):
     r"""Backward Euler, which PolyNet truncates.
 
@@ -125,7 +185,7 @@ class ImplicitMidpoint(DiagonallyImplicit):
     tableau = ButcherTableau(a=((F(1, 2),),), b=(1,), order=2)
 
 
-@SCHEMES.register("trapezoidal")
+@SCHEMES.register("trapezoidal", "trapezoid")
 class Trapezoidal(DiagonallyImplicit):
     r"""The trapezoidal rule, Crank and Nicolson's; A-stable.
 
@@ -136,3 +196,31 @@ class Trapezoidal(DiagonallyImplicit):
     """
 
     tableau = ButcherTableau(a=((), (F(1, 2), F(1, 2))), b=(F(1, 2), F(1, 2)), order=2)
+
+
+@SCHEMES.register("sdirk2")
+class Sdirk2(DiagonallyImplicit):
+    r"""Alexander's method of two stages and order 2 with g = 1 - sqrt(2)/2; A- and L-stable.
+
+        Y_1 = u_n + h g k_1,     u_{n+1} = Y_2 = u_n + h ((1 - g) k_1 + g k_2)
+
+    Reference: Alexander, "Diagonally Implicit Runge-Kutta Methods for Stiff O.D.E.'s", SIAM J. Numer. Anal. 14, 1977.
+    """
+
+    _g = 1 - sqrt(2) / 2
+    tableau = ButcherTableau(a=((_g,), (1 - _g, _g)), b=(1 - _g, _g), order=2)
+
+
+@SCHEMES.register("trbdf2")
+class TrBdf2(DiagonallyImplicit):
+    r"""The trapezoidal rule to t_n + 2 g h, then the second-order backward difference; g = 1 - sqrt(2)/2, L-stable.
+
+        Y_2 = u_n + h g (k_1 + k_2),     u_{n+1} = Y_3 = u_n + h (sqrt(2)/4 (k_1 + k_2) + g k_3)
+
+    Reference: Bank, Coughran, Fichtner, Grosse, Rose, Smith, "Transient Simulation of Silicon Devices and Circuits",
+    IEEE Trans. Electron Devices 32, 1985; Hosea, Shampine, "Analysis and Implementation of TR-BDF2", Appl. Numer.
+    Math. 20, 1996.
+    """
+
+    _g, _w = 1 - sqrt(2) / 2, sqrt(2) / 4
+    tableau = ButcherTableau(a=((), (_g, _g), (_w, _w, _g)), b=(_w, _w, _g), order=2)

@@ -36,6 +36,11 @@ class NoConvergence(SchemenetError):
     """An implicit step was not solved to its tolerance within its limits."""
 
 
+def plain(y: Tensor) -> Tensor:
+    """The numbers of y in a tensor that autograd may watch, without its graph."""
+    return y.clone() if y.is_inference() else y.detach()
+
+
 @dataclass(frozen=True)
 class Solver:
     """Limits of a solve. ``tolerance`` is relative; None: eps^(2/3) of the precision that f computes in."""
@@ -51,11 +56,14 @@ class Solver:
         the gradient. Raises NoConvergence.
         """
         with torch.inference_mode(False), torch.no_grad():
-            start = base.clone() if base.is_inference() else base.detach()
-            y = self._find(f, node, start, a)
+            y = self._find(f, node, plain(base), a)
         if not torch.is_grad_enabled():
             f(node, y)
             return y
+        return self.attach(f, node, base, a, y)
+
+    def attach(self, f: RightHandSide, node: Node, base: Tensor, a: float, y: Tensor) -> Tensor:
+        """A solution y made differentiable, by one evaluation there."""
         point = _Cut.apply(y.requires_grad_())
         value = f(node, point)
         return _Solved.apply(axpy(base, value, a), y.detach(), _Pulled(self, node, a, point, value))
@@ -64,18 +72,18 @@ class Solver:
         trial = node._replace(trial=True)
         if base.is_meta:  # no numbers to converge: one trial stands for all of them
             return axpy(base, f(trial, base), a)
-        here = _Linearised(f, trial, base, a, base)
+        here = _Iterate(f, trial, base, a, base)
         for _ in range(self.iterations):
             if here.size <= self._tolerance(here.precision) * here.scale:
                 return here.y
             towards = gmres(here.product, here.residual, FORCING, self.krylov)
             part = 1.0
-            there = _Linearised(f, trial, base, a, here.y + towards)
+            there = _Iterate(f, trial, base, a, here.y + towards)
             while not there.size <= (1 - 1e-4 * part) * here.size:
                 part /= 2
                 if part < SHORTEST or not np.isfinite(here.size):
                     raise self._failure(node, a, here)
-                there = _Linearised(f, trial, base, a, here.y + part * towards)
+                there = _Iterate(f, trial, base, a, here.y + part * towards)
             here = there
         if here.size <= self._tolerance(here.precision) * here.scale:
             return here.y
@@ -84,7 +92,7 @@ class Solver:
     def _tolerance(self, precision: torch.dtype) -> float:
         return torch.finfo(precision).eps ** (2 / 3) if self.tolerance is None else self.tolerance
 
-    def _failure(self, node: Node, a: float, here: _Linearised) -> NoConvergence:
+    def _failure(self, node: Node, a: float, here: _Iterate) -> NoConvergence:
         where = f"implicit step {node.step} (t = {node.t:g}, stage {node.stage})"
         if not np.isfinite(here.size):
             return NoConvergence(f"{where}: f gives no number there, or the state is none")
@@ -96,35 +104,48 @@ class Solver:
         )
 
 
-class _Linearised:
-    """base + a f(y) - y at one y, and products with I - a f'(y) without further evaluations of f.
+class Linearised:
+    """f at one y, and products with its Jacobian without further evaluations of f.
 
     The Jacobian times a vector is the derivative of u -> f'^T u, which is linear in u.
     """
 
-    def __init__(self, f: RightHandSide, node: Node, base: Tensor, a: float, y: Tensor) -> None:
-        self.a, self.y = a, y
+    def __init__(self, f: RightHandSide, node: Node, y: Tensor) -> None:
         with torch.enable_grad():
             self._at = y.detach().requires_grad_()
             self._value = f(node, self._at)
-        value = self._value.detach()
+        self.value: Tensor = self._value.detach()
+        self._pulled: tuple[Tensor, Tensor | None] | None = None
+
+    def times(self, v: Tensor) -> Tensor:
+        """f'(y) v."""
+        if not self._value.requires_grad:
+            return torch.zeros_like(v)  # f does not depend on y
+        if self._pulled is None:
+            with torch.enable_grad():
+                u = torch.zeros_like(self._value, requires_grad=True)
+                (pulled,) = torch.autograd.grad(self._value, self._at, u, create_graph=True, allow_unused=True)
+            self._pulled = u, pulled
+        u, pulled = self._pulled
+        if pulled is None:
+            return torch.zeros_like(v)
+        return torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
+
+
+class _Iterate:
+    """One y of Newton's iteration: the residual base + a f(y) - y, and products with I - a f'(y)."""
+
+    def __init__(self, f: RightHandSide, node: Node, base: Tensor, a: float, y: Tensor) -> None:
+        self.a, self.y = a, y
+        self.linear = Linearised(f, node, y)
+        value = self.linear.value
         self.precision = value.dtype
         self.residual = axpy(base, value, a) - y
         self.size = float(self.residual.norm())
         self.scale = max(float(base.norm()), float(y.norm()), abs(a) * float(value.norm()))
-        self._pulled: tuple[Tensor, Tensor] | None = None
 
     def product(self, v: Tensor) -> Tensor:
-        if not self._value.requires_grad:
-            return v  # f does not depend on y
-        if self._pulled is None:
-            with torch.enable_grad():
-                u = torch.zeros_like(self._value, requires_grad=True)
-                (pulled,) = torch.autograd.grad(self._value, self._at, u, create_graph=True)
-            self._pulled = u, pulled
-        u, pulled = self._pulled
-        (pushed,) = torch.autograd.grad(pulled, u, v, retain_graph=True)
-        return axpy(v, pushed, -self.a)
+        return axpy(v, self.linear.times(v), -self.a)
 
 
 class _Cut(torch.autograd.Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from schemes.base import Scheme
+from schemes.base import Attempt, Scheme
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
@@ -14,6 +14,8 @@ from schemes.weighted import Weighted, parted
 
 AMPLIFICATION = 10.0
 """By how much the inverse of all steps may stretch a rounding error of the end: coupling^-steps."""
+UNKNOWN = 0.999
+"""The coupling where the number of steps is not known."""
 
 
 @SCHEMES.register("reversible_wrap")
@@ -31,7 +33,9 @@ class ReversibleWrap(Scheme):
     is held to y (around forward Euler the real stability interval is [l - 1, 0]; at l = 1 it is empty around any base).
     ``coupling`` None therefore takes the smallest one with l^-n <= 10 over a flow of n steps, l = 10^(-1/n): for the
     coupling's sake the inverse loses one decimal digit at most. The stability intervals then depend on n as well.
-    With a smaller one of the user's, gradient=reversible warns as soon as the rebuilt states are off.
+    With a smaller one of the user's, gradient=reversible warns as soon as the rebuilt states are off. On adaptive
+    grids n is not known beforehand, and None is 0.999. An attempt estimates its error by that of ``base``, then a pair
+    with an estimate of its own, in Psi_h(t_n, z_n).
 
     The step back has the weights of its step; its stages are numbered on, s to 2s - 1, which makes them nodes of their
     own: batch norm keeps its statistics at each, and ``sharing=per_stage`` gives each its own weights, by which the map
@@ -56,11 +60,15 @@ class ReversibleWrap(Scheme):
             raise SchemenetError(f"scheme 'reversible_wrap': coupling expected to be in (0, 1], got {coupling}")
         self.fixed = coupling
         self.problem = self.base.problem
-        self.prepare(1)
+        self.coupling = UNKNOWN if coupling is None else coupling
 
     @property
     def order(self) -> int | None:
         return self.base.order
+
+    @property
+    def error_order(self) -> int | None:
+        return self.base.error_order
 
     @property
     def multistep(self) -> bool:
@@ -78,11 +86,28 @@ class ReversibleWrap(Scheme):
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         z = memory[0] if memory else y
-        forth = self._forth(f, node, z)
+        return self._finish(f, node, y, z, self._forth(f, node, z))
+
+    def _finish(self, f: RightHandSide, node: Node, y: State, z: State, forth: State) -> tuple[State, tuple[State]]:
         # With forth = z + Psi_h(z): differences of near states first, so that as little as possible is rounded.
-        following = axpy(forth, axpy(y, z, -1), self.coupling) if memory else forth
+        following = forth if z is y else axpy(forth, axpy(y, z, -1), self.coupling)
         back = self._back(f, node, following)
         return following, (axpy(z, axpy(following, back, -1), 1),)
+
+    def opening(self, slope: State) -> tuple[State, ...]:
+        return ()
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        z = memory[0] if memory else y
+        forth = self.base.attempt(f, node, z, ())
+        following, after = self._finish(f, node, y, z, forth.y)
+
+        def between(theta: float) -> State:
+            """The base's, and what is left of y - z."""
+            left = 1 - theta * (1 - self.coupling)
+            return forth.between(theta) if z is y else axpy(forth.between(theta), axpy(y, z, -1), left)
+
+        return Attempt(following, after, forth.error, between)
 
     def inverse(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]

@@ -6,7 +6,7 @@ tuples, a parameter that a step does not touch is None and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -101,3 +101,31 @@ def detached(y: State) -> State:
     if y is None:
         return None
     return y.detach() if isinstance(y, Tensor) else tuple(map(detached, y))
+
+
+class Joined:
+    """A state in parts as one vector, for what asks for one: the leaves of ``like`` one after the other."""
+
+    def __init__(self, like: State) -> None:
+        self.like = like
+        self.leaves, self.shape = flatten(like)
+
+    def vector(self, y: State) -> Tensor:
+        """The leaves of y, zeros where it is None."""
+        return torch.cat(list(self._raveled(y, self.like)))
+
+    def _raveled(self, y: State, like: State) -> Iterator[Tensor]:
+        if isinstance(like, Tensor):
+            yield torch.zeros_like(like).flatten() if y is None else y.flatten()
+        elif like is not None:
+            for part, known in zip((None,) * len(like) if y is None else y, like, strict=True):
+                yield from self._raveled(part, known)
+
+    def parts(self, vector: Tensor) -> State:
+        """The inverse of :meth:`vector`."""
+        pieces = vector.split([leaf.numel() for leaf in self.leaves])
+        return unflatten([piece.view_as(leaf) for piece, leaf in zip(pieces, self.leaves, strict=True)], self.shape)
+
+    def field(self, f: RightHandSide) -> RightHandSide:
+        """f as a function of the vector."""
+        return lambda node, vector: self.vector(f(node, self.parts(vector)))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
 
+import numpy as np
+
 Number = int | float | Fraction
 Tree = tuple["Tree", ...]
 
@@ -49,11 +51,12 @@ def density(tree: Tree) -> int:
 
 @dataclass(frozen=True)
 class ButcherTableau:
-    """Coefficients of an explicit or diagonally implicit Runge-Kutta method
+    """Coefficients of a Runge-Kutta method
 
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),     y' = y + h sum_i b_i k_i.
 
-    ``a`` holds the rows below the diagonal (the first is empty), or one entry longer where a stage is implicit.
+    ``a`` holds the rows below the diagonal (the first is empty), one entry longer where a stage is implicit, or whole
+    where it asks for later ones.
     ``order`` is what is claimed: every order condition up to it, for ``b`` and for ``embedded`` up to
     ``embedded_order``, is checked here, and ``c``, where given, against the row sums. ``dense`` are the polynomials
     of a continuous extension without their constant term, lowest power first,
@@ -74,8 +77,9 @@ class ButcherTableau:
     dense_order: int = 0
 
     def __post_init__(self) -> None:
-        if any(len(row) - i not in (0, 1) for i, row in enumerate(self.a)) or len(self.b) != len(self.a):
-            raise ValueError(f"expected rows of lengths 0..{len(self.b) - 1}, or one longer, for {len(self.b)} weights")
+        size = len(self.b)
+        if any(len(row) not in (i, i + 1, size) for i, row in enumerate(self.a)) or len(self.a) != size:
+            raise ValueError(f"expected rows of lengths 0..{size - 1}, one longer, or whole, for {size} weights")
         for name, values in (("c", self.c or self.b), ("embedded", self.embedded or self.b)):
             if len(values) != len(self.b):
                 raise ValueError(f"expected {len(self.b)} entries of {name}, got {len(values)}")
@@ -163,8 +167,18 @@ class ButcherTableau:
 
     @cached_property
     def implicit(self) -> bool:
-        """Whether a stage has itself for an argument."""
-        return any(len(row) > i and row[i] for i, row in enumerate(self.a))
+        """Whether a stage has itself or a later one for an argument."""
+        return any(any(row[i:]) for i, row in enumerate(self.a))
+
+    @cached_property
+    def coupled(self) -> bool:
+        """Whether a stage has a later one for an argument, so that they are solved for together."""
+        return any(any(row[i + 1 :]) for i, row in enumerate(self.a))
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """A as a square array."""
+        return np.array([[float(row[j]) if j < len(row) else 0.0 for j in range(len(self.b))] for row in self.a])
 
     @cached_property
     def weights(self) -> tuple[tuple[int, float], ...]:

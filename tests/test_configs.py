@@ -83,7 +83,7 @@ MISTAKES = {
         ["scheme=forwrd_euler"],
         ["no scheme 'forwrd_euler'", "did you mean 'forward_euler'"],
     ),
-    "half a scheme's name": (["scheme=eluer"], ["'eluer'", "'forward_euler'", "'symplectic_euler'"]),
+    "half a scheme's name": (["scheme=eluer"], ["'eluer'", "'forward_euler'", "'backward_euler'"]),
     "a misspelt group": (["schem=rk4"], ["no key 'schem'", "did you mean 'scheme'"]),
     "a misspelt key": (["trainer.max_epoch=2"], ["takes no 'max_epoch'", "did you mean 'max_epochs'"]),
     "a key of another network": (

@@ -47,6 +47,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "fractal", "columns": 1},
     {"name": "fractal", "columns": 3, "drop_path": 0.3},
     {"name": "reversible_wrap", "base": "forward_euler", "coupling": 0.9},
+    *({"name": "adams_moulton", "order": order} for order in (2, 3)),
+    {"name": "adams_moulton", "iterations": 3},
     *({"name": "reversible_wrap", "base": base} for base in ("rk4", "backward_euler_poly")),
 ]
 ALL: list[Any] = [*SCHEMES.list(), *VARIANTS]
@@ -85,8 +87,9 @@ def test_order_is_the_declared_one(spec: Any) -> None:
         coarse, fine = error(scheme, 128), error(scheme, 256)
         assert getattr(scheme, "scale", False) or (fine > 0.7 * coarse and fine > 1e-3)
         return
-    # The error of a high order is rounding at 256 steps.
-    errors = [error(scheme, steps) for steps in ((64, 128, 256) if scheme.order < 6 else (8, 16, 32))]
+    # At 256 steps the error of a high order is rounding, that of an implicit scheme the tolerance of its solves.
+    coarsest = 8 if scheme.order > 5 else 16 if scheme.implicit and scheme.order > 1 else 64
+    errors = [error(scheme, steps) for steps in (coarsest, 2 * coarsest, 4 * coarsest)]
     measured = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert measured[-1] == pytest.approx(scheme.order, abs=0.15), errors
 
@@ -170,6 +173,7 @@ def test_stages_and_nodes_visited(spec: Any) -> None:
     steps = UniformGrid(time=3.0).nodes(scheme.history + 4)
     scheme.prepare(len(steps))
     seen: list[Node] = []
+    reach = max([1.0, *map(float, scheme.tableau.c)]) if hasattr(scheme, "tableau") else 1.0  # Kvaerno's passes the end
     y, memory = states(scheme), scheme.start(states(scheme))
 
     def recording(node: Node, argument: Any) -> Any:
@@ -185,7 +189,7 @@ def test_stages_and_nodes_visited(spec: Any) -> None:
         for visit in seen[before:]:
             assert visit.step == node.step
             assert visit.h == node.h / getattr(scheme, "substeps", 1)
-            assert node.t - 1e-12 <= visit.t <= node.t + node.h + 1e-12
+            assert node.t - 1e-12 <= visit.t <= node.t + reach * node.h + 1e-12
             assert 0 <= visit.component < scheme.components
     assert counts[scheme.history :] == [scheme.stages] * (len(steps) - scheme.history)
     assert len({node.place for node in seen}) == len(seen), "evaluations at one place are not told apart"
@@ -237,7 +241,7 @@ def test_history_is_the_size_of_the_memory(spec: Any) -> None:
     assert memory == ()
     for n, node in enumerate(steps, start=1):
         y, memory = scheme.step(smooth, node, y, memory)
-        assert len(memory) == min(n, scheme.history)
+        assert min(n, scheme.history) <= len(memory) <= scheme.history
         assert all(flatten(z)[1] == flatten(y)[1] for z in memory)
 
 
@@ -310,11 +314,18 @@ INTERVALS: list[tuple[Any, float | None, float | None]] = [
     ("adams_bashforth2", 1, 0),
     ("adams_bashforth3", 0.545, 0.724),
     ("adams_bashforth4", 0.3, 0.430),
+    ("adams_moulton", 1.935, 1.178),
+    ({"name": "adams_moulton", "order": 2}, 2, 0),
+    ({"name": "adams_moulton", "order": 3}, 2.4, 1.2),
     ("leapfrog", 0, 1),
+    ("reversible_heun", 0, 1),
+    ("asynchronous_leapfrog", 0, 1),
     ("backward_euler", math.inf, math.inf),
     ("implicit_midpoint", math.inf, math.inf),
     ("trapezoidal", math.inf, math.inf),
     ({"name": "trapezoidal", "substeps": 3}, math.inf, math.inf),
+    *((name, math.inf, math.inf) for name in ("sdirk2", "trbdf2", "kvaerno3", "kvaerno5")),
+    *((name, math.inf, math.inf) for name in ("radauIIA3", "radauIIA5", "gl4", "gl6")),
     ("symplectic_euler", None, 2),
     ("verlet", None, 2),
     ({"name": "backward_euler_poly", "degree": 1}, 2, 0),
@@ -383,8 +394,8 @@ def test_stability_interval_ends_where_solutions_grow(spec: Any) -> None:
         # A double eigenvalue on the unit circle is found to 1e-8 only.
         assert all(amplification(scheme, direction * x) < 1 + 1e-7 for x in inside)
         if math.isfinite(end):
-            # An order p grows by gap^(p+1) only where the interval is empty.
-            gaps = (0.02, 0.1, 0.3) if (scheme.order or 0) < 6 else (1.0, 1.2)
+            # Where the interval is empty a high order grows slowly, by gap^(p+1) or less.
+            gaps = (0.02, 0.1, 0.3) if end or (scheme.order or 0) < 4 else (1.0, 1.1)
             outside = [amplification(scheme, direction * (end + gap)) for gap in gaps]
             assert min(outside) > 1 + 1e-9
 
