@@ -19,7 +19,7 @@ def odenet(
     widths: Sequence[int] = (64,),
     norm: Literal["batch", "group", "none"] = "group",
     scheme: Spec = "dopri5",
-    grid: Spec = {"name": "uniform", "time": 1.0},  # noqa: B006  read only
+    grid: Spec = "adaptive",
     gradient: Spec = "checkpoint",
     **options: Any,
 ) -> Network:

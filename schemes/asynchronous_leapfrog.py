@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from schemes.base import Attempt, Scheme
 from schemes.interpolation import hermite
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State, axpy, combine, detached
+from schemes.state import RightHandSide, State, axpy, combine
 
 
 @SCHEMES.register("asynchronous_leapfrog")
@@ -48,6 +46,6 @@ class AsynchronousLeapfrog(Scheme):
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         (v,) = memory = memory or (f(node, y),)
         following, (ahead,) = self.step(f, node, y, memory)
-        with torch.no_grad():  # s - v_n is half of v_{n+1} - v_n
-            error = combine(None, ((node.h / 2, detached(ahead)), (-node.h / 2, detached(v))))
-        return Attempt(following, (ahead,), error, lambda theta: hermite(theta, node.h, y, following, v, ahead))
+        h = node.h
+        error = lambda: combine(None, ((h / 2, ahead), (-h / 2, v)))  # noqa: E731  s - v_n is half of v_{n+1} - v_n
+        return Attempt(following, (ahead,), error, lambda theta: hermite(theta, h, y, following, v, ahead))

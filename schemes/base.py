@@ -96,13 +96,6 @@ class Scheme(nn.Module, abc.ABC):
     ) -> tuple[State, tuple[State, ...]]:
         """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
 
-    def tolerate(self, rtol: float, atol: float) -> None:
-        """Told before the attempts of a solve: what they are held to. An implicit scheme solves its stages to it."""
-
-    def opening(self, slope: State) -> tuple[State, ...]:
-        """The memory of a first attempt, where f(t, y) is known already."""
-        return (slope,)
-
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.
 
@@ -111,7 +104,10 @@ class Scheme(nn.Module, abc.ABC):
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
 
     def tolerate(self, rtol: Any, atol: Any) -> None:
-        """Told before a solve what error a step may have, for schemes that solve equations inside."""
+        """Told before a solve what error a step may have, for schemes that solve equations inside.
+
+        Numbers, tensors that broadcast with the state, or a list with one of them for each of its tensors.
+        """
 
     def inverse(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]

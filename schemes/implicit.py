@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from fractions import Fraction as F
 from math import sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from schemes.newton_krylov import Solver, plain
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.simplified_newton import StageSolver, extrapolations
-from schemes.state import Joined, RightHandSide, State, axpy, combine
+from schemes.state import Joined, RightHandSide, State, axpy, combine, flatten, unflatten
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
@@ -31,7 +31,8 @@ class ImplicitRungeKutta(Scheme, abstract=True):
     :class:`schemes.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a contraction.
     ``substeps`` parts of equal size make up a step, all with its weights. Gradients are the implicit function
     theorem's. Batch norm normalises by the batch at each evaluation, the running statistics see the solution only; a
-    dropout mask is one for the whole solve. A state in parts is solved for as one vector.
+    dropout mask is one for the whole solve. A state in parts, or a complex one, is solved for as
+    one real vector.
 
     Costs depend on the data: on the meta device (sizes, multiply-adds) one trial evaluation stands for all of them,
     counted evaluations tell what was needed.
@@ -65,7 +66,7 @@ class ImplicitRungeKutta(Scheme, abstract=True):
     def step(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        if isinstance(y, tuple):
+        if Joined.needed(y):
             joined = Joined(y)
             return joined.parts(self.step(joined.field(f), node, joined.vector(y), memory)[0]), memory
         h = node.h / self.substeps
@@ -102,7 +103,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
                 raise TypeError(
                     f"{cls.__name__} has embedded weights; give it an explicit first and an fsal last stage"
                 )
-            cls.error_order = pair.embedded_order + 1
+            cls.error_order, cls.begins_with_slope = pair.embedded_order + 1, True
         super().__init_subclass__(abstract)
 
     def __init__(
@@ -111,22 +112,33 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         super().__init__(tolerance, iterations, krylov, substeps)
         self.tolerate(1e-6, 1e-6)
 
-    def tolerate(self, rtol: float, atol: float) -> None:
+    def tolerate(self, rtol: Any, atol: Any) -> None:
         self.rtol, self.atol = rtol, atol
 
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         if self.error_order is None:
             return super().attempt(f, node, y, memory)
-        if isinstance(y, tuple):
-            joined = Joined(y)
-            given = tuple(map(joined.vector, memory))
-            found = self.attempt(joined.field(f), node, joined.vector(y), given)
-            (slope,) = map(joined.parts, found.memory)
-            between = lambda theta: joined.parts(found.between(theta))  # noqa: E731
-            return Attempt(joined.parts(found.y), (slope,), joined.parts(found.error), between)
+        if not Joined.needed(y):
+            return self._attempt(f, node, y, memory, self._scale(y))
+        joined = Joined(y)
+        vectors = tuple(map(joined.vector, memory))
+        found = self._attempt(joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
+        ends = joined.parts(found.y), tuple(map(joined.parts, found.memory))
+        return Attempt(*ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.between(theta)))
+
+    def _scale(self, y: State) -> State:
+        """atol + rtol |y|, entry by entry; of a complex one for both of its parts."""
+        leaves, shape = flatten(y)
+        rtols, atols = (t if isinstance(t, list | tuple) else [t] * len(leaves) for t in (self.rtol, self.atol))
+        with torch.no_grad():
+            scales = [atol + rtol * leaf.abs() for leaf, rtol, atol in zip(leaves, rtols, atols, strict=True)]
+            scales = [torch.complex(s, s) if leaf.is_complex() else s for leaf, s in zip(leaves, scales, strict=True)]
+        return unflatten(scales, shape)
+
+    def _attempt(self, f: RightHandSide, node: Node, y: Tensor, memory: tuple[State, ...], scale: Tensor) -> Attempt:
         h = node.h
         k = [memory[0] if memory else f(node, y)]
-        solver = StageSolver(f, plain(y), self.rtol, self.atol, self.solver.krylov)
+        solver = StageSolver(f, scale, self.solver.krylov)
         following = y
         rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
         for stage, ((c, (*known, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:
@@ -138,8 +150,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
             if torch.is_grad_enabled():
                 following = self.solver.attach(f, at, base, a, following)
             k.append(axpy(following, base, -1) / a)
-        with torch.no_grad():
-            error = combine(None, ((h * e, k[i].detach()) for i, e in self.tableau.error))
+        error = lambda: combine(None, ((h * e, k[i]) for i, e in self.tableau.error))  # noqa: E731
         return Attempt(following, (k[-1],), error, lambda theta: hermite(theta, h, y, following, k[0], k[-1]))
 
     def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:

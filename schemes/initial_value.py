@@ -178,7 +178,7 @@ def _refuse_joint(method: Scheme, grid: Any, mode: GradientMode, dense: bool, le
     wrong = None
     if not isinstance(grid, AdaptiveGrid):
         wrong = "needs grid=adaptive; on a uniform grid all samples take the same steps"
-    elif not method.begins_with_slope:
+    elif not method.begins_with_slope or method.implicit:
         wrong = f"needs an explicit pair such as dopri5, not {type(method).__name__}"
     elif not isinstance(mode, Backprop | Checkpoint):
         wrong = "is differentiated by gradient=checkpoint or backprop"

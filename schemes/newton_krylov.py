@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from schemes.counting import count_products
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.state import RightHandSide, axpy
@@ -126,9 +127,11 @@ class Linearised:
                 u = torch.zeros_like(self._value, requires_grad=True)
                 (pulled,) = torch.autograd.grad(self._value, self._at, u, create_graph=True, allow_unused=True)
             self._pulled = u, pulled
+            count_products()
         u, pulled = self._pulled
         if pulled is None:
             return torch.zeros_like(v)
+        count_products()
         return torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
 
 
@@ -176,6 +179,7 @@ class _Pulled:
             return gradient
 
         def product(w: Tensor) -> Tensor:
+            count_products()
             (pulled,) = torch.autograd.grad(
                 self.value, self.point, w.to(self.value.dtype), retain_graph=True, allow_unused=True
             )

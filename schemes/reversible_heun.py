@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from schemes.base import Attempt, Scheme
 from schemes.interpolation import hermite
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State, axpy, combine, detached
+from schemes.state import RightHandSide, State, axpy, combine
 
 
 @SCHEMES.register("reversible_heun")
@@ -37,8 +35,7 @@ class ReversibleHeun(Scheme):
     def step(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        slope, *others = memory or (f(node, y),)
-        z = others[0] if others else y
+        slope, z = memory or (f(node, y), y)
         z = combine(y, ((1.0, axpy(y, z, -1)), (node.h, slope)))
         following = f(node.at(1, 1.0), z)
         return combine(y, ((node.h / 2, slope), (node.h / 2, following))), (following, z)
@@ -54,9 +51,8 @@ class ReversibleHeun(Scheme):
         return y, (slope, z) if node.step else ()
 
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
-        memory = memory or (f(node, y),)
+        memory = memory or (f(node, y), y)
         following, after = self.step(f, node, y, memory)
-        slope, ahead = memory[0], after[0]
-        with torch.no_grad():
-            error = combine(None, ((node.h / 2, detached(ahead)), (-node.h / 2, detached(slope))))
-        return Attempt(following, after, error, lambda theta: hermite(theta, node.h, y, following, slope, ahead))
+        slope, ahead, h = memory[0], after[0], node.h
+        error = lambda: combine(None, ((h / 2, ahead), (-h / 2, slope)))  # noqa: E731
+        return Attempt(following, after, error, lambda theta: hermite(theta, h, y, following, slope, ahead))

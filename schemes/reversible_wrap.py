@@ -59,16 +59,12 @@ class ReversibleWrap(Scheme):
         if coupling is not None and not 0 < coupling <= 1:
             raise SchemenetError(f"scheme 'reversible_wrap': coupling expected to be in (0, 1], got {coupling}")
         self.fixed = coupling
-        self.problem = self.base.problem
+        self.problem, self.error_order = self.base.problem, self.base.error_order
         self.coupling = UNKNOWN if coupling is None else coupling
 
     @property
     def order(self) -> int | None:
         return self.base.order
-
-    @property
-    def error_order(self) -> int | None:
-        return self.base.error_order
 
     @property
     def multistep(self) -> bool:
@@ -94,12 +90,14 @@ class ReversibleWrap(Scheme):
         back = self._back(f, node, following)
         return following, (axpy(z, axpy(following, back, -1), 1),)
 
-    def opening(self, slope: State) -> tuple[State, ...]:
-        return ()
-
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        def apart(visit: Node) -> Node:
+            """The stages that only the estimate reads behind those of the step back."""
+            last = visit.stage >= self.base.stages
+            return visit._replace(stage=visit.stage + self.base.stages) if last else visit
+
         z = memory[0] if memory else y
-        forth = self.base.attempt(f, node, z, ())
+        forth = self.base.attempt(_Elsewhere(f, apart), node, z, ())
         following, after = self._finish(f, node, y, z, forth.y)
 
         def between(theta: float) -> State:

@@ -33,14 +33,13 @@ DEGREE = 3
 
 
 class StageSolver:
-    """Solves y = base + a f(node, y) for stage after stage of a step that begins at ``y``, without a graph.
+    """Solves y = base + a f(node, y) for stage after stage of one step, without a graph.
 
-    A Newton step is measured by the root mean square of its entries over atol + rtol |y|.
+    A Newton step is measured by the root mean square of its entries over ``scale``, the tolerance of each.
     """
 
-    def __init__(self, f: RightHandSide, y: Tensor, rtol: float, atol: float, krylov: int) -> None:
-        self.f, self.krylov = f, krylov
-        self.scale = atol + rtol * y.abs()
+    def __init__(self, f: RightHandSide, scale: Tensor, krylov: int) -> None:
+        self.f, self.scale, self.krylov = f, scale, krylov
         self.known: KnownJacobian | None = None
         self.rate = 1.0
 
@@ -49,7 +48,8 @@ class StageSolver:
         trial = node._replace(trial=True)
         if y.is_meta:  # no numbers to converge: one trial stands for all of them
             return axpy(base, self.f(trial, y), a)
-        last, rate = np.inf, self.rate**0.8  # of the stage before, and not quite as good here
+        last = np.inf
+        rate = max(self.rate**0.8, FORCING)  # of the stage before, and not quite as good here
         for _ in range(ITERATIONS):
             here = Linearised(self.f, trial, y)
             residual = axpy(base, here.value, a) - y
@@ -93,9 +93,10 @@ class KnownJacobian:
         self.images: dict[int, np.ndarray] = {}
 
     def solve(self, r: Tensor, a: float) -> Tensor:
-        """x with ||(I - a J) x - r|| <= FORCING ||r||, or the best that ``dimension`` products can tell.
+        """x with ||(I - a J) x - r|| <= FORCING min(||r||, ||x||), or the best that ``dimension`` products can tell.
 
-        Where r or a product is not finite, so is x.
+        Held against x as well: where r is large in stiff directions only, x is small, and what is left of r in the
+        others would be its error. Where r or a product is not finite, so is x.
         """
         rho = self._coordinates(r)
         while np.isfinite(rho).all() and all(np.isfinite(image).all() for image in self.images.values()):
@@ -107,7 +108,8 @@ class KnownJacobian:
             x = np.linalg.lstsq(system, rho, rcond=None)[0]
             rest = rho - system @ x
             unseen = [j for j in range(len(rho)) if j not in self.images]
-            if not np.linalg.norm(rest) > FORCING * np.linalg.norm(rho) or not unseen or len(x) == self.dimension:
+            aim = FORCING * min(np.linalg.norm(rho), np.linalg.norm(x))
+            if np.linalg.norm(rest) <= aim or not unseen or len(x) == self.dimension:
                 return (torch.tensor(x, dtype=r.dtype, device=r.device) @ self.basis[list(self.images)]).view_as(r)
             asked = max(unseen, key=lambda j: abs(rest[j]))
             self.images[asked] = self._coordinates(self.linear.times(self.basis[asked].view_as(r)))
@@ -121,7 +123,7 @@ class KnownJacobian:
             part = self.basis @ rest
             found, rest = found + part, rest - part @ self.basis
         *coordinates, length = torch.cat((found, rest.norm().view(1))).tolist()
-        if length > 10 * torch.finfo(rest.dtype).eps * np.linalg.norm([*coordinates, length]):
+        if not length <= 10 * torch.finfo(rest.dtype).eps * np.linalg.norm([*coordinates, length]):
             self.basis = torch.cat((self.basis, (rest / length).view(1, -1)))
             coordinates.append(length)
         return np.array(coordinates)

@@ -104,11 +104,16 @@ def detached(y: State) -> State:
 
 
 class Joined:
-    """A state in parts as one vector, for what asks for one: the leaves of ``like`` one after the other."""
+    """A state as one vector of real numbers, for what asks for one: the leaves of ``like`` one after the other."""
 
     def __init__(self, like: State) -> None:
         self.like = like
         self.leaves, self.shape = flatten(like)
+
+    @staticmethod
+    def needed(y: State) -> bool:
+        """Whether y is anything but one real tensor."""
+        return not isinstance(y, Tensor) or y.is_complex()
 
     def vector(self, y: State) -> Tensor:
         """The leaves of y, zeros where it is None."""
@@ -116,16 +121,21 @@ class Joined:
 
     def _raveled(self, y: State, like: State) -> Iterator[Tensor]:
         if isinstance(like, Tensor):
-            yield torch.zeros_like(like).flatten() if y is None else y.flatten()
+            part = torch.zeros_like(like) if y is None else y
+            yield (torch.view_as_real(part) if part.is_complex() else part).flatten()
         elif like is not None:
             for part, known in zip((None,) * len(like) if y is None else y, like, strict=True):
                 yield from self._raveled(part, known)
 
     def parts(self, vector: Tensor) -> State:
         """The inverse of :meth:`vector`."""
-        pieces = vector.split([leaf.numel() for leaf in self.leaves])
-        return unflatten([piece.view_as(leaf) for piece, leaf in zip(pieces, self.leaves, strict=True)], self.shape)
+        pieces = vector.split([leaf.numel() * (2 if leaf.is_complex() else 1) for leaf in self.leaves])
+        return unflatten([_shaped(piece, leaf) for piece, leaf in zip(pieces, self.leaves, strict=True)], self.shape)
 
     def field(self, f: RightHandSide) -> RightHandSide:
         """f as a function of the vector."""
         return lambda node, vector: self.vector(f(node, self.parts(vector)))
+
+
+def _shaped(piece: Tensor, like: Tensor) -> Tensor:
+    return torch.view_as_complex(piece.view(*like.shape, 2)) if like.is_complex() else piece.view(like.shape)

@@ -31,7 +31,7 @@ IMAGE_FAMILIES = [name for name in FAMILIES if "image" in ARCHITECTURES.entry(na
 STEPPED = [name for name in FAMILIES if "gradient" in ARCHITECTURES.parameters(name)]
 SMALL: dict[str, Any] = {"image_size": 8, "num_classes": 5}
 
-drifts = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
+drifts = pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
 
 
 def randomised(model: nn.Module) -> nn.Module:

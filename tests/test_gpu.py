@@ -98,7 +98,7 @@ def test_reversible_memory_is_flat_in_depth() -> None:
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
+@pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
 def test_compiled_training_equals_eager(gradient: str) -> None:
     from lightning_modules.callbacks import compile_network
 

@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("gradient", sorted(GRADIENTS))
-@pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
+@pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
 def test_gradient_modes_train_alike(gradient: str, tmp_path: Path) -> None:
     """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
     options = [

@@ -22,7 +22,7 @@ from lightning_modules.registries import DATA, TRAINERS
 from lightning_modules.running import data_context, train
 from schemes import GRADIENTS
 
-pytestmark = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint.AdjointDriftWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
 
 FOR_ALL_MODES = ["scheme=verlet", "grid.time=1.0"]  # no mode refuses these
 DENSE = ["architecture=mlp", "architecture.hidden=8", "architecture.steps=2", *FOR_ALL_MODES]

@@ -18,6 +18,7 @@ from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode
 from schemes.grid import reversed_nodes
 from schemes.loop import Pass
 from schemes.registry import GRADIENTS
+from schemes.runge_kutta import RungeKutta
 from schemes.state import RightHandSide, State, flatten
 from schemes.visiting import visited
 
@@ -47,6 +48,8 @@ class Adjoint(RecomputingMode):
         if flow.projection is not None:
             return PROJECTED.format("adjoint", "solves no ODE")
         if (reason := self.refuses_scheme(scheme)) is not None:
+            return reason
+        if not flow.nodes and (reason := _refuses_adaptive(scheme)) is not None:
             return reason
         own = sharing == "per_stage" or flow.statistics == "per_node_affine"
         if own and scheme.stages > scheme.components:
@@ -86,6 +89,8 @@ class Adjoint(RecomputingMode):
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
                 "before the initial one; use gradient=backprop or checkpoint"
             )
+        if isinstance(loop, Search) and (reason := _refuses_adaptive(loop.scheme)) is not None:
+            raise SchemenetError(reason)
         start = sampled(carry[0])
         outputs: list[State] = []
         for _, _, taken in loop.walk(carry, f):
@@ -127,6 +132,15 @@ class Adjoint(RecomputingMode):
         y, costate, found = _parted(state, paired)
         hold_against(start, y)
         return flatten(costate)[0], list(found)  # type: ignore[return-value]
+
+
+def _refuses_adaptive(scheme: Scheme) -> str | None:
+    if isinstance(scheme, RungeKutta):
+        return None
+    return (
+        "gradient mode 'adjoint' on an adaptive grid adds up the parameters' gradient with the weights of a "
+        f"Runge-Kutta pair, which {type(scheme).__name__} has not; use dopri5 or tsit5, or gradient=checkpoint"
+    )
 
 
 def _joined(y: State, costate: State, found: State, paired: bool) -> State:
