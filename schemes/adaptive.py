@@ -153,7 +153,7 @@ class Search(Loop):
 
     After ``walk`` its ``nodes`` are the accepted steps, ``thetas`` the output times in each of them (fractions of the
     step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a list, has the
-    attempts that were accepted.
+    attempts that were accepted. ``capture``, where there is one, makes attempts by one graph (``schemes.captured``).
     """
 
     grid: AdaptiveGrid = field(default_factory=AdaptiveGrid)
@@ -163,8 +163,11 @@ class Search(Loop):
     thetas: list[tuple[float, ...]] = field(default_factory=list)
     h: float | None = None
     keep: list[Attempt] | None = None
+    capture: Callable[..., tuple[Attempt, Tensor]] | None = None
 
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        if self.capture is not None:
+            return self._passed(node, self.capture(node, *carry, (self.rtol, self.atol))[0])
         return self._passed(node, self.scheme.attempt(f, node, *carry))
 
     def recorded(self, replay: Any) -> RightHandSide:
@@ -231,6 +234,9 @@ class Search(Loop):
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[Attempt | None, float]:
         """A step with the ratio of its error to the tolerance; none, and no number, where its equations have none."""
+        if self.capture is not None:
+            attempt, square = self.capture(node, y, memory, (self.rtol, self.atol))
+            return attempt, math.sqrt(float(square.detach()))
         try:
             attempt = self.scheme.attempt(f, node, y, memory)
         except NoConvergence:

@@ -35,6 +35,12 @@ def counting(work: Work) -> Iterator[None]:
         _bookkeeping.reset(token)
 
 
+def count_calls(number: int = 1) -> None:
+    """Tell of calls of f; nothing where nobody counts."""
+    if (work := _bookkeeping.get()) is not None:
+        work.calls += number
+
+
 def count_products(number: int = 1) -> None:
     """Tell of products with a Jacobian; nothing where nobody counts."""
     if (work := _bookkeeping.get()) is not None:

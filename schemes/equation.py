@@ -52,10 +52,14 @@ class Equation(nn.Module):
         """The user's form of a state."""
         return y if self.single else pytree.tree_unflatten(list(y), self.structure)
 
+    def arguments(self) -> list[Any]:
+        """What f takes beside t and y, at present."""
+        return [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._given)]
+
     def rate(self, node: Node, y: State) -> State:
         """f at a node."""
         t = node.t if isinstance(node.t, Tensor) else torch.full((), node.t, **self.time)
-        args = [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._given)]
+        args = self.arguments()
         given = y if self.coupled else self.unpack(y)
         return self._valued(self.functions[node.component], t, y, given, args)
 

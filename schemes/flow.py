@@ -13,12 +13,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from schemes.bank import SHARING, FieldBank
 from schemes.base import Scheme
+from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.noise.base import Blocks, Noise
 from schemes.noise.none import NoNoise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
+from schemes.runge_kutta import RungeKutta
 from schemes.signature import Spec
 
 
@@ -76,6 +78,7 @@ class Flow(nn.Module):
         if adaptive and (reason := self._needs_nodes()) is not None:
             raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
         self.forward_work, self.backward_work = Work(), Work()
+        self.captured = False
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         parts = self.scheme.components
@@ -96,10 +99,19 @@ class Flow(nn.Module):
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
             projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
         )  # fmt: skip
+        if self.captured:
+            steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y))
+            loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
         with contextlib.nullcontext() if compiling else counting(loop.forward):
             y, memory = self.gradient(loop, carry).carry
         y = y if parts == 1 else torch.cat(y, dim=1)
         return (y, memory) if remember else y
+
+    def capture(self) -> None:
+        """From now on each step of an adaptive grid is one graph of torch.compile's."""
+        if self.nodes or not isinstance(self.scheme, RungeKutta):
+            raise SchemenetError("steps are captured on adaptive grids, of explicit pairs such as dopri5")
+        self.captured = True
 
     def _needs_nodes(self) -> str | None:
         """What of this flow belongs to single steps; None where nothing does."""

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from schemes.adaptive import AdaptiveGrid, Search
 from schemes.base import Scheme
+from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
 from schemes.errors import SchemenetError, SolverError, unknown
@@ -47,6 +48,7 @@ def solve(
     gradient: Spec | GradientMode = "checkpoint",
     batching: Literal["joint", "per_sample"] = "joint",
     dense: bool = False,
+    compile: bool = False,
 ) -> Solution:
     r"""Solve y' = f(t, y, *args), y(t[0]) = y0, for the states at all times ``t``.
 
@@ -67,6 +69,9 @@ def solve(
     Gradients reach ``y0``, the parameters of f (a module, or a method of one), the tensors in ``args`` and the times.
     What else f reads gets one under ``gradient="backprop"`` alone; other modes refuse in backward. Step sizes are
     constants; a time's gradient is that of the solution, dL/dt_j = dL/dy_j . f(t_j, y_j).
+
+    With ``compile`` the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, which is
+    kept with f for the next solve (on a GPU as a CUDA graph); f must be one that torch.compile can take whole.
 
     ``dense`` solutions can be called at any time (with a gradient under backprop).
 
@@ -91,6 +96,8 @@ def solve(
     if batching == "per_sample":
         _refuse_joint(method, steps, mode, dense, leaves)
     loop = _loop(method, steps, equation, host, leaves[0].dtype, batching)
+    if compile:
+        _capture(loop, method, equation)
     if dense:
         loop.keep = []
     moves = times.requires_grad and torch.is_grad_enabled()
@@ -221,6 +228,21 @@ def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, dtype: torch
     nodes = grid.nodes_over(host)
     scheme.prepare(len(nodes))
     return FixedSteps(scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation)
+
+
+def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
+    if not (type(loop) is Search and loop.grid.norm is None and not equation.coupled):
+        raise SchemenetError("compile=True needs grid=adaptive without a norm of its own, and batching=joint")
+    f, structure, single = equation.functions[0], equation.structure, equation.single
+
+    def rate(t: Tensor, y: State, *args: Any) -> State:
+        value = f(t, y if single else pytree.tree_unflatten(list(y), structure), *args)
+        return value if single else tuple(pytree.tree_leaves(value))
+
+    steps = captured(scheme, f, rate)
+    loop.capture = lambda node, y, memory, tolerances: steps.attempt(
+        node, y, memory, tolerances, tuple(equation.arguments())
+    )
 
 
 def _warn_of_tolerance(grid: AdaptiveGrid, dtype: torch.dtype) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction as F
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from schemes.base import Attempt, Scheme
 from schemes.interpolation import hermite, horner
@@ -53,25 +53,36 @@ class RungeKutta(Scheme, abstract=True):
         return self.advance(node, y, self.evaluate(f, node, y)), memory
 
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
-        tableau, h = self.tableau, node.h
         if self.error_order is None:
             return super().attempt(f, node, y, memory)
+        return self.attempted(node.h, y, *self.stages_of_pair(f, node, y, memory))
+
+    def stages_of_pair(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, list[State]]:
+        """The step's result, and all slopes of a pair: the first is remembered, the last is f at the result."""
         k = [memory[0] if memory else f(node, y)]
         following = y
-        for stage, (c, row) in enumerate(tableau.all_rows[1:], 1):
-            following = stage_sum(y, h, row, k)
+        for stage, (c, row) in enumerate(self.tableau.all_rows[1:], 1):
+            following = stage_sum(y, node.h, row, k)
             k.append(f(node.at(stage, c), following))
+        return following, k
 
-        def error() -> State:
-            (first, weight), *rest = tableau.error
-            return stage_sum(axpy(None, k[first], h * weight), h, rest, k)
+    def error_of_pair(self, h: Any, k: list[State]) -> State:
+        """h sum_i (b_i - embedded_i) k_i."""
+        (first, weight), *rest = self.tableau.error
+        return stage_sum(axpy(None, k[first], h * weight), h, rest, k)
 
-        def between(theta: float) -> State:
-            if tableau.dense is None:
+    def attempted(self, h: Any, y: State, following: State, k: list[State]) -> Attempt:
+        """The attempt that has these slopes."""
+        dense = self.tableau.dense
+
+        def between(theta: Any) -> State:
+            if dense is None:
                 return hermite(theta, h, y, following, k[0], k[-1])
-            return combine(y, ((h * horner(p, theta), k[i]) for i, p in enumerate(tableau.dense) if any(p)))
+            return combine(y, ((h * horner(p, theta), k[i]) for i, p in enumerate(dense) if any(p)))
 
-        return Attempt(following, (k[-1],), error, between)
+        return Attempt(following, (k[-1],), lambda: self.error_of_pair(h, k), between)
 
 
 @SCHEMES.register("forward_euler")

@@ -182,7 +182,7 @@ class Pullback:
 
 def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
     """Gradients of one step's carry (as a nest) from those of the step's result."""
-    calls = 0
+    calls, before = 0, loop.backward.calls
 
     def counted(node: Node, y: State) -> State:
         nonlocal calls
@@ -192,7 +192,7 @@ def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pu
     with torch.enable_grad():
         carry, fresh = leaves_of(carry)
         outputs, shape = flatten(loop.advance(node, carry, counted))
-    count_products(calls)
+    count_products(calls or loop.backward.calls - before)  # what is known already, or captured, is not called here
     return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 

@@ -1,0 +1,75 @@
+"""Captured steps: what torch.compile makes of a step is the step."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from architectures import create_model
+from schemes import SchemenetError, solve
+
+
+class Field(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(2, 2).double()
+
+    def forward(self, t: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        return torch.tanh(self.inside(y)) * scale * torch.cos(t)
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    """The graph as Dynamo finds it, differentiated ahead of time, without minutes of C++."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, backend="aot_eager", dynamic=False))
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_captured_steps_are_the_steps(mode):
+    torch.manual_seed(0)
+    f = Field()
+    y0 = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
+    found = []
+    for compiled in (False, True, True):
+        solution = solve(f, y0, [0.0, 0.5, 2.0], args=(scale,), gradient=mode, compile=compiled)
+        gradients = torch.autograd.grad(solution.values.square().sum(), [y0, scale, *f.parameters()])
+        found.append((solution.values, *gradients))
+        work = solution.statistics
+        counts = work.forward.calls, work.forward.accepted, work.backward.calls, work.backward.products
+        found[-1] += (torch.tensor(counts),)
+    for plain, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-13)
+
+
+def test_one_graph_serves_all_steps_and_later_solves():
+    torch.manual_seed(0)
+    f, scale = Field(), torch.ones((), dtype=torch.float64)
+    counter = torch._dynamo.utils.counters["stats"]
+    with torch.no_grad():
+        solve(f, torch.ones(3, 2, dtype=torch.float64), [0, 1], args=(scale,), compile=True)
+        before = counter["unique_graphs"]
+        assert before
+        for end in (0.5, 2.0):
+            solve(f, torch.zeros(3, 2, dtype=torch.float64) + end, [0, end], args=(2 * scale,), compile=True)
+    assert counter["unique_graphs"] == before
+
+
+def test_a_flow_captures_its_steps():
+    torch.manual_seed(0)
+    network = create_model("odenet", in_chans=1, image_size=12, width=0.125)
+    x = torch.randn(2, 1, 12, 12)
+    plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    network.flows[0].capture()
+    captured = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    for expected, found in zip(plain, captured, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_captured_is_refused():
+    y0 = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(SchemenetError, match="explicit pairs, not of Kvaerno5"):
+        solve(lambda t, y: -y, y0, [0, 1], scheme="kvaerno5", compile=True)
+    with pytest.raises(SchemenetError, match="batching=joint"):
+        solve(lambda t, y: -y, y0, [0, 1], batching="per_sample", compile=True)
