@@ -40,6 +40,7 @@ class StageSolver:
 
     def __init__(self, f: RightHandSide, scale: Tensor, krylov: int) -> None:
         self.f, self.scale, self.krylov = f, scale, krylov
+        self.negligible = 0.1 * ACCURACY * float(scale.min()) * scale.numel() ** 0.5
         self.known: KnownJacobian | None = None
         self.rate = 1.0
 
@@ -54,21 +55,24 @@ class StageSolver:
             here = Linearised(self.f, trial, y)
             residual = axpy(base, here.value, a) - y
             self.known = self.known or KnownJacobian(here, residual, self.krylov)
-            step, size = self._measured(self.known.solve(residual, a))
-            if size > SLOW * last:
+            step, size, missed = self._step(self.known, residual, a)
+            if (size > SLOW * last or missed > SLOW * size) and max(size, missed) > ACCURACY:
                 self.known = KnownJacobian(here, residual, self.krylov)
-                step, size = self._measured(self.known.solve(residual, a))
+                step, size, missed = self._step(self.known, residual, a)
             if not size < last:
                 raise self._failure(node, a, size)
             if np.isfinite(last):
                 rate = self.rate = size / last
             y, last = y + step, size
-            if rate * size <= ACCURACY * (1 - rate):
+            if rate * size <= (ACCURACY - missed) * (1 - rate):
                 return y
         raise self._failure(node, a, last)
 
-    def _measured(self, step: Tensor) -> tuple[Tensor, float]:
-        return step, float((step / self.scale).square().mean().sqrt())
+    def _step(self, known: KnownJacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
+        """A Newton step, its size, and by how much the solution of its linear system may be off, in the same unit."""
+        step, left = known.solve(residual, a, self.negligible)
+        size, missed = (torch.stack((step, left)) / self.scale).flatten(1).square().mean(1).sqrt().tolist()
+        return step, size, missed
 
     def _failure(self, node: Node, a: float, size: float) -> NoConvergence:
         where = f"implicit step {node.step} (t = {node.t:g}, h = {node.h:g}, stage {node.stage})"
@@ -92,11 +96,12 @@ class KnownJacobian:
         self.basis = like.new_empty(0, like.numel())
         self.images: dict[int, np.ndarray] = {}
 
-    def solve(self, r: Tensor, a: float) -> Tensor:
-        """x with ||(I - a J) x - r|| <= FORCING min(||r||, ||x||), or the best that ``dimension`` products can tell.
+    def solve(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
+        """x with (I - a J) x near r, and what is left of r.
 
-        Held against x as well: where r is large in stiff directions only, x is small, and what is left of r in the
-        others would be its error. Where r or a product is not finite, so is x.
+        That is at most FORCING of r and of x (where r is large in stiff directions only, x is small, and what is left
+        in the others is its error) or ``negligible``, in the Euclidean norm; more, where ``dimension`` products tell no
+        better. Where r or a product is not finite, so are both.
         """
         rho = self._coordinates(r)
         while np.isfinite(rho).all() and all(np.isfinite(image).all() for image in self.images.values()):
@@ -108,12 +113,15 @@ class KnownJacobian:
             x = np.linalg.lstsq(system, rho, rcond=None)[0]
             rest = rho - system @ x
             unseen = [j for j in range(len(rho)) if j not in self.images]
-            aim = FORCING * min(np.linalg.norm(rho), np.linalg.norm(x))
+            aim = max(negligible, FORCING * min(np.linalg.norm(rho), np.linalg.norm(x)))
             if np.linalg.norm(rest) <= aim or not unseen or len(x) == self.dimension:
-                return (torch.tensor(x, dtype=r.dtype, device=r.device) @ self.basis[list(self.images)]).view_as(r)
+                coordinates = np.zeros((2, len(rho)))
+                coordinates[0, list(self.images)], coordinates[1] = x, rest
+                found = torch.tensor(coordinates, dtype=r.dtype, device=r.device) @ self.basis
+                return found[0].view_as(r), found[1].view_as(r)
             asked = max(unseen, key=lambda j: abs(rest[j]))
             self.images[asked] = self._coordinates(self.linear.times(self.basis[asked].view_as(r)))
-        return torch.full_like(r, torch.nan)
+        return torch.full_like(r, torch.nan), torch.full_like(r, torch.nan)
 
     def _coordinates(self, v: Tensor) -> np.ndarray:
         """v in the basis, which takes in what of v is new to it."""
