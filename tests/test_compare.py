@@ -56,6 +56,22 @@ def test_controls_of_a_sized_baseline_have_its_stem_widths_and_field() -> None:
     assert control.sizes["field"] == "bottleneck"
 
 
+def test_table_1_of_the_ode_net_paper_keeps_its_sizes_and_its_controls_are_its_resnet_without_blocks() -> None:
+    plan = make_plan(compose("compare", ["experiment=mnist_table1", "data=digits", "data.augment=false"]))
+    arms = {arm.name: arm for arm in plan.arms}
+    assert list(arms) == ["resnet_chen", "one_layer_mlp", "rknet", "odenet", "stem_only", "one_block"]
+    assert not any(arm.matched for arm in plan.arms)
+    assert {arms[name].sizes["parameters"] for name in ("odenet", "rknet")} == {208_266}
+    baseline = arms["resnet_chen"].sizes
+    assert baseline["parameters"] == 576_778
+    for control, blocks in (("stem_only", 0), ("one_block", 1)):
+        sizes = arms[control].sizes
+        assert all(sizes[key] == baseline[key] for key in ("stem", "widths", "norm", "field"))
+        assert baseline["parameters"] - sizes["parameters"] == (6 - blocks) * 443_904 // 6
+    assert plan.recipe["optimizer"]["weight_decay"] == 0
+    assert plan.recipe["trainer"]["max_epochs"] == 160
+
+
 def test_plan_tells_every_arm_that_cannot_be_built() -> None:
     config = compose("compare", ["experiment=demo", "arms.resnet.depth=21", "arms.revnet.depth=20"])
     with pytest.raises(SchemenetError) as caught:
