@@ -387,7 +387,7 @@ DOPRI5 = (
 )  # the last row is the step itself
 
 
-def odenet(w: Weights, x: Tensor, stem: str, steps: int = 2) -> Tensor:
+def odenet(w: Weights, x: Tensor, stem: str, steps: int = 4) -> Tensor:
     """The authors' MNIST network, group norm in pairs of channels; u' = f(t, u) over [0, 1] by dopri5."""
     u, norm = w.conv_with_bias(1, 0)(x), Weights.pair_norm
     for _ in range(2):

@@ -121,8 +121,8 @@ PAPERS: dict[str, tuple[str, dict[str, Any], Loop]] = {
     "revnet, memcnn": ("revnet", {**FOUR_REV, "layout": "memcnn"}, hand.revnet_memcnn),
     "leapfrog_net": ("leapfrog_net", FOUR, hand.leapfrog_net),
     "ode_resnet": ("ode_resnet", {"steps": 3, **NARROW}, hand.ode_resnet),
-    "odenet, conv": ("odenet", {"widths": (34,)}, partial(hand.odenet, stem="conv")),
-    "odenet, res": ("odenet", {"widths": (34,), "stem": "res"}, partial(hand.odenet, stem="res")),
+    "odenet, conv": ("odenet", {"widths": (34,), **over(1.0)}, partial(hand.odenet, stem="conv")),
+    "odenet, res": ("odenet", {"widths": (34,), "stem": "res", **over(1.0)}, partial(hand.odenet, stem="res")),
     "fractalnet, C=2": ("fractalnet", {"columns": 2, **UNDROPPED}, partial(hand.fractalnet, columns=2)),
     "fractalnet, C=3": ("fractalnet", {"columns": 3, **UNDROPPED}, partial(hand.fractalnet, columns=3)),
     "mlp": ("mlp", {"steps": 4, "hidden": 6}, hand.mlp),
@@ -918,7 +918,7 @@ def test_other_norms_keep_no_statistics(name, norm):
 @pytest.mark.parametrize("sharing", ["per_step", "shared", "per_stage"])
 @pytest.mark.parametrize("name", [name for name in FAMILIES if "sharing" in ARCHITECTURES.parameters(name)])
 def test_every_sharing_on_every_architecture(name, sharing):
-    model = create_model(name, width=0.1, sharing=sharing, **SMALL)
+    model = create_model(name, width=0.1, sharing=sharing, grid="uniform", **SMALL)
     all_trained(model, torch.randn(3, 3, 8, 8))
     for flow in model.flows:
         components = flow.scheme.components
