@@ -36,6 +36,9 @@ def insert(trained: Network, grown: Network) -> Network:
 
 @torch.no_grad()
 def _insert_steps(old: Flow, new: Flow) -> None:
+    if old.adaptive or new.adaptive:
+        _copy_field(old, new)
+        return
     if len(old.nodes) > len(new.nodes):
         raise SchemenetError(f"insert: a flow of {len(old.nodes)} trained steps does not fit into {len(new.nodes)}")
     places = {node.place: node for node in old.visits}
@@ -44,3 +47,14 @@ def _insert_steps(old: Flow, new: Flow) -> None:
         source = places.get((position.get(node.step, -1), node.stage, node.component))
         if source is not None:
             new.bank.at(node).load_state_dict(old.bank.at(source).state_dict())
+
+
+def _copy_field(old: Flow, new: Flow) -> None:
+    """Where the steps are not known, one field serves at all times, in both flows."""
+    if (owner := next((flow for flow in (old, new) if flow.sharing != "shared"), None)) is not None:
+        raise SchemenetError(
+            f"insert: on an adaptive grid one field serves at all times, and a flow with sharing={owner.sharing} has "
+            "several; use sharing=shared in both networks"
+        )
+    for key, field in new.bank.groups.items():
+        field.load_state_dict(old.bank.groups[key].state_dict())

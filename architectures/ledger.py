@@ -20,6 +20,7 @@ from torch.utils.flop_counter import flop_registry
 
 from architectures.network import Network
 from schemes.bank import FieldBank
+from schemes.errors import SolverError
 
 
 def parameters(module: nn.Module) -> int:
@@ -140,14 +141,20 @@ def evaluations(network: Network, shape: tuple[int, ...]) -> dict[str, int]:
 
 
 def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
-    """All counted costs of one training step; the network is left as it was."""
+    """All counted costs of one training step; the network is left as it was.
+
+    A network whose flow has no solution any more, because its training diverged, has no costs of solving it either.
+    """
     replica = copy.deepcopy(network).train()
+    try:
+        solving = {**evaluations(replica, shape), **memory(replica, shape, batch_size)}
+    except SolverError:
+        solving = {}
     return {
         "parameters": parameters(network),
         "flow_parameters": flow_parameters(network),
         "macs": macs(network, shape),
-        **evaluations(replica, shape),
-        **memory(replica, shape, batch_size),
+        **solving,
         "batch_size": batch_size,
     }
 

@@ -40,6 +40,11 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
             f"trainer.compile: {implicit[0]} differentiates f twice to solve its steps, and torch.compile's graphs are "
             "differentiated once only; use trainer.compile=false or an explicit scheme"
         )
+    if any(flow.adaptive for flow in flows):
+        raise SchemenetError(
+            "trainer.compile: on an adaptive grid f is asked at other times in each solve, and torch.compile would make "
+            "a graph for every one of them; use trainer.compile=false or grid=uniform"
+        )
     if all(isinstance(flow.gradient, Backprop) for flow in flows):
         network.compile(backend=backend)
         return

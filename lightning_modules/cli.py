@@ -101,6 +101,10 @@ def _train(config: dict) -> int:
     print(f"{running.run_name(config)}: {parameters(network):,} parameters")
     print(", ".join(f"{key} {value}" for key, value in network.layout.items()))
     result = running.train(config, folder)
+    if "reason" in result:
+        goes_on = "; with a higher limit the same command goes on" if result["status"] == running.FAILED else ""
+        print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
+        return 1
     error = "no number" if result["test_error"] is None else f"{100 * result['test_error']:.2f} %"
     print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1

@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 
 from lightning_modules.files import whole
 from lightning_modules.metrics_file import MetricsFile
-from schemes.errors import SchemenetError
+from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
 
 NEWEST, BEFORE = "last.ckpt", "previous.ckpt"
 
@@ -79,7 +79,8 @@ class Resumable(Checkpoint):
     and tensors only, so that ``weights_only=True`` loads it.
 
     Ctrl-C and SIGTERM end the run after its step with a checkpoint, a second one at once with the checkpoint before;
-    with several processes, which would have to agree on a step, always at once.
+    with several processes, which would have to agree on a step, always at once. A solve that reaches a limit leaves the
+    checkpoint before its batch.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
@@ -144,6 +145,13 @@ class Resumable(Checkpoint):
     def on_validation_batch_start(self, *_: Any) -> None:
         if self._asked_to_stop:
             raise KeyboardInterrupt
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, StepLimitError | TimeLimitError) or not trainer.training or trainer.world_size > 1:
+            return
+        batch = trainer.fit_loop.epoch_loop.batch_idx
+        if batch % trainer.accumulate_grad_batches == 0 and trainer.global_step > self._saved_step:
+            self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch})
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer, None)

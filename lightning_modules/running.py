@@ -34,14 +34,21 @@ from lightning_modules.loggers import METRICS, wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from lightning_modules.stored import trained_network
-from schemes.errors import SchemenetError
+from lightning_modules.work import LogWork
+from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
 
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
 NOT_RECIPE = (
     "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
-    "trainer.progress_bar", "trainer.checkpoint_every_n_steps",
+    "trainer.progress_bar", "trainer.checkpoint_every_n_steps", "grid.max_steps", "grid.seconds",
 )  # fmt: skip
-"""Keys that do not change what is computed, or (the seed) are told apart from it."""
+"""Keys that do not change what is computed, only how far it comes, or (the seed) are told apart from it."""
+
+FAILED, DIVERGED, DONE = "failed", "diverged", "done"
+"""What becomes of a run: one that has failed goes on by the same command, the others are finished."""
+
+LIMITS = (StepLimitError, TimeLimitError)
+"""What ends a solve that might have come to its end; other reasons are the equation's own."""
 
 
 def data_context(data: pl.LightningDataModule) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def held_run(folder: Path) -> Held | None:
     """What a folder holds; None where there is nothing that could be lost or mixed up."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return Held(result["recipe"], result["seed"], finished=True)
+        return Held(result["recipe"], result["seed"], finished=result["status"] != FAILED)
     except (OSError, ValueError, KeyError):
         pass
     if not any((folder / name).exists() for name in (NEWEST, BEFORE)):
@@ -214,13 +221,17 @@ def train(
     """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
 
     An unfinished run of the same recipe and seed goes on where its folder stands; ``overwrite`` begins it anew.
-    ``name`` and ``group`` are for loggers; ``arm`` is what a comparison calls the network.
+    A solve that cannot go on ends the run with its reason, as ``diverged``, or as ``failed`` where a limit on steps or
+    seconds was reached: such a run is unfinished. ``name`` and ``group`` are for loggers; ``arm`` is what a comparison
+    calls the network.
     """
     writable(folder)
     held = held_of_this(config, folder)
-    goes_on = held is not None and not held.finished
-    checkpoint = newest_checkpoint(folder) if goes_on else None
-    if not goes_on:
+    checkpoint = newest_checkpoint(folder) if held is not None and not held.finished else None
+    goes_on = checkpoint is not None
+    if goes_on:
+        (folder / RESULT).unlink(missing_ok=True)
+    else:
         forget(folder)
     if name is None:
         name = run_name(config)
@@ -236,10 +247,15 @@ def train(
     loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
-    callbacks = [watch, Progress(folder / PROGRESS), LogCoefficients(), resumable]
+    callbacks = [watch, Progress(folder / PROGRESS), LogCoefficients(), LogWork(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
+    stopped = None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except FieldError:
+        raise
+    except SolverError as error:
+        stopped = error
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
             raise KeyboardInterrupt from ended
@@ -248,14 +264,23 @@ def train(
     result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
         {"arm": arm} if arm is not None else {}
     )
+    if stopped is not None:
+        result |= _outcome(stopped, trainer)
     for logger in loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
-        logger.finalize("success")
+        logger.finalize("success" if stopped is None else "failed")
     if trainer.is_global_zero:
         (folder / PROGRESS).unlink(missing_ok=True)
         write_json(folder / RESULT, result)
         (folder / BEFORE).unlink(missing_ok=True)
     return result
+
+
+def _outcome(stopped: SolverError, trainer: pl.Trainer) -> dict[str, Any]:
+    """What a solve that could not go on makes of a run's result."""
+    status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
+    reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
+    return {"status": status, "reason": reason, "test_error": None, "test_loss": None}
 
 
 def _result(
@@ -273,7 +298,7 @@ def _result(
     return {
         "name": name,
         "seed": config["seed"],
-        "status": "diverged" if diverged else "done",
+        "status": DIVERGED if diverged else DONE,
         "epochs": trainer.current_epoch,
         "test_error": error if math.isfinite(error) else None,
         "test_loss": metrics["test/loss"] if math.isfinite(metrics.get("test/loss", math.nan)) else None,

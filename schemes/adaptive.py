@@ -77,6 +77,11 @@ class AdaptiveGrid:
             for key, value in numbers.items()
             if isinstance(value, int | float) and not (value > 0 or (value == 0 and key in TOLERANCES))
         ]
+        wrong += [
+            f"{key} expected to be a number, got {value!r}"
+            for key, value in {"rtol": rtol, "atol": atol}.items()
+            if isinstance(value, str | None)
+        ]
         if rtol == 0 and atol == 0:
             wrong.append("rtol and atol cannot both be 0: no error would be small enough")
         if max_steps < 1:
@@ -123,8 +128,9 @@ class AdaptiveGrid:
             rtol = rtol if self.eval_rtol is None else self.eval_rtol
             atol = atol if self.eval_atol is None else self.eval_atol
         return Search(
-            scheme, InPrecisionOfState(f), [], module, grid=self, times=(0.0, self.time), rtol=rtol, atol=atol
-        )
+            scheme, InPrecisionOfState(f), [], module, grid=self, times=(0.0, self.time), rtol=rtol, atol=atol,
+            **options,
+        )  # fmt: skip
 
     def described(self, nodes: Sequence[Node]) -> tuple[str, str]:
         """Number and size of the steps in words."""

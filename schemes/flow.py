@@ -58,8 +58,7 @@ class Flow(nn.Module):
         self.gradient: Any = GRADIENTS.build(gradient)
         self.grid: Any = GRIDS.build(grid)
         self.nodes: tuple[Node, ...] = self.grid.nodes(steps)
-        adaptive = not self.nodes
-        sharing = sharing or ("shared" if adaptive else self.scheme.sharing)
+        sharing = sharing or ("shared" if self.adaptive else self.scheme.sharing)
         if sharing not in SHARING:
             raise SchemenetError(unknown("sharing", sharing, SHARING))
         if projection is not None and self.scheme.components > 1:
@@ -75,14 +74,14 @@ class Flow(nn.Module):
         self.scheme.prepare(len(self.nodes), past)
         self.visits = self.grid.visits(self.scheme, self.nodes)
         self.bank = FieldBank(make, self.visits, sharing, statistics)
-        if adaptive and (reason := self._needs_nodes()) is not None:
+        if self.adaptive and (reason := self._needs_nodes()) is not None:
             raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
         self.forward_work, self.backward_work = Work(), Work()
         self.captured = False
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         parts = self.scheme.components
-        if not self.nodes and x.dtype in (torch.float16, torch.bfloat16):
+        if self.adaptive and x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()  # no error could be estimated in half precision; f computes in it where autocast says so
         if x.shape[1] % parts:
             raise SchemenetError(
@@ -112,6 +111,11 @@ class Flow(nn.Module):
         if self.nodes or not isinstance(self.scheme, RungeKutta):
             raise SchemenetError("steps are captured on adaptive grids, of explicit pairs such as dopri5")
         self.captured = True
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the steps are found while solving: then no ``nodes`` are known."""
+        return not self.nodes
 
     def _needs_nodes(self) -> str | None:
         """What of this flow belongs to single steps; None where nothing does."""

@@ -23,7 +23,7 @@ from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
 from lightning_modules.files import write_json
-from lightning_modules.running import PROGRESS, RESULT, Held, forget, held_run, recipe_hash, train, versions
+from lightning_modules.running import FAILED, PROGRESS, RESULT, Held, forget, held_run, recipe_hash, train, versions
 from schemes.errors import SchemenetError
 
 ORDER, LOG, ERROR, COMPARISON, STEP_TIME = (
@@ -94,7 +94,9 @@ def run_file(path: Path) -> int:
     folder = path.parent
     try:
         name = f"{order['group']}-{order['arm']}-s{order['config']['seed']}"
-        train(order["config"], folder, name=name, group=order["group"], arm=order["arm"])
+        result = train(order["config"], folder, name=name, group=order["group"], arm=order["arm"])
+        if result["status"] == FAILED:
+            raise SchemenetError(result["reason"])
     except Exception as error:
         traceback.print_exc()
         told = str(error).strip().splitlines() or [""]
@@ -188,7 +190,7 @@ def _outcome(order: Order) -> str:
         return f"FAILED, {(order.folder / ERROR).read_text(encoding='utf-8').strip().splitlines()[-1]}"
     result = json.loads((order.folder / RESULT).read_text(encoding="utf-8"))
     if result["status"] != "done" or result["test_error"] is None:
-        return "diverged"
+        return f"diverged {result['reason']}" if "reason" in result else "diverged"
     return f"test error {100 * result['test_error']:.2f} %"
 
 

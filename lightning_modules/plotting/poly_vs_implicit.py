@@ -97,6 +97,8 @@ def refusal(network: Network) -> str | None:
     if not network.flows:
         return "a network without flows has no steps to compare"
     for flow in network.flows:
+        if flow.adaptive:
+            return "the steps of an adaptive grid are found for each batch anew; expected a run on grid=uniform"
         if flow.scheme.components > 1 or flow.sharing == "per_stage":
             return (
                 f"a step of {type(flow.scheme).__name__} is not of one function f of the whole state, so there is no "

@@ -1,0 +1,107 @@
+"""What the solves inside a network cost, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torchmetrics import Metric
+
+from architectures.network import Network
+from schemes.flow import Flow
+
+COUNTS: dict[str, Callable[[Flow], int]] = {
+    "nfe/forward": lambda flow: flow.forward_work.calls,
+    "nfe/backward": lambda flow: flow.backward_work.calls,
+    "products/forward": lambda flow: flow.forward_work.products,
+    "products/backward": lambda flow: flow.backward_work.products,
+    "steps/accepted": lambda flow: flow.forward_work.accepted,
+    "steps/rejected": lambda flow: flow.forward_work.rejected,
+}
+"""Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
+
+
+def varies(network: Network) -> bool:
+    """Whether batches differ in what they cost: steps are searched for, or their equations solved."""
+    return any(flow.adaptive or flow.scheme.implicit for flow in network.flows)
+
+
+def counts(network: Network) -> list[int]:
+    """The entries of ``COUNTS`` for the last batch, summed over all flows."""
+    return [sum(map(count, network.flows)) for count in COUNTS.values()]
+
+
+class MeanWork(Metric):
+    """The mean of ``COUNTS`` over batches, those of all processes together."""
+
+    full_state_update = False
+    total: Tensor
+    batches: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("batches", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, batch: list[int]) -> None:
+        self.total += torch.tensor(batch, device=self.total.device)
+        self.batches += 1
+
+    def compute(self) -> Tensor:
+        return self.total.cpu().double() / self.batches.cpu()
+
+    def told(self) -> dict[str, float]:
+        """The means by name."""
+        return dict(zip(COUNTS, self.compute().tolist(), strict=True))
+
+
+class LogWork(Callback):
+    """Logs what solving costs where batches differ in it: on adaptive grids, and under implicit schemes.
+
+    The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; their means over the
+    batches of an epoch and over all processes as ``.../epoch``, and for the test set ``test/nfe``. A run that goes on
+    within an epoch has the means of the whole of it.
+    """
+
+    def __init__(self) -> None:
+        self.training, self.testing = MeanWork(), MeanWork()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for metric in (self.training, self.testing):
+            metric.to(trainer.strategy.root_device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if varies(module.network):
+            found = counts(module.network)
+            self.training.update(found)
+            module.log_dict(dict(zip(COUNTS, map(float, found), strict=True)))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not varies(module.network):
+            return
+        means = {f"{name}/epoch": mean for name, mean in self.training.told().items()}
+        self.training.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics(means | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        self.testing.update(counts(module.network))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if varies(module.network):
+            module.log("test/nfe", self.testing.told()["nfe/forward"])
+        self.testing.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        with self.training.sync_context():
+            return {"total": self.training.total.tolist(), "batches": int(self.training.batches)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if rank_zero_only.rank == 0:  # it holds the sums of all processes
+            self.training.total += torch.tensor(state["total"])
+            self.training.batches += state["batches"]

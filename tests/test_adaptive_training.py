@@ -1,0 +1,228 @@
+"""Networks trained on adaptive grids: what their solves cost is logged, and one that cannot go on ends the run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_resume import assert_same_run, train_killed
+from torch import nn
+
+from architectures import create_model
+from architectures.insertion import insert
+from lightning_modules.cli import main
+from lightning_modules.comparing.runner import ERROR, Order, run_file
+from lightning_modules.comparing.runs import _read_run
+from lightning_modules.composing import compose
+from lightning_modules.running import train
+from lightning_modules.work import COUNTS, MeanWork
+from schemes.errors import SchemenetError
+
+ADAPTIVE = ["architecture=mlp", "architecture.width=0.25", "scheme=bosh3", "grid=adaptive", "gradient=checkpoint"]
+DIGITS = ["data=digits", "data.batch_size=16", "data.limit_train=80", "data.limit_test=32"]  # 5 and 2 batches an epoch
+OFTEN = ["trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=2"]
+WORDS = ["logger=csv", "trainer.threads=1", *ADAPTIVE, *DIGITS, *OFTEN]
+RISING = [
+    "optimizer.lr=1.0",
+    "optimizer.schedule=constant",
+    "grid.max_steps=10000",
+]  # the weights grow, and with them the number of steps
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ten batches that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(compose("train", [*WORDS, *RISING]), folder)
+    return folder
+
+
+# What is logged
+
+
+def test_every_batch_and_every_epoch_tell_their_work(whole: Path) -> None:
+    for epoch in (0, 1):
+        told = [row for row in rows(whole) if row["epoch"] == str(epoch)]
+        for name in COUNTS:
+            batches = [float(row[name]) for row in told if row[name]]
+            (mean,) = (float(row[f"{name}/epoch"]) for row in told if row[f"{name}/epoch"])
+            assert len(batches) == 5
+            assert mean == pytest.approx(sum(batches) / 5), name
+        # Three evaluations an attempt: bosh3 begins with the slope that the step before ended with, and a first guess.
+        for row in filter(lambda row: row["nfe/forward"], told):
+            work = {name: float(row[name]) for name in COUNTS}
+            assert work["nfe/forward"] == 2 + 3 * (work["steps/accepted"] + work["steps/rejected"])
+            assert 0 < work["nfe/backward"] <= work["nfe/forward"]
+            assert work["products/backward"] >= 3 * work["steps/accepted"]
+            assert work["products/forward"] == 0
+        (tested,) = (float(row["test/nfe"]) for row in told if row["test/nfe"])
+        assert tested >= 8
+    assert len({row["nfe/forward"] for row in rows(whole) if row["nfe/forward"]}) > 2
+
+
+def test_where_nothing_varies_nothing_is_logged(tmp_path: Path) -> None:
+    train(compose("train", [*WORDS, "grid=uniform", "grid.time=1.0", "trainer.max_epochs=1"]), tmp_path)
+    assert not any(key.startswith(("nfe", "steps", "products", "test/nfe")) for key in rows(tmp_path)[0])
+
+
+def test_an_implicit_scheme_tells_its_evaluations(tmp_path: Path) -> None:
+    words = ["scheme=backward_euler", "grid=uniform", "trainer.max_epochs=1", "gradient=backprop"]
+    train(compose("train", [*WORDS, *words]), tmp_path)
+    assert float(rows(tmp_path)[0]["nfe/forward"]) > 4  # one a step would solve nothing
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    metric = MeanWork()
+    for batch in range(rank + 1):
+        metric.update([10 * (rank + 1) + batch] + [rank] * (len(COUNTS) - 1))
+    torch.save(metric.told(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_the_mean_is_over_the_batches_of_all_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(worker, (str(tmp_path),), nprocs=2, start_method="fork")
+    for rank in (0, 1):
+        told = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert told["nfe/forward"] == pytest.approx((10 + 20 + 21) / 3)
+        assert told["steps/rejected"] == pytest.approx(2 / 3)
+
+
+def test_a_killed_run_has_the_same_means_at_its_end(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    config = compose("train", [*WORDS, *RISING])
+    train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 8)
+    train(config, tmp_path)
+    assert_same_run(whole, tmp_path)
+
+
+# What ends a run
+
+
+def attempts(row: dict[str, str]) -> float:
+    return float(row["steps/accepted"]) + float(row["steps/rejected"])
+
+
+def test_a_step_limit_ends_a_run_that_goes_on_with_a_higher_one(whole: Path, tmp_path: Path, capsys: Any) -> None:
+    allowed = attempts(rows(whole)[0]) + 1
+    words = ["train", *WORDS, *RISING, f"folder={tmp_path}", f"grid.max_steps={allowed:.0f}"]
+    assert main(words) == 1
+    told, result = capsys.readouterr().err, result_of(tmp_path)
+    assert "Traceback" not in told
+    assert f"step limit max_steps={allowed:.0f}" in told
+    assert "a higher limit" in told
+    assert (result["status"], result["test_error"]) == ("failed", None)
+    assert result["reason"] in told
+    assert result["reason"].startswith("in epoch ")
+    logged = [row for row in rows(tmp_path) if row["train/loss"]]
+    assert logged
+    assert [row["nfe/forward"] for row in logged] == [row["nfe/forward"] for row in rows(whole)][: len(logged)]
+
+    assert main(words[:-1]) == 0
+    assert f"goes on from epoch 0, step {len(logged)}" in capsys.readouterr().out
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_time_limit_ends_a_run(tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", *WORDS, f"folder={tmp_path}", "grid.seconds=1e-9"]) == 1
+    assert "the time limit seconds=1e-09 is reached" in capsys.readouterr().err
+    assert result_of(tmp_path)["status"] == "failed"
+
+
+def test_a_field_without_a_number_ends_a_run_as_diverged(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", *WORDS, f"folder={tmp_path}", "optimizer.lr=1e9", "optimizer.schedule=constant"]
+    assert main(words) == 1
+    assert "NaN or infinite" in capsys.readouterr().err
+    result = result_of(tmp_path)
+    assert result["status"] == "diverged"
+    assert {"parameters", "macs"} < result["ledger"].keys()
+    assert any(row["train/loss"] for row in rows(tmp_path))
+    assert main(words) == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
+    config = compose("train", [*WORDS, "grid.max_steps=1", "grid.rtol=1e-6"])
+    order = Order(tmp_path / "mlp" / "seed0", config, "mlp", "group")
+    assert run_file(order.write()) == 1
+    assert "step limit max_steps=1" in (order.folder / ERROR).read_text()
+    assert not order.done  # tried again by the same command
+    read = _read_run(tmp_path, "mlp", 0)
+    assert read.status == "failed"
+    assert "step limit" in read.reason
+
+
+# Options of the trainer, each once
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["gradient=adjoint"],
+        ["gradient=backprop", "trainer.precision=bf16-mixed"],
+        ["trainer.precision=bf16-mixed", "trainer.ema=0.9"],
+        ["architecture=odenet", "architecture.width=0.125", "architecture.norm=group", "trainer.channels_last=true"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_trains(words: list[str], tmp_path: Path) -> None:
+    limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_test_batches=1"]
+    result = train(compose("train", [*WORDS, *limits, *words]), tmp_path)
+    assert result["status"] == "done"
+    assert result["test_error"] is not None
+    assert float(rows(tmp_path)[0]["nfe/backward"]) >= 0
+
+
+def test_compiling_is_refused(tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", *WORDS, f"folder={tmp_path}", "trainer.compile=true"]) == 2
+    assert "adaptive grid" in capsys.readouterr().err
+
+
+# Weights from another run
+
+
+def network(**options: Any) -> nn.Module:
+    return create_model("mlp", hidden=4, scheme="dopri5", sharing="shared", **options)
+
+
+def test_a_field_is_copied_between_grids() -> None:
+    uniform, adaptive = network(grid="uniform", steps=2), network(grid="adaptive")
+    for trained, grown in ((uniform, adaptive), (adaptive, network(grid="uniform", steps=3))):
+        insert(trained, grown)
+        for one, other in zip(trained.parameters(), grown.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_steps_with_weights_of_their_own_do_not_make_one_field() -> None:
+    steps = create_model("mlp", hidden=4, steps=2, sharing="per_step")
+    with pytest.raises(SchemenetError, match="one field serves at all times"):
+        insert(steps, network(grid="adaptive"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["grid.rtol=abc"], "rtol expected to be a number, got 'abc'"),
+        (["grid.rtol=-1"], "rtol expected to be at least 0, got -1"),
+        (["grid.rtols=1"], "did you mean 'rtol'"),
+        (["grid.controller=PI2"], "expected one of 'I', 'PI', 'PID', got 'PI2'"),
+        (["grid.max_steps=0"], "max_steps expected to be at least 1"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else None,
+)
+def test_options_of_the_grid_are_checked(words: list[str], told: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", *WORDS, f"folder={tmp_path}", *words]) == 2
+    assert told in capsys.readouterr().err
