@@ -42,8 +42,8 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
         )
     if any(flow.adaptive for flow in flows):
         raise SchemenetError(
-            "trainer.compile: on an adaptive grid f is asked at other times in each solve, and torch.compile would make "
-            "a graph for every one of them; use trainer.compile=false or grid=uniform"
+            "trainer.compile: on an adaptive grid f is asked at other times in each solve, and torch.compile would "
+            "make graphs without end; use trainer.compile=false or grid=uniform"
         )
     if all(isinstance(flow.gradient, Backprop) for flow in flows):
         network.compile(backend=backend)

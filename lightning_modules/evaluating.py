@@ -27,6 +27,7 @@ from lightning_modules.files import write_json
 from lightning_modules.registries import DATA, TRAINERS
 from lightning_modules.running import RESULT, data_context, recipe_hash, versions
 from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.work import LogWork
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 
@@ -40,7 +41,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     path = checkpoint_in(place)
     checkpoint = read_checkpoint(path)
     stored: Config = checkpoint["hyper_parameters"]["config"]
-    config = described(revised(stored, overrides))
+    config = _with_tolerances(described(revised(stored, overrides)), stored)
     trained = module_of(checkpoint)
     changed = None
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
@@ -50,7 +51,9 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data.check()
     if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
-    trainer = TRAINERS.build({**config["trainer"], "devices": 1}, folder=path.parent, callbacks=[], logger=False)
+    trainer = TRAINERS.build(
+        {**config["trainer"], "devices": 1}, folder=path.parent, callbacks=[LogWork()], logger=False
+    )
 
     result: dict[str, Any] = {
         "checkpoint": path.name,
@@ -74,6 +77,19 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
     )
     return result
+
+
+TOLERANCES = ("rtol", "atol")
+
+
+def _with_tolerances(config: Config, stored: Config) -> Config:
+    """A tolerance that is asked for holds in evaluation, whatever the training had set apart for it."""
+    grid, before = config.get("grid") or {}, stored.get("grid") or {}
+    for key in TOLERANCES:
+        apart = f"eval_{key}"
+        if grid.get(key) != before.get(key) and grid.get(apart) == before.get(apart):
+            grid.pop(apart, None)
+    return config
 
 
 def _refuse_fixed(network: Network, config: Config) -> None:
@@ -102,7 +118,8 @@ def _restepped(trained: ClassificationModule, config: Config) -> ClassificationM
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
     module = ClassificationModule(trained.hparams["architecture"], options, data, optimizer)
     pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
-    if config["scheme"] == trained.hparams["config"]["scheme"] and all(old.nodes == new.nodes for old, new in pairs):
+    same_scheme = config["scheme"] == trained.hparams["config"]["scheme"]
+    if same_scheme and all(old.nodes == new.nodes and not new.adaptive for old, new in pairs):
         return None
     for old, new in pairs:
         _refuse_unlike(old, new)
@@ -132,9 +149,10 @@ def _refuse_unlike(old: Flow, new: Flow) -> None:
 
 
 def _test(trainer: pl.Trainer, module: ClassificationModule, data: pl.LightningDataModule) -> dict[str, Any]:
-    """Error and loss on the test set, as at the end of a training epoch."""
+    """Error and loss on the test set, as at the end of a training epoch; calls of f a batch where batches differ."""
     found = trainer.validate(module, datamodule=data, verbose=False)[0]
-    return {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in ("error", "loss")}
+    told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in ("error", "loss")}
+    return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
 
 
 def _estimate_statistics(
@@ -184,13 +202,12 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def _described_steps(network: Network, config: Config) -> dict[str, Any]:
+    """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
     flows = network.flows
-    return {
-        "scheme": config.get("scheme"),
-        "steps": [len(flow.nodes) for flow in flows],
-        "h": [flow.nodes[0].h for flow in flows],
-        "time": [len(flow.nodes) * flow.nodes[0].h for flow in flows],
-    }
+    told = {"scheme": config.get("scheme"), "time": [flow.time for flow in flows]}
+    if any(flow.adaptive for flow in flows):
+        return told | dict(zip(TOLERANCES, flows[0].grid.tolerances(training=False), strict=True))
+    return told | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
 
 
 def _reported(folder: Path) -> dict[str, Any] | None:
@@ -216,7 +233,7 @@ def told(result: dict[str, Any]) -> str:
     trained, changed = result["trained"], result.get("changed")
     lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {_numbers(trained)}"]
     if (reported := result.get("reported")) is not None:
-        same = _numbers(reported) == _numbers(trained)
+        same = _numbers(reported) == _numbers({key: trained[key] for key in reported})
         lines[0] += f"; {RESULT} says {'the same' if same else _numbers(reported)}"
     if (plain := result.get("not_averaged")) is not None:
         lines.append(f"these weights are an average over the training; the last ones, not averaged: {_numbers(plain)}")
@@ -249,9 +266,11 @@ def _told_change(trained: dict[str, Any], changed: dict[str, Any], points: float
 
 
 def _steps(described_steps: dict[str, Any]) -> str:
-    if not described_steps["steps"]:
+    if not described_steps["time"]:
         return "no steps"
     scheme = name_of(described_steps["scheme"] or "its own scheme")
+    if "rtol" in described_steps:
+        return f"{scheme}, steps by " + ", ".join(f"{key} {described_steps[key]:g}" for key in TOLERANCES)
     return f"{scheme}, {_list(described_steps['steps'])} steps of h = {_list(described_steps['h'])}"
 
 
@@ -265,4 +284,5 @@ def _numbers(measured: dict[str, Any]) -> str:
     error, loss = measured["test_error"], measured["test_loss"]
     if error is None or loss is None:
         return "test error no number"
-    return f"test error {100 * error:.2f} %, test loss {loss:.4f}"
+    told = f"test error {100 * error:.2f} %, test loss {loss:.4f}"
+    return f"{told}, {measured['nfe']:.4g} evaluations of f a batch" if "nfe" in measured else told

@@ -123,14 +123,20 @@ class AdaptiveGrid:
         self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
     ) -> Search:
         """What a flow hands to its gradient mode."""
-        rtol, atol = self.rtol, self.atol
-        if not training:
-            rtol = rtol if self.eval_rtol is None else self.eval_rtol
-            atol = atol if self.eval_atol is None else self.eval_atol
+        rtol, atol = self.tolerances(training)
         return Search(
             scheme, InPrecisionOfState(f), [], module, grid=self, times=(0.0, self.time), rtol=rtol, atol=atol,
             **options,
         )  # fmt: skip
+
+    def tolerances(self, training: bool) -> tuple[Any, Any]:
+        """rtol and atol in training, or in evaluation."""
+        if training:
+            return self.rtol, self.atol
+        return (
+            self.rtol if self.eval_rtol is None else self.eval_rtol,
+            self.atol if self.eval_atol is None else self.eval_atol,
+        )
 
     def described(self, nodes: Sequence[Node]) -> tuple[str, str]:
         """Number and size of the steps in words."""

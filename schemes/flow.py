@@ -117,6 +117,11 @@ class Flow(nn.Module):
         """Whether the steps are found while solving: then no ``nodes`` are known."""
         return not self.nodes
 
+    @property
+    def time(self) -> float:
+        """T, the end of the time that is integrated over."""
+        return self.grid.time if self.adaptive else len(self.nodes) * self.nodes[0].h
+
     def _needs_nodes(self) -> str | None:
         """What of this flow belongs to single steps; None where nothing does."""
         if self.sharing != "shared":

@@ -18,6 +18,7 @@ from lightning_modules.cli import main
 from lightning_modules.comparing.runner import ERROR, Order, run_file
 from lightning_modules.comparing.runs import _read_run
 from lightning_modules.composing import compose
+from lightning_modules.evaluating import evaluate, told
 from lightning_modules.running import train
 from lightning_modules.work import COUNTS, MeanWork
 from schemes.errors import SchemenetError
@@ -26,11 +27,8 @@ ADAPTIVE = ["architecture=mlp", "architecture.width=0.25", "scheme=bosh3", "grid
 DIGITS = ["data=digits", "data.batch_size=16", "data.limit_train=80", "data.limit_test=32"]  # 5 and 2 batches an epoch
 OFTEN = ["trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2", "trainer.max_epochs=2"]
 WORDS = ["logger=csv", "trainer.threads=1", *ADAPTIVE, *DIGITS, *OFTEN]
-RISING = [
-    "optimizer.lr=1.0",
-    "optimizer.schedule=constant",
-    "grid.max_steps=10000",
-]  # the weights grow, and with them the number of steps
+# The weights grow, and with them the number of steps.
+RISING = ["optimizer.lr=1.0", "optimizer.schedule=constant", "grid.max_steps=10000"]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -55,20 +53,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_batch_and_every_epoch_tell_their_work(whole: Path) -> None:
     for epoch in (0, 1):
-        told = [row for row in rows(whole) if row["epoch"] == str(epoch)]
+        logged = [row for row in rows(whole) if row["epoch"] == str(epoch)]
         for name in COUNTS:
-            batches = [float(row[name]) for row in told if row[name]]
-            (mean,) = (float(row[f"{name}/epoch"]) for row in told if row[f"{name}/epoch"])
+            batches = [float(row[name]) for row in logged if row[name]]
+            (mean,) = (float(row[f"{name}/epoch"]) for row in logged if row[f"{name}/epoch"])
             assert len(batches) == 5
             assert mean == pytest.approx(sum(batches) / 5), name
         # Three evaluations an attempt: bosh3 begins with the slope that the step before ended with, and a first guess.
-        for row in filter(lambda row: row["nfe/forward"], told):
+        for row in filter(lambda row: row["nfe/forward"], logged):
             work = {name: float(row[name]) for name in COUNTS}
             assert work["nfe/forward"] == 2 + 3 * (work["steps/accepted"] + work["steps/rejected"])
             assert 0 < work["nfe/backward"] <= work["nfe/forward"]
             assert work["products/backward"] >= 3 * work["steps/accepted"]
             assert work["products/forward"] == 0
-        (tested,) = (float(row["test/nfe"]) for row in told if row["test/nfe"])
+        (tested,) = (float(row["test/nfe"]) for row in logged if row["test/nfe"])
         assert tested >= 8
     assert len({row["nfe/forward"] for row in rows(whole) if row["nfe/forward"]}) > 2
 
@@ -189,6 +187,41 @@ def test_an_option_trains(words: list[str], tmp_path: Path) -> None:
 def test_compiling_is_refused(tmp_path: Path, capsys: Any) -> None:
     assert main(["train", *WORDS, f"folder={tmp_path}", "trainer.compile=true"]) == 2
     assert "adaptive grid" in capsys.readouterr().err
+
+
+# Evaluated at other tolerances
+
+
+def test_a_looser_tolerance_is_asked_less(whole: Path, capsys: Any) -> None:
+    assert main(["eval", str(whole), "grid.rtol=0.1", "grid.atol=0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "result.json says the same" in out
+    assert "steps by rtol 0.1, atol 0.1" in out
+    tight = evaluate(whole, ["grid.rtol=1e-6", "grid.atol=1e-6", "scheme=dopri5"])
+    loose = evaluate(whole, ["grid.rtol=0.1", "grid.atol=0.1"])
+    assert f"{loose['changed']['nfe']:.4g} evaluations of f a batch" in out
+    assert loose["changed"]["nfe"] < loose["trained"]["nfe"] < tight["changed"]["nfe"]
+    assert (tight["changed"]["rtol"], tight["changed"]["scheme"]["name"]) == (1e-6, "dopri5")
+    assert Path(tight["file"]).is_file()
+    assert Path(tight["file"]) != Path(loose["file"])
+
+
+def test_a_tolerance_of_its_own_in_evaluation_gives_way_to_what_is_asked(tmp_path: Path) -> None:
+    train(compose("train", [*WORDS, "grid.eval_rtol=1e-6", "trainer.max_epochs=1"]), tmp_path)
+    assert evaluate(tmp_path)["trained"]["rtol"] == 1e-6
+    assert evaluate(tmp_path, ["grid.rtol=0.1"])["changed"]["rtol"] == 0.1
+    assert evaluate(tmp_path, ["grid.rtol=0.1", "grid.eval_rtol=0.01"])["changed"]["rtol"] == 0.01
+
+
+def test_from_an_adaptive_grid_to_a_uniform_one_and_back(whole: Path, tmp_path: Path) -> None:
+    fine = evaluate(whole, ["grid=uniform", "grid.steps=400", "grid.time=1.0", "scheme=rk4"])
+    near = evaluate(whole, ["grid.rtol=1e-7", "grid.atol=1e-7", "scheme=dopri5"])
+    assert fine["changed"]["test_loss"] == pytest.approx(near["changed"]["test_loss"], rel=1e-4)
+    assert fine["changed"]["steps"] == [400]
+    train(compose("train", [*WORDS, "grid=uniform", "sharing=shared", "trainer.max_epochs=1"]), tmp_path)
+    back = evaluate(tmp_path, ["grid=adaptive"])
+    assert (back["trained"]["time"], back["changed"]["time"]) == ([4], [1.0])
+    assert "grid.time=4 keeps it" in told(back)
 
 
 # Weights from another run
