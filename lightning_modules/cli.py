@@ -20,14 +20,14 @@ USAGE = """schemenet COMMAND ...
                                           scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
   schemes  [NAME]                         the registry of schemes, or one with its equation
   models   [PATTERN | NAME]               the networks, or one with its options
-  plot     WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet plot --help` lists them
+  figure   WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet figure --help` lists them
 
 Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug.
 Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
 --config-dir FOLDER adds your own yaml files."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "eval", "schemes", "models", "plot")
+COMMANDS = ("train", "compare", "eval", "schemes", "models", "figure", "plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,13 +57,13 @@ def _dispatch(arguments: list[str]) -> int:
     command, *rest = arguments
     if command not in (*COMMANDS, RUN_FILE):
         raise SchemenetError(unknown("command", command, COMMANDS))
-    if command == "plot":
+    if command in ("figure", "plot"):
         from lightning_modules.plotting import command as plotting
 
         if "-h" in rest or "--help" in rest:
             print(plotting.USAGE)
             return 0
-        return plotting.plot(rest)
+        return plotting.figure(rest)
     if "-h" in rest or "--help" in rest:
         print(USAGE)
         return 0

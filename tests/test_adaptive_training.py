@@ -172,7 +172,7 @@ def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
         ["gradient=adjoint"],
         ["gradient=backprop", "trainer.precision=bf16-mixed"],
         ["trainer.precision=bf16-mixed", "trainer.ema=0.9"],
-        ["architecture=odenet", "architecture.width=0.125", "architecture.norm=group", "trainer.channels_last=true"],
+        ["architecture=ode_resnet", "architecture.norm=group", "trainer.channels_last=true"],
     ],
     ids=" ".join,
 )

@@ -388,8 +388,8 @@ def test_poly_vs_implicit_of_a_trained_network(
     monkeypatch.setattr(poly_vs_implicit, "IMAGES", 2)
     run = ["train", "debug=fast", "architecture=polynet", "architecture.depth=14", "architecture.width=0.25"]
     assert main([*run, "folder=poly"]) == 0
-    assert main(["plot", "poly-vs-implicit", "poly"]) == 0
-    assert Path("runs/plots/poly-vs-implicit-poly.png").is_file()
+    assert main(["plot", "poly-vs-implicit", "poly"]) == 0  # as it was called before
+    assert Path("runs/plots/poly_vs_implicit-poly.png").is_file()
     network, images = poly_vs_implicit.load(Path("poly"))
     assert not network.training
     assert images.shape == (2, 1, 8, 8)
@@ -435,7 +435,7 @@ def test_long_lists_of_names_have_short_file_names() -> None:
     ("arguments", "told"),
     [
         ([], "expected what to draw"),
-        (["ordre", "rk4"], "no plot 'ordre'; did you mean 'order'?"),
+        (["ordre", "rk4"], "no figure 'ordre'; did you mean 'order'?"),
         (["order"], "expected at least one name"),
         (["order", "rk5", "heunn"], "did you mean 'heun'"),
         (["order", "rk5", "heunn"], "no scheme 'rk5'"),
@@ -454,7 +454,7 @@ def test_long_lists_of_names_have_short_file_names() -> None:
 def test_mistakes_end_with_status_2_and_one_message(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plot", *arguments]) == 2
+    assert main(["figure", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert told in printed.err
@@ -463,9 +463,9 @@ def test_mistakes_end_with_status_2_and_one_message(
 def test_help_and_mistakes_in_names_import_neither_torch_nor_matplotlib() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from lightning_modules.cli import main;"
-        "status = main(['plot', '--help']) + main(['plot', 'order', 'eluer']);"
+        "status = main(['figure', '--help']) + main(['plot', 'order', 'eluer']);"
         "assert not {'torch', 'matplotlib', 'scipy'} & set(sys.modules); sys.exit(status)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 2, ran.stderr
-    assert ran.stdout.startswith("schemenet plot WHAT NAME...")
+    assert ran.stdout.startswith("schemenet figure WHAT NAME...")

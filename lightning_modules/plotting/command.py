@@ -1,4 +1,4 @@
-"""``schemenet plot``: which picture, of what, into which file. The words are checked before torch is imported."""
+"""``schemenet figure``: which picture, of what, into which file. The words are checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,17 +21,20 @@ if TYPE_CHECKING:
 
     from schemes.base import Scheme
 
-USAGE = """schemenet plot WHAT NAME... [--out FILE.png]
+USAGE = """schemenet figure WHAT NAME... [--out FILE.png]
 
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
   k          RUN...      the coefficients that linear_multistep learned, along depth
-  poly-vs-implicit RUN   how far the sums of backward_euler_poly are from the backward Euler step of the same f,
+  poly_vs_implicit RUN   how far the sums of backward_euler_poly are from the backward Euler step of the same f,
                          along a trained network
+  error_control RUN      on an adaptive grid: error and time against evaluations of f, backward against forward
+                         ones, and their course over the training
+  trajectories RUN       points of a two-dimensional set on their way through the flow, over its vector field
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
 A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
-The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
+`schemenet plot` is the same command. The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
 
 FOLDER = Path("runs", "plots")
 LONGEST_NAME = 120  # of a file; systems take 255 bytes
@@ -38,7 +43,7 @@ NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
 S, T = TypeVar("S"), TypeVar("T")
 
 
-def plot(arguments: Sequence[str]) -> int:
+def figure(arguments: Sequence[str]) -> int:
     """Draw one picture, write it, print its path. Raises SchemenetError with all that is wrong with the words."""
     what, names, out = _read(arguments)
     path = out or FOLDER / file_name(what, names)
@@ -54,16 +59,17 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
     try:
         known, words = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise SchemenetError(f"plot: {error}") from error
+        raise SchemenetError(f"figure: {error}") from error
     if strange := [word for word in words if word.startswith("-")]:
-        raise SchemenetError(f"plot takes no {strange[0]}; it takes --out FILE.png")
+        raise SchemenetError(f"figure takes no {strange[0]}; it takes --out FILE.png")
     if not words:
-        raise SchemenetError(f"plot: expected what to draw\n{USAGE}")
+        raise SchemenetError(f"figure: expected what to draw\n{USAGE}")
     what, *names = words
+    what = what.replace("-", "_")
     if what not in KINDS:
-        raise SchemenetError(unknown("plot", what, KINDS))
+        raise SchemenetError(unknown("figure", what, KINDS))
     if not names:
-        raise SchemenetError(f"plot {what}: expected at least one name\n{USAGE}")
+        raise SchemenetError(f"figure {what}: expected at least one name\n{USAGE}")
     return what, list(dict.fromkeys(names)), known.out
 
 
@@ -158,18 +164,19 @@ def _k(names: list[str]) -> Figure:
     return coefficients.draw(folders)
 
 
-def _poly_vs_implicit(names: list[str]) -> Figure:
+def _of_one_run(what: str, names: list[str]) -> Figure:
     if len(names) > 1:
-        raise SchemenetError(f"plot poly-vs-implicit: expected one run, got {' '.join(names)}")
+        raise SchemenetError(f"figure {what}: expected one run, got {' '.join(names)}")
     folder = run_folder(names[0])
-    from lightning_modules.plotting import poly_vs_implicit
+    return import_module(f"lightning_modules.plotting.{what}").draw(folder)
 
-    return poly_vs_implicit.draw(folder)
 
+OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories")
+"""Modules of this package that draw one run."""
 
 KINDS: dict[str, Callable[[list[str]], Figure]] = {
     "stability": _stability,
     "order": _order,
     "k": _k,
-    "poly-vs-implicit": _poly_vs_implicit,
+    **{what: partial(_of_one_run, what) for what in OF_ONE_RUN},
 }

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from architectures.network import Network
 from lightning_modules.plotting.depth import LABEL, mark_flows, number
-from lightning_modules.plotting.runs import read_config
 from lightning_modules.plotting.style import GREY, legend, log_ticks, look_of, mark, new_figure, tidy
-from lightning_modules.registries import DATA
-from lightning_modules.stored import trained_network
+from lightning_modules.plotting.trained import trained
 from schemes.errors import SchemenetError
 from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
@@ -81,15 +79,10 @@ def draw(folder: Path) -> Figure:
 
 def load(folder: Path) -> tuple[Network, Tensor]:
     """The trained network in evaluation mode and the first images of its data's test set, in double precision."""
-    network = trained_network(folder).double().eval()
+    network, images, _ = trained(folder, IMAGES)
     if (reason := refusal(network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
-    data = DATA.build(read_config(folder)["data"], seed=0)
-    data.check()
-    data.setup()
-    inputs, labels = data.test_set
-    images, _ = data.on_after_batch_transfer((inputs[:IMAGES], labels[:IMAGES], None), 0)
-    return network, images.double()
+    return network, images
 
 
 def refusal(network: Network) -> str | None:

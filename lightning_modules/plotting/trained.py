@@ -1,0 +1,32 @@
+"""A run's network and what it was tested on, for pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from architectures.network import Network
+from lightning_modules.plotting.runs import read_config
+from lightning_modules.registries import DATA
+from lightning_modules.stored import trained_network
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, and the first inputs of its data's test set with their labels."""
+
+    network: Network
+    inputs: Tensor
+    labels: Tensor
+
+
+def trained(folder: Path, count: int) -> Trained:
+    """What a run folder holds, in double precision."""
+    network = trained_network(folder).double().eval()
+    data = DATA.build(read_config(folder)["data"], seed=0)
+    data.check()
+    data.setup()
+    inputs, labels = data.test_set
+    inputs, labels = data.on_after_batch_transfer((inputs[:count], labels[:count], None), 0)
+    return Trained(network, inputs.double(), labels)

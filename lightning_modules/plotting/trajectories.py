@@ -1,0 +1,182 @@
+"""Points of a two-dimensional set on their way through a trained flow."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor, nn
+
+from architectures.network import Network, Stage
+from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
+from lightning_modules.plotting.trained import Trained, trained
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.initial_value import solve
+from schemes.node import Node
+
+POINTS = 200  # the first of the test set
+TIMES = 61  # at which the paths are drawn on an adaptive grid
+PANELS = 4
+ARROWS = 15  # in each direction
+COLOUR_OF_CLASS = (COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3])
+
+
+class Paths(NamedTuple):
+    """The states at times: (times,) and (times, points, dimensions)."""
+
+    times: np.ndarray
+    states: np.ndarray
+
+
+def draw(folder: Path) -> Figure:
+    """The points and the vector field at a few times from 0 to T."""
+    held = trained(folder, POINTS)
+    if (reason := refusal(held)) is not None:
+        raise SchemenetError(f"{folder}: {reason}")
+    stage = held.network.stages[0]
+    assert isinstance(stage, Stage)
+    flow = held.network.flows[0]
+    found = paths(flow, start(held))
+    chosen = [round(i * (len(found.times) - 1) / (PANELS - 1)) for i in range(PANELS)]
+    figure = new_figure(6.8, 7.2)
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    box = extent(found.states[chosen, :, :2])
+    for ax, index in zip(panels.flat, chosen, strict=True):
+        _draw_points(ax, found, index, held.labels.numpy())
+        _draw_field(ax, flow, float(found.times[index]), found.states[index], box)
+        ax.set(xlim=box[0], ylim=box[1], aspect="equal")
+        ax.set_title(f"t = {found.times[index]:.3g}", loc="left", fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in panels[-1]:
+        ax.set_xlabel("$u_1$")
+    for ax in panels[:, 0]:
+        ax.set_ylabel("$u_2$")
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=5, c=COLOUR_OF_CLASS[label], label=f"class {label}")
+        for label in sorted(set(held.labels.tolist()))
+    ]
+    if (line := boundary(held.network)) is not None:
+        _draw_boundary(panels.flat[-1], line, box)
+        handles.append(Line2D([], [], c="black", ls="--", lw=1.2, label="the classifier's boundary, at T"))
+    handles.append(Line2D([], [], c=GREY, lw=0, marker=r"$\rightarrow$", ms=10, label="f(t, u), scaled for each panel"))
+    legend(figure, handles)
+    steps, h = flow.grid.described(flow.nodes)
+    shown = f"; two of {found.states.shape[2]} dimensions, the others are augmented" if stage.augment else ""
+    figure.suptitle(
+        f"{folder.absolute().name}: {len(held.labels)} test points, {type(flow.scheme).__name__}, "
+        f"{'steps by ' + h if flow.adaptive else f'{steps} steps of h = {h}'}{shown}",
+        fontsize=9,
+    )
+    return figure
+
+
+def refusal(held: Trained) -> str | None:
+    """Why there are no paths in the plane; None where there are."""
+    network = held.network
+    if held.inputs.dim() != 2 or not network.flows:
+        return "trajectories are of points; expected a flow trained on data=circles, moons, spheres or spirals"
+    flow, stage = network.flows[0], network.stages[0]
+    assert isinstance(stage, Stage)
+    if flow.scheme.components > 1:
+        return f"{type(flow.scheme).__name__} moves a coupled state, whose parts have fields of their own"
+    size = start(held).shape[1] - stage.augment
+    if size != 2:
+        return (
+            f"its flow moves points in {size} dimensions, of which two would show shadows; expected one of the plane: "
+            "architecture=mlp architecture.stem=none (with architecture.augment, if any)"
+        )
+    return None
+
+
+@torch.no_grad()
+def start(held: Trained) -> Tensor:
+    """The state that the flow begins with."""
+    entered = held.network.enter(held.inputs)
+    stage = copy.copy(held.network.stages[0])
+    assert isinstance(stage, Stage)
+    stage._modules = {**stage._modules, "flow": None}
+    return stage(entered)[0]
+
+
+@torch.no_grad()
+def paths(flow: Flow, y: Tensor) -> Paths:
+    """The solution at equal times, by scheme and tolerance of evaluation; on a uniform grid the states after steps."""
+    if flow.adaptive:
+        grid = copy.copy(flow.grid)
+        grid.rtol, grid.atol = flow.grid.tolerances(training=False)
+        times = torch.linspace(0, flow.time, TIMES, dtype=torch.float64)
+        states = solve(
+            lambda t, u: flow.bank(Node(0, float(t), 0.0), u), y, times, scheme=flow.scheme, grid=grid
+        ).values
+        return Paths(times.numpy(), states.numpy())
+    loop = flow.grid.loop(flow.scheme, flow.bank, flow.nodes, flow, False, projection=flow.projection)
+    states = [y, *(taken.carry[0] for _, _, taken in loop.walk((y, flow.scheme.start(y, ())), loop.f))]
+    return Paths(np.array([*(node.t for node in flow.nodes), flow.time]), torch.stack(states).numpy())
+
+
+@torch.no_grad()
+def field(flow: Flow, t: float, states: Tensor) -> np.ndarray:
+    """f at a time and at states, (points, dimensions); on a uniform grid that of the step at or before the time."""
+    node = (
+        Node(0, t, 0.0) if flow.adaptive else max((node for node in flow.nodes if node.t <= t), key=lambda node: node.t)
+    )
+    return flow.bank(node, states).numpy()
+
+
+def boundary(network: Network) -> tuple[float, float, float] | None:
+    """(a, b, c): both classes are as likely where a u_1 + b u_2 + c = 0; None unless a classifier reads the plane."""
+    classifier = network.classifier
+    if not isinstance(network.finish, nn.Identity) or not isinstance(classifier, nn.Linear):
+        return None
+    if tuple(classifier.weight.shape) != (2, 2):
+        return None
+    a, b = (classifier.weight[1] - classifier.weight[0]).tolist()
+    return a, b, (classifier.bias[1] - classifier.bias[0]).item()
+
+
+def extent(states: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """A square that holds all points, with a margin: its limits in both directions."""
+    low, high = states.min(axis=(0, 1)), states.max(axis=(0, 1))
+    middle, half = (low + high) / 2, 0.54 * (high - low).max()
+    (x, y) = middle
+    return (x - half, x + half), (y - half, y + half)
+
+
+# What is drawn -------------------------------------------------------------------------------------------------
+
+
+def _draw_points(ax: Axes, found: Paths, index: int, labels: np.ndarray) -> None:
+    now = found.states[index]
+    for label in sorted(set(labels.tolist())):
+        colour = COLOUR_OF_CLASS[label]
+        own = labels == label
+        ax.plot(*found.states[: index + 1, own, :2].transpose(2, 0, 1), c=colour, lw=0.5, alpha=0.25)
+        ax.plot(*now[own, :2].T, ls="", marker="o", ms=3.2, mew=0.3, mec="white", c=colour, zorder=3)
+
+
+def _draw_field(
+    ax: Axes, flow: Flow, t: float, states: np.ndarray, box: tuple[tuple[float, float], tuple[float, float]]
+) -> None:
+    """On a lattice where the state is the plane; with more dimensions at some of the points, where f is known."""
+    if states.shape[1] == 2:
+        lattice = np.stack(np.meshgrid(*(np.linspace(*ends, ARROWS) for ends in box)), -1).reshape(-1, 2)
+    else:
+        lattice = states[:: max(1, len(states) // 60)]
+    arrows = field(flow, t, torch.from_numpy(lattice))
+    ax.quiver(*lattice[:, :2].T, *arrows[:, :2].T, color=GREY, alpha=0.55, width=0.0035, zorder=1)
+
+
+def _draw_boundary(
+    ax: Axes, line: tuple[float, float, float], box: tuple[tuple[float, float], tuple[float, float]]
+) -> None:
+    a, b, c = line
+    foot = -c * np.array([a, b]) / (a * a + b * b)
+    along = np.array([-b, a]) / np.hypot(a, b) * 2 * (box[0][1] - box[0][0])
+    ax.plot(*np.stack([foot - along, foot + along]).T, c="black", ls="--", lw=1.2, zorder=4)
