@@ -52,7 +52,10 @@ class _CountFlops(TorchDispatchMode):
 
 
 def macs(network: Network, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products."""
+    """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products.
+
+    On an adaptive grid one step stands for all: how many there will be depends on numbers, and here are none.
+    """
     replica = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), _CountFlops() as counter:
         replica(torch.empty(1, *shape, device="meta", dtype=next(replica.parameters()).dtype))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import platform
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +22,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from architectures.factory import create_model
 from architectures.insertion import insert
@@ -256,6 +258,8 @@ def train(
         raise
     except SolverError as error:
         stopped = error
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # the other processes wait for this one
+            trainer.strategy.launcher.kill(signal.SIGTERM)
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
             raise KeyboardInterrupt from ended
@@ -269,7 +273,7 @@ def train(
     for logger in loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success" if stopped is None else "failed")
-    if trainer.is_global_zero:
+    if trainer.is_global_zero or stopped is not None:  # which may be known to one process alone
         (folder / PROGRESS).unlink(missing_ok=True)
         write_json(folder / RESULT, result)
         (folder / BEFORE).unlink(missing_ok=True)

@@ -169,9 +169,10 @@ def _cost_caption(comparison: Comparison) -> str:
     }
     timed = f"Step time: median of a training step ({'; '.join(sorted(taken))})" if taken else "Step time: not measured"
     return (
-        "MACs per sample in a forward pass. NFE: calls of f, rejected steps included. Kept: bytes alive"
-        " after the forward pass for the backward's sake, peak: the most alive in forward and"
-        f" backward{at_batch(comparison)}; 1 MB is 1e6 bytes. {timed}; ratio to `{comparison.baseline}`."
+        "MACs per sample in a forward pass, with one step alone on an adaptive grid. NFE: calls of f in a training"
+        " step, rejected steps included; on an adaptive grid for random inputs after training (each batch's are in"
+        " metrics.csv). Kept: bytes alive after the forward pass for the backward's sake, peak: the most alive in"
+        f" forward and backward{at_batch(comparison)}; 1 MB is 1e6 bytes. {timed}; ratio to `{comparison.baseline}`."
     )
 
 

@@ -240,7 +240,6 @@ def _count_axis(ax: Axes, nfe: Sequence[int]) -> None:
 
 
 def _draw_backward(ax: Axes, measured: Mapping[str, Sequence[Both]], log: Sequence[Both]) -> None:
-    ratios = []
     most = max(both.forward for found in (*measured.values(), log) for both in found)
     ax.plot([0, most], [0, most], c=GREY, lw=0.9, ls="--", label="as many as forward")
     if log:
@@ -248,13 +247,13 @@ def _draw_backward(ax: Axes, measured: Mapping[str, Sequence[Both]], log: Sequen
                 c="black", zorder=3, label="training log")  # fmt: skip
     for row, (mode, found) in enumerate(measured.items()):
         look = look_of(2 + row)
-        ax.plot(
-            [b.forward for b in found], [b.backward for b in found], c=look.colour, lw=1.2, label=mode, **mark(look)
-        )
         low, high = (end(b.backward / b.forward for b in found) for end in (min, max))
-        ratios.append(f"{mode} {low:.2f} to {high:.2f}")
+        told = f"{mode}: {low:.2f} to {high:.2f} of forward"
+        ax.plot(
+            [b.forward for b in found], [b.backward for b in found], c=look.colour, lw=1.2, label=told, **mark(look)
+        )
     ax.set(xlabel="NFE forward (calls of f)", ylabel="NFE backward (calls of f)")
-    ax.set_title(f"c  ratio measured: {', '.join(ratios)}", loc="left", fontsize=9)
+    ax.set_title("c  backward against forward, measured", loc="left", fontsize=9)
     ax.legend(frameon=False, fontsize=7.5)
 
 
