@@ -18,7 +18,7 @@ class Compiled(Callback):
     """``torch.compile`` in place, which renames nothing in the checkpoint.
 
     Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward would fall into
-    many small ones; there the fields are compiled, and its loop calls them.
+    many small ones; there the fields are compiled, and its loop calls them. On an adaptive grid each step is a graph.
     """
 
     def __init__(self, backend: str) -> None:
@@ -41,10 +41,9 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
             "differentiated once only; use trainer.compile=false or an explicit scheme"
         )
     if any(flow.adaptive for flow in flows):
-        raise SchemenetError(
-            "trainer.compile: on an adaptive grid f is asked at other times in each solve, and torch.compile would "
-            "make graphs without end; use trainer.compile=false or grid=uniform"
-        )
+        for flow in flows:
+            flow.capture(backend)
+        return
     if all(isinstance(flow.gradient, Backprop) for flow in flows):
         network.compile(backend=backend)
         return

@@ -27,8 +27,8 @@ Rate = Callable[..., Any]
 class Captured:
     """Attempts of one scheme on one f, all by the same graph (one without and one with a gradient)."""
 
-    def __init__(self, scheme: RungeKutta, rate: Rate) -> None:
-        self.scheme, self.rate = scheme, rate
+    def __init__(self, scheme: RungeKutta, rate: Rate, backend: str = "inductor") -> None:
+        self.scheme, self.rate, self.backend = scheme, rate, backend
         self._graphs: dict[str, Callable[..., Any]] = {}
 
     def attempt(
@@ -38,8 +38,9 @@ class Captured:
         like = flatten(y)[0][0]
         device = like.device.type
         if device not in self._graphs:
-            mode = "reduce-overhead" if device == "cuda" else None
-            self._graphs[device] = torch.compile(MethodType(_own_code(Captured._step), self), mode=mode, dynamic=False)
+            step = MethodType(_own_code(Captured._step), self)
+            mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
+            self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
         t, h = (torch.full((), number, dtype=like.real.dtype, device=like.device) for number in (node.t, node.h))
         if device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
@@ -82,10 +83,10 @@ class _Known(dict[Any, Captured]):
         return _Known, ()
 
 
-def captured(scheme: Any, f: Any, rate: Rate) -> Captured:
+def captured(scheme: Any, f: Any, rate: Rate, backend: str = "inductor") -> Captured:
     """The captured steps of a scheme on f: those of an earlier solve where there are any."""
     if not isinstance(scheme, RungeKutta):
         raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
     owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
     known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
-    return known.setdefault((type(scheme), name), Captured(scheme, rate))
+    return known.setdefault((type(scheme), name, backend), Captured(scheme, rate, backend))

@@ -77,7 +77,7 @@ class Flow(nn.Module):
         if self.adaptive and (reason := self._needs_nodes()) is not None:
             raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
         self.forward_work, self.backward_work = Work(), Work()
-        self.captured = False
+        self.captured: str | None = None
 
     def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         parts = self.scheme.components
@@ -98,19 +98,22 @@ class Flow(nn.Module):
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
             projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
         )  # fmt: skip
-        if self.captured:
-            steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y))
+        if self.captured is not None:
+            steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.captured)
             loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
         with contextlib.nullcontext() if compiling else counting(loop.forward):
             y, memory = self.gradient(loop, carry).carry
         y = y if parts == 1 else torch.cat(y, dim=1)
         return (y, memory) if remember else y
 
-    def capture(self) -> None:
+    def capture(self, backend: str = "inductor") -> None:
         """From now on each step of an adaptive grid is one graph of torch.compile's."""
-        if self.nodes or not isinstance(self.scheme, RungeKutta):
-            raise SchemenetError("steps are captured on adaptive grids, of explicit pairs such as dopri5")
-        self.captured = True
+        if not self.adaptive or not isinstance(self.scheme, RungeKutta):
+            raise SchemenetError(
+                "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
+                f"{type(self.scheme).__name__} on {type(self.grid).__name__}"
+            )
+        self.captured = backend
 
     @property
     def adaptive(self) -> bool:

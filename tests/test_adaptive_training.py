@@ -170,6 +170,7 @@ def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
     "words",
     [
         ["gradient=adjoint"],
+        ["trainer.compile=aot_eager"],
         ["gradient=backprop", "trainer.precision=bf16-mixed"],
         ["trainer.precision=bf16-mixed", "trainer.ema=0.9"],
         ["architecture=ode_resnet", "architecture.norm=group", "trainer.channels_last=true"],
@@ -182,11 +183,6 @@ def test_an_option_trains(words: list[str], tmp_path: Path) -> None:
     assert result["status"] == "done"
     assert result["test_error"] is not None
     assert float(rows(tmp_path)[0]["nfe/backward"]) >= 0
-
-
-def test_compiling_is_refused(tmp_path: Path, capsys: Any) -> None:
-    assert main(["train", *WORDS, f"folder={tmp_path}", "trainer.compile=true"]) == 2
-    assert "adaptive grid" in capsys.readouterr().err
 
 
 # Evaluated at other tolerances

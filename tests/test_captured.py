@@ -20,8 +20,8 @@ class Field(nn.Module):
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
     """The graph as Dynamo finds it, differentiated ahead of time, without minutes of C++."""
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, backend="aot_eager", dynamic=False))
+    inductor = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: inductor(f, backend="aot_eager", dynamic=False))
 
 
 @pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
@@ -58,8 +58,8 @@ def test_one_graph_serves_all_steps_and_later_solves():
 
 def test_a_flow_captures_its_steps():
     torch.manual_seed(0)
-    network = create_model("odenet", in_chans=1, image_size=12, width=0.125)
-    x = torch.randn(2, 1, 12, 12)
+    network = create_model("odenet", in_chans=1, image_size=28, width=0.5)
+    x = torch.randn(2, 1, 28, 28)
     plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     network.flows[0].capture()
     captured = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))

@@ -84,7 +84,7 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     table = capsys.readouterr().out
     rows = {line.split()[0]: line for line in table.splitlines()[2:]}
     assert set(rows) == set(SCHEMES)
-    assert "fractalnet, rk_resnet (alias rk2)" in rows["heun"]
+    assert "fractalnet, rk_resnet (alias rk2, heun2, adaptive_heun)" in rows["heun"]
     assert "2.79" in rows["rk4"]
     assert main(["schemes", "reversible"]) == 0
     one = capsys.readouterr().out

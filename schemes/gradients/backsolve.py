@@ -71,7 +71,7 @@ def backsolve(
             continue
         back = replace(
             loop, times=(times[i], times[i - 1]), rtol=_twice(loop.rtol), atol=_twice(loop.atol), nodes=[], thetas=[],
-            forward=loop.backward, h=h, keep=None,
+            forward=loop.backward, h=h, keep=None, capture=None,
         )  # fmt: skip
         carry: Any = (((*y,), (*costate,)), ())
         for _, _, taken in back.walk(carry, quadrature):
