@@ -149,6 +149,8 @@ def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     A network whose flow has no solution any more, because its training diverged, has no costs of solving it either.
     """
     replica = copy.deepcopy(network).train()
+    for flow in replica.flows:
+        flow.captured = None  # inside a graph nothing can be counted
     try:
         solving = {**evaluations(replica, shape), **memory(replica, shape, batch_size)}
     except SolverError:

@@ -98,7 +98,7 @@ class Flow(nn.Module):
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
             projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
         )  # fmt: skip
-        if self.captured is not None:
+        if self.captured is not None and not x.is_meta:
             steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.captured)
             loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
         with contextlib.nullcontext() if compiling else counting(loop.forward):
