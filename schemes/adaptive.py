@@ -26,6 +26,7 @@ from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
 from schemes.pace import FLOOR, Pace, first_size, refined
 from schemes.registry import GRIDS
+from schemes.runge_kutta import RungeKutta
 from schemes.state import RightHandSide, State, axpy, detached, flatten, in_precision_of
 
 Norm = Callable[[State], Tensor]
@@ -165,7 +166,8 @@ class Search(Loop):
 
     After ``walk`` its ``nodes`` are the accepted steps, ``thetas`` the output times in each of them (fractions of the
     step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a list, has the
-    attempts that were accepted. ``capture``, where there is one, makes attempts by one graph (``schemes.captured``).
+    attempts that were accepted. After the steps in ``forgotten`` nobody asks for the slope that a pair knows: f jumps
+    there, or the solve ends. ``capture``, where there is one, makes attempts by one graph (``schemes.captured``).
     """
 
     grid: AdaptiveGrid = field(default_factory=AdaptiveGrid)
@@ -175,12 +177,20 @@ class Search(Loop):
     thetas: list[tuple[float, ...]] = field(default_factory=list)
     h: float | None = None
     keep: list[Attempt] | None = None
+    forgotten: set[int] = field(default_factory=set)
     capture: Callable[..., tuple[Attempt, Tensor]] | None = None
 
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        thetas = self.thetas[node.step]
+        alone = node.step in self.forgotten and all(theta == 1 for theta in thetas)
+        if alone and self.capture is None and isinstance(self.scheme, RungeKutta):
+            y = self.scheme.finish(f, node, *carry)
+            return Pass((y, ()), (y,) * len(thetas))
         if self.capture is not None:
-            return self._passed(node, self.capture(node, *carry, (self.rtol, self.atol))[0])
-        return self._passed(node, self.scheme.attempt(f, node, *carry))
+            attempt, _ = self.capture(node, *carry, (self.rtol, self.atol))
+        else:
+            attempt = self.scheme.attempt(f, node, *carry)
+        return self._passed(node, attempt)
 
     def recorded(self, replay: Any) -> RightHandSide:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.equation``
@@ -195,7 +205,7 @@ class Search(Loop):
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
-        return Pass((attempt.y, attempt.memory), states)
+        return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
 
     def walk(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
         passed: list[State] = []
@@ -227,9 +237,9 @@ class Search(Loop):
                 self.h = pace.h
                 if self.keep is not None:
                     self.keep.append(attempt)
+                if pace.jumped or (pace.arrived and isinstance(scheme, RungeKutta)):
+                    self.forgotten.add(node.step)
                 taken = self._passed(node, attempt)
-                if pace.jumped:
-                    taken = taken._replace(carry=(attempt.y, ()))
                 yield node, carry, taken
                 carry = taken.carry
                 memory = carry[1]

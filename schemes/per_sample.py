@@ -73,9 +73,9 @@ class SampleSearch(Search):
                         attempt = attempt._replace(y=_chosen(accepted, attempt.y, carry[0]), memory=memory)
                 found.append(node)
                 self._note_outputs(taken, like)
-                passed = self._passed(node, attempt)
                 if any(pace.jumped for pace, took in zip(self.paces, taken, strict=True) if took):
-                    passed = passed._replace(carry=(attempt.y, ()))
+                    self.forgotten.add(node.step)
+                passed = self._passed(node, attempt)
                 yield node, carry, passed
                 carry = passed.carry
                 memory = carry[1] or (f(self._now(like), carry[0]),)
@@ -89,12 +89,15 @@ class SampleSearch(Search):
     def _now(self, like: Tensor) -> Node:
         return Node(0, self._numbers([pace.t for pace in self.paces], like), 0.0)  # type: ignore[arg-type]
 
+    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        return self._passed(node, self.scheme.attempt(f, node, *carry))
+
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(
             _chosen(theta == 1, attempt.y, attempt.between(theta))  # type: ignore[arg-type,operator]
             for theta in self.thetas[node.step]
         )
-        return Pass((attempt.y, attempt.memory), states)
+        return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
 
     def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
         """The rounds of output times within a step: each row's first, each row's second, ..."""

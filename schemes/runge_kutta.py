@@ -68,6 +68,14 @@ class RungeKutta(Scheme, abstract=True):
             k.append(f(node.at(stage, c), following))
         return following, k
 
+    def finish(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> State:
+        """The result of an attempt after which no slope is asked for: without the last stage."""
+        k = [memory[0] if memory else f(node, y)]
+        *rows, (_, last) = self.tableau.all_rows
+        for stage, (c, row) in enumerate(rows[1:], 1):
+            k.append(f(node.at(stage, c), stage_sum(y, node.h, row, k)))
+        return stage_sum(y, node.h, last, k)
+
     def error_of_pair(self, h: Any, k: list[State]) -> State:
         """h sum_i (b_i - embedded_i) k_i."""
         (first, weight), *rest = self.tableau.error

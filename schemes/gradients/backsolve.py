@@ -72,6 +72,7 @@ def backsolve(
         back = replace(
             loop, times=(times[i], times[i - 1]), rtol=_twice(loop.rtol), atol=_twice(loop.atol), nodes=[], thetas=[],
             forward=loop.backward, h=h, keep=None, capture=None,
+            forgotten=set(),
         )  # fmt: skip
         carry: Any = (((*y,), (*costate,)), ())
         for _, _, taken in back.walk(carry, quadrature):

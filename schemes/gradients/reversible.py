@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from schemes.adaptive import Search
 from schemes.errors import SchemenetError
 from schemes.gradients.rebuilt import drift, sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
@@ -78,6 +79,11 @@ class Reversible(RecomputingMode):
         for _, _, taken in loop.walk(carry, f):
             carry = taken.carry
             outputs += taken.outputs
+        if isinstance(loop, Search) and loop.forgotten:
+            raise SchemenetError(
+                "gradient mode 'reversible' cannot undo a step across a time at which f jumps (grid.jump_t); solve "
+                "each side by itself, or use gradient=checkpoint"
+            )
         return Pass(carry, tuple(outputs)), (start, carry)
 
     def backward(
