@@ -1,0 +1,109 @@
+"""The gradient modes of trained ODE-Nets, side by side on one set of weights and one batch of real images.
+
+    python benchmarks/odenet_modes.py RUN... [--data-root FOLDER] [--repetitions N]
+
+Each RUN is a folder of `schemenet train` whose network is an ODE-Net. Its error and its calls of f a batch are from the
+run's own log. Bytes, step time and gradient error are measured here, of every mode on the weights of the first RUN and
+on 128 training images: bytes of the flow alone (what stem and head keep is the same for all), the processor time of
+forward and backward as a ratio to backprop's (median, interleaved, one thread), and the distance of the gradient of all
+parameters from that of the exact flow (dopri8 in float64 at 1e-6), relative, in the Euclidean norm. Prints markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from architectures.factory import create_model
+from architectures.ledger import memory
+from architectures.network import Network
+from lightning_modules.registries import DATA
+from lightning_modules.running import data_context
+from lightning_modules.stored import checkpoint_in, read_checkpoint, trained_network
+
+EXACT = {"scheme": "dopri8", "grid": {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6}, "gradient": "checkpoint"}
+
+
+def gradient(network: Network, x: Tensor, labels: Tensor) -> Tensor:
+    loss = functional.cross_entropy(network(x), labels)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+def epoch_mean(run: Path, column: str) -> str:
+    with (run / "metrics.csv").open(newline="") as file:
+        found = [row[column] for row in csv.DictReader(file) if row.get(column)]
+    return f"{float(found[-1]):.1f}" if found else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--data-root")
+    parser.add_argument("--repetitions", type=int, default=10)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    hyper = read_checkpoint(checkpoint_in(asked.runs[0]))["hyper_parameters"]
+    config = hyper["config"]["data"] | ({"root": asked.data_root} if asked.data_root else {})
+    data = DATA.build(config, seed=0)
+    data.setup()
+    pixels, labels = data.train_set
+    x, labels = data.on_after_batch_transfer((pixels[:128], labels[:128], None), 0)
+    weights = trained_network(asked.runs[0]).state_dict()
+
+    def network(**axes: Any) -> Network:
+        made = create_model(hyper["architecture"], **data_context(data), **{**hyper["options"], **axes})
+        made.load_state_dict(weights)
+        return made.train()
+
+    exact = gradient(network(**EXACT).double(), x.double(), labels)
+    networks = {}
+    for run in asked.runs:
+        options = read_checkpoint(checkpoint_in(run))["hyper_parameters"]["options"]
+        axes = {axis: options[axis] for axis in ("scheme", "grid", "gradient") if options.get(axis) is not None}
+        networks[run] = network(**axes)
+    seconds: dict[Path, list[float]] = {run: [] for run in networks}
+    for repetition in range(asked.repetitions + 1):
+        for run, made in networks.items():
+            begin = time.process_time()
+            gradient(made, x, labels)
+            if repetition:
+                seconds[run].append(time.process_time() - begin)
+    medians = {run: statistics.median(times) for run, times in seconds.items()}
+    plain = next((r for r, made in networks.items() if made.layout["gradient"] == "backprop"), asked.runs[0])
+    outside = copy.deepcopy(networks[plain])
+    outside.stages[-1].flow = None
+    rest = memory(outside, tuple(data.shape), 128)
+
+    print(
+        f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}; NFE: mean of the last epoch"
+    )
+    print()
+    print(
+        "| gradient | scheme | test error | NFE forward | backward | kept, MB | peak, MB | step time | gradient error |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for run, made in networks.items():
+        found = memory(made, tuple(data.shape), 128)
+        kept, peak = ((found[key] - rest[key]) / 1e6 for key in ("bytes_kept", "peak_bytes"))
+        gap = float((gradient(made, x, labels).double() - exact).norm() / exact.norm())
+        error = json.loads((run / "result.json").read_text())["test_error"]
+        scheme, mode = made.layout["scheme"], made.layout["gradient"]
+        counts = " | ".join(epoch_mean(run, f"nfe/{way}/epoch") for way in ("forward", "backward"))
+        print(
+            f"| {mode} | {scheme} | {100 * error:.2f} % | {counts} | {kept:.1f} | {peak:.1f} | "
+            f"{medians[run] / medians[plain]:.2f} | {gap:.1e} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
