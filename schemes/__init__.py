@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from schemes.solution import Solution
     from schemes.stability import stability_intervals
     from schemes.tableau import ButcherTableau
+    from schemes.torchdiffeq_calls import odeint, odeint_adjoint, odeint_dense, odeint_event
 
 _HOMES = {
     "ButcherTableau": "tableau", "FieldBank": "bank", "Flow": "flow", "GRADIENTS": "registry", "GRIDS": "registry",
     "NOISES": "registry", "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
     "Solution": "solution", "SolverError": "errors", "solve": "initial_value", "stability_intervals": "stability",
+    **dict.fromkeys(("odeint", "odeint_adjoint", "odeint_dense", "odeint_event"), "torchdiffeq_calls"),
 }  # fmt: skip
 
 __all__ = [
     "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
-    "SchemenetError", "Solution", "SolverError", "solve", "stability_intervals",
+    "SchemenetError", "Solution", "SolverError", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "solve",
+    "stability_intervals",
 ]  # fmt: skip
 
 

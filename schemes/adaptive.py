@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time as clock
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from schemes.base import Attempt, Scheme
+from schemes.beside import inside
 from schemes.errors import (
     NonFiniteError,
     SchemenetError,
@@ -21,7 +23,8 @@ from schemes.errors import (
     StepSizeError,
     TimeLimitError,
 )
-from schemes.loop import Carry, Loop, Pass
+from schemes.events import Watch
+from schemes.loop import Carry, Loop, Pass, Told
 from schemes.newton_krylov import NoConvergence
 from schemes.node import Node
 from schemes.pace import FLOOR, Pace, first_size, refined
@@ -144,6 +147,22 @@ class AdaptiveGrid:
         return "adaptive", f"rtol {self.rtol}, atol {self.atol}"
 
 
+class ToleranceWarning(UserWarning):
+    """The tolerance asked for is finer than the state's precision resolves."""
+
+
+def warn_of_tolerance(rtol: Any, atol: Any, dtype: torch.dtype, stacklevel: int = 3) -> None:
+    """Tell a caller whose tolerances are below ten units in the last place."""
+    least = 10 * torch.finfo(dtype).eps
+    if isinstance(rtol, int | float) and isinstance(atol, int | float) and max(rtol, atol) < least:
+        warnings.warn(
+            f"rtol={rtol:g} and atol={atol:g} are below what {dtype} resolves (about {least:.1g}); use float64 or "
+            "larger tolerances",
+            ToleranceWarning,
+            stacklevel=stacklevel,
+        )
+
+
 class InPrecisionOfState:
     """f, its value in the precision of the state: under autocast it computes in a lower one."""
 
@@ -167,7 +186,8 @@ class Search(Loop):
     After ``walk`` its ``nodes`` are the accepted steps, ``thetas`` the output times in each of them (fractions of the
     step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a list, has the
     attempts that were accepted. After the steps in ``forgotten`` nobody asks for the slope that a pair knows: f jumps
-    there, or the solve ends. ``capture``, where there is one, makes attempts by one graph (``schemes.captured``).
+    there, or the solve ends. ``capture``, where there is one, makes attempts by one graph (``schemes.captured``). A
+    ``watch`` ends the solve, and ``times``, at its event; ``tell`` hears of every attempt.
     """
 
     grid: AdaptiveGrid = field(default_factory=AdaptiveGrid)
@@ -179,18 +199,18 @@ class Search(Loop):
     keep: list[Attempt] | None = None
     forgotten: set[int] = field(default_factory=set)
     capture: Callable[..., tuple[Attempt, Tensor]] | None = None
+    watch: Watch | None = None
+    tell: Told | None = None
 
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
-        thetas = self.thetas[node.step]
+        f, thetas = self._beside_jumps(f, node), self.thetas[node.step]
         alone = node.step in self.forgotten and all(theta == 1 for theta in thetas)
         if alone and self.capture is None and isinstance(self.scheme, RungeKutta):
             y = self.scheme.finish(f, node, *carry)
             return Pass((y, ()), (y,) * len(thetas))
         if self.capture is not None:
-            attempt, _ = self.capture(node, *carry, (self.rtol, self.atol))
-        else:
-            attempt = self.scheme.attempt(f, node, *carry)
-        return self._passed(node, attempt)
+            return self._passed(node, self.capture(node, *carry, (self.rtol, self.atol))[0])
+        return self._passed(node, self.scheme.attempt(f, node, *carry))
 
     def recorded(self, replay: Any) -> RightHandSide:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.equation``
@@ -198,10 +218,6 @@ class Search(Loop):
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         rest = iter(outputs)
         return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]
-
-    def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
-        """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""
-        return [y, *outputs]
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
@@ -229,8 +245,11 @@ class Search(Loop):
             pace.begin(self._first_step(f, carry[0], memory))
         while not pace.arrived:
             node = Node(len(found), pace.t, pace.proposal())
+            self._told("callback_step", node, carry[0])
             attempt, ratio = self._attempt(f, node, carry[0], memory)
             if attempt is not None and pace.judge(node.h, ratio):
+                self._told("callback_accept_step", node, carry[0])
+                self._look(node, carry[0], attempt, pace)
                 found.append(node)
                 self.thetas.append(pace.thetas)
                 self.forward.accepted += 1
@@ -247,6 +266,7 @@ class Search(Loop):
                 if attempt is None:
                     pace.judge(node.h, math.nan)
                 self.forward.rejected += 1
+                self._told("callback_reject_step", node, carry[0])
                 if pace.too_small(node.h):
                     raise self._too_small(pace, carry[0], f, ratio)
             if not pace.arrived:
@@ -260,10 +280,28 @@ class Search(Loop):
             attempt, square = self.capture(node, y, memory, (self.rtol, self.atol))
             return attempt, math.sqrt(float(square.detach()))
         try:
-            attempt = self.scheme.attempt(f, node, y, memory)
+            attempt = self.scheme.attempt(self._beside_jumps(f, node), node, y, memory)
         except NoConvergence:
             return None, math.nan
         return attempt, self.ratio(y, attempt)
+
+    def _look(self, node: Node, y: State, attempt: Attempt, pace: Pace) -> None:
+        """Where the event lies in this step, the solve ends with it."""
+        if self.watch is not None and (theta := self.watch.within(node, y, attempt.y, attempt.between)) is not None:
+            pace.end_with(theta)
+            self.times = pace.times
+
+    def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
+        """f, seen from within the step where it jumps at an end of it."""
+        if not self.grid.jump_t:
+            return f
+        near = 1e-6 * abs(node.h)
+        start, end = (any(abs(t - jump) < near for jump in self.grid.jump_t) for t in (node.t, node.t + node.h))
+        return inside(f, node, start, end)
+
+    def _told(self, what: str, node: Node, y: State) -> None:
+        if self.tell is not None:
+            self.tell(what, node.t, y, node.h)
 
     def ratio(self, y: State, attempt: Attempt) -> float:
         """The estimated error in units of the tolerance. The one number that is read from the device each step."""
@@ -328,7 +366,7 @@ class Search(Loop):
 
     def _too_small(self, pace: Pace, y: State, f: RightHandSide, ratio: float) -> SolverError:
         """Why no step from here was small enough: f is no number here or just behind, or something else."""
-        tiny = pace.direction * 4e3 * FLOOR * max(abs(pace.t), pace.span)
+        tiny = pace.direction * 4e3 * FLOOR * max(abs(pace.t), pace.scale)
         with torch.no_grad():
             slope = f(Node(0, pace.t, 0.0, trial=True), y)
             behind = f(Node(0, pace.t + tiny, 0.0, trial=True), axpy(y, slope, tiny))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from schemes.errors import FieldError
+from schemes.loop import Told
 from schemes.node import Node
 from schemes.state import State, in_precision_of
+
+CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
 class Equation(nn.Module):
@@ -21,10 +24,23 @@ class Equation(nn.Module):
     parameters, so that gradient modes find them all in one place. ``functions`` are one, or one for each component of a
     coupled state. t is handed on as a tensor of dimension 0 like ``time``.
 
-    The first call is examined: a value unlike y, y changed in place, or random numbers drawn are told as FieldError.
+    ``parameters`` are further tensors that the functions read, from wherever they have them. A function that has
+    methods ``callback_step``, ``callback_accept_step`` or ``callback_reject_step`` hears of each attempt at a step: the
+    time, the state and the size (positive) are handed to it; names ending in ``_adjoint`` hear of the adjoint's steps.
+
+    The first call is examined: a value unlike y or y changed in place is told as FieldError; so is, unless ``random``
+    values are allowed, one that is another one when asked for again.
     """
 
-    def __init__(self, functions: Sequence[Callable[..., Any]], y0: Any, args: Sequence[Any], time: Tensor) -> None:
+    def __init__(
+        self,
+        functions: Sequence[Callable[..., Any]],
+        y0: Any,
+        args: Sequence[Any],
+        time: Tensor,
+        parameters: Iterable[Tensor] | None = None,
+        random: bool = False,
+    ) -> None:
         super().__init__()
         self.functions, self.coupled = tuple(functions), len(functions) > 1
         owners = (f if isinstance(f, nn.Module) else getattr(f, "__self__", None) for f in functions)
@@ -33,11 +49,14 @@ class Equation(nn.Module):
         for i, argument in enumerate(args):
             if isinstance(argument, Tensor) and argument.is_floating_point():
                 self._parameters[f"argument{i}"] = argument  # type: ignore[assignment]  # needs not be a leaf
+        self.closed_over = None if parameters is None else tuple(parameters)
+        for i, parameter in enumerate(self.closed_over or ()):
+            self._parameters[f"closed_over{i}"] = parameter  # type: ignore[assignment]
         self.time = {"dtype": time.dtype, "device": time.device}
         self.structure = pytree.tree_structure(y0)
         self.single = isinstance(y0, Tensor)
-        self.examined = False
-        for module in self.owners.modules():
+        self.examined, self.random = False, random
+        for module in () if random else self.owners.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise FieldError(
                     f"f has a {type(module).__name__} in training mode: its statistics would be those of the solver's "
@@ -56,9 +75,32 @@ class Equation(nn.Module):
         """What f takes beside t and y, at present."""
         return [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._given)]
 
+    def clock(self, t: Any) -> Tensor:
+        """A time as f gets it."""
+        return t if isinstance(t, Tensor) else torch.full((), t, **self.time)
+
+    def listener(self, suffix: str = "", form: Callable[[State], Any] | None = None) -> Told | None:
+        """Hands on what happens at a step to the functions that want to hear of it, in the user's form of a state."""
+        hear = {
+            name: getattr(f, name + suffix) for f in self.functions for name in CALLBACKS if hasattr(f, name + suffix)
+        }
+
+        def tell(what: str, t: float, y: State, h: float) -> None:
+            if what in hear:
+                hear[what](self.clock(t), (form or self.unpack)(y), self.clock(abs(h)))
+
+        return tell if hear else None
+
+    def slope(self, t: Any, y: State) -> State:
+        """dy/dt, each component of a coupled state driven by the other one; no gradient passes."""
+        with torch.no_grad():
+            if self.coupled:
+                return tuple(self.rate(Node(0, t, 0.0, component=i), part) for i, part in enumerate(reversed(y)))
+            return self.rate(Node(0, t, 0.0), y)
+
     def rate(self, node: Node, y: State) -> State:
         """f at a node."""
-        t = node.t if isinstance(node.t, Tensor) else torch.full((), node.t, **self.time)
+        t = self.clock(node.t)
         args = self.arguments()
         given = y if self.coupled else self.unpack(y)
         return self._valued(self.functions[node.component], t, y, given, args)
@@ -72,15 +114,12 @@ class Equation(nn.Module):
         versions = [leaf._version for leaf in leaves if not leaf.is_inference()]
         random = torch.get_rng_state()
         value = f(t, given, *args)
-        if not torch.equal(random, torch.get_rng_state()):
-            raise FieldError(
-                "f drew random numbers (dropout in training mode?), so that it is another function at each call and no "
-                "error can be estimated; draw them before the solve, or eval() the layer"
-            )
+        if not self.random and not torch.equal(random, torch.get_rng_state()):
+            self._examine_again(f(t, given, *args), value)
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
         expected, found = pytree.tree_structure(given), pytree.tree_structure(value)
-        if expected != found:
+        if expected != found or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
             raise FieldError(f"f returned {_described(value)} for a state that is {_described(given)}")
         autocast = torch.is_autocast_enabled(leaves[0].device.type)
         for v, part in zip(pytree.tree_leaves(value), leaves, strict=True):
@@ -92,8 +131,21 @@ class Equation(nn.Module):
         self.examined = True
         return value
 
+    def _examine_again(self, again: Any, value: Any) -> None:
+        """f may draw a sample once and keep it, but no other one at each call."""
+        pairs = zip(pytree.tree_leaves(again), pytree.tree_leaves(value), strict=True)
+        if not all(a is b or torch.equal(a, b) for a, b in pairs):
+            raise FieldError(
+                "f drew random numbers (dropout in training mode?) and was another function when it was called again, "
+                "so that no error can be estimated; draw them before the solve, or eval() the layer"
+            )
+
 
 def _described(tree: Any) -> str:
     if isinstance(tree, Tensor):
         return f"a tensor of shape {tuple(tree.shape)}"
-    return f"a {type(tree).__name__} of {len(pytree.tree_leaves(tree))} tensors" if tree is not None else "None"
+    return (
+        f"a {type(tree).__name__} of {len(pytree.tree_leaves(tree))} tensors"
+        if isinstance(tree, tuple | list | dict)
+        else repr(tree)
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from schemes.adaptive import AdaptiveGrid, Search
+from schemes.adaptive import AdaptiveGrid, Search, warn_of_tolerance
 from schemes.base import Scheme
 from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
 from schemes.errors import SchemenetError, SolverError, unknown
+from schemes.events import Event, Watch
 from schemes.fixed import FixedSteps, thetas_of
 from schemes.gradients.backprop import Backprop
 from schemes.gradients.base import GradientMode
@@ -26,15 +26,12 @@ from schemes.grid import UniformGrid
 from schemes.node import Node
 from schemes.per_sample import SampleSearch
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
+from schemes.scipy_steps import ScipyGrid, ScipySteps
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
 from schemes.state import State, axpy, detached
 
 BATCHINGS = ("joint", "per_sample")
-
-
-class ToleranceWarning(UserWarning):
-    """The tolerance asked for is finer than the state's precision resolves."""
 
 
 def solve(
@@ -43,11 +40,13 @@ def solve(
     t: Any,
     *,
     args: Sequence[Any] = (),
+    parameters: Iterable[Tensor] | None = None,
     scheme: Spec | Scheme = "dopri5",
     grid: Spec | AdaptiveGrid | UniformGrid = "adaptive",
     gradient: Spec | GradientMode = "checkpoint",
     batching: Literal["joint", "per_sample"] = "joint",
     dense: bool = False,
+    event: Callable[..., Tensor] | Event | None = None,
     compile: bool = False,
 ) -> Solution:
     r"""Solve y' = f(t, y, *args), y(t[0]) = y0, for the states at all times ``t``.
@@ -66,12 +65,16 @@ def solve(
     A coupled scheme (verlet, symplectic_euler) takes a pair of states and a pair of functions, each of the time and of
     the other part.
 
-    Gradients reach ``y0``, the parameters of f (a module, or a method of one), the tensors in ``args`` and the times.
+    Gradients reach ``y0``, the parameters of f (a module, or a method of one), the tensors in ``args`` and
+    ``parameters`` (which f reads by itself), and the times.
     What else f reads gets one under ``gradient="backprop"`` alone; other modes refuse in backward. Step sizes are
     constants; a time's gradient is that of the solution, dL/dt_j = dL/dy_j . f(t_j, y_j).
 
     With ``compile`` the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, which is
     kept with f for the next solve (on a GPU as a CUDA graph); f must be one that torch.compile can take whole.
+
+    ``event`` is a function of (t, y), or an :class:`schemes.events.Event`, at whose first zero the solve ends: the last
+    time and state of the solution are then the event's, and its ``status`` is "event".
 
     ``dense`` solutions can be called at any time (with a gradient under backprop).
 
@@ -86,7 +89,7 @@ def solve(
     leaves = _checked_state(y0)
     times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
-    equation = Equation(functions, y0, args, times)
+    equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
     y = equation.pack(y0)
     count = times.shape[-1]
     if bool((times[..., 0] == times[..., -1]).all()) or not all(leaf.numel() for leaf in leaves):
@@ -94,12 +97,18 @@ def solve(
     if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
         raise SchemenetError(reason)
     if batching == "per_sample":
-        _refuse_joint(method, steps, mode, dense, leaves)
-    loop = _loop(method, steps, equation, host, leaves[0].dtype, batching)
+        _refuse_joint(method, steps, mode, dense, event, leaves)
+    if isinstance(steps, AdaptiveGrid) and steps is not grid:  # described here, not built by a caller who knows
+        warn_of_tolerance(steps.rtol, steps.atol, leaves[0].dtype)
+    loop = _loop(method, steps, equation, host, batching)
     if compile:
         _capture(loop, method, equation)
     if dense:
         loop.keep = []
+    if event is not None:
+        loop.watch = _watch(event, equation, loop, y)
+        if loop.watch.time is not None:
+            return _at_start(equation, times, y)
     moves = times.requires_grad and torch.is_grad_enabled()
     if moves:  # y0 depends on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)
         y = _moved(equation, times[..., 0], y, -1.0)
@@ -114,13 +123,17 @@ def solve(
         )  # fmt: skip
         error.partial = reached
         raise
-    states = loop.collected(y, passed.outputs)
+    states, happened = loop.collected(y, passed.outputs), event is not None and loop.watch.time is not None
+    if happened:
+        times = torch.cat((times[: len(states) - 1], times.new_tensor([loop.watch.time])))
     if moves:
         states = [_moved(equation, times[..., i], state, 1.0) for i, state in enumerate(states)]
     interpolant = None
     if dense:
         interpolant, loop.keep = _interpolant(loop, host, equation), None
-    return Solution(equation.unpack(_stacked(states)), times, _statistics(loop), "done", interpolant)
+    return Solution(
+        equation.unpack(_stacked(states)), times, _statistics(loop), "event" if happened else "done", interpolant
+    )
 
 
 def _built(registry: Registry, choice: Any) -> Any:
@@ -147,7 +160,7 @@ def _checked_state(y0: Any) -> list[Tensor]:
 def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
     """The output times as a tensor (of the state's precision where none was given), and as numbers of the host."""
     if isinstance(t, Tensor):
-        times = (t if t.is_floating_point() else t.to(like.real.dtype)).to(like.device)
+        times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype))  # f tells apart what its state can
     else:
         try:
             times = torch.tensor([float(x) for x in t], dtype=torch.float64)
@@ -179,7 +192,9 @@ def _check_row(name: str, times: list[float]) -> None:
         )
 
 
-def _refuse_joint(method: Scheme, grid: Any, mode: GradientMode, dense: bool, leaves: Sequence[Tensor]) -> None:
+def _refuse_joint(
+    method: Scheme, grid: Any, mode: GradientMode, dense: bool, event: Any, leaves: Sequence[Tensor]
+) -> None:
     """What a batch cannot be solved sample by sample with."""
     batches = {leaf.shape[0] if leaf.dim() else None for leaf in leaves}
     wrong = None
@@ -189,6 +204,8 @@ def _refuse_joint(method: Scheme, grid: Any, mode: GradientMode, dense: bool, le
         wrong = f"needs an explicit pair such as dopri5, not {type(method).__name__}"
     elif not isinstance(mode, Backprop | Checkpoint):
         wrong = "is differentiated by gradient=checkpoint or backprop"
+    elif event is not None:
+        wrong = "looks for no events; solve the samples one by one"
     elif dense:
         wrong = "has no common interpolant; ask for the times of each sample, t of shape (batch, times)"
     elif grid.norm is not None:
@@ -219,20 +236,25 @@ def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
     return f
 
 
-def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, dtype: torch.dtype, batching: str) -> Any:
+def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, batching: str) -> Any:
     f = Counted(equation.rate)
     if isinstance(grid, AdaptiveGrid):
-        _warn_of_tolerance(grid, dtype)
         search = Search if batching == "joint" else SampleSearch
-        return search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol)
+        tell = equation.listener()
+        return search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol, tell=tell)
+    if isinstance(grid, ScipyGrid):
+        return ScipySteps(scheme, f, [Node(0, host[0], host[-1] - host[0])], equation, settings=grid, times=host)
     nodes = grid.nodes_over(host)
     scheme.prepare(len(nodes))
-    return FixedSteps(scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation)
+    return FixedSteps(
+        scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation,
+        perturb=getattr(grid, "perturb", False), tell=equation.listener(),
+    )  # fmt: skip
 
 
 def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
-    if not (type(loop) is Search and loop.grid.norm is None and not equation.coupled):
-        raise SchemenetError("compile=True needs grid=adaptive without a norm of its own, and batching=joint")
+    if not (type(loop) is Search and loop.grid.norm is None and not loop.grid.jump_t and not equation.coupled):
+        raise SchemenetError("compile=True needs grid=adaptive without norm and jump_t, and batching=joint")
     f, structure, single = equation.functions[0], equation.structure, equation.single
 
     def rate(t: Tensor, y: State, *args: Any) -> State:
@@ -245,22 +267,26 @@ def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
     )
 
 
-def _warn_of_tolerance(grid: AdaptiveGrid, dtype: torch.dtype) -> None:
-    least = 10 * torch.finfo(dtype).eps
-    if isinstance(grid.rtol, int | float) and isinstance(grid.atol, int | float) and max(grid.rtol, grid.atol) < least:
-        warnings.warn(
-            f"rtol={grid.rtol:g} and atol={grid.atol:g} are below what {dtype} resolves (about {least:.1g}); use "
-            "float64 or larger tolerances",
-            ToleranceWarning,
-            stacklevel=4,
-        )
+def _watch(event: Callable[..., Tensor] | Event, equation: Equation, loop: Any, y: State) -> Watch:
+    event = event if isinstance(event, Event) else Event(event)
+    if event.beyond and isinstance(loop, Search):
+        loop.times = (loop.times[0], math.copysign(math.inf, loop.times[-1] - loop.times[0]))
+
+    def g(t: float, y: State) -> Tensor:
+        return event.g(equation.clock(t), equation.unpack(y))
+
+    return Watch(event, g, loop.nodes[0].t if loop.nodes else loop.times[0], y)
+
+
+def _at_start(equation: Equation, times: Tensor, y: State) -> Solution:
+    """The solution that ends where it starts."""
+    times = torch.stack((times[0], times[0].detach()))
+    return Solution(equation.unpack(_stacked([y, y])), times, Statistics(Work(), Work()), "event")
 
 
 def _moved(equation: Equation, t: Tensor, y: State, sign: float) -> State:
     """The state at time t, depending on t with the slope of the solution; t is one time or one for each sample."""
-    with torch.no_grad():
-        slope = equation.rate(Node(0, t.detach(), 0.0), y)  # type: ignore[arg-type]
-    return axpy(y, slope, sign * (t - t.detach()))
+    return axpy(y, equation.slope(t.detach(), y), sign * (t - t.detach()))
 
 
 def _stacked(states: Sequence[State]) -> State:

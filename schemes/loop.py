@@ -18,6 +18,10 @@ Carry = tuple[State, tuple[State, ...]]
 """A state, and what the scheme remembers beside it."""
 
 
+Told = Callable[[str, float, State, float], None]
+"""Hears "callback_step" before each attempt at a step, "callback_accept_step" or "callback_reject_step" after it."""
+
+
 class Pass(NamedTuple):
     """The result of a loop: the carry at its end, and the states at the output times, where there are any."""
 
@@ -68,6 +72,10 @@ class Loop:
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What belongs to the output times, parted into what belongs to those within each step."""
         return [()] * len(self.nodes)
+
+    def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
+        """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""
+        return [y, *outputs]
 
     def run(self, carry: Carry) -> Pass:
         """All steps, one after the other."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-15
 """The smallest step, relative to the time and the span: below it t + h is hardly another time."""
+NEAR = 1e-12
+"""Where in a step an output time that lies after an event is still taken to be at it."""
 NOT_FINITE = 0.25
 """The factor after an attempt that gave no number."""
 
@@ -31,6 +33,7 @@ class Pace:
         self.t, self.end = times[0], times[-1]
         self.direction = math.copysign(1.0, self.end - self.t)
         self.span = abs(self.end - self.t)
+        self.scale = self.span if math.isfinite(self.span) else 1.0
         self.h = h
         self.work = Work()
         self.steps: list[tuple[float, float]] = []
@@ -94,10 +97,18 @@ class Pace:
         self.steps.append((self.t, h))
         self.thetas, self.t, self.jumped = tuple(thetas), arrived, arrived in self._jumps
 
+    def end_with(self, theta: float) -> None:
+        """The last accepted step is the end, at this fraction of it."""
+        t, h = self.steps[-1]
+        kept = tuple(before for before in self.thetas if before <= theta + NEAR)
+        self.passed -= len(self.thetas) - len(kept)
+        self.thetas, self.times = (*kept, theta), (*self.times[: self.passed], t + theta * h)
+        self.end = self.t
+
     def too_small(self, tried: float) -> bool:
         """Whether, after a step of size ``tried`` was rejected, no smaller one makes sense."""
         size = abs(self.h or 0.0)
-        return size < FLOOR * max(abs(self.t), self.span) or size == abs(tried)
+        return size < FLOOR * max(abs(self.t), self.scale) or size == abs(tried)
 
 
 def first_size(state: float, slope: float, span: float) -> float:
@@ -118,5 +129,7 @@ def refined(h0: float, slope: float, change: float, order: int, span: float) -> 
     if not math.isfinite(curvature):
         return h0
     largest = max(slope, curvature)
+    if largest == 0 and math.isfinite(span):  # nothing moves
+        return 0.1 * span
     h1 = max(1e-6, h0 * 1e-3) if largest <= 1e-15 else (0.01 / largest) ** (1 / order)
     return min(100 * h0, h1, span)

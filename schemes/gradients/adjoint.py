@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from schemes.adaptive import Search
+from schemes.adaptive import AdaptiveGrid, Search
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
-from schemes.gradients.backsolve import backsolve, costate_rates, hold_against
+from schemes.fixed import FixedSteps
+from schemes.gradients.augmented import augmented, joined, parted, plus, zeros
+from schemes.gradients.backsolve import Adaptive, Steps, Stretch, backsolve, hold_against
 from schemes.gradients.rebuilt import sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode
 from schemes.grid import reversed_nodes
 from schemes.loop import Pass
-from schemes.registry import GRADIENTS
+from schemes.registry import GRADIENTS, GRIDS, SCHEMES
 from schemes.runge_kutta import RungeKutta
+from schemes.scipy_steps import ScipySteps
 from schemes.state import RightHandSide, State, flatten
 from schemes.visiting import visited
 
@@ -39,9 +43,26 @@ class Adjoint(RecomputingMode):
     untrained weights it can be far off. The state is recomputed: where it misses the sampled start by more than a
     tenth, :class:`AdjointDriftWarning` says so.
 
+    An initial value problem may be solved backwards by another ``scheme``, on another ``grid``, or on an adaptive grid
+    with other tolerances. ``norm`` measures the errors there instead of the root mean square over state and costate:
+    it gets the tuple (t, y, adj_y, *parameters) of errors in units of the tolerance, each part of a state by itself,
+    and returns a number.
+
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
     arXiv:1806.07366.
     """
+
+    def __init__(
+        self,
+        rtol: object = None,
+        atol: object = None,
+        norm: Callable | None = None,
+        scheme: object = None,
+        grid: object = None,
+    ) -> None:
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.scheme: Any = SCHEMES.build(scheme) if isinstance(scheme, str | Mapping) else scheme
+        self.grid: Any = GRIDS.build(grid) if isinstance(grid, str | Mapping) else grid
 
     def refuses(self, flow: Flow) -> str | None:
         scheme, sharing = flow.scheme, flow.sharing
@@ -71,6 +92,7 @@ class Adjoint(RecomputingMode):
         return None
 
     def refuses_scheme(self, scheme: Scheme) -> str | None:
+        scheme = self.scheme or scheme
         if scheme.implicit:
             return (
                 f"gradient mode 'adjoint' with {type(scheme).__name__} would solve for state and costate together, "
@@ -89,7 +111,8 @@ class Adjoint(RecomputingMode):
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
                 "before the initial one; use gradient=backprop or checkpoint"
             )
-        if isinstance(loop, Search) and (reason := _refuses_adaptive(loop.scheme)) is not None:
+        scheme, grid = self._back(loop)
+        if isinstance(grid, AdaptiveGrid) and (reason := _refuses_adaptive(scheme)) is not None:
             raise SchemenetError(reason)
         start = sampled(carry[0])
         outputs: list[State] = []
@@ -101,37 +124,41 @@ class Adjoint(RecomputingMode):
     def backward(
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
     ) -> tuple[Gradients, Gradients]:
-        if isinstance(loop, Search):
-            return backsolve(loop, kept, gradients, parameters, f)
-        start, end, stored = kept
-        (gradient, _), outputs = gradients
         f = loop.weighted(f)
-        stage_of = _mirrored_stages(loop.scheme, loop.nodes[0])
-
-        def augmented(node: Node, state: State) -> State:
-            """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""
-            y, costate, _ = state
-            value, of_y, found = costate_rates(
-                f, node._replace(stage=stage_of.get(node.stage, node.stage)), y, costate, parameters
-            )
-            return value, of_y, found
-
+        if (stretch := self._stretch(loop, f, parameters)) is not None:
+            return backsolve(loop, kept, gradients, stretch)
+        start, end, _ = kept
+        (gradient, _), _ = gradients
+        stages = _mirrored_stages(loop.scheme, loop.nodes[0])
+        rates = augmented(f, parameters, lambda stage: stages.get(stage, stage))
         paired = loop.scheme.components > 1
-        costate = _plus(_zeros(end), gradient)
-        state = _joined(end, costate, (None,) * len(parameters), paired)
+        state = joined(end, plus(zeros(end), gradient), (None,) * len(parameters), paired)
         memory = loop.scheme.start(state)
-        by_step = zip(reversed(loop.by_step(outputs)), reversed(loop.by_step(stored)), strict=True)
-        for node, (jumps, passed) in zip(reversed_nodes(tuple(loop.nodes)), by_step, strict=True):
-            if passed:
-                _, costate, found = _parted(state, paired)
-                for jump in jumps:
-                    costate = _plus(costate, jump)
-                state = _joined(passed[-1], costate, found, paired)
-                memory = loop.scheme.start(state)
-            state, memory = loop.scheme.step(augmented, node, state, memory)
-        y, costate, found = _parted(state, paired)
+        for node in reversed_nodes(tuple(loop.nodes)):
+            state, memory = loop.scheme.step(rates, node, state, memory)
+        y, costate, found = parted(state, paired)
         hold_against(start, y)
         return flatten(costate)[0], list(found)  # type: ignore[return-value]
+
+    def _back(self, loop: Loop) -> tuple[Scheme, Any]:
+        """What an initial value problem is solved backwards by: the scheme, and a grid or None."""
+        return self.scheme or loop.scheme, self.grid or getattr(loop, "grid", None)
+
+    def _stretch(self, loop: Loop, f: RightHandSide, parameters: Sequence[Tensor]) -> Stretch | None:
+        """What solves an initial value problem backwards; None for a flow on a uniform grid."""
+        if not isinstance(loop, Search | FixedSteps | ScipySteps):
+            return None
+        scheme, grid = self._back(loop)
+        listener = getattr(loop.module, "listener", None)
+        tell = listener and listener("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
+        if not isinstance(grid, AdaptiveGrid):
+            return Steps(loop, scheme, grid, f, parameters, tell)
+        grid = copy.copy(grid)
+        of_loop = (loop.rtol, loop.atol) if isinstance(loop, Search) and self.grid is None else (grid.rtol, grid.atol)
+        grid.rtol, grid.atol = (
+            known if own is None else own for own, known in zip((self.rtol, self.atol), of_loop, strict=True)
+        )
+        return Adaptive(loop, scheme, grid, f, parameters, tell, self.norm)
 
 
 def _refuses_adaptive(scheme: Scheme) -> str | None:
@@ -141,39 +168,6 @@ def _refuses_adaptive(scheme: Scheme) -> str | None:
         "gradient mode 'adjoint' on an adaptive grid adds up the parameters' gradient with the weights of a "
         f"Runge-Kutta pair, which {type(scheme).__name__} has not; use dopri5 or tsit5, or gradient=checkpoint"
     )
-
-
-def _joined(y: State, costate: State, found: State, paired: bool) -> State:
-    """The augmented state: (y, a, g), or one such triple for each component.
-
-    x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
-    """
-    if not paired:
-        return y, costate, found
-    nothing = (None,) * len(found)
-    return (y[0], costate[1], found), (y[1], costate[0], nothing)
-
-
-def _parted(state: State, paired: bool) -> tuple[State, State, State]:
-    """The inverse of :func:`_joined`."""
-    if not paired:
-        return state
-    first, second = state
-    found = tuple(_sum(a, b) for a, b in zip(first[2], second[2], strict=True))
-    return (first[0], second[0]), (second[1], first[1]), found
-
-
-def _zeros(y: State) -> State:
-    return torch.zeros_like(y) if isinstance(y, Tensor) else tuple(map(_zeros, y))
-
-
-def _plus(costate: State, gradient: State) -> State:
-    """The sum with a nest of gradients, None standing for zero."""
-    if gradient is None:
-        return costate
-    if isinstance(costate, Tensor):
-        return costate + gradient
-    return tuple(map(_plus, costate, gradient))
 
 
 def _mirrored_stages(scheme: Scheme, node: Node) -> dict[int, int]:
@@ -187,7 +181,3 @@ def _mirrored_stages(scheme: Scheme, node: Node) -> dict[int, int]:
     if scheme.history or not all(a.component == b.component and math.isclose(a.t, b.t, abs_tol=1e-9) for a, b in pairs):
         return {}
     return {b.stage: a.stage for a, b in pairs}
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b

@@ -1,7 +1,8 @@
-"""State and costate solved backwards with steps of their own.
+"""State and costate of an initial value problem solved backwards, from each output time to the one before it.
 
-The parameters' gradient is a quadrature beside the solve: it adds up h b_i (df/dtheta)^T a over the stages of accepted
-steps, in one buffer, outside the state and outside the norm. A stage of weight zero asks for no such product.
+With steps of its own, the parameters' gradient is a quadrature beside the solve: it adds up h b_i (df/dtheta)^T a over
+the stages of accepted steps, in one buffer, outside the state and outside the norm. A stage of weight zero asks for no
+such product.
 
 References: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Kidger, Chen, Lyons, "Hey, that's
 not an ODE: Faster ODE Adjoints via Seminorms", ICML 2021, arXiv:2009.09457 (which the quadrature makes exact).
@@ -9,18 +10,22 @@ not an ODE: Faster ODE Adjoints via Seminorms", ICML 2021, arXiv:2009.09457 (whi
 
 from __future__ import annotations
 
+import abc
+import copy
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from schemes.adaptive import Search
-from schemes.counting import count_products
+from schemes.adaptive import AdaptiveGrid, Search
+from schemes.base import Scheme
+from schemes.fixed import FixedSteps, legs
+from schemes.gradients.augmented import augmented, costate_rates, joined, parted, plus, zeros
 from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import Gradients, Pullback, aligned
+from schemes.gradients.recompute import Gradients, aligned
+from schemes.loop import Loop
 from schemes.node import Node
 from schemes.runge_kutta import RungeKutta
 from schemes.state import RightHandSide, State, flatten, unflatten
@@ -32,90 +37,178 @@ class AdjointDriftWarning(UserWarning):
     """The state solved backwards misses the state that the flow started from."""
 
 
-def costate_rates(
-    f: RightHandSide, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
-) -> tuple[State, State, tuple[Tensor | None, ...]]:
-    """f, -(df/dy)^T a and -(df/dtheta)^T a at a node, by one evaluation and one product."""
-    leaves, shape = flatten(y)
-    with torch.enable_grad():
-        fresh = [leaf.detach().requires_grad_() for leaf in leaves]
-        value = f(node, unflatten(fresh, shape))
-    pull_back = Pullback(parameters)
-    of_y = pull_back(flatten(value)[0], list(flatten(costate)[0]), fresh)
-    count_products()
-    rates = unflatten([_minus(g) for g in of_y], shape)
-    return unflatten([v.detach() for v in flatten(value)[0]], shape), rates, tuple(map(_minus, pull_back.found))
+class Stretch(abc.ABC):
+    """Solves state and costate from output time i to the one before; ``total`` adds up the parameters' gradient."""
+
+    allowed = DRIFT
+    """How far the state solved backwards may be from a known one, relative to it."""
+    total: Any
+
+    @abc.abstractmethod
+    def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]: ...
 
 
-def backsolve(
-    loop: Search, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
-) -> tuple[Gradients, Gradients]:
+def backsolve(loop: Any, kept: Any, gradients: Any, stretch: Stretch) -> tuple[Gradients, Gradients]:
     """Gradients of the initial state and of the parameters, from the end state and those at the output times."""
-    start, end, stored = kept
+    start, y, stored = kept
     (gradient, _), outputs = gradients
-    leaves, shape = flatten(end)
-    costate = [_sum(torch.zeros_like(leaf), g) for leaf, g in zip(leaves, aligned(gradient, shape), strict=True)]
-    quadrature = Quadrature(loop.scheme, f, parameters, shape)
-    # Output times from the last to the first; several may be the same.
+    costate, gap = plus(zeros(y), gradient), 0.0
     times = list(loop.times)
-    jumps = {i + 1: aligned(g, shape) for i, g in enumerate(outputs or ())}
-    states = {i + 1: flatten(y)[0] for i, y in enumerate(stored)}
-    h, gap = None, 0.0
-    y = leaves
     for i in range(len(times) - 1, 0, -1):
-        if i in states:
-            gap = max(gap, _gap(states[i], y)) if i < len(times) - 1 else gap
-            y = states[i]
-        costate = [_sum(a, g) for a, g in zip(costate, jumps.get(i, [None] * len(costate)), strict=True)]
-        if times[i - 1] == times[i]:
-            continue
-        back = replace(
-            loop, times=(times[i], times[i - 1]), rtol=_twice(loop.rtol), atol=_twice(loop.atol), nodes=[], thetas=[],
-            forward=loop.backward, h=h, keep=None, capture=None,
-            forgotten=set(),
+        if stored:
+            if i < len(times) - 1:
+                gap = max(gap, drift(sampled(stored[i - 1]), y))
+            y = stored[i - 1]
+        costate = plus(costate, outputs[i - 1] if outputs else None)
+        if times[i - 1] != times[i]:
+            y, costate = stretch(i, y, costate)
+    hold_against(start, y, gap, stretch.allowed)
+    return flatten(costate)[0], list(stretch.total)  # type: ignore[return-value]
+
+
+class Steps(Stretch):
+    """By the steps of the forward solve, cut at the output times, or by those of another grid."""
+
+    def __init__(
+        self, loop: Loop, scheme: Scheme, grid: Any, f: RightHandSide, parameters: Sequence[Tensor], tell: Any
+    ) -> None:
+        self.loop, self.scheme, self.grid, self.tell = loop, scheme, grid, tell
+        self.f = augmented(f, parameters)
+        self.total = (None,) * len(parameters)
+        self.legs = legs(loop.nodes, loop.thetas) if grid is None and isinstance(loop, FixedSteps) else []
+        self.times = list(getattr(loop, "times", ()))
+
+    def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]:
+        if self.grid is None:
+            forward = self.legs[i - 1]
+            nodes = [Node(j, node.t + node.h, -node.h) for j, node in enumerate(reversed(forward))]
+        else:
+            nodes = self.grid.nodes_over((self.times[i], self.times[i - 1]))
+        paired = self.scheme.components > 1
+        state = joined(y, costate, self.total, paired)
+        perturb = getattr(self.loop if self.grid is None else self.grid, "perturb", False)
+        back = FixedSteps(
+            self.scheme, self.f, nodes, self.loop.module, thetas=[()] * len(nodes), perturb=perturb, tell=self.tell
+        )
+        taken = back.run((state, self.scheme.start(state)))
+        y, costate, self.total = parted(taken.carry[0], paired)
+        return y, costate
+
+
+class Adaptive(Stretch):
+    """By steps whose errors in state and costate, and in the parameters where ``norm`` asks for them, decide."""
+
+    def __init__(
+        self,
+        loop: Any,
+        scheme: Scheme,
+        grid: AdaptiveGrid,
+        f: RightHandSide,
+        parameters: Sequence[Tensor],
+        tell: Any,
+        norm: Callable[..., Any] | None,
+    ) -> None:
+        rtol, atol = grid.rtol, grid.atol
+        self.allowed = min(DRIFT, 100 * max(map(_largest, (rtol, atol))))
+        self.loop, self.times, self.scheme, self.tell, self.h = loop, list(loop.times), scheme, tell, None
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.f, self.parameters = f, parameters
+        self.quadrature: Quadrature | None = None
+        self.grid = copy.copy(grid)
+        of_state = grid.norm
+        if norm is not None:
+            self.grid.norm = self._norm
+        elif of_state is not None:
+            self.grid.norm = lambda parts: max(float(of_state(_single(half))) for half in _halves(parts))
+
+    @property
+    def total(self) -> Any:  # type: ignore[override]
+        return (None,) * len(self.parameters) if self.quadrature is None else self.quadrature.total
+
+    def _norm(self, parts: Sequence[Tensor]) -> Any:
+        """The user's, of (t, y, adj_y, *parameters): time takes no part here, its gradient needs no quadrature."""
+        assert self.norm is not None
+        assert self.quadrature is not None
+        errors = self.quadrature.scaled_errors(_largest(self.rtol), _largest(self.atol))
+        return self.norm((parts[0].new_zeros((), dtype=parts[0].real.dtype), *parts, *errors))
+
+    def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]:
+        leaves, shape = flatten(y)
+        if self.quadrature is None:
+            self.quadrature = Quadrature(self.scheme, self.f, self.parameters, shape, errors=self.norm is not None)
+        back = Search(
+            self.scheme, self.f, [], self.loop.module, grid=self.grid, times=(self.times[i], self.times[i - 1]),
+            rtol=_twice(self.rtol), atol=_twice(self.atol), forward=self.loop.backward, h=self.h, tell=self.tell,
         )  # fmt: skip
-        carry: Any = (((*y,), (*costate,)), ())
-        for _, _, taken in back.walk(carry, quadrature):
+        carry: Any = (((*leaves,), (*flatten(costate)[0],)), ())
+        self.quadrature.begin()
+        for _, _, taken in back.walk(carry, self.quadrature):
             carry = taken.carry
-            quadrature.accept()
-        (found_y, found_a), _ = carry
-        y, costate, h = list(found_y), list(found_a), back.h
-    hold_against(start, unflatten(y, shape), gap, min(DRIFT, 100 * max(map(_largest, (loop.rtol, loop.atol)))))
-    return list(costate), quadrature.total
+            self.quadrature.accept()
+        self.h = back.h
+        (y, costate), _ = carry
+        return unflatten(y, shape), unflatten(costate, shape)
 
 
 class Quadrature:
     """The augmented right-hand side, adding up the parameters' gradient of the attempt that it is part of."""
 
-    def __init__(self, scheme: Any, f: RightHandSide, parameters: Sequence[Tensor], shape: Any) -> None:
+    def __init__(
+        self, scheme: Any, f: RightHandSide, parameters: Sequence[Tensor], shape: Any, errors: bool = False
+    ) -> None:
         assert isinstance(scheme, RungeKutta)
         self.f, self.parameters, self.shape = f, parameters, shape
         self.weights = dict(scheme.tableau.weights)
+        self.errors = dict(scheme.tableau.error) if errors else {}
         self.last = len(scheme.tableau.b) - 1
         self.total: Gradients = [None] * len(parameters)
-        self._attempt: Gradients = list(self.total)
-        self._first: Sequence[Tensor | None] = self.total
-        self._next: Sequence[Tensor | None] = self.total
+        self.begin()
+
+    def begin(self) -> None:
+        """The next evaluation of stage 0 is a new one."""
+        nothing: Gradients = [None] * len(self.parameters)
+        self._attempt, self._error = list(nothing), list(nothing)
+        self._first: Sequence[Tensor | None] = nothing
+        self._next: Sequence[Tensor | None] = nothing
 
     def __call__(self, node: Node, state: State) -> State:
         y, costate = state
-        weight = self.weights.get(node.stage, 0.0)
-        wanted = self.parameters if not node.trial and (weight or node.stage in (0, self.last)) else ()
+        stage, weight, error = node.stage, self.weights.get(node.stage, 0.0), self.errors.get(node.stage, 0.0)
+        wanted = self.parameters if not node.trial and (weight or error or stage in (0, self.last)) else ()
         value, of_y, found = costate_rates(
             self.f, node, unflatten(y, self.shape), unflatten(costate, self.shape), wanted
         )
         if node.trial:
             pass
-        elif node.stage == 0:
+        elif stage == 0:
             self._first = self._next = found
-        elif node.stage == 1:
-            self._attempt = _added([None] * len(self.parameters), self._first, node.h * self.weights.get(0, 0.0))
-        if weight and node.stage:
+        elif stage == 1:
+            nothing: Gradients = [None] * len(self.parameters)
+            self._attempt = _added(list(nothing), self._first, node.h * self.weights.get(0, 0.0))
+            self._error = (
+                _added(list(nothing), self._first, node.h * self.errors.get(0, 0.0)) if self.errors else nothing
+            )
+        if stage and weight:
             self._attempt = _added(self._attempt, found, node.h * weight)
-        if node.stage == self.last:
+        if stage and error:
+            self._error = _added(self._error, found, node.h * error)
+        if stage == self.last:
             self._next = found
-        zeros = [torch.zeros_like(part) if g is None else g for part, g in zip(y, flatten(of_y)[0], strict=False)]
-        return tuple(flatten(value)[0]), tuple(zeros)
+        found_y = aligned(of_y, self.shape)
+        rates = [torch.zeros_like(part) if g is None else g for part, g in zip(y, found_y, strict=True)]
+        return tuple(flatten(value)[0]), tuple(rates)
+
+    def scaled_errors(self, rtol: float, atol: float) -> list[Tensor]:
+        """The error estimates of the attempt's quadrature, in units of the tolerance."""
+        found = []
+        for p, error, total, part in zip(self.parameters, self._error, self.total, self._attempt, strict=True):
+            if error is None:
+                found.append(torch.zeros_like(p))
+                continue
+            before = torch.zeros_like(p) if total is None else total
+            size = torch.maximum(before.abs(), (before if part is None else before + part).abs())
+            found.append(error / (atol + rtol * size))
+        return found
 
     def accept(self) -> None:
         """The attempt counts: its stages are part of the integral, its last one is the next one's first."""
@@ -130,16 +223,13 @@ def _added(total: Gradients, terms: Sequence[Tensor | None], factor: float) -> G
     ]
 
 
-def _minus(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else -gradient
+def _halves(parts: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    return parts[: len(parts) // 2], parts[len(parts) // 2 :]
 
 
-def _sum(a: Tensor, b: Tensor | None) -> Tensor:
-    return a if b is None else a + b
-
-
-def _gap(stored: Sequence[Tensor], solved: Sequence[Tensor]) -> float:
-    return drift(sampled(tuple(stored)), tuple(solved))
+def _single(parts: Sequence[Tensor]) -> Any:
+    """What a user's norm of a state is handed: the tensor, or the tuple of its parts."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _twice(tolerance: Any) -> Any:

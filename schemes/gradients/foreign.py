@@ -12,20 +12,23 @@ from torch.utils.weak import TensorWeakRef
 
 from schemes.errors import SchemenetError
 from schemes.node import Node
-from schemes.state import RightHandSide, State
+from schemes.state import RightHandSide, State, flatten
 
 
 class ForeignLeaves:
     """Finds the leaves that values of f depend on and that get no gradient from a mode that evaluates f again."""
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
+        parameters = list(parameters)
         self.known = set(map(id, parameters))
+        self.results = [p for p in parameters if p.grad_fn is not None]
         self.found: list[TensorWeakRef] = []
 
     def watching(self, f: RightHandSide) -> RightHandSide:
         def watched(node: Node, y: State) -> State:
             value = f(node, y)
-            self.found += [TensorWeakRef(leaf) for leaf in leaves([value], [y]) if id(leaf) not in self.known]
+            ended = leaves(flatten(value)[0], [*flatten(y)[0], *self.results])
+            self.found += [TensorWeakRef(leaf) for leaf in ended if id(leaf) not in self.known]
             return value
 
         return watched

@@ -108,7 +108,12 @@ class _Recompute(torch.autograd.Function):
         tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
         kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
         wanted = ctx.needs_input_grad[2 + ctx.count :]
-        parameters = [p.detach().requires_grad_(want) for p, want in zip(tensors, wanted, strict=True)]
+        named = getattr(job.loop.module, "closed_over", None)
+        closed_over = set(map(id, named or ()))  # f reads these very tensors
+        parameters = [
+            p if id(p) in closed_over else p.detach().requires_grad_(want)
+            for p, want in zip(tensors, wanted, strict=True)
+        ]
         trained = [p for p in parameters if p.requires_grad]
         foreign = ForeignLeaves(parameters)
         with counting(job.loop.backward):
@@ -122,7 +127,8 @@ class _Recompute(torch.autograd.Function):
                 trained,
                 foreign.watching(job.replay.repeat(job.loop.f)),
             )
-        foreign.refuse()
+        if named is None:  # a user who names the tensors says that there are no others
+            foreign.refuse()
         by_parameter = iter(found)
         return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
 
@@ -162,11 +168,13 @@ class Pullback:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.found: Gradients = [None] * len(parameters)
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self._results = [p for p in parameters if p.grad_fn is not None]  # made outside of f: no graph ends in them
 
     def __call__(self, outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
         """Gradients of the inputs; None where one takes no part."""
         pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
-        used = [leaf for leaf in leaves([o for o, _ in pairs]) if id(leaf) in self._places]
+        used = [leaf for leaf in leaves([o for o, _ in pairs], self._results) if id(leaf) in self._places]
+        used += self._results
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         if not pairs or not (used or wanted):
             return [None] * len(inputs)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from schemes.bank import FieldBank
 from schemes.node import Node
 from schemes.state import RightHandSide, State
 
@@ -55,8 +54,9 @@ class Replay:
     gives them away, ``again`` takes them back.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[Tensor], bank: FieldBank, device: torch.device) -> None:
-        self.module, self.bank, self.device = module, bank, device
+    def __init__(self, module: nn.Module, parameters: Sequence[Tensor], bank: Any, device: torch.device) -> None:
+        self.module, self.device = module, device
+        self.reused = getattr(bank, "reused", lambda node: None)  # an initial value problem's f is no bank
         position = {id(p): i for i, p in enumerate(parameters)}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
@@ -132,7 +132,7 @@ class Replay:
             if node.trial:  # leaves no trace: the evaluation that counts finds the same
                 return f(node, y)
             self._random_before[node.place] = self._note_random()
-            if (field := self.bank.reused(node)) is not None:
+            if (field := self.reused(node)) is not None:
                 self._buffers_before[node.place] = self._note_buffers(field)
             return f(node, y)
 
