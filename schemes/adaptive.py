@@ -153,6 +153,8 @@ class ToleranceWarning(UserWarning):
 
 def warn_of_tolerance(rtol: Any, atol: Any, dtype: torch.dtype, stacklevel: int = 3) -> None:
     """Tell a caller whose tolerances are below ten units in the last place."""
+    if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        return  # no precision to solve in
     least = 10 * torch.finfo(dtype).eps
     if isinstance(rtol, int | float) and isinstance(atol, int | float) and max(rtol, atol) < least:
         warnings.warn(

@@ -86,7 +86,7 @@ def solve(
     method: Scheme = _built(SCHEMES, scheme)
     steps: AdaptiveGrid | UniformGrid = _built(GRIDS, grid)
     mode: GradientMode = _built(GRADIENTS, gradient)
-    leaves = _checked_state(y0)
+    leaves = _checked_state(y0, on_known_steps=not isinstance(steps, AdaptiveGrid))
     times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
     equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
@@ -140,7 +140,7 @@ def _built(registry: Registry, choice: Any) -> Any:
     return registry.build(choice) if isinstance(choice, str | Mapping) else choice
 
 
-def _checked_state(y0: Any) -> list[Tensor]:
+def _checked_state(y0: Any, on_known_steps: bool) -> list[Tensor]:
     leaves = pytree.tree_leaves(y0)
     if not leaves:
         raise SchemenetError(f"y0: expected a tensor or a nest of tensors, got {y0!r}")
@@ -151,6 +151,11 @@ def _checked_state(y0: Any) -> list[Tensor]:
             raise SchemenetError(
                 f"y0: a state in {leaf.dtype} is too coarse for sums over many steps and for an error estimate; keep "
                 "it in float32 and let f compute in half precision by torch.autocast"
+            )
+        if torch._C._functorch.is_batchedtensor(leaf) and not on_known_steps:
+            raise SchemenetError(
+                "an adaptive grid under torch.func.vmap: each sample would take other steps; hand over the whole batch "
+                "(with batching='per_sample' for steps of each sample's own), or use grid=uniform"
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             raise SchemenetError(f"y0: expected floating-point or complex numbers, got {leaf.dtype}; use y0.float()")

@@ -67,6 +67,9 @@ class Interpolant:
     sizes: list[float]
     unpack: Callable[[Any], Any]
 
+    def __reduce__(self) -> Any:
+        raise SchemenetError("a dense solution cannot be pickled, it is made of functions; keep its values instead")
+
     def __call__(self, t: float) -> Any:
         low, high = sorted((self.starts[0], self.end))
         if not low <= t <= high:

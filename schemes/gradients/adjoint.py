@@ -15,8 +15,8 @@ from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.fixed import FixedSteps
 from schemes.gradients.augmented import augmented, joined, parted, plus, zeros
-from schemes.gradients.backsolve import Adaptive, Steps, Stretch, backsolve, hold_against
-from schemes.gradients.rebuilt import sampled
+from schemes.gradients.backsolve import Adaptive, Steps, Stretch, backsolve, warn_of_gap
+from schemes.gradients.rebuilt import drift, sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode
 from schemes.grid import reversed_nodes
 from schemes.loop import Pass
@@ -137,7 +137,7 @@ class Adjoint(RecomputingMode):
         for node in reversed_nodes(tuple(loop.nodes)):
             state, memory = loop.scheme.step(rates, node, state, memory)
         y, costate, found = parted(state, paired)
-        hold_against(start, y)
+        warn_of_gap(drift(start, y, sampled(end)))
         return flatten(costate)[0], list(found)  # type: ignore[return-value]
 
     def _back(self, loop: Loop) -> tuple[Scheme, Any]:

@@ -52,17 +52,17 @@ def backsolve(loop: Any, kept: Any, gradients: Any, stretch: Stretch) -> tuple[G
     """Gradients of the initial state and of the parameters, from the end state and those at the output times."""
     start, y, stored = kept
     (gradient, _), outputs = gradients
-    costate, gap = plus(zeros(y), gradient), 0.0
+    costate, gap, passed = plus(zeros(y), gradient), 0.0, sampled(y)
     times = list(loop.times)
     for i in range(len(times) - 1, 0, -1):
         if stored:
             if i < len(times) - 1:
-                gap = max(gap, drift(sampled(stored[i - 1]), y))
+                gap = max(gap, drift(sampled(stored[i - 1]), y, passed))
             y = stored[i - 1]
         costate = plus(costate, outputs[i - 1] if outputs else None)
         if times[i - 1] != times[i]:
             y, costate = stretch(i, y, costate)
-    hold_against(start, y, gap, stretch.allowed)
+    warn_of_gap(max(gap, drift(start, y, passed)), stretch.allowed)
     return flatten(costate)[0], list(stretch.total)  # type: ignore[return-value]
 
 
@@ -243,9 +243,8 @@ def _largest(tolerance: Any) -> float:
     return float(tolerance.max()) if isinstance(tolerance, Tensor) else float(tolerance)
 
 
-def hold_against(start: State, solved: State, gap: float = 0.0, allowed: float = DRIFT) -> None:
-    """Warn where the state that was solved backwards misses its start, or missed another known one by ``gap``."""
-    gap = max(drift(start, solved), gap)
+def warn_of_gap(gap: float, allowed: float = DRIFT) -> None:
+    """Warn where the state that was solved backwards misses a known one by more than is allowed."""
     if not gap <= allowed:
         warnings.warn(
             f"gradient mode 'adjoint': the state solved backwards misses the initial one by {gap:.1g} of its norm, "

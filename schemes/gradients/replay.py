@@ -63,7 +63,7 @@ class Replay:
         self.positions = {
             f"{prefix}.{name}": position[id(parameter)]
             for prefix, part in _Apply(module).named_modules()
-            for name, parameter in part.named_parameters(recurse=False)
+            for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False)
         }
         self.training = [(part, part.training) for part in module.modules()]
         self.autocast = [

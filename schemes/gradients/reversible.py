@@ -116,30 +116,33 @@ class _Once:
 
     def __init__(self, f: RightHandSide, pull_back: Pullback) -> None:
         self.f, self.pull_back = f, pull_back
-        self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], Any]] = {}
 
     def evaluate(self, node: Node, y: State) -> State:
+        leaves, shape = flatten(y)
         with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
-            value = self.f(node, leaf)
-        self._known[node.place] = (leaf, value)
-        return value.detach()
+            fresh = [leaf.detach().requires_grad_() for leaf in leaves]
+            values, form = flatten(self.f(node, unflatten(fresh, shape)))
+        self._known[node.place] = (fresh, values, form)
+        return unflatten([value.detach() for value in values], form)
 
     def recall(self, node: Node, y: State) -> State:
-        known = self._known.pop(node.place, None)
-        return self.f(node, y) if known is None else _Known.apply(y, known, self)
+        if (known := self._known.pop(node.place, None)) is None:
+            return self.f(node, y)
+        fresh, values, form = known
+        return unflatten(_Known.apply(self.pull_back, fresh, values, *flatten(y)[0]), form)
 
 
 class _Known(torch.autograd.Function):
     """The value of f that is known already, with the derivative that its own graph gives."""
 
     @staticmethod
-    def forward(ctx: Any, y: Tensor, known: tuple[Tensor, Tensor], once: _Once) -> Tensor:
-        ctx.known, ctx.once = known, once
-        return known[1].detach()
+    def forward(
+        ctx: Any, pull_back: Pullback, fresh: list[Tensor], values: list[Tensor], *y: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.pull_back, ctx.fresh, ctx.values = pull_back, fresh, values
+        return tuple(value.detach() for value in values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        leaf, value = ctx.known
-        (of_y,) = ctx.once.pull_back([value], list(gradients), [leaf])
-        return of_y, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, *ctx.pull_back(ctx.values, list(gradients), ctx.fresh)
