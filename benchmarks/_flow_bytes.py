@@ -10,7 +10,7 @@ from architectures.ledger import LiveBytes
 
 
 def flow_bytes(flow: nn.Module, y: Tensor) -> tuple[int, int]:
-    """(kept after forward for backward's sake, peak of forward and backward), parameters, input and output not counted."""
+    """(kept for backward's sake, peak of forward and backward); parameters, input and output do not count."""
     y = y.detach().requires_grad_()
     gc.collect()
     with LiveBytes([y, *flow.parameters(), *flow.buffers()]) as mode:

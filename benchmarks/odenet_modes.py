@@ -4,7 +4,7 @@
 
 Each RUN is a folder of `schemenet train` whose network is an ODE-Net. Its error and its calls of f a batch are from the
 run's own log. Bytes, step time and gradient error are measured here, of every mode on the weights of the first RUN and
-on 128 training images: bytes of the flow alone (what stem and head keep is the same for all), the processor time of
+on 128 training images: bytes of the flow alone (stem and head keep the same in all modes), the processor time of
 forward and backward as a ratio to backprop's (median, interleaved, one thread), and the distance of the gradient of all
 parameters from that of the exact flow (dopri8 in float64 at 1e-6), relative, in the Euclidean norm. Prints markdown.
 """
@@ -12,7 +12,6 @@ parameters from that of the exact flow (dopri8 in float64 at 1e-6), relative, in
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import json
 import statistics
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _flow_bytes import flow_bytes
 from torch import Tensor
 from torch.nn import functional
 
 from architectures.factory import create_model
-from architectures.ledger import memory
 from architectures.network import Network
 from lightning_modules.registries import DATA
 from lightning_modules.running import data_context
@@ -80,9 +79,8 @@ def main() -> None:
                 seconds[run].append(time.process_time() - begin)
     medians = {run: statistics.median(times) for run, times in seconds.items()}
     plain = next((r for r, made in networks.items() if made.layout["gradient"] == "backprop"), asked.runs[0])
-    outside = copy.deepcopy(networks[plain])
-    outside.stages[-1].flow = None
-    rest = memory(outside, tuple(data.shape), 128)
+    with torch.no_grad():
+        state, _ = networks[plain].enter(x)
 
     print(
         f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}; NFE: mean of the last epoch"
@@ -93,8 +91,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for run, made in networks.items():
-        found = memory(made, tuple(data.shape), 128)
-        kept, peak = ((found[key] - rest[key]) / 1e6 for key in ("bytes_kept", "peak_bytes"))
+        kept, peak = (size / 1e6 for size in flow_bytes(made.flows[0], state))
         gap = float((gradient(made, x, labels).double() - exact).norm() / exact.norm())
         error = json.loads((run / "result.json").read_text())["test_error"]
         scheme, mode = made.layout["scheme"], made.layout["gradient"]

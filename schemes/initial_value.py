@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor  # type: ignore[import-not-found]
 from torch.utils import _pytree as pytree
 
 from schemes.adaptive import AdaptiveGrid, Search, warn_of_tolerance
@@ -152,7 +153,7 @@ def _checked_state(y0: Any, on_known_steps: bool) -> list[Tensor]:
                 f"y0: a state in {leaf.dtype} is too coarse for sums over many steps and for an error estimate; keep "
                 "it in float32 and let f compute in half precision by torch.autocast"
             )
-        if torch._C._functorch.is_batchedtensor(leaf) and not on_known_steps:
+        if is_batchedtensor(leaf) and not on_known_steps:
             raise SchemenetError(
                 "an adaptive grid under torch.func.vmap: each sample would take other steps; hand over the whole batch "
                 "(with batching='per_sample' for steps of each sample's own), or use grid=uniform"
