@@ -82,14 +82,12 @@ def main() -> None:
     with torch.no_grad():
         state, _ = networks[plain].enter(x)
 
-    print(
-        f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}; NFE: mean of the last epoch"
-    )
-    print()
-    print(
-        "| gradient | scheme | test error | NFE forward | backward | kept, MB | peak, MB | step time | gradient error |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}")
+    columns = (
+        "gradient", "scheme", "test error", "NFE forward", "NFE backward", "kept, MB", "peak, MB", "step time",
+        "gradient error",
+    )  # fmt: skip
+    print("", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     for run, made in networks.items():
         kept, peak = (size / 1e6 for size in flow_bytes(made.flows[0], state))
         gap = float((gradient(made, x, labels).double() - exact).norm() / exact.norm())

@@ -242,8 +242,8 @@ class _Method(NamedTuple):
             spec["order"] = order
         elif order < 4 and self.ours == "adams_bashforth4" and f"adams_bashforth{order}" in SCHEMES:
             spec["name"] = f"adams_bashforth{order}"
-        if "iterations" in takes:
-            spec["iterations"] = int(options.get("max_iters", 4))
+        if "iterations" in takes and "max_iters" in options:
+            spec["iterations"] = int(options["max_iters"])
         return SCHEMES.build(spec)
 
     def grid(self, rtol: Any, atol: Any, options: Mapping[str, Any], call: _Call) -> Any:
