@@ -49,6 +49,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``components``: parts of a coupled state, which is then a tuple;
     - ``continues``: whether ``start`` takes up an older state that it is handed;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
+    - ``undoes``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None for any;
     - ``implicit``: whether a step solves an equation;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
     - ``begins_with_slope``: whether an attempt's memory is the slope f(t, y) alone;
@@ -62,6 +63,7 @@ class Scheme(nn.Module, abc.ABC):
     components: int = 1
     continues: bool = False
     reversible: bool = False
+    undoes: int | property | None = None
     implicit: bool = False
     error_order: int | None = None
     begins_with_slope: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from schemes.base import Attempt, Scheme
@@ -65,6 +66,11 @@ class ReversibleWrap(Scheme):
     @property
     def order(self) -> int | None:
         return self.base.order
+
+    @property
+    def undoes(self) -> int | None:
+        """As many steps as stretch an error tenfold, where the user has not chosen the coupling."""
+        return None if self.fixed is not None else int(math.log(AMPLIFICATION) / -math.log(self.coupling) + 1e-6)
 
     @property
     def multistep(self) -> bool:

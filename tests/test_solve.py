@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from schemes import solve
+from schemes.errors import StepLimitError
 
 PAIRS = ["bosh3", "dopri5", "tsit5"]
 
@@ -132,3 +133,12 @@ def test_per_sample_gradients_are_those_of_the_samples_alone(mode):
     for i in range(2):
         for both, alone in zip(together, of([i]), strict=True):
             torch.testing.assert_close(both[i], alone[0], rtol=1e-10, atol=1e-11)
+
+
+def test_the_reversible_wrap_is_undone_for_as_many_steps_as_rounding_allows():
+    y0 = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(StepLimitError, match=r"can undo 2301 steps of ReversibleWrap"):
+        solve(
+            lambda t, y: torch.cos(50 * t) * y, y0, [0, 100], gradient="reversible",
+            scheme={"name": "reversible_wrap", "base": "bosh3"}, grid=at(1e-5),
+        )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from schemes.adaptive import Search
-from schemes.errors import SchemenetError
+from schemes.errors import SchemenetError, StepLimitError
 from schemes.gradients.rebuilt import drift, sampled
 from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
 from schemes.loop import Pass
@@ -76,9 +76,15 @@ class Reversible(RecomputingMode):
     def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
         start = sampled(carry)
         outputs: list[State] = []
-        for _, _, taken in loop.walk(carry, f):
+        for node, _, taken in loop.walk(carry, f):
             carry = taken.carry
             outputs += taken.outputs
+            if (limit := loop.scheme.undoes) is not None and node.step >= limit:
+                raise StepLimitError(
+                    f"gradient mode 'reversible' can undo {limit} steps of {type(loop.scheme).__name__} (its coupling "
+                    f"stretches rounding errors tenfold over them), and at t = {node.t:.6g} they are taken; use larger "
+                    "tolerances, a base of higher order, scheme.coupling nearer to 1, or gradient=checkpoint"
+                )
         if isinstance(loop, Search) and loop.forgotten:
             raise SchemenetError(
                 "gradient mode 'reversible' cannot undo a step across a time at which f jumps (grid.jump_t); solve "
