@@ -131,3 +131,35 @@ def test_a_training_on_the_gpu(words: list[str], tmp_path: Path) -> None:
     assert result["status"] == "done"
     again = evaluate(tmp_path)
     assert again["trained"]["test_loss"] == pytest.approx(result["test_loss"], rel=1e-3)
+
+
+# Adaptive grids
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint", "adjoint"])
+def test_adaptive_flow_reads_the_device_once_a_step(mode: str) -> None:
+    network = create_model("odenet", in_chans=1, image_size=28, gradient=mode).cuda()
+    x = torch.randn(8, 1, 28, 28, device="cuda")
+    network(x).sum().backward()
+    flow = network.flows[0]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
+        network(x)
+    reads = sum(event.count for event in profile.key_averages() if event.key == "aten::_local_scalar_dense")
+    attempts = flow.forward_work.accepted + flow.forward_work.rejected
+    assert attempts <= reads <= attempts + 3  # three for the first step's size
+
+
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_captured_steps_are_the_eager_ones(mode: str) -> None:
+    torch.manual_seed(0)
+    eager = create_model("odenet", in_chans=1, image_size=28, gradient=mode).cuda()
+    captured = copy.deepcopy(eager)
+    captured.flows[0].capture()
+    for _ in range(3):  # a recorded graph is replayed, and writes where it wrote before
+        x = torch.randn(8, 1, 28, 28, device="cuda")
+        expected, found = (
+            torch.autograd.grad(network(x).square().sum(), list(network.parameters())) for network in (eager, captured)
+        )
+        assert eager.flows[0].forward_work == captured.flows[0].forward_work
+        for a, b in zip(found, expected, strict=True):
+            assert float((a - b).norm()) <= 1e-3 * float(b.norm()) + 1e-6
