@@ -116,7 +116,10 @@ class AdaptiveGrid:
         return None
 
     def nodes(self, steps: int) -> tuple[Node, ...]:
-        """None are known before the solve."""
+        """None are known before the solve of a flow, whose state is one tensor."""
+        for key, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not isinstance(value, int | float):
+                raise SchemenetError(f"grid 'adaptive': {key} of a network expected to be a number, got {value!r}")
         return ()
 
     def visits(self, scheme: Scheme, nodes: Sequence[Node]) -> tuple[Node, ...]:
