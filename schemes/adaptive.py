@@ -86,7 +86,7 @@ class AdaptiveGrid:
             for key, value in {"rtol": rtol, "atol": atol}.items()
             if isinstance(value, str | None)
         ]
-        if rtol == 0 and atol == 0:
+        if all(isinstance(tolerance, int | float) and tolerance == 0 for tolerance in (rtol, atol)):
             wrong.append("rtol and atol cannot both be 0: no error would be small enough")
         if max_steps < 1:
             wrong.append(f"max_steps expected to be at least 1, got {max_steps}")
@@ -219,10 +219,6 @@ class Search(Loop):
 
     def recorded(self, replay: Any) -> RightHandSide:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.equation``
-
-    def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
-        rest = iter(outputs)
-        return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
@@ -371,7 +367,7 @@ class Search(Loop):
 
     def _too_small(self, pace: Pace, y: State, f: RightHandSide, ratio: float) -> SolverError:
         """Why no step from here was small enough: f is no number here or just behind, or something else."""
-        tiny = pace.direction * 4e3 * FLOOR * max(abs(pace.t), pace.scale)
+        tiny = pace.direction * max(4e3 * FLOOR * max(abs(pace.t), pace.scale), self.grid.min_step)
         with torch.no_grad():
             slope = f(Node(0, pace.t, 0.0, trial=True), y)
             behind = f(Node(0, pace.t + tiny, 0.0, trial=True), axpy(y, slope, tiny))

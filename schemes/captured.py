@@ -41,10 +41,14 @@ class Captured:
             step = MethodType(_own_code(Captured._step), self)
             mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
             self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
-        t, h = (torch.full((), number, dtype=like.real.dtype, device=like.device) for number in (node.t, node.h))
+        # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
+        t, h, *limits = (
+            torch.full((), number, dtype=like.real.dtype, device=like.device)
+            for number in (node.t, node.h, *tolerances)
+        )
         if device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        following, square, *k = self._graphs[device](t, h, y, memory, tolerances, args)
+        following, square, *k = self._graphs[device](t, h, y, memory, tuple(limits), args)
         count_calls(len(k) - len(memory))
         if device == "cuda":  # the next replay writes where this one has written
             following, square, k = _copied(following), square.clone(), list(map(_copied, k))
@@ -83,10 +87,10 @@ class _Known(dict[Any, Captured]):
         return _Known, ()
 
 
-def captured(scheme: Any, f: Any, rate: Rate, backend: str = "inductor") -> Captured:
-    """The captured steps of a scheme on f: those of an earlier solve where there are any."""
+def captured(scheme: Any, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> Captured:
+    """The captured steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
     if not isinstance(scheme, RungeKutta):
         raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
     owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
     known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
-    return known.setdefault((type(scheme), name, backend), Captured(scheme, rate, backend))
+    return known.setdefault((type(scheme), name, backend, form), Captured(scheme, rate, backend))

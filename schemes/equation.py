@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from schemes.errors import FieldError
+from schemes.errors import FieldError, SchemenetError
 from schemes.loop import Told
 from schemes.node import Node
 from schemes.state import State, in_precision_of
@@ -47,15 +47,16 @@ class Equation(nn.Module):
         self.owners = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
         self._given = tuple(args)
         for i, argument in enumerate(args):
-            if isinstance(argument, Tensor) and argument.is_floating_point():
+            if isinstance(argument, Tensor) and (argument.is_floating_point() or argument.is_complex()):
                 self._parameters[f"argument{i}"] = argument  # type: ignore[assignment]  # needs not be a leaf
         self.closed_over = None if parameters is None else tuple(parameters)
         for i, parameter in enumerate(self.closed_over or ()):
             self._parameters[f"closed_over{i}"] = parameter  # type: ignore[assignment]
         self.time = {"dtype": time.dtype, "device": time.device}
         self.structure = pytree.tree_structure(y0)
+        self._like = pytree.tree_unflatten([None] * self.structure.num_leaves, self.structure)
         self.single = isinstance(y0, Tensor)
-        self.examined, self.random = False, random
+        self.examined, self.random, self.must_be_constant = False, random, False
         for module in () if random else self.owners.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise FieldError(
@@ -70,6 +71,18 @@ class Equation(nn.Module):
     def unpack(self, y: State) -> Any:
         """The user's form of a state."""
         return y if self.single else pytree.tree_unflatten(list(y), self.structure)
+
+    def spread(self, tolerance: Any) -> Any:
+        """A tolerance: as it is, or, where it is a nest like the state, a list with one for each of its tensors."""
+        if not isinstance(tolerance, tuple | list | dict):
+            return tolerance
+        parts = pytree.tree_leaves(_in_order_of(self._like, tolerance))
+        if len(parts) != self.structure.num_leaves:
+            raise SchemenetError(
+                f"rtol and atol: expected a number, a tensor, or a nest like the state ({self.structure.num_leaves} "
+                f"tensors), got {tolerance!r}"
+            )
+        return parts
 
     def arguments(self) -> list[Any]:
         """What f takes beside t and y, at present."""
@@ -107,17 +120,20 @@ class Equation(nn.Module):
 
     def _valued(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> State:
         value = f(t, given, *args) if self.examined else self._examine(f, t, y, given, args)
+        value = value if self.single or self.coupled else _in_order_of(given, value)
         return in_precision_of(y, value if isinstance(value, Tensor) else tuple(pytree.tree_leaves(value)))
 
     def _examine(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> Any:
         leaves = [y] if isinstance(y, Tensor) else list(y)
         versions = [leaf._version for leaf in leaves if not leaf.is_inference()]
         random = torch.get_rng_state()
-        value = f(t, given, *args)
+        with torch.set_grad_enabled(torch.is_grad_enabled() or self.must_be_constant):
+            value = f(t, given, *args)
         if not self.random and not torch.equal(random, torch.get_rng_state()):
             self._examine_again(f(t, given, *args), value)
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
+        value = _in_order_of(given, value)
         expected, found = pytree.tree_structure(given), pytree.tree_structure(value)
         if expected != found or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
             raise FieldError(f"f returned {_described(value)} for a state that is {_described(given)}")
@@ -128,8 +144,14 @@ class Equation(nn.Module):
                     f"f returned {tuple(v.shape)} in {v.dtype} for a state of shape {tuple(part.shape)} in "
                     f"{part.dtype}; the derivative must be like the state"
                 )
+        if self.must_be_constant and any(v.requires_grad for v in pytree.tree_leaves(value)):
+            raise FieldError(
+                "f depends on a tensor that needs a gradient, and nothing that was handed to the solve does: this "
+                "gradient mode would lose it. Hand it over (args, parameters, or f as a module), use "
+                "gradient=backprop, or solve under torch.no_grad()"
+            )
         self.examined = True
-        return value
+        return pytree.tree_map(torch.Tensor.detach, value) if self.must_be_constant else value
 
     def _examine_again(self, again: Any, value: Any) -> None:
         """f may draw a sample once and keep it, but no other one at each call."""
@@ -139,6 +161,15 @@ class Equation(nn.Module):
                 "f drew random numbers (dropout in training mode?) and was another function when it was called again, "
                 "so that no error can be estimated; draw them before the solve, or eval() the layer"
             )
+
+
+def _in_order_of(like: Any, value: Any) -> Any:
+    """A dict's entries in the order of another one with the same keys, at any depth of a nest."""
+    if isinstance(like, dict) and isinstance(value, dict) and like.keys() == value.keys():
+        return type(like)((key, _in_order_of(part, value[key])) for key, part in like.items())
+    if type(like) in (tuple, list) and type(value) is type(like) and len(value) == len(like):
+        return type(like)(_in_order_of(a, b) for a, b in zip(like, value, strict=True))
+    return value
 
 
 def _described(tree: Any) -> str:

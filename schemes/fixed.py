@@ -98,10 +98,6 @@ class FixedSteps(Loop):
         inner = zip(self.nodes, self.thetas, strict=True)
         return [self.nodes[0].t, *(node.t + theta * node.h for node, thetas in inner for theta in thetas)]
 
-    def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
-        rest = iter(outputs)
-        return [tuple(next(rest) for _ in thetas) for thetas in self.thetas]
-
 
 def nodes_at(times: Sequence[float]) -> list[Node]:
     """The steps from each of these times to the next."""

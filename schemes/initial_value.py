@@ -17,7 +17,7 @@ from schemes.base import Scheme
 from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
-from schemes.errors import SchemenetError, SolverError, unknown
+from schemes.errors import NonFiniteError, SchemenetError, SolverError, unknown
 from schemes.events import Event, Watch
 from schemes.fixed import FixedSteps, thetas_of
 from schemes.gradients.backprop import Backprop
@@ -30,7 +30,7 @@ from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
 from schemes.scipy_steps import ScipyGrid, ScipySteps
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
-from schemes.state import State, axpy, detached
+from schemes.state import State, axpy, detached, flatten
 
 BATCHINGS = ("joint", "per_sample")
 
@@ -61,7 +61,7 @@ def solve(
         solve(f, y0, [0, 1], scheme="rk4", grid={"name": "uniform", "steps": 20}, gradient="backprop")
 
     With ``batching="per_sample"`` each row of the batch takes the steps that it would take alone; f must act on each
-    row by itself and gets t of shape (batch,), and ``t`` may be (batch, times).
+    row by itself and gets t of shape (batch,) in the state's precision, and ``t`` may be (batch, times).
 
     A coupled scheme (verlet, symplectic_euler) takes a pair of states and a pair of functions, each of the time and of
     the other part.
@@ -75,7 +75,8 @@ def solve(
     kept with f for the next solve (on a GPU as a CUDA graph); f must be one that torch.compile can take whole.
 
     ``event`` is a function of (t, y), or an :class:`schemes.events.Event`, at whose first zero the solve ends: the last
-    time and state of the solution are then the event's, and its ``status`` is "event".
+    time and state of the solution are then the event's, and its ``status`` is "event"; its time is a constant for
+    differentiation (``odeint_event`` differentiates it as well).
 
     ``dense`` solutions can be called at any time (with a gradient under backprop).
 
@@ -110,6 +111,8 @@ def solve(
         loop.watch = _watch(event, equation, loop, y)
         if loop.watch.time is not None:
             return _at_start(equation, times, y)
+    differentiable = times.requires_grad or any(part.requires_grad for part in (*leaves, *equation.parameters()))
+    equation.must_be_constant = torch.is_grad_enabled() and not isinstance(mode, Backprop) and not differentiable
     moves = times.requires_grad and torch.is_grad_enabled()
     if moves:  # y0 depends on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)
         y = _moved(equation, times[..., 0], y, -1.0)
@@ -117,6 +120,9 @@ def solve(
         with counting(loop.forward):
             passed = mode(loop, (y, method.start(y)))
     except SolverError as error:
+        if batching == "per_sample":  # each sample has come to another time
+            error.partial = None
+            raise
         states = [y, *(error.partial or ())]
         reached = Solution(
             equation.unpack(_stacked([detached(s) for s in states])), times[: len(states)].detach(),
@@ -124,6 +130,7 @@ def solve(
         )  # fmt: skip
         error.partial = reached
         raise
+    _refuse_non_finite(loop, passed.outputs, host)
     states, happened = loop.collected(y, passed.outputs), event is not None and loop.watch.time is not None
     if happened:
         times = torch.cat((times[: len(states) - 1], times.new_tensor([loop.watch.time])))
@@ -131,10 +138,26 @@ def solve(
         states = [_moved(equation, times[..., i], state, 1.0) for i, state in enumerate(states)]
     interpolant = None
     if dense:
-        interpolant, loop.keep = _interpolant(loop, host, equation), None
+        interpolant, loop.keep = _interpolant(loop, equation), None
     return Solution(
         equation.unpack(_stacked(states)), times, _statistics(loop), "event" if happened else "done", interpolant
     )
+
+
+def _refuse_non_finite(loop: Any, states: Sequence[State], host: list[float]) -> None:
+    """Known steps look at no number; the last state tells whether one of them gave none."""
+    if not isinstance(loop, FixedSteps) or torch._C._are_functorch_transforms_active():
+        return
+    last = flatten(tuple(states[-1:]))[0]
+    if any(not part.is_meta and not bool(torch.isfinite(part.detach()).all()) for part in last):
+        wrong = [[~torch.isfinite(part.detach()) for part in flatten(state)[0]] for state in states]
+        first = next(i for i, parts in enumerate(wrong) if any(bool(part.any()) for part in parts))
+        count = sum(int(part.sum()) for part in wrong[first])
+        time = host[min(first + 1, len(host) - 1)]
+        raise NonFiniteError(
+            f"{count} entries of the state are NaN or infinite at t = {time:.6g}, the first output time at which some "
+            "are: f gave no number before it, or the steps are too large for the scheme to be stable"
+        )
 
 
 def _built(registry: Registry, choice: Any) -> Any:
@@ -164,7 +187,10 @@ def _checked_state(y0: Any, on_known_steps: bool) -> list[Tensor]:
 
 
 def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
-    """The output times as a tensor (of the state's precision where none was given), and as numbers of the host."""
+    """The output times as a tensor, and as numbers of the host.
+
+    Where no tensor was given it has the state's precision, or float64 where that would not tell near times apart.
+    """
     if isinstance(t, Tensor):
         times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype))  # f tells apart what its state can
     else:
@@ -180,7 +206,9 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
         )
     host = times.detach().tolist()
     if not isinstance(t, Tensor):
-        times = times.to(like.real.dtype).to(like.device)
+        span, eps = max(map(abs, host)) and abs(host[-1] - host[0]), torch.finfo(like.real.dtype).eps
+        resolved = eps * max(map(abs, host)) <= 1e-5 * span or not span
+        times = times.to(like.real.dtype if resolved else torch.float64).to(like.device)
     for name, row in [("t", host)] if times.dim() == 1 else [(f"t[{i}]", row) for i, row in enumerate(host)]:
         _check_row(name, row)
     return times, host
@@ -247,7 +275,8 @@ def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, batching: st
     if isinstance(grid, AdaptiveGrid):
         search = Search if batching == "joint" else SampleSearch
         tell = equation.listener()
-        return search(scheme, f, [], equation, grid=grid, times=host, rtol=grid.rtol, atol=grid.atol, tell=tell)
+        rtol, atol = (equation.spread(tolerance) for tolerance in (grid.rtol, grid.atol))
+        return search(scheme, f, [], equation, grid=grid, times=host, rtol=rtol, atol=atol, tell=tell)
     if isinstance(grid, ScipyGrid):
         return ScipySteps(scheme, f, [Node(0, host[0], host[-1] - host[0])], equation, settings=grid, times=host)
     nodes = grid.nodes_over(host)
@@ -259,15 +288,18 @@ def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, batching: st
 
 
 def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
-    if not (type(loop) is Search and loop.grid.norm is None and not loop.grid.jump_t and not equation.coupled):
-        raise SchemenetError("compile=True needs grid=adaptive without norm and jump_t, and batching=joint")
+    plain = type(loop) is Search and loop.grid.norm is None and not loop.grid.jump_t and not equation.coupled
+    if not (plain and all(isinstance(tolerance, int | float) for tolerance in (loop.rtol, loop.atol))):
+        raise SchemenetError(
+            "compile=True needs grid=adaptive without norm and jump_t, numbers as tolerances, and batching=joint"
+        )
     f, structure, single = equation.functions[0], equation.structure, equation.single
 
     def rate(t: Tensor, y: State, *args: Any) -> State:
         value = f(t, y if single else pytree.tree_unflatten(list(y), structure), *args)
         return value if single else tuple(pytree.tree_leaves(value))
 
-    steps = captured(scheme, f, rate)
+    steps = captured(scheme, f, rate, form=str(structure))
     loop.capture = lambda node, y, memory, tolerances: steps.attempt(
         node, y, memory, tolerances, tuple(equation.arguments())
     )
@@ -292,7 +324,8 @@ def _at_start(equation: Equation, times: Tensor, y: State) -> Solution:
 
 def _moved(equation: Equation, t: Tensor, y: State, sign: float) -> State:
     """The state at time t, depending on t with the slope of the solution; t is one time or one for each sample."""
-    return axpy(y, equation.slope(t.detach(), y), sign * (t - t.detach()))
+    shift = (t - t.detach()).to((y if isinstance(y, Tensor) else y[0]).real.dtype)
+    return axpy(y, equation.slope(t.detach(), y), sign * shift)
 
 
 def _stacked(states: Sequence[State]) -> State:
@@ -308,8 +341,11 @@ def _statistics(loop: Any) -> Statistics:
     return Statistics(loop.forward, loop.backward, [node.t for node in loop.nodes], [node.h for node in loop.nodes])
 
 
-def _interpolant(loop: Any, host: list[float], equation: Equation) -> Interpolant:
+def _interpolant(loop: Any, equation: Equation) -> Interpolant:
     if not isinstance(loop, Search):
         raise SchemenetError("dense solutions need grid=adaptive")
     starts, sizes = [node.t for node in loop.nodes], [node.h for node in loop.nodes]
-    return Interpolant(starts, host[-1], [attempt.between for attempt in loop.keep or ()], sizes, equation.unpack)
+    end = loop.nodes[-1].t + loop.nodes[-1].h
+    if not math.isinf(loop.times[-1]):
+        end = loop.times[-1]
+    return Interpolant(starts, end, [attempt.between for attempt in loop.keep or ()], sizes, equation.unpack)

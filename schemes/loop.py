@@ -71,7 +71,9 @@ class Loop:
 
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What belongs to the output times, parted into what belongs to those within each step."""
-        return [()] * len(self.nodes)
+        rest = iter(outputs)
+        thetas = getattr(self, "thetas", None) or [()] * len(self.nodes)  # a flow has none
+        return [tuple(next(rest) for _ in inside) for inside in thetas]
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
         """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""

@@ -108,7 +108,7 @@ class Pace:
     def too_small(self, tried: float) -> bool:
         """Whether, after a step of size ``tried`` was rejected, no smaller one makes sense."""
         size = abs(self.h or 0.0)
-        return size < FLOOR * max(abs(self.t), self.scale) or size == abs(tried)
+        return size < FLOOR * max(abs(self.t), self.scale) or abs(tried) <= self.grid.min_step
 
 
 def first_size(state: float, slope: float, span: float) -> float:

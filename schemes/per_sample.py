@@ -13,7 +13,7 @@ from torch import Tensor
 
 from schemes.adaptive import Search
 from schemes.base import Attempt
-from schemes.errors import SchemenetError
+from schemes.errors import SchemenetError, SolverError
 from schemes.loop import Carry, Pass
 from schemes.node import Node
 from schemes.pace import Pace, first_size, refined
@@ -79,9 +79,12 @@ class SampleSearch(Search):
                 yield node, carry, passed
                 carry = passed.carry
                 memory = carry[1] or (f(self._now(like), carry[0]),)
-            for pace in self.paces:
+            for row, pace in enumerate(self.paces):
                 if not pace.arrived:
-                    self._check_limits(pace, began)
+                    try:
+                        self._check_limits(pace, began)
+                    except SolverError as error:
+                        raise type(error)(f"sample {row}: {error}") from None
 
     def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
         return f  # each row is at another time

@@ -356,7 +356,8 @@ class _Call:
         self.event = event_fn
         self.grid = self.method.grid(rtol, atol, self.options, self)
         self._check_callbacks()
-        if self.method.kind == "adaptive" and (rtol, atol) != DEFAULT_TOLERANCES:
+        numbers = all(isinstance(tolerance, int | float) for tolerance in (rtol, atol))
+        if self.method.kind == "adaptive" and numbers and (rtol, atol) != DEFAULT_TOLERANCES:
             warn_of_tolerance(rtol, atol, self.field.dtype, stacklevel=4)
         if event_fn is not None:
             self._prepare_event()

@@ -522,3 +522,80 @@ def test_a_state_that_cannot_be_solved_backwards_is_warned_of(rate):
         return
     with pytest.warns(AdjointDriftWarning, match="gradient=checkpoint"):
         torch.autograd.grad(end, y0)
+
+
+# What an independent reader of this code found
+
+
+def test_a_gradient_that_nothing_was_told_of_is_refused_and_not_lost():
+    net = nn.Linear(2, 2)
+    for hidden in ({}, {"args": ({"weight": net.weight},)}):
+        f = (lambda t, y, given: y @ given["weight"]) if hidden else (lambda t, y: net(y).tanh())
+        with pytest.raises(FieldError, match=r"needs a gradient.*gradient=backprop"):
+            solve(f, torch.ones(3, 2), [0, 1], **hidden)
+        assert solve(f, torch.ones(3, 2), [0, 1], gradient="backprop", **hidden).values.requires_grad
+        with torch.no_grad():
+            solve(f, torch.ones(3, 2), [0, 1], **hidden)
+
+
+def test_times_of_a_higher_precision_leave_a_state_without_dimensions_what_it_is():
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    values = solve(lambda t, y: -y, torch.tensor(1.0), t).values
+    assert values.dtype == torch.float32
+    values[-1].backward()
+    assert t.grad is not None
+    assert t.grad[1] == pytest.approx(-math.exp(-1), rel=1e-2)
+
+
+def test_listed_times_far_from_zero_keep_what_tells_them_apart():
+    grid = {"name": "adaptive", "rtol": 1e-5, "atol": 1e-5}
+    found = solve(lambda t, y: torch.cos(t) + 0 * y, torch.zeros(1), [1e6, 1e6 + 1], grid=grid).values[-1]
+    assert float(found) == pytest.approx(math.sin(1e6 + 1) - math.sin(1e6), abs=1e-5)
+
+
+def test_tolerances_are_numbers_tensors_or_a_nest_like_the_state():
+    def f(t: Any, y: Any) -> Any:
+        return {"b": -y["b"], "a": 2 * y["a"]}  # in another order than the state
+
+    y0 = {"a": torch.ones(1), "b": torch.ones(2)}
+    fine = solve(f, y0, [0, 1], grid={"name": "adaptive", "rtol": {"b": 1e-2, "a": 1e-5}, "atol": 1e-5}).values
+    assert float(fine["a"][-1]) == pytest.approx(math.exp(2), rel=1e-4)
+    assert float(fine["b"][-1, 0]) == pytest.approx(math.exp(-1), rel=1e-2)
+    odeint(lambda t, y: -y, torch.ones(2), torch.tensor([0.0, 1.0]), rtol=torch.tensor([1e-5, 1e-4]), atol=1e-6)
+    with pytest.raises(SchemenetError, match="a nest like the state"):
+        solve(f, y0, [0, 1], grid={"name": "adaptive", "rtol": [1e-3]})
+
+
+def test_a_limit_of_one_sample_names_it_and_claims_no_common_result():
+    grid = {"name": "adaptive", "max_steps": 30, "rtol": 1e-5, "atol": 1e-5}
+    rates = torch.tensor([[1.0], [1000.0]])
+    with pytest.raises(StepLimitError, match="sample 1") as caught:
+        solve(lambda t, y: -y * rates, torch.ones(2, 1), [0, 0.5, 1], batching="per_sample", grid=grid)
+    assert caught.value.partial is None
+
+
+def test_a_dense_solution_ends_at_its_event():
+    solution = solve(lambda t, y: -y, torch.ones(1), [0, 3], dense=True, event=lambda t, y: y[0] - 0.5)
+    assert float(solution(float(solution.times[-1]))) == pytest.approx(0.5, rel=1e-4)
+    with pytest.raises(SchemenetError, match="is known from"):
+        solution(2.9)
+
+
+def test_complex_arguments_get_their_gradient_in_every_mode():
+    found = []
+    for mode in ("backprop", "checkpoint"):
+        w = torch.tensor(1j, requires_grad=True)
+        y0 = torch.ones(1, dtype=torch.complex64)
+        solve(lambda t, y, w: w * y, y0, [0, 1], args=(w,), gradient=mode).values[-1].abs().sum().backward()
+        found.append(w.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_nan_is_named_with_a_least_step_and_on_known_steps():
+    def f(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(t > 0.9, math.nan, 1.0) * y
+
+    with pytest.raises(NonFiniteError):
+        solve(f, torch.ones(1), [0, 1], grid={"name": "adaptive", "min_step": 0.3})
+    with pytest.raises(NonFiniteError, match="at t = 1,"):
+        solve(f, torch.ones(1), [0, 0.5, 1], scheme="rk4", grid={"name": "uniform", "steps": 10})

@@ -2,7 +2,7 @@
 
 With steps of its own, the parameters' gradient is a quadrature beside the solve: it adds up h b_i (df/dtheta)^T a over
 the stages of accepted steps, in one buffer, outside the state and outside the norm. A stage of weight zero asks for no
-such product.
+such product, but for the last one, which is the next step's first.
 
 References: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Kidger, Chen, Lyons, "Hey, that's
 not an ODE: Faster ODE Adjoints via Seminorms", ICML 2021, arXiv:2009.09457 (which the quadrature makes exact).
