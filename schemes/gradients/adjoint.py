@@ -46,7 +46,7 @@ class Adjoint(RecomputingMode):
     An initial value problem may be solved backwards by another ``scheme``, on another ``grid``, or on an adaptive grid
     with other tolerances. ``norm`` measures the errors there instead of the root mean square over state and costate:
     it gets the tuple (t, y, adj_y, *parameters) of errors in units of the tolerance, each part of a state by itself,
-    and returns a number.
+    and returns a number. ``max_steps`` and ``seconds`` of an adaptive grid hold for each interval between output times.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
     arXiv:1806.07366.
