@@ -46,10 +46,13 @@ def epoch_mean(run: Path, column: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--data-root")
     parser.add_argument("--repetitions", type=int, default=10)
     asked = parser.parse_args()
+    if not asked.runs:
+        print("benchmarks/odenet_modes.py: no runs named, nothing is measured (docs/odenet.md says which)")
+        return
     torch.set_num_threads(1)
     hyper = read_checkpoint(checkpoint_in(asked.runs[0]))["hyper_parameters"]
     config = hyper["config"]["data"] | ({"root": asked.data_root} if asked.data_root else {})

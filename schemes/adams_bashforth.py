@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from fractions import Fraction as F
 from typing import ClassVar
 
@@ -12,11 +13,33 @@ from schemes.runge_kutta import RK3, RK4, Heun, RungeKutta
 from schemes.state import RightHandSide, State, combine
 
 
-class AdamsBashforth(Scheme, abstract=True):
+class Adams(Scheme, abstract=True):
+    """A method that remembers the slopes of ``history`` steps before.
+
+    The first steps are steps of the Runge-Kutta method ``start_up``, on the module of the step that they start; their
+    first stage is the value that is remembered. Uniform step sizes.
+    """
+
+    start_up: RungeKutta
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        if len(memory) < self.history:
+            k = self.start_up.evaluate(f, node, y)
+            return self.start_up.advance(node, y, k), (k[0], *memory)
+        slopes = (f(node, y), *memory)
+        return self.go_on(f, node, y, slopes), slopes[: self.history]
+
+    @abc.abstractmethod
+    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+        """The state one step on, from the slopes f_n, f_{n-1}, ..."""
+
+
+class AdamsBashforth(Adams, abstract=True):
     """u_{n+1} = u_n + h sum_j b_j f_{n-j}(u_{n-j}); each f is evaluated once, with the weights of its own step.
 
-    The first steps are Runge-Kutta steps of the same order, on the module of the step that they start; their first
-    stage is the value that is remembered. Uniform step sizes.
+    The first steps are Runge-Kutta steps of the same order.
     """
 
     weights: ClassVar[tuple[F, ...]]
@@ -33,15 +56,8 @@ class AdamsBashforth(Scheme, abstract=True):
         super().__init__()
         self.start_up = self.starter()
 
-    def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        if len(memory) < self.history:
-            k = self.start_up.evaluate(f, node, y)
-            return self.start_up.advance(node, y, k), (k[0], *memory)
-        slopes = (f(node, y), *memory)
-        terms = ((node.h * float(b), slope) for b, slope in zip(self.weights, slopes, strict=True))
-        return combine(y, terms), slopes[:-1]
+    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+        return combine(y, ((node.h * float(b), slope) for b, slope in zip(self.weights, slopes, strict=True)))
 
 
 @SCHEMES.register("adams_bashforth2")

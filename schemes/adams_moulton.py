@@ -8,16 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from schemes.base import Scheme
+from schemes.adams_bashforth import Adams
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.runge_kutta import RK3, RK4, Heun, RungeKutta
+from schemes.runge_kutta import RK3, RK4, Heun
 from schemes.state import RightHandSide, State, combine
 
 
 @SCHEMES.register("adams_moulton")
-class AdamsMoulton(Scheme):
+class AdamsMoulton(Adams):
     r"""Adams-Moulton, its equation iterated from Adams-Bashforth's value: order p from p - 1 known slopes.
 
         v_0     = u_n + h sum_j b_j f_{n-j}                                         predictor, order p - 1
@@ -42,20 +42,14 @@ class AdamsMoulton(Scheme):
         self.order, self.stages, self.history = order, 1 + iterations, order - 2
         known = range(0, 1 - order, -1)
         self.predictor, self.corrector = quadrature(known), quadrature((1, *known))
-        self.start_up: RungeKutta = {2: Heun, 3: RK3, 4: RK4}[order]()
+        self.start_up = {2: Heun, 3: RK3, 4: RK4}[order]()
 
-    def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[State, tuple[State, ...]]:
-        if len(memory) < self.history:
-            k = self.start_up.evaluate(f, node, y)
-            return self.start_up.advance(node, y, k), (k[0], *memory)
-        slopes = (f(node, y), *memory)
+    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         following = combine(y, ((node.h * b, slope) for b, slope in zip(self.predictor, slopes, strict=True)))
         for stage in range(1, self.stages):
             terms = zip(self.corrector, (f(node.at(stage, 1.0), following), *slopes), strict=True)
             following = combine(y, ((node.h * a, slope) for a, slope in terms))
-        return following, slopes[: self.history]
+        return following
 
 
 def quadrature(nodes: Sequence[int]) -> tuple[float, ...]:

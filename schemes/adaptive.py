@@ -199,7 +199,6 @@ class Search(Loop):
     times: Sequence[float] = (0.0, 1.0)
     rtol: Any = 1e-3
     atol: Any = 1e-3
-    thetas: list[tuple[float, ...]] = field(default_factory=list)
     h: float | None = None
     keep: list[Attempt] | None = None
     forgotten: set[int] = field(default_factory=set)

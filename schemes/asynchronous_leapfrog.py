@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemes.base import Attempt, Scheme
-from schemes.interpolation import hermite
+from schemes.interpolation import between_slopes
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy, combine
@@ -46,6 +46,4 @@ class AsynchronousLeapfrog(Scheme):
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         (v,) = memory = memory or (f(node, y),)
         following, (ahead,) = self.step(f, node, y, memory)
-        h = node.h
-        error = lambda: combine(None, ((h / 2, ahead), (-h / 2, v)))  # noqa: E731  s - v_n is half of v_{n+1} - v_n
-        return Attempt(following, (ahead,), error, lambda theta: hermite(theta, h, y, following, v, ahead))
+        return between_slopes(node.h, y, following, v, ahead, (ahead,))  # s - v_n is half of v_{n+1} - v_n

@@ -57,7 +57,7 @@ class Captured:
     def _step(
         self, t: Tensor, h: Tensor, y: State, memory: tuple[State, ...], tolerances: tuple[Any, Any], args: Any
     ) -> Any:
-        node: Any = Node(0, t, h)  # type: ignore[arg-type]
+        node = Node(0, t, h)
         following, k = self.scheme.stages_of_pair(lambda at, u: self.rate(at.t, u, *args), node, y, memory)
         error = flatten(self.scheme.error_of_pair(h, k))[0]
         rtol, atol = tolerances

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ class FixedSteps(Loop):
     never on them. A ``watch`` ends the loop at its event; ``tell`` hears of each step.
     """
 
-    thetas: list[tuple[float, ...]] = field(default_factory=list)
     interpolation: Interpolation = "cubic"
     perturb: bool = False
     watch: Watch | None = None

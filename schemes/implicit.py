@@ -150,7 +150,10 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
             if torch.is_grad_enabled():
                 following = self.solver.attach(f, at, base, a, following)
             k.append(axpy(following, base, -1) / a)
-        error = lambda: combine(None, ((h * e, k[i]) for i, e in self.tableau.error))  # noqa: E731
+
+        def error() -> State:
+            return combine(None, ((h * e, k[i]) for i, e in self.tableau.error))
+
         return Attempt(following, (k[-1],), error, lambda theta: hermite(theta, h, y, following, k[0], k[-1]))
 
     def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:

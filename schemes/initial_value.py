@@ -206,8 +206,8 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
         )
     host = times.detach().tolist()
     if not isinstance(t, Tensor):
-        span, eps = max(map(abs, host)) and abs(host[-1] - host[0]), torch.finfo(like.real.dtype).eps
-        resolved = eps * max(map(abs, host)) <= 1e-5 * span or not span
+        span, unit = abs(host[-1] - host[0]), torch.finfo(like.real.dtype).eps * max(map(abs, host))
+        resolved = unit <= 1e-5 * span or span == 0
         times = times.to(like.real.dtype if resolved else torch.float64).to(like.device)
     for name, row in [("t", host)] if times.dim() == 1 else [(f"t[{i}]", row) for i, row in enumerate(host)]:
         _check_row(name, row)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from schemes.base import Attempt
 from schemes.state import State, combine, lerp
 
 
@@ -25,3 +26,14 @@ def horner(polynomial: Sequence[Any], theta: Any) -> Any:
     for coefficient in reversed(polynomial):
         value = (value + float(coefficient)) * theta
     return value
+
+
+def between_slopes(
+    h: Any, y: State, following: State, slope: State, ahead: State, memory: tuple[State, ...]
+) -> Attempt:
+    """The attempt of a method that knows slopes at both ends: its error is h/2 times their difference."""
+
+    def error() -> State:
+        return combine(None, ((h / 2, ahead), (-h / 2, slope)))
+
+    return Attempt(following, memory, error, lambda theta: hermite(theta, h, y, following, slope, ahead))

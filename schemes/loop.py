@@ -43,6 +43,7 @@ class Loop:
     module: nn.Module
     projection: Callable[[Tensor], Tensor] | None = None
     weights: Weights = field(default_factory=dict)
+    thetas: list[tuple[Any, ...]] = field(default_factory=list)
     forward: Work = field(default_factory=Work)
     backward: Work = field(default_factory=Work)
 
@@ -72,8 +73,7 @@ class Loop:
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What belongs to the output times, parted into what belongs to those within each step."""
         rest = iter(outputs)
-        thetas = getattr(self, "thetas", None) or [()] * len(self.nodes)  # a flow has none
-        return [tuple(next(rest) for _ in inside) for inside in thetas]
+        return [tuple(next(rest) for _ in thetas) for thetas in self.thetas or [()] * len(self.nodes)]
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
         """The states at the output times, from ``outputs`` of the walk; ``y`` is the first."""

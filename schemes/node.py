@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Node(NamedTuple):
     """One evaluation of f: step index, time t, step size h, stage within the step, component of a coupled state.
+
+    t and h are numbers; tensors without dimensions where a step is captured in a graph, of shape (batch,) where each
+    sample steps by itself.
 
     ``trial`` marks an evaluation by which an implicit scheme looks for its state: it is made under the random state of
     the evaluation at the solution, and leaves no trace in it or in buffers.
@@ -16,8 +19,8 @@ class Node(NamedTuple):
     """
 
     step: int
-    t: float
-    h: float
+    t: Any
+    h: Any
     stage: int = 0
     component: int = 0
     trial: bool = False

@@ -42,7 +42,7 @@ class SampleSearch(Search):
         self.nodes = found = list[Node]()
         began = clock.monotonic()
         t = self._numbers([pace.t for pace in self.paces], like)
-        slope = f(Node(0, t, 0.0), carry[0])  # type: ignore[arg-type]  # a time for each row
+        slope = f(Node(0, t, 0.0), carry[0])  # a time for each row
         self._begin(f, carry[0], slope, t, like)
         memory = (slope,)
         for pace in self.paces:
@@ -50,7 +50,7 @@ class SampleSearch(Search):
         while any(not pace.arrived for pace in self.paces):
             sizes = [0.0 if pace.arrived else pace.proposal() for pace in self.paces]
             t, h = (self._numbers(numbers, like) for numbers in ([pace.t for pace in self.paces], sizes))
-            node = Node(len(found), t, h)  # type: ignore[arg-type]
+            node = Node(len(found), t, h)
             before = self.forward.calls
             attempt = self.scheme.attempt(f, node, carry[0], memory)
             for pace, size in zip(self.paces, sizes, strict=True):
@@ -65,7 +65,7 @@ class SampleSearch(Search):
             if any(taken):
                 if not all(taken):
                     accepted = torch.tensor(taken, device=like.device)
-                    node = node._replace(h=torch.where(accepted, h, 0.0))  # type: ignore[arg-type]
+                    node = node._replace(h=torch.where(accepted, h, 0.0))
                     memory = (_chosen(accepted, attempt.memory[0], memory[0]),)
                     if torch.is_grad_enabled():  # what was rejected must not be part of the graph
                         attempt = self.scheme.attempt(f, node, *carry)
@@ -93,16 +93,13 @@ class SampleSearch(Search):
         return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
 
     def _now(self, like: Tensor) -> Node:
-        return Node(0, self._numbers([pace.t for pace in self.paces], like), 0.0)  # type: ignore[arg-type]
+        return Node(0, self._numbers([pace.t for pace in self.paces], like), 0.0)
 
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
         return self._passed(node, self.scheme.attempt(f, node, *carry))
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
-        states = tuple(
-            _chosen(theta == 1, attempt.y, attempt.between(theta))  # type: ignore[arg-type,operator]
-            for theta in self.thetas[node.step]
-        )
+        states = tuple(_chosen(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
         return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
 
     def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
@@ -113,7 +110,7 @@ class SampleSearch(Search):
             here = [row for row, found in enumerate(thetas) if len(found) > i]
             rounds.append(self._numbers([found[i] if len(found) > i else 0.0 for found in thetas], like))
             self.places.append((here, [self.paces[row].passed - len(thetas[row]) + i for row in here]))
-        self.thetas.append(tuple(rounds))  # type: ignore[arg-type]
+        self.thetas.append(tuple(rounds))
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
         """The states at the output times, from those of the rounds; ``y`` is the first."""
@@ -153,7 +150,7 @@ class SampleSearch(Search):
                 spans = [pace.span for pace in self.paces]
                 h0 = [first_size(a, b, s) if s else 0.0 for a, b, s in zip(d0, d1, spans, strict=True)]
                 signed = self._numbers([pace.direction * h for pace, h in zip(self.paces, h0, strict=True)], like)
-                ahead = f(Node(0, t + signed, 0.0, trial=True), axpy(y, slope, signed))  # type: ignore[arg-type]
+                ahead = f(Node(0, t + signed, 0.0, trial=True), axpy(y, slope, signed))
                 change = self._sizes(axpy(ahead, slope, -1), y)
                 order = self.scheme.error_order or 1
                 sizes = [
@@ -183,7 +180,7 @@ def _row_of(f: RightHandSide, row: int, batch: int) -> RightHandSide:
     def value(node: Node, y: State) -> State:
         leaves, shape = flatten(y)
         t = torch.full((batch,), node.t, dtype=leaves[0].real.dtype, device=leaves[0].device)
-        found = flatten(f(node._replace(t=t), y))[0]  # type: ignore[arg-type]
+        found = flatten(f(node._replace(t=t), y))[0]
         only = torch.arange(batch, device=t.device) == row
         return unflatten([torch.where(along(only, leaf), leaf, 0) for leaf in found], shape)
 

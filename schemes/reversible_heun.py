@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemes.base import Attempt, Scheme
-from schemes.interpolation import hermite
+from schemes.interpolation import between_slopes
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy, combine
@@ -53,6 +53,4 @@ class ReversibleHeun(Scheme):
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         memory = memory or (f(node, y), y)
         following, after = self.step(f, node, y, memory)
-        slope, ahead, h = memory[0], after[0], node.h
-        error = lambda: combine(None, ((h / 2, ahead), (-h / 2, slope)))  # noqa: E731
-        return Attempt(following, after, error, lambda theta: hermite(theta, h, y, following, slope, ahead))
+        return between_slopes(node.h, y, following, memory[0], after[0], after)

@@ -30,9 +30,14 @@ class ScipyGrid:
     """
 
     def __init__(
-        self, solver: str = "LSODA", rtol: Any = 1e-3, atol: Any = 1e-6, max_step: float | None = None
+        self,
+        solver: str = "LSODA",
+        rtol: Any = 1e-3,
+        atol: Any = 1e-6,
+        max_step: float | None = None,
+        min_step: float = 0.0,
     ) -> None:
-        self.solver, self.rtol, self.atol, self.max_step = solver, rtol, atol, max_step
+        self.solver, self.rtol, self.atol, self.max_step, self.min_step = solver, rtol, atol, max_step, min_step
 
     def refuses(self, scheme: Scheme) -> str | None:
         """The scheme takes no part."""
@@ -62,10 +67,12 @@ class ScipySteps(Loop):
             return _flat(value)
 
         settings = self.settings
+        least: Any = {"min_step": settings.min_step} if settings.solver == "LSODA" else {}  # the others have none
         try:
             solved = solve_ivp(
                 slope, (self.times[0], self.times[-1]), _flat(leaves), t_eval=_distinct(self.times),
                 method=settings.solver, rtol=settings.rtol, atol=settings.atol, max_step=settings.max_step or math.inf,
+                **least,
             )  # fmt: skip
         except ValueError as error:
             if isinstance(error, SchemenetError):

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from schemes.adaptive import AdaptiveGrid, root_mean_square, warn_of_tolerance
 from schemes.base import Scheme
+from schemes.equation import CALLBACKS
 from schemes.errors import SchemenetError, not_taken, unknown
 from schemes.event_time import linked
 from schemes.events import Event, endless
@@ -64,7 +65,8 @@ GRID_OPTIONS = {
     "adams": ("step_size", "grid_constructor", "interp", "perturb", "norm", "max_iters", "max_order"),
     "scipy": ("solver", "min_step", "max_step", "norm"),
 }  # fmt: skip
-DEFAULT_TOLERANCES = (1e-7, 1e-9)
+"""The options of each kind of method; as with torchdiffeq a norm may always be given, and adaptive steps read it."""
+RTOL, ATOL = 1e-7, 1e-9
 MOST_EVENT_STEPS = 20_000
 """Steps that a method with given steps looks for an event in."""
 
@@ -74,8 +76,8 @@ def odeint(
     y0: Any,
     t: Any,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = RTOL,
+    atol: Any = ATOL,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
@@ -96,8 +98,8 @@ def odeint_adjoint(
     y0: Any,
     t: Any,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = RTOL,
+    atol: Any = ATOL,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     event_fn: Callable[..., Tensor] | None = None,
@@ -174,8 +176,8 @@ def odeint_dense(
     t0: Any,
     t1: Any,
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
+    rtol: Any = RTOL,
+    atol: Any = ATOL,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Callable[[Any], Any]:
@@ -255,7 +257,10 @@ class _Method(NamedTuple):
         options = {key: value for key, value in options.items() if key in taken}
         if self.kind == "scipy":
             largest = options.get("max_step")
-            return ScipyGrid(options.get("solver", "LSODA"), rtol, atol, None if largest is None else float(largest))
+            least = float(options.get("min_step", 0.0))
+            return ScipyGrid(
+                options.get("solver", "LSODA"), rtol, atol, None if largest is None else float(largest), least
+            )
         if self.kind == "adaptive":
             return _adaptive_grid(rtol, atol, options, call)
         return _stepped_grid(options, call)
@@ -357,7 +362,7 @@ class _Call:
         self.grid = self.method.grid(rtol, atol, self.options, self)
         self._check_callbacks()
         numbers = all(isinstance(tolerance, int | float) for tolerance in (rtol, atol))
-        if self.method.kind == "adaptive" and numbers and (rtol, atol) != DEFAULT_TOLERANCES:
+        if self.method.kind == "adaptive" and numbers and (rtol, atol) != (RTOL, ATOL):
             warn_of_tolerance(rtol, atol, self.field.dtype, stacklevel=4)
         if event_fn is not None:
             self._prepare_event()
@@ -367,8 +372,7 @@ class _Call:
 
     def _check_callbacks(self) -> None:
         heard = {"adaptive": 3, "fixed": 1, "adams": 1, "scipy": 0}[self.method.kind]
-        names = ("callback_step", "callback_accept_step", "callback_reject_step")
-        if deaf := [name for name in names[heard:] if hasattr(self.field.func, name)]:
+        if deaf := [name for name in CALLBACKS[heard:] if hasattr(self.field.func, name)]:
             message = f"method {self.method.name!r} does not support the callbacks {', '.join(deaf)}"
             warnings.warn(message, UnusedOptionWarning, stacklevel=4)
 
