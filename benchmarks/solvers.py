@@ -92,19 +92,19 @@ def of_torchdiffeq(f: nn.Module, y0: Tensor, end: float) -> int:
         nonlocal steps
         steps += 1
 
-    f.callback_step = step  # type: ignore[assignment]
+    f.callback_step = step  # type: ignore[assignment]  # where torchdiffeq looks for it
     torchdiffeq.odeint(f, y0, torch.tensor([0.0, end]), rtol=TOL, atol=TOL, method="dopri5")
     return steps
 
 
 def of_torchode(f: nn.Module, y0: Tensor, end: float) -> int:
-    method = torchode.Dopri5(torchode.ODETerm(f))  # type: ignore[arg-type]
-    controller = torchode.IntegralController(atol=TOL, rtol=TOL, term=method.term)  # type: ignore[call-arg]
+    method = torchode.Dopri5(torchode.ODETerm(f))  # type: ignore[arg-type]  # torchode's names hide their types
+    controller = torchode.IntegralController(atol=TOL, rtol=TOL, term=method.term)  # type: ignore[call-arg]  # likewise
     batch = y0.shape[0]
     problem = torchode.InitialValueProblem(
         y0=y0, t_start=torch.zeros(batch), t_end=torch.full((batch,), end), t_eval=None
     )
-    solution = torchode.AutoDiffAdjoint(method, controller).solve(problem)  # type: ignore[arg-type]
+    solution = torchode.AutoDiffAdjoint(method, controller).solve(problem)  # type: ignore[arg-type]  # likewise
     return int(solution.stats["n_steps"].max())
 
 
@@ -237,7 +237,7 @@ class _Called(nn.Module):
         self.bank = bank
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.bank(Node(0, t, 0.0), y)  # type: ignore[arg-type]
+        return self.bank(Node(0, t, 0.0), y)
 
 
 def training_step(network: Any, repetitions: int) -> None:

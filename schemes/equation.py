@@ -51,7 +51,7 @@ class Equation(nn.Module):
                 self._parameters[f"argument{i}"] = argument  # type: ignore[assignment]  # needs not be a leaf
         self.closed_over = None if parameters is None else tuple(parameters)
         for i, parameter in enumerate(self.closed_over or ()):
-            self._parameters[f"closed_over{i}"] = parameter  # type: ignore[assignment]
+            self._parameters[f"closed_over{i}"] = parameter  # type: ignore[assignment]  # as above
         self.time = {"dtype": time.dtype, "device": time.device}
         self.structure = pytree.tree_structure(y0)
         self._like = pytree.tree_unflatten([None] * self.structure.num_leaves, self.structure)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor  # type: ignore[import-not-found]
+from torch._C._functorch import is_batchedtensor  # type: ignore[import-not-found]  # torch has no stub
 from torch.utils import _pytree as pytree
 
 from schemes.adaptive import AdaptiveGrid, Search, warn_of_tolerance

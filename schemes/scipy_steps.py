@@ -48,7 +48,7 @@ class ScipyGrid:
 class ScipySteps(Loop):
     """The loop over the only step, with the states at all ``times``."""
 
-    settings: ScipyGrid = None  # type: ignore[assignment]
+    settings: ScipyGrid = None  # type: ignore[assignment]  # given always; fields before it have defaults
     times: Sequence[float] = ()
 
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:

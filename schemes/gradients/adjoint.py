@@ -138,7 +138,7 @@ class Adjoint(RecomputingMode):
             state, memory = loop.scheme.step(rates, node, state, memory)
         y, costate, found = parted(state, paired)
         warn_of_gap(drift(start, y, sampled(end)))
-        return flatten(costate)[0], list(found)  # type: ignore[return-value]
+        return [*flatten(costate)[0]], [*found]
 
     def _back(self, loop: Loop) -> tuple[Scheme, Any]:
         """What an initial value problem is solved backwards by: the scheme, and a grid or None."""

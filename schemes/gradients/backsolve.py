@@ -63,7 +63,7 @@ def backsolve(loop: Any, kept: Any, gradients: Any, stretch: Stretch) -> tuple[G
         if times[i - 1] != times[i]:
             y, costate = stretch(i, y, costate)
     warn_of_gap(max(gap, drift(start, y, passed)), stretch.allowed)
-    return flatten(costate)[0], list(stretch.total)  # type: ignore[return-value]
+    return [*flatten(costate)[0]], [*stretch.total]
 
 
 class Steps(Stretch):
@@ -122,7 +122,7 @@ class Adaptive(Stretch):
             self.grid.norm = lambda parts: max(float(of_state(_single(half))) for half in _halves(parts))
 
     @property
-    def total(self) -> Any:  # type: ignore[override]
+    def total(self) -> Any:  # type: ignore[override]  # kept by the quadrature
         return (None,) * len(self.parameters) if self.quadrature is None else self.quadrature.total
 
     def _norm(self, parts: Sequence[Tensor]) -> Any:
