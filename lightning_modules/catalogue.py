@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from architectures.registry import ARCHITECTURES, FIELDS
-from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
+from lightning_modules.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TRAINERS
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
 from schemes.signature import REQUIRED, Parameter
 
@@ -31,6 +31,7 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
     "trainer": ("TRAINERS", TRAINERS),
     "optimizer": ("OPTIMIZERS", OPTIMIZERS),
     "logger": ("LOGGERS", LOGGERS),
+    "launcher": ("LAUNCHERS", LAUNCHERS),
 }
 """Config group to the registry that its choices are from, and the variable that holds it."""
 

@@ -72,9 +72,9 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "eval":
         return _eval(rest)
     if command == RUN_FILE:
-        from lightning_modules.comparing.runner import run_file
+        from lightning_modules.launching.order import run_file
 
-        return run_file(Path(rest[0]))
+        return run_file(rest)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
     known, overrides = parser.parse_known_args(rest)
@@ -91,6 +91,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _train(config: dict) -> int:
     from architectures.ledger import parameters
     from lightning_modules import running
+    from lightning_modules.launching.lock import locked
 
     folder = Path(config["folder"] or Path("runs", "train", running.run_name(config)))
     _, network = running.dry_build(config, folder)
@@ -100,7 +101,8 @@ def _train(config: dict) -> int:
         return 0
     print(f"{running.run_name(config)}: {parameters(network):,} parameters")
     print(", ".join(f"{key} {value}" for key, value in network.layout.items()))
-    result = running.train(config, folder)
+    with locked(folder):
+        result = running.train(config, folder)
     if "reason" in result:
         goes_on = "; with a higher limit the same command goes on" if result["status"] == running.FAILED else ""
         print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)

@@ -36,11 +36,14 @@ COMPARE_KEYS = TRAIN_KEYS | {
     "budget": Parameter("budget", "str | float | None"),
     "tolerance": Parameter("tolerance", "float"),
     "seeds": Parameter("seeds", "int | Sequence[int]"),
-    "jobs": Parameter("jobs", "int"),
     "arms": Parameter("arms", "Mapping | None"),
 }
+SWEEP_KEYS = TRAIN_KEYS | {"baseline": Parameter("baseline", "str | None")}
 EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
-KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "eval": EVAL_KEYS}
+KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS}
+
+LAUNCHING = ("compare", "sweep")
+"""Commands that hand their runs to a launcher."""
 
 FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
@@ -56,6 +59,8 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     """The config of a command, with all defaults filled in. Raises SchemenetError with every mistake in it."""
     wrong: list[str] = []
     groups, values = _sort(overrides, wrong)
+    if command not in LAUNCHING and groups.pop("launcher", None) is not None:
+        wrong.append(_unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
     for key, value in values:
@@ -131,9 +136,7 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
             continue
         key, value = override.key_or_group, plain(override.value())
         if override.is_delete() or override.is_sweep_override():
-            wrong.append(
-                f"{text!r}: only key=value is understood here; several schemes are compared by `schemenet compare`"
-            )
+            wrong.append(f"{text!r}: only key=value is understood here; several values are for `schemenet sweep`")
         elif key in (*REGISTRIES, *RECIPES):
             if isinstance(value, str):
                 groups[key] = value
@@ -189,7 +192,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
 
 def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
     *path, last = key.split(".")
-    if (path or [last])[0] not in (*REGISTRIES, *KEYS[command]):
+    if (path or [last])[0] not in (*_groups(command), *KEYS[command]):
         wrong.append(_unknown_key((path or [last])[0], command))
         return
     place = config
@@ -203,12 +206,22 @@ def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -
     place[last] = value
 
 
+def _groups(command: str) -> list[str]:
+    """The config groups of a command."""
+    return [group for group in REGISTRIES if group != "launcher" or command in LAUNCHING]
+
+
 def _unknown_key(key: str, command: str) -> str:
-    known = [*REGISTRIES, *KEYS[command]]
+    if key == "launcher":
+        return f"launcher: for runs of {' and '.join(LAUNCHING)}; `schemenet {command}` runs in this process"
     others = [other for other, keys in KEYS.items() if key in keys]
     if others:
         return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
-    return unknown("key", key, known)
+    groups = _groups(command)
+    owners = {g: [n for n in catalogue(g).listings if key in catalogue(g).options(n)] for g in groups}
+    if written := [f"{group}.{key}=..." for group, names in owners.items() if names]:
+        return f"no key {key!r}; it is a parameter: {' or '.join(written)}"
+    return unknown("key", key, [*groups, *KEYS[command]])
 
 
 def _check(config: Config, command: str, wrong: list[str]) -> None:
@@ -219,7 +232,7 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
         if (problem := objection(config.get(key), parameter.annotation)) is not None:
             wrong.append(f"{key}: {problem}")
     for key in config:
-        if key not in (*REGISTRIES, *KEYS[command], *RECIPES):
+        if key not in (*_groups(command), *KEYS[command], *RECIPES):
             wrong.append(_unknown_key(key, command))
     for recipe in RECIPES:
         config.pop(recipe, None)
@@ -253,8 +266,6 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
             wrong.append(f"controls: {unknown('control', name, controls())}")
     attempt("budget", parse_budget, config["budget"])
     attempt("seeds", parse_seeds, config["seeds"])
-    if isinstance(config["jobs"], int) and config["jobs"] < 1:
-        wrong.append(f"jobs: expected at least 1, got {config['jobs']}")
     if isinstance(config["tolerance"], float) and not 0 < config["tolerance"] < 1:
         wrong.append(f"tolerance: expected a share between 0 and 1, got {config['tolerance']}")
     for group in ("architecture", *AXES, "sharing"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 
 from lightning_modules.callbacks import ChannelsLast, Compiled
 from lightning_modules.registries import TRAINERS
@@ -79,7 +79,9 @@ def trainer(
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
-    callbacks = [*_of_options(compile, channels_last), *callbacks]
+    bar = sys.stdout.isatty() if progress_bar is None else progress_bar
+    # Named, or Lightning's choice would hang on what else is installed.
+    callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), *callbacks]
     try:
         made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
@@ -88,7 +90,7 @@ def trainer(
             limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
             overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
             check_val_every_n_epoch=check_test_every_n_epoch,
-            enable_progress_bar=sys.stdout.isatty() if progress_bar is None else progress_bar,
+            enable_progress_bar=bar,
             enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints()],
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:

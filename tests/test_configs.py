@@ -48,7 +48,8 @@ def test_every_yaml_composes(file: Path) -> None:
         architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "ode_resnet"
         assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
     else:
-        assert compose("train", [f"{group}={name}"])[group]["name"] == name
+        command = "compare" if group == "launcher" else "train"
+        assert compose(command, [f"{group}={name}"])[group]["name"] == name
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))

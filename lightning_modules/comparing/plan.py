@@ -21,7 +21,7 @@ from schemes.errors import SchemenetError
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
 """What a control has from the baseline."""
 
-OWN_KEYS = tuple(key for key in COMPARE_KEYS if key not in TRAIN_KEYS)
+OWN_KEYS = ("launcher", *(key for key in COMPARE_KEYS if key not in TRAIN_KEYS))
 
 
 @dataclass(frozen=True)

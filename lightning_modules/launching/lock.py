@@ -1,0 +1,69 @@
+"""A run folder is written by one run at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lightning_modules.composing import writable
+from schemes.errors import SchemenetError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no advisory locks of this kind
+    fcntl = None
+
+LOCK = ".lock"
+ATTEMPTS, PAUSE = 20, 0.1  # somebody who only looks whether it is free holds it for a moment
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process. The kernel gives it free when the process ends, also when it is killed.
+
+    Of several processes of one run the first holds it. Raises SchemenetError where another run does.
+    """
+    if rank_zero_only.rank:
+        yield
+        return
+    writable(folder)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        for _ in range(ATTEMPTS):
+            if taken := _take(file.fileno()):
+                break
+            time.sleep(PAUSE)
+        if not taken:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise SchemenetError(f"{folder} is being trained by {holder}; wait for it, or stop it")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process on this machine trains in a folder."""
+    try:
+        with (folder / LOCK).open("a+") as file:
+            return not _take(file.fileno())
+    except OSError:
+        return False
+
+
+def _take(descriptor: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
