@@ -16,18 +16,21 @@ USAGE = """schemenet COMMAND ...
 
   train    [GROUP=NAME] [KEY=VALUE] ...   train one network, e.g. schemenet train scheme=rk4 data=mnist
   compare  [GROUP=NAME] [KEY=VALUE] ...   train several under one parameter budget and write an honest report
+  sweep    [FILE.yaml] [KEY=A,B,...] ...  train every combination of values, e.g. schemenet sweep scheme=euler,rk4
+                                          architecture.depth=20,32 'seed=range(5)'
   eval     RUN [KEY=VALUE] ...            test a trained network again; one with shared weights also under another
                                           scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
   schemes  [NAME]                         the registry of schemes, or one with its equation
   models   [PATTERN | NAME]               the networks, or one with its options
   figure   WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet figure --help` lists them
 
-Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug.
+Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug;
+for compare and sweep also launcher.
 Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
 --config-dir FOLDER adds your own yaml files."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "eval", "schemes", "models", "figure", "plot")
+COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "figure", "plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +81,13 @@ def _dispatch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
     known, overrides = parser.parse_known_args(rest)
+    if command == "sweep":
+        from lightning_modules.comparing.grid import compose_grid
+
+        grid, configs = compose_grid(overrides, known.config_dir)
+        from lightning_modules.comparing.sweep import sweep
+
+        return sweep(grid, configs, ["schemenet", *arguments])
     from lightning_modules.composing import compose
 
     config = compose(command, overrides, known.config_dir)

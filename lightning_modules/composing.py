@@ -98,9 +98,13 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
 
 def choices(group: str, config_dir: str | None = None) -> list[str]:
     """What can be chosen for a group: its yaml files, and the names of its registry."""
+    return sorted({*files_of(group, config_dir), *(catalogue(group).names if group in REGISTRIES else ())})
+
+
+def files_of(group: str, config_dir: str | None = None) -> list[str]:
+    """The yaml files of a group: every choice once, under the name that is its own."""
     folders = [CONFIGS / group, *([Path(config_dir) / group] if config_dir else [])]
-    files = {path.stem for folder in folders for path in folder.glob("*.yaml")}
-    return sorted(files | set(catalogue(group).names if group in REGISTRIES else ()))
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
 def chosen(group: str, name: str) -> Config:

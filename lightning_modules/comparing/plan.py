@@ -11,6 +11,7 @@ import torch
 from architectures.budget import match_budget
 from architectures.factory import create_model
 from architectures.ledger import parameters
+from architectures.network import Network
 from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.words import Choice, networks_of, parse_budget, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
@@ -84,7 +85,7 @@ class Plan:
             "baseline": self.baseline,
             "seeds": list(self.seeds),
             "data": self.recipe["data"]["name"],
-            "epochs": self.recipe["trainer"]["max_epochs"],
+            "epochs": self.recipe["trainer"].get("max_epochs"),
             "recipe": self.recipe,
             "recipe_hash": self.hash(),
             "versions": versions,
@@ -145,10 +146,15 @@ def _arm(
     axes = {key: own.pop(key) for key in (*AXES, "sharing") if key in own}
     axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
     config = {**recipe, "architecture": {"name": choice.architecture, **own}, **axes}
+    return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network))
+
+
+def sizes_of(network: Network) -> dict[str, Any]:
+    """What a table tells of a network before it is trained."""
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]
-    return PlannedArm(choice.arm, choice.word, control, matched, config, {**sizes, "parameters": parameters(network)})
+    return {**sizes, "parameters": parameters(network)}
 
 
 def _cell(value: Any) -> str:

@@ -27,7 +27,7 @@ COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 def compare(config: Config, command: Sequence[str]) -> int:
     """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
     plan = make_plan(config)
-    document = plan.document(shlex.join(command), versions(), _machine())
+    document = plan.document(shlex.join(command), versions(), machine())
     return carry_out(plan, document, Path(config["folder"] or _default_folder(plan, document)), config)
 
 
@@ -106,5 +106,6 @@ def _default_folder(plan: Plan, document: dict[str, Any]) -> Path:
     return Path("runs", "compare", f"{document['data']}-{size}-{document['recipe_hash']}")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What the runs are trained on, or at least started from."""
     return f"{platform.system()} {platform.machine()}, {cores()} cores"

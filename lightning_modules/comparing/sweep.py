@@ -1,0 +1,74 @@
+"""A sweep: a comparison whose arms are the points of a grid instead of the networks that words are known as."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.comparing.grid import SEED, Grid
+from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
+from lightning_modules.comparing.runner import carry_out, machine
+from lightning_modules.comparing.words import parse_seeds
+from lightning_modules.composing import SWEEP_KEYS, TRAIN_KEYS, Config, described
+from lightning_modules.running import dry_build, recipe_hash, versions
+from schemes.errors import SchemenetError, unknown
+
+NOT_OF_A_RUN = ("launcher", "folder", "overwrite", *(key for key in SWEEP_KEYS if key not in TRAIN_KEYS))
+
+
+def sweep(grid: Grid, configs: dict[str, Config], command: Sequence[str]) -> int:
+    """Train every arm of a grid with every seed, and report. Exit status 1 if a run failed."""
+    config = next(iter(configs.values()))
+    plan = plan_sweep(configs, _seeds(grid, config))
+    document = plan.document(shlex.join(command), versions(), machine()) | {"kind": "sweep"}
+    folder = Path(config["folder"] or Path("runs", "sweep", f"{document['data']}-{document['recipe_hash']}"))
+    return carry_out(plan, document, folder, config)
+
+
+def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
+    """Try every arm on the meta device; equal ones are trained once. Raises SchemenetError with every mistake."""
+    wrong: list[str] = []
+    arms: dict[str, PlannedArm] = {}
+    baseline = next(iter(configs.values()))["baseline"] or next(iter(configs))
+    if baseline not in configs:
+        raise SchemenetError(f"baseline: {unknown('arm', baseline, configs)}")
+    for name, config in configs.items():
+        own = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN} | {"seed": seeds[0]}
+        try:
+            _, network = dry_build(own)
+        except SchemenetError as error:
+            wrong += [f"{name}: {line}" for line in str(error).splitlines()]
+            continue
+        if (same := arms.get(hashed := recipe_hash(own))) is not None:
+            print(f"{name} is the same network and recipe as {same.name}; it is trained once")
+            baseline = same.name if baseline == name else baseline
+            continue
+        arms[hashed] = PlannedArm(name, "", False, False, own, sizes_of(network))
+    if wrong:
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    shared = _shared([described(arm.config) for arm in arms.values()])
+    return Plan(tuple(arms.values()), baseline, seeds, None, shared)
+
+
+def _seeds(grid: Grid, config: Config) -> tuple[int, ...]:
+    if SEED not in grid.axes:
+        return parse_seeds([config["seed"]])
+    try:
+        return parse_seeds([int(seed) for seed in grid.axes[SEED]])
+    except ValueError as error:
+        raise SchemenetError(f"seed: {error}") from error
+
+
+def _shared(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all configs have in common."""
+    first, *others = configs
+    found: dict[str, Any] = {}
+    for key, value in first.items():
+        values = [other.get(key) for other in others]
+        if all(value == other for other in values):
+            found[key] = value
+        elif all(isinstance(other, dict) for other in (value, *values)):
+            found[key] = _shared([value, *values])
+    return found

@@ -1,0 +1,181 @@
+"""Sweeps: what the words mean, and that nothing is lost whatever is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.cli import main
+from lightning_modules.comparing.grid import compose_grid
+from lightning_modules.comparing.runs import read_comparison
+from lightning_modules.comparing.sweep import plan_sweep
+from lightning_modules.launching.local import device_shares
+from lightning_modules.launching.lock import is_locked, locked
+from lightning_modules.registries import LAUNCHERS
+from lightning_modules.running import RESULT
+from schemes import SchemenetError
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["architecture.depth=8", "architecture.width=0.25", "data.limit_train=64", "data.limit_test=32", "logger=csv"]
+
+
+def test_words_make_a_grid() -> None:
+    words = ["scheme=forward_euler,rk2", "architecture.depth=8,14", "seed=range(3)", "trainer.max_epochs=1"]
+    grid, configs = compose_grid(words)
+    assert list(configs) == ["forward_euler,depth=8", "forward_euler,depth=14", "rk2,depth=8", "rk2,depth=14"]
+    assert grid.axes["seed"] == ("0", "1", "2")
+    assert configs["rk2,depth=14"]["scheme"]["name"] == "heun"
+    assert configs["rk2,depth=14"]["architecture"]["depth"] == 14
+    assert {config["trainer"]["max_epochs"] for config in configs.values()} == {1}
+
+
+def test_a_glob_takes_each_choice_under_its_own_name() -> None:
+    _, configs = compose_grid(["scheme=glob([rk*,heun])"])
+    assert list(configs) == ["heun", "rk3", "rk38", "rk4"]  # rk2 is another name of heun
+
+
+def test_lists_are_values_and_keys_stay_apart() -> None:
+    _, configs = compose_grid(["architecture.widths=[8,16,16],[4,8,8]", "optimizer.name=sgd,adamw"])
+    assert [config["architecture"]["widths"] for config in configs.values()][::2] == [[8, 16, 16], [4, 8, 8]]
+    assert next(iter(configs)) == "widths=8-16-16,name=sgd"
+
+
+def test_a_file_says_the_same_as_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "big.yaml"
+    path.write_text(
+        "data: {limit_train: 64}\nscheme: [forward_euler, rk2]\n"
+        "architecture:\n  depth: 8\n  widths: [[8, 16, 16], [4, 8, 8]]\n"
+        "seed: range(2)\noptimizer.nesterov: [true, false]\ntrainer.gradient_clip_val: null\n"
+    )
+    words = ["data.limit_train=64", "scheme=forward_euler,rk2", "architecture.depth=8"]
+    words += ["architecture.widths=[8,16,16],[4,8,8]", "seed=range(2)", "optimizer.nesterov=true,false"]
+    from_file, from_words = compose_grid([str(path)]), compose_grid(words)
+    assert dict(from_file[0].axes) == dict(from_words[0].axes)
+    assert from_file[1] == from_words[1]
+    _, changed = compose_grid([str(path), "scheme=rk4,rk3"])
+    assert next(iter(changed)).startswith("rk4")  # words have the last say
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["scheme=rk4"], "no key has several values"),
+        (["scheme=eluer,rk4", "max_epochs=1,2"], "no scheme 'eluer'"),
+        (["scheme=eluer,rk4", "max_epochs=1,2"], "trainer.max_epochs=..."),
+        (["folder=a,b", "scheme=rkk4,heun"], "folder: cannot be swept"),
+        (["folder=a,b", "scheme=rkk4,heun"], "no scheme 'rkk4'; did you mean 'rk4'"),
+        (["data=digits,mnist"], "one sweep for each"),
+        (["scheme=glob(zz*)"], "nothing matches zz*"),
+        (["optimizer.lr=interval(0,1)"], "no end of values"),
+        (["scheme=rk4,rk3", "launcher.jbos=3"], "did you mean 'jobs'"),
+        (["scheme=rk4,rk3", "words=[rk2]"], "a key of `schemenet compare`"),
+        (["nowhere.yaml", "scheme=rk4,rk3"], "expected key=value, or first the name of a yaml file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_arms_that_are_equal_are_trained_once(capsys: pytest.CaptureFixture[str]) -> None:
+    _, configs = compose_grid(["scheme=heun,rk2,rk3", "architecture.depth=8", "baseline=rk2"])
+    plan = plan_sweep(configs, (0,))
+    assert [arm.name for arm in plan.arms] == ["heun", "rk3"]
+    assert plan.baseline == "heun"
+    assert "rk2 is the same network and recipe as heun" in capsys.readouterr().out
+
+
+def test_an_unknown_baseline_is_told() -> None:
+    _, configs = compose_grid(["scheme=heun,rk3", "architecture.depth=8", "baseline=heum"])
+    with pytest.raises(SchemenetError, match="did you mean 'heun'"):
+        plan_sweep(configs, (0,))
+
+
+def test_devices_are_shared_out() -> None:
+    assert device_shares(["0", "1", "2", "3"], 1) == ["0", "1", "2", "3"]
+    assert device_shares(["0", "1", "2", "3", "4"], 2) == ["0,1", "2,3"]
+    assert device_shares([], 1) == []
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+        assert main(["train", *SMALL, "trainer.max_epochs=1", f"folder={tmp_path}"]) == 2
+        assert f"is being trained by process {os.getpid()}" in capsys.readouterr().err
+    assert not is_locked(tmp_path)
+
+
+def begin(folder: Path) -> subprocess.Popen[str]:
+    grid = ["scheme=forward_euler,rk2", "trainer.max_epochs=10", "trainer.checkpoint_every_n_steps=1"]
+    words = ["sweep", *SMALL, *grid, "data.batch_size=16", f"folder={folder}"]
+    known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightning_modules", *words], env=known, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def of_folder(folder: Path) -> dict[int, bytes]:
+    """Processes that name this folder on their command line."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (line := path.read_bytes()):
+                found[int(path.parent.name)] = line
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
+    """The sweep dies by SIGKILL, then one of its runs does and the sweep is interrupted: nothing stays, or is lost."""
+    process = begin(tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/seed0/last.ckpt")), process)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while of_folder(tmp_path):
+        assert time.monotonic() < end, "runs outlive the sweep that began them"
+        time.sleep(0.1)
+    assert not list(tmp_path.glob(f"*/*/{RESULT}"))
+
+    process = begin(tmp_path)
+    logs = [tmp_path / scheme / "seed0" / "log.txt" for scheme in ("forward_euler", "rk2")]
+    wait_for(lambda: any("goes on from epoch" in log.read_text() for log in logs if log.exists()), process)
+    run = next(number for number, line in of_folder(tmp_path).items() if b"run-file" in line)
+    os.kill(run, signal.SIGKILL)
+    wait_for(lambda: list(tmp_path.glob("*/seed0/error.txt")), process)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate()
+    assert process.returncode == 130
+    assert "killed by SIGKILL" in told
+    assert "the same command goes on" in told
+    assert not of_folder(tmp_path)
+
+    process = begin(tmp_path)
+    told, _ = process.communicate()
+    assert process.returncode == 0, told
+    assert "goes on from epoch" in "".join(log.read_text() for log in logs)
+    assert {run.status for run in read_comparison(tmp_path).runs} == {"done"}
+    assert json.loads((tmp_path / "comparison.json").read_text())["kind"] == "sweep"
+
+
+def test_every_launcher_takes_orders_and_a_watch() -> None:
+    for name in LAUNCHERS:
+        assert {"orders", "watch"} <= set(LAUNCHERS.parameters(name)), name
