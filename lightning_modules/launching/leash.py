@@ -6,21 +6,21 @@ import os
 import signal
 import threading
 import time
-from typing import BinaryIO
 
 PATIENCE = 60.0
 """Seconds between the request to stop and the end by force: time for a step and a checkpoint."""
 
 
-def leashed(pipe: BinaryIO, patience: float = PATIENCE) -> None:
-    """Stop this process when the other end of ``pipe`` is closed, as it is by the kernel if its holder is killed.
+def leashed(pipe: int, patience: float = PATIENCE) -> None:
+    """Stop this process when the other end of a pipe is closed, as it is by the kernel if its holder is killed.
 
     First SIGTERM, upon which training writes a checkpoint after its step; then, if that takes too long, SIGKILL to the
     whole process group, which the process must lead.
     """
 
     def watch() -> None:
-        while pipe.read(1):
+        # By its number: a file object would be locked while it waits, and Python dies of that when it ends.
+        while os.read(pipe, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(patience)

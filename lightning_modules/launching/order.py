@@ -84,7 +84,7 @@ def run_file(arguments: list[str]) -> int:
     """``run-file [--leash] FILE``: do one run; with a leash, end when the process that holds standard input does."""
     *options, file = arguments
     if "--leash" in options:
-        leashed(sys.stdin.buffer)
+        leashed(sys.stdin.fileno())
     path = Path(file)
     order = json.loads(path.read_text(encoding="utf-8"))
     folder = path.parent
