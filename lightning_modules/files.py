@@ -1,8 +1,11 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Files that are there whole or not at all, whatever happens while they are written, and names that may become files."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -21,21 +24,75 @@ LONGEST_NAME = 120
 def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a draft beside ``path`` that takes its name at the end of the block; until then the old file stands.
 
-    Raises SchemenetError where the file system refuses, a full disk for one.
+    On the disk when the block is left, so that not even a loss of power leaves a part of it. Raises SchemenetError
+    where the file system refuses, a full disk for one.
     """
     draft = path.with_name(path.name + ".tmp")
     try:
-        with draft.open("wb") as file:
-            yield file
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise SchemenetError(f"cannot write {path}: {error.strerror}; what was there is kept") from error
+        with _refusals(path):
+            draft.unlink(missing_ok=True)  # of a process that was killed; or a link, laid there to be written through
+            with draft.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            _sync_names(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add whole lines at the end of a file; where they do not fit, the file is left as it was.
+
+    What a process adds at its death may be cut: readers leave out a last line without an end.
+    """
+    with _refusals(path), path.open("ab") as file:
+        size = file.tell()
+        try:
+            file.write(text.encode())
+            file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with _refusals(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with whole(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds. Raises SchemenetError where there is none, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SchemenetError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise SchemenetError(f"{path} cannot be read: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file, none where there is no file. A last one that was cut is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), restval=""))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise SchemenetError(f"{path} cannot be read: {error}") from error
 
 
 def safe_name(text: str) -> str:
@@ -50,3 +107,22 @@ def safe_name(text: str) -> str:
         return name
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
     return "-".join(filter(None, [name[: LONGEST_NAME - len(digest) - 1].rstrip("-"), digest]))
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the file system refuses, as a message that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise SchemenetError(f"cannot write {path}: {error.strerror or error}; what was there is kept") from error
+
+
+def _sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, on systems that know such a thing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_modules.files import whole
-from schemes.errors import SchemenetError
+from lightning_modules.files import append, read_rows, sync, write_text
 
 
 class MetricsFile(Logger):
@@ -38,17 +36,13 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step}
         if row.keys() - set(self._columns):
-            self._rewrite(self._read(), sorted({*self._columns, *row}))
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                file.write(_text([row], self._columns))
-        except OSError as error:
-            raise SchemenetError(f"cannot write {self.path}: {error.strerror}") from error
+            self._rewrite(read_rows(self.path), sorted({*self._columns, *row}))
+        append(self.path, _text([row], self._columns))
         self.rows += 1
 
     def keep(self, rows: int) -> None:
         """Drop what was logged after the first ``rows``: it will be logged again."""
-        kept = self._read()[:rows]
+        kept = read_rows(self.path)[:rows]
         if len(kept) < rows:
             print(f"{self.path} has lost {rows - len(kept)} rows since the checkpoint; the run goes on without them")
         self.rows = len(kept)
@@ -60,19 +54,15 @@ class MetricsFile(Logger):
     def sync(self) -> None:
         """Wait until every row is on the disk."""
         if self.rows:
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
-    def _read(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.sync()
 
     def _rewrite(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
         self._columns = columns
-        with whole(self.path) as file:
-            file.write((",".join(columns) + "\n" + _text(rows, columns)).encode())
+        write_text(self.path, ",".join(columns) + "\n" + _text(rows, columns))
 
 
 def _text(rows: Iterable[Mapping[str, Any]], columns: list[str]) -> str:

@@ -41,7 +41,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             except RuntimeError as error:  # torch hides the reason behind a complaint of its own
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the old one gives up its name
             if path.exists():
                 os.replace(path, path.with_name(BEFORE))
 

@@ -274,9 +274,9 @@ def train(
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success" if stopped is None else "failed")
     if trainer.is_global_zero or stopped is not None:  # which may be known to one process alone
-        (folder / PROGRESS).unlink(missing_ok=True)
+        for name in (PROGRESS, BEFORE):
+            (folder / name).unlink(missing_ok=True)
         write_json(folder / RESULT, result)
-        (folder / BEFORE).unlink(missing_ok=True)
     return result
 
 
