@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -26,7 +26,7 @@ from schemes.signature import Spec
 
 def name_of(spec: Spec) -> str:
     """The name in a spec; what is no spec is left for its registry to refuse."""
-    return spec if isinstance(spec, str) else str(spec.get("name", ""))
+    return str(spec.get("name", "")) if isinstance(spec, Mapping) else str(spec)
 
 
 def require(**values: float | Sequence[float]) -> None:

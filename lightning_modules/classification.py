@@ -21,8 +21,8 @@ class ClassificationModule(pl.LightningModule):
     """Cross entropy on (inputs, labels); logs ``train/loss``, ``test/loss`` and ``test/error`` (a share).
 
     Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
-    checkpoint alone rebuilds it: ``ClassificationModule.load_from_checkpoint(path)``. ``config``, the whole run's,
-    is only carried along, for whoever evaluates the checkpoint far from its run folder.
+    checkpoint alone rebuilds it; ``lightning_modules.stored`` does, and believes nothing that a file says but data.
+    ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run folder.
     """
 
     def __init__(

@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SchemenetError as error:
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # what the file system refuses, wherever that was
+        print(f"schemenet: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nschemenet: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

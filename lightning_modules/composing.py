@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,31 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
     return config
 
 
+def believed(config: Any, source: object) -> Config:
+    """A config as a file holds it, which may come from anywhere: what can be used of it, all names and types checked.
+
+    Where data is downloaded to is never a file's to say. Raises SchemenetError that names the ``source``.
+    """
+    if not isinstance(config, dict):
+        raise SchemenetError(f"{source}: expected the config of a run, got {type(config).__name__}")
+    wrong: list[str] = []
+    config = copy.deepcopy(config)
+    for group in ("architecture", "data", "trainer"):
+        if not isinstance(config.get(group), dict):
+            wrong.append(f"{group}: expected a mapping with 'name', got {config.get(group)!r}")
+    if isinstance(config.get("data"), dict):
+        config["data"].pop("download", None)
+    for key in ("seed", "sharing"):
+        if (problem := objection(config.get(key), TRAIN_KEYS[key].annotation)) is not None:
+            wrong.append(f"{key}: {problem}")
+    architecture = _section(config, "architecture", None, wrong)
+    for group in (*AXES, "data", "trainer"):
+        _section(config, group, architecture, wrong)
+    if wrong:
+        raise SchemenetError("\n".join(f"{source}: {told}" for told in wrong))
+    return config
+
+
 def choices(group: str, config_dir: str | None = None) -> list[str]:
     """What can be chosen for a group: its yaml files, and the names of its registry."""
     return sorted({*files_of(group, config_dir), *(catalogue(group).names if group in REGISTRIES else ())})
@@ -176,10 +202,11 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     if config_dir:
         if not Path(config_dir).is_dir():
             raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
-        overrides.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+        overrides.append(f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).resolve()}')}]")
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
+        wrong += _resolvers(OmegaConf.to_container(composed, resolve=False))
         config = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         told = " ".join(str(error).split("\n\n")[0].split())
@@ -192,6 +219,21 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
         if not has_file(group, choice):
             config[group] = {"name": choice}  # registered, without a yaml of its own (an alias, a size)
     return {str(key): value for key, value in config.items()}
+
+
+def _quoted(text: str) -> str:
+    """A word for Hydra, whatever characters it has."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+
+
+def _resolvers(value: Any, place: str = "") -> list[str]:
+    """Objections to values that compute something: a stored config would tell of the machine, its secrets included."""
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return [told for key, item in items for told in _resolvers(item, f"{place}.{key}" if place else str(key))]
+    if isinstance(value, str) and re.search(r"\$\{.*:", value, re.DOTALL):
+        return [f"{place}: {value!r} is not resolved; ${{...}} can name another key, and no variable or function"]
+    return []
 
 
 def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
@@ -375,15 +417,16 @@ def writable(folder: Path) -> None:
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise SchemenetError(
-            f"cannot write to the run folder {os.fspath(folder)!r}: {error.strerror}; choose another by folder=..."
+            f"cannot write to the run folder {os.fspath(folder)!r}: {reason}; choose another by folder=..."
         ) from error
 
 
 def check_writable(folder: Path) -> None:
     """Try a folder as :func:`writable` does, and leave nothing behind."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     writable(folder)
     for path in made:
         path.rmdir()

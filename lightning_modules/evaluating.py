@@ -8,7 +8,6 @@ the nodes that were visited in training. Those of the new nodes, and of all that
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from architectures.network import Network
 from architectures.residual import name_of
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import Config, described, revised
-from lightning_modules.files import write_json
+from lightning_modules.files import read_json, write_json
 from lightning_modules.registries import DATA, TRAINERS
 from lightning_modules.running import RESULT, data_context, recipe_hash, versions
 from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
@@ -52,7 +51,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
     trainer = TRAINERS.build(
-        {**config["trainer"], "devices": 1}, folder=path.parent, callbacks=[LogWork()], logger=False
+        {**config["trainer"], "devices": 1, "strategy": "auto"}, folder=path.parent, callbacks=[LogWork()], logger=False
     )
 
     result: dict[str, Any] = {
@@ -213,9 +212,9 @@ def _described_steps(network: Network, config: Config) -> dict[str, Any]:
 def _reported(folder: Path) -> dict[str, Any] | None:
     """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return {key: result[key] for key in ("test_error", "test_loss")}
-    except (OSError, ValueError, KeyError):
+        result = read_json(folder / RESULT)
+        return {key: None if result[key] is None else float(result[key]) for key in ("test_error", "test_loss")}
+    except (ValueError, TypeError, KeyError):
         return None
 
 

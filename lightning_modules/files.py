@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written, and names that may become files."""
+"""Files that are there whole or not at all, whatever happens while they are written; texts as names of files."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if not path.exists():
             continue
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
+            torch.load(path, map_location="cpu", weights_only=True)["resuming"]
         except Exception as error:  # whatever a damaged file makes of torch's reader
-            damaged.append(f"{path} cannot be read ({str(error).splitlines()[0]})")
+            damaged.append(f"{path} cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})")
             continue
         if damaged and rank_zero_only.rank == 0:
             (folder / NEWEST).replace(folder / f"{NEWEST}.damaged")
@@ -86,6 +86,7 @@ class Resumable(Checkpoint):
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
         self.path, self.every_n_steps = folder / NEWEST, every_n_steps
         self.metrics: dict[str, Tensor] = {}
+        self.goes_on = False  # whether a step has begun: what was loaded is in its place
         self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
@@ -107,7 +108,7 @@ class Resumable(Checkpoint):
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._loaded = loaded = checkpoint["resuming"]
         self._saved_step = checkpoint["global_step"]
-        self.metrics = loaded["metrics"]
+        self.metrics = {name: torch.as_tensor(value) for name, value in loaded["metrics"].items()}
         if (processes := len(loaded["random"])) != trainer.world_size:
             raise SchemenetError(
                 f"{self.path.parent} holds a run on {processes} devices, which cannot go on with {trainer.world_size}; "
@@ -133,6 +134,7 @@ class Resumable(Checkpoint):
         if self._loaded is not None:
             set_random_state(self._loaded["random"][trainer.global_rank])
             self._loaded = None
+        self.goes_on = True
         if index % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step

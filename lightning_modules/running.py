@@ -31,7 +31,7 @@ from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, check_writable, described, network_options, writable
-from lightning_modules.files import write_json
+from lightning_modules.files import read_json, write_json
 from lightning_modules.loggers import METRICS, wandb_mode
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
@@ -137,16 +137,16 @@ class Held:
 def held_run(folder: Path) -> Held | None:
     """What a folder holds; None where there is nothing that could be lost or mixed up."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        result = read_json(folder / RESULT)
         return Held(result["recipe"], result["seed"], finished=result["status"] != FAILED)
-    except (OSError, ValueError, KeyError):
+    except (SchemenetError, KeyError):
         pass
     if not any((folder / name).exists() for name in (NEWEST, BEFORE)):
         return None
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
         return Held(recipe_hash(config), config["seed"], finished=False)
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, it is no config
         return Held("unknown", -1, finished=False)
 
 
@@ -260,6 +260,14 @@ def train(
         stopped = error
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # the other processes wait for this one
             trainer.strategy.launcher.kill(signal.SIGTERM)
+    except SchemenetError:
+        raise
+    except Exception as error:
+        if not goes_on or resumable.goes_on:
+            raise
+        raise SchemenetError(
+            f"{checkpoint} is no checkpoint of this run ({type(error).__name__}: {error}); overwrite=true begins anew"
+        ) from error
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
             raise KeyboardInterrupt from ended

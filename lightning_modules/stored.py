@@ -10,6 +10,7 @@ import torch
 
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
+from lightning_modules.composing import believed
 from lightning_modules.resuming import NEWEST
 from schemes.errors import SchemenetError
 
@@ -39,18 +40,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SchemenetError(
             f"{str(path)!r} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or something else"
         ) from error
-    if not isinstance(checkpoint, dict) or not (checkpoint.get("hyper_parameters") or {}).get("config"):
+    parameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    if not isinstance(parameters, dict) or not parameters.get("config"):
         raise SchemenetError(
             f"{str(path)!r} is no checkpoint that `schemenet train` wrote: it holds no config of a run"
         )
-    return checkpoint
+    return {**checkpoint, "hyper_parameters": {**parameters, "config": believed(parameters["config"], path)}}
 
 
 def module_of(checkpoint: dict[str, Any]) -> ClassificationModule:
     """The module of a checkpoint, with its weights."""
-    module = ClassificationModule(**checkpoint["hyper_parameters"])
+    try:
+        module = ClassificationModule(**checkpoint["hyper_parameters"])
+    except SchemenetError:
+        raise
+    except Exception as error:  # what somebody wrote there fails in any way there is
+        raise SchemenetError(f"the checkpoint describes no network: {type(error).__name__}: {error}") from error
     try:
         module.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:
         raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
     return module

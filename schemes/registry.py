@@ -124,7 +124,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
     def check_spec(self, spec: Spec) -> tuple[str, dict[str, Any]]:
         """Name and arguments of a spec, refused where they are wrong."""
-        asked = {"name": spec} if isinstance(spec, str) else dict(spec)
+        asked = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
         if not isinstance(name := asked.pop("name", None), str):
             raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
         self.check(name, asked)

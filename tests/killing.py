@@ -159,7 +159,8 @@ class Watch:
 
     def _unlink(self, path: Any, **options: Any) -> None:
         if not os.path.lexists(path) or options:
-            return self.unlink(path, **options)
+            self.unlink(path, **options)
+            return
         self.happens(f"unlink {Path(path).name}")
         before = self._kept(path)
         self.unlink(path)
@@ -313,7 +314,7 @@ class Campaign:
             last = told.splitlines()[-1]
             assert re.fullmatch(r"schemenet: cannot write run/\S+: No space left on device; what was .* kept", last)
             assert "Traceback" not in told
-            assert not list((place / "run").glob("*.tmp"))
+            assert not Path(place, last.split()[3].rstrip(":") + ".tmp").exists()
 
 
 def write_images(folder: Path) -> None:

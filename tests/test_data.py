@@ -37,6 +37,23 @@ def no_outer_data(monkeypatch, request):
         monkeypatch.delenv("SCHEMENET_DATA", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def fabricated(monkeypatch, request):
+    """MNIST's files are made here, and have other checksums."""
+    if "real_root" not in request.fixturenames:
+        monkeypatch.setattr(DATA["mnist"], "checksums", {})
+
+
+def publish(name: str, root: Path, monkeypatch) -> None:
+    """Let the files of a set, as they are now, be the published ones."""
+    sums = {
+        str(path.relative_to(root)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+    monkeypatch.setattr(DATA[name], "checksums", sums)
+
+
 @pytest.fixture
 def real_root() -> str:
     if not (root := os.environ.get("SCHEMENET_DATA")):
@@ -86,6 +103,7 @@ def write_cifar(root: Path, monkeypatch, name: str = "cifar10") -> None:
         (root / place / part).write_bytes(pickle.dumps({"data": pixels, key: [0, 1, 2, 9]}))
     (root / place / meta).write_bytes(pickle.dumps({names: list("abcdefghij")}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    publish(name, root, monkeypatch)
 
 
 def write_published(name: str, root: Path, monkeypatch) -> None:
@@ -282,6 +300,26 @@ class TestFiles:
         with pytest.raises(SchemenetError, match="t10k-images-idx3-ubyte is damaged"):
             DATA.build({"name": "mnist", "root": str(tmp_path)}).check()
 
+    @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+    def test_altered_file(self, name, tmp_path, monkeypatch):
+        """One bit is enough, also for a process that has read the file before."""
+        write_published(name, tmp_path, monkeypatch)
+        publish(name, tmp_path, monkeypatch)
+        data = DATA.build({"name": name, "root": str(tmp_path)})
+        data.check()
+        path = sorted(path for path in tmp_path.rglob("*") if path.is_file())[1]
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        for read in (data.check, data.setup):
+            with pytest.raises(SchemenetError) as told:
+                read()
+            assert f"{path} is not the published file (delete it): {len(content)} bytes" in str(told.value)
+            assert "data.download=true" in str(told.value)
+
+    def test_checksums_name_every_file(self, real_root):
+        for name, files in (("mnist", 4), ("cifar10", 7), ("cifar100", 3)):
+            assert len(DATA.build(name).checksums) == files
+
     def test_image_folder(self, tmp_path):
         root = tmp_path / "a folder with spaces"
         write_images(root)
@@ -301,12 +339,20 @@ class TestFiles:
         with pytest.raises(SchemenetError, match=r"dog, dogs; did you mean 'dogs'"):
             DATA.build({"name": "image_folder", "root": str(tmp_path)}).check()
 
-    def test_unreadable_image(self, tmp_path):
+    @pytest.mark.parametrize("decode", ["once", "each_epoch"])
+    @pytest.mark.parametrize("what", ["truncated", "no image", "empty", "a program"])
+    def test_unreadable_image(self, what, decode, tmp_path):
+        """PostScript under another name is not run: Pillow would hand it to Ghostscript."""
         write_images(tmp_path)
         path = tmp_path / "train" / "dog" / "3.png"
-        path.write_bytes(path.read_bytes()[:200])
-        with pytest.raises(SchemenetError, match=r"cannot read the image .*dog/3\.png"):
-            DATA.build({"name": "image_folder", "root": str(tmp_path)}).setup()
+        contents = {"truncated": path.read_bytes()[:200], "no image": b"dog", "empty": b""}
+        path.write_bytes(
+            contents.get(what, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+        )
+        workers = 2 * (decode == "each_epoch" and what == "truncated")
+        data = DATA.build({"name": "image_folder", "root": str(tmp_path), "decode": decode, "workers": workers})
+        with pytest.raises(SchemenetError, match=r"cannot read the image .*dog/3\.png.*put an undamaged one"):
+            data.setup()
 
 
 class TestDecodedEachEpoch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from sklearn import datasets, model_selection  # noqa: F401
 from torchvision import datasets as images  # noqa: F401

@@ -6,7 +6,6 @@ missing.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.files import read_rows, safe_name
 from schemes.errors import SchemenetError
 
 STATUSES = ("done", "diverged", "failed", "missing")
@@ -114,16 +114,13 @@ def read_comparison(folder: str | Path) -> Comparison:
 
 def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
     """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
-    path = run.folder / "metrics.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(_number(row.get(against)), _number(row.get(column))) for row in csv.DictReader(file)]
+    rows = [(_number(row.get(against)), _number(row.get(column))) for row in read_rows(run.folder / "metrics.csv")]
     return {int(x): y for x, y in rows if x is not None and y is not None}
 
 
 def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
-    name = str(entry["name"])
+    if safe_name(name := str(entry["name"])) != name:
+        raise ValueError(f"{name!r} is no name of a folder")
     return Arm(
         name=name,
         word=str(entry.get("word") or ""),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -23,10 +23,6 @@ class CIFAR10(PublishedData):
     shape, num_classes = (3, 32, 32), 10
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     pad, flip = 4, True
-    files: ClassVar = tuple(
-        f"cifar-10-batches-py/{part}"
-        for part in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
-    )
 
     def __init__(self, *, augment: bool = True, **options: Any) -> None:
         super().__init__(augment=augment, **options)
@@ -35,6 +31,8 @@ class CIFAR10(PublishedData):
         stored = self.reader(self.root, train=train)
         return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
 
-    def missing(self) -> str | None:
-        unread = (path for name in self.files if not os.access(path := self.root / name, os.R_OK))
-        return next((f"{path} cannot be read" for path in unread), None)
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        reader = self.reader
+        listed = dict([*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])])
+        return {f"{reader.base_folder}/{name}": sum for name, sum in listed.items()}

@@ -16,4 +16,3 @@ class CIFAR100(CIFAR10):
 
     num_classes = 100
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-    files = tuple(f"cifar-100-python/{part}" for part in ("train", "test", "meta"))

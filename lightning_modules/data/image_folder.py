@@ -18,6 +18,9 @@ from schemes.errors import SchemenetError, nearest
 MEASURED = 4096
 """Training images from which mean and deviation are taken, at most."""
 
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Those of the endings that torchvision lists; what else Pillow reads, it hands in part to other programs."""
+
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder as Listing
 
@@ -106,10 +109,12 @@ class Images:
         from PIL import Image, ImageOps
 
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=FORMATS) as file:
                 image = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SchemenetError(f"cannot read the image {path}: {error}") from error
+        except Exception as error:  # whatever a damaged file makes of a decoder
+            raise SchemenetError(
+                f"cannot read the image {path}: {error}; put an undamaged one in its place, or delete it"
+            ) from error
         if image.size != (self.size, self.size):
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from lightning_modules.data.in_memory import Samples
 from lightning_modules.data.published import PublishedData
@@ -23,6 +25,12 @@ class MNIST(PublishedData):
     shape, num_classes = (1, 28, 28), 10
     mean, std = (0.1307,), (0.3081,)
     pad = 4
+    checksums: ClassVar[Mapping[str, str]] = {
+        "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
 
     def load(self, train: bool) -> Samples:
         stored = self.reader(self.root, train=train)
@@ -32,7 +40,7 @@ class MNIST(PublishedData):
         folder = self.root / type(self).__name__ / "raw"
         kinds = ("images-idx3", "labels-idx1")
         paths = [folder / f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in kinds]
-        return next(filter(None, map(_objection, paths)), None)
+        return next(filter(None, map(_objection, paths)), None) or super().missing()
 
 
 def _objection(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from architectures.residual import name_of
 from lightning_modules.plotting.depth import LABEL, mark_flows, number
 from lightning_modules.plotting.runs import labels, read_columns, read_config
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, new_figure, tidy
@@ -83,7 +84,7 @@ def _read(folder: Path, label: str) -> Learned:
     spec = config.get("scheme")
     limits = {c.name: (c.low, c.high) for c in _prepared(spec).coefficients()} if spec else {}
     if "k" not in limits:
-        own = f"scheme {spec['name']!r}" if spec else f"architecture {config['architecture']['name']!r}"
+        own = f"scheme {name_of(spec)!r}" if spec else f"architecture {name_of(config.get('architecture') or '')!r}"
         having = ", ".join(name for name in SCHEMES if any(c.name == "k" for c in _prepared(name).coefficients()))
         raise SchemenetError(
             f"{folder}: no k is learned with {own} as configured; with its defaults it is by: {having}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightning_modules.catalogue import catalogue
+from lightning_modules.files import safe_name, whole
 from lightning_modules.plotting.runs import run_folder
 from schemes.errors import SchemenetError, unknown
 
@@ -37,7 +36,6 @@ A RUN is a folder that `schemenet train` or `compare` has written, with its conf
 `schemenet plot` is the same command. The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
 
 FOLDER = Path("runs", "plots")
-LONGEST_NAME = 120  # of a file; systems take 255 bytes
 NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
 
 S, T = TypeVar("S"), TypeVar("T")
@@ -109,11 +107,8 @@ def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
 
 
 def file_name(what: str, names: Sequence[str]) -> str:
-    """A name that tells what is in the picture; a long one is cut and told apart by a hash."""
-    stem = re.sub(r"[^\w.=-]+", "-", "-".join([what, *names])).strip("-")
-    if len(stem) > LONGEST_NAME:
-        stem = f"{stem[: LONGEST_NAME - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
-    return f"{stem}.png"
+    """A name that tells what is in the picture."""
+    return f"{safe_name('-'.join([what, *names]))}.png"
 
 
 def _check_file(path: Path) -> None:
@@ -131,9 +126,10 @@ def save(figure: Figure, path: Path) -> None:
     """Write a picture, its folder made where needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
     except OSError as error:
         raise SchemenetError(f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another by --out") from error
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
 import re
@@ -11,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.files import read_json, read_rows
 from schemes.errors import SchemenetError
 
 
@@ -27,31 +26,23 @@ def run_folder(name: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SchemenetError(f"{folder / 'config.json'} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise SchemenetError(f"{folder / 'config.json'} holds no mapping")
-    return config
+    """The resolved config of a run, as it stands in the file: what of it is used is to be checked."""
+    return read_json(folder / "config.json")
 
 
 def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
     """Rows of metrics.csv that hold a finite number in a column of this pattern, as (training step, numbers)."""
     path = folder / "metrics.csv"
-    if not path.is_file():
-        return []
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = [name for name in reader.fieldnames or () if pattern.fullmatch(name)]
-        for row in reader:
-            values = {name: float(row[name]) for name in columns if row[name]}
+    rows, found = read_rows(path), []
+    try:
+        for row in rows:
+            values = {name: float(value) for name, value in row.items() if value and pattern.fullmatch(name)}
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             if values and row.get("step"):
-                rows.append((int(row["step"]), values))
-    return rows
+                found.append((int(row["step"]), values))
+    except (ValueError, TypeError) as error:
+        raise SchemenetError(f"{path} cannot be read: {error}") from error
+    return found
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from architectures.network import Network
-from lightning_modules.plotting.runs import read_config
 from lightning_modules.registries import DATA
-from lightning_modules.stored import trained_network
+from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
 
 
 class Trained(NamedTuple):
@@ -23,8 +22,9 @@ class Trained(NamedTuple):
 
 def trained(folder: Path, count: int) -> Trained:
     """What a run folder holds, in double precision."""
-    network = trained_network(folder).double().eval()
-    data = DATA.build(read_config(folder)["data"], seed=0)
+    checkpoint = read_checkpoint(checkpoint_in(folder))
+    network = module_of(checkpoint).network.double().eval()
+    data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
     data.check()
     data.setup()
     inputs, labels = data.test_set
