@@ -219,10 +219,11 @@ def _reported(folder: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, result: dict[str, Any]) -> str | None:
-    """The path written to; None where the folder cannot be written, which loses nothing: all is on the screen."""
+    """The path written to; None where that is refused, which is told and loses nothing: all is on the screen."""
     try:
         write_json(path, result)
-    except SchemenetError:
+    except SchemenetError as error:
+        print(error)
         return None
     return str(path)
 
@@ -238,8 +239,7 @@ def told(result: dict[str, Any]) -> str:
         lines.append(f"these weights are an average over the training; the last ones, not averaged: {_numbers(plain)}")
     if changed is not None:
         lines += _told_change(trained, changed, result["change_in_points"])
-    lines.append(f"written: {result['file']}" if result["file"] else "not written: the folder is read-only")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"written: {result['file']}"] if result["file"] else lines)
 
 
 def _told_change(trained: dict[str, Any], changed: dict[str, Any], points: float | None) -> list[str]:

@@ -188,10 +188,8 @@ def train_here(place: str, words: Sequence[str], accident: Accident | None) -> N
     watch = Watch(accident)
     watch.install()
     status = main(["train", *words, "folder=run"])
-    sys.stdout.flush()
-    sys.stderr.flush()
     Path("seen.json").write_text(json.dumps(watch.seen))
-    os._exit(status)
+    sys.exit(status)
 
 
 class Nursery:
@@ -200,6 +198,9 @@ class Nursery:
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["warm"])
+        first = self.context.Process(target=int)
+        first.start()  # and everything is imported
+        first.join()
 
     def start(self, place: Path, words: Sequence[str], accident: Accident | None = None) -> Any:
         process = self.context.Process(target=train_here, args=(str(place), list(words), accident))
@@ -254,8 +255,6 @@ class Campaign:
     def __init__(self, folder: Path, variant: str) -> None:
         self.folder, self.words, self.nursery = folder, [*TINY, *VARIANTS[variant]], Nursery()
         self.number, self.deaths = 0, Counter()
-        self.whole = self._place("whole")
-        self.nursery.run(self.whole, self.words)  # the first one loads what was left to load
         self.whole = self._place("whole")
         begun = time.monotonic()
         assert self.nursery.run(self.whole, self.words) == 0, (self.whole / "out.txt").read_text()
