@@ -42,6 +42,7 @@ def wandb(
 
     mode = wandb_mode(mode)
     logging.getLogger("wandb").setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # its log lies in the run folder: of a full disk, one message is enough
     settings = wandb.Settings(silent=True, console="off", init_timeout=15)
     options: dict[str, Any] = {"project": project, "dir": str(folder), "name": name, "group": group}
     if goes_on and (held := _held_id(folder)) is not None:

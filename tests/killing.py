@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from lightning_modules.files import read_json, read_rows
+from lightning_modules.launching.lock import LOCK
 
 TINY = [
     "logger=csv", "trainer.threads=1", "trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2",
@@ -232,8 +233,9 @@ def assert_equal(one: Any, other: Any, place: str = "") -> None:
 
 def assert_same_folder(one: Path, other: Path) -> None:
     """The same files with the same content: of checkpoints, what can be loaded, of all others every byte."""
-    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
-    for path in one.iterdir():
+    names = [sorted(path.name for path in folder.iterdir() if path.name != LOCK) for folder in (one, other)]
+    assert names[0] == names[1]
+    for path in (one / name for name in names[0]):
         if path.suffix == ".ckpt":
             assert_equal(*(torch.load(folder / path.name, weights_only=True) for folder in (one, other)))
         else:

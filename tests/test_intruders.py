@@ -21,6 +21,7 @@ from lightning_modules.cli import main
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import compose
 from lightning_modules.files import LONGEST_NAME, append, safe_name, whole, write_json, write_text
+from lightning_modules.launching.lock import LOCK, is_locked, locked
 from lightning_modules.registries import DATA
 from lightning_modules.running import held_run, train
 from schemes import SCHEMES
@@ -110,6 +111,7 @@ CRAFTED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("kind", CRAFTED)
 def test_a_crafted_checkpoint_is_a_message(kind: str, run: Path, canary: Path, capsys: Any) -> None:
     """Where it is evaluated, started from, drawn, and gone on from."""
@@ -329,6 +331,15 @@ def test_a_comparison_reads_no_folder_but_its_own(name: str, tmp_path: Path) -> 
     write_json(tmp_path / "comparison.json", document)
     with pytest.raises(SchemenetError, match="no name of a folder"):
         read_comparison(tmp_path)
+
+
+def test_a_lock_empties_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / LOCK).symlink_to(tmp_path / "mine")
+    assert not is_locked(tmp_path)
+    with pytest.raises(OSError, match=re.escape(LOCK)), locked(tmp_path):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:

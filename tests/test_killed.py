@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, at single operations on their files, or by a full disk, end like any other."""
+"""Runs that are killed, at random moments or at single operations on their files, end like any other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import KINDS, Accident, Campaign, Watch, assert_nothing_half
+from killing import KINDS, Campaign
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = {"random": 6, "learned_k": 3, "workers": 1}

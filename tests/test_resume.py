@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from killing import assert_equal
 from PIL import Image
 
 from lightning_modules import running
@@ -69,23 +70,6 @@ def train_killed(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], folder
         dying(patch, hook, step, kill)
         with pytest.raises(Killed):
             running.train(config, folder)
-
-
-def assert_equal(one: Any, other: Any, place: str = "") -> None:
-    """Equal to the bit, all the way down."""
-    assert type(one) is type(other), place
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), place
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), place
-        for key in one:
-            assert_equal(one[key], other[key], f"{place}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), place
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{place}/{number}")
-    else:
-        assert one == other, place
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
-from lightning_modules.files import write_json
+from lightning_modules.files import read_json, write_json
 from lightning_modules.launching.local import cores
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
@@ -84,8 +83,8 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     """Write the plan; a folder that holds another one is refused, so that recipes are never mixed."""
     path = folder / COMPARISON
     if path.exists() and not overwrite:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        arms = {arm["name"]: arm.get("recipe") for arm in held["arms"]}
+        held = read_json(path)
+        arms = {arm["name"]: arm.get("recipe") for arm in held.get("arms", ())}
         different = [key for key in ("budget", "data", "epochs") if held.get(key) != document[key]]
         different += [arm["name"] for arm in document["arms"] if arms.get(arm["name"], arm["recipe"]) != arm["recipe"]]
         if different:

@@ -103,7 +103,8 @@ def _devices_of_a_run(orders: Iterable[Order]) -> int:
 def _start(order: Order, threads: int, devices: str | None) -> subprocess.Popen[bytes]:
     known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
     wanted = command(order, "--leash")
-    with (order.folder / LOG).open("wb") as log:
+    (order.folder / LOG).unlink(missing_ok=True)
+    with (order.folder / LOG).open("xb") as log:
         return subprocess.Popen(
             wanted, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=known, start_new_session=True
         )

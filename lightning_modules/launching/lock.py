@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     writable(folder)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with open(folder / LOCK, "a+", encoding="utf-8", opener=_no_link) as file:
         for _ in range(ATTEMPTS):
             if taken := _take(file.fileno()):
                 break
@@ -51,10 +51,15 @@ def locked(folder: Path) -> Iterator[None]:
 def is_locked(folder: Path) -> bool:
     """Whether a process on this machine trains in a folder."""
     try:
-        with (folder / LOCK).open("a+") as file:
+        with open(folder / LOCK, "a+", opener=_no_link) as file:
             return not _take(file.fileno())
     except OSError:
         return False
+
+
+def _no_link(path: str, flags: int) -> int:
+    """A folder from others may hold a link to a file of the user's, which would be emptied."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _take(descriptor: int) -> bool:

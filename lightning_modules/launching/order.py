@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import traceback
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.composing import Config
-from lightning_modules.files import write_json
+from lightning_modules.files import read_json, write_json, write_text
 from lightning_modules.launching.leash import leashed
 from lightning_modules.launching.lock import locked
 from lightning_modules.running import FAILED, PROGRESS, RESULT, Held, held_run, recipe_hash, train
@@ -46,16 +45,16 @@ class Order:
     def share_done(self) -> float:
         """How much of the training is behind it, between 0 and 1."""
         try:
-            state = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
+            state = read_json(self.folder / PROGRESS)
             return min(1.0, state["step"] / state["steps"])
-        except (OSError, ValueError, KeyError):
+        except (SchemenetError, KeyError):
             return 0.0
 
     def note_failure(self, reason: str) -> None:
         """A process that died without a word still gets its reason on file."""
         path = self.folder / ERROR
         if not self.done and not path.exists():
-            path.write_text(f"{reason}; see {self.folder / LOG}\n", encoding="utf-8")
+            write_text(path, f"{reason}; see {self.folder / LOG}\n")
 
     def outcome(self) -> str:
         """What became of it, in a few words."""
@@ -64,7 +63,7 @@ class Order:
                 return f"FAILED, {(self.folder / ERROR).read_text(encoding='utf-8').strip().splitlines()[-1]}"
             except (OSError, IndexError):
                 return "FAILED"
-        result = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
+        result = read_json(self.folder / RESULT)
         if result["status"] != "done" or result["test_error"] is None:
             return f"diverged {result['reason']}" if "reason" in result else "diverged"
         return f"test error {100 * result['test_error']:.2f} %"
@@ -86,7 +85,7 @@ def run_file(arguments: list[str]) -> int:
     if "--leash" in options:
         leashed(sys.stdin.fileno())
     path = Path(file)
-    order = json.loads(path.read_text(encoding="utf-8"))
+    order = read_json(path)
     folder = path.parent
     try:
         name = f"{order['group']}-{order['arm']}-s{order['config']['seed']}"
@@ -97,6 +96,6 @@ def run_file(arguments: list[str]) -> int:
     except Exception as error:
         traceback.print_exc()
         told = str(error).strip().splitlines() or [""]
-        (folder / ERROR).write_text(f"{type(error).__name__}: {told[-1]}\n", encoding="utf-8")
+        write_text(folder / ERROR, f"{type(error).__name__}: {told[-1]}\n")
         return 1
     return 0
