@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_modules.launching.ranks import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
 
 USAGE = """schemenet COMMAND ...
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except SchemenetError as error:
         print(f"schemenet: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RankError) else 2
     except OSError as error:  # what the file system refuses, wherever that was
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
@@ -61,7 +62,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     command, *rest = arguments
-    if command not in (*COMMANDS, RUN_FILE):
+    if command not in (*COMMANDS, RUN_FILE, RANK):
         raise SchemenetError(unknown("command", command, COMMANDS))
     if command in ("figure", "plot"):
         from lightning_modules.plotting import command as plotting
@@ -81,6 +82,8 @@ def _dispatch(arguments: list[str]) -> int:
         from lightning_modules.launching.order import run_file
 
         return run_file(rest)
+    if command == RANK:
+        return serve(Path(rest[0]))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
     known, overrides = parser.parse_known_args(rest)
@@ -102,6 +105,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(config: dict) -> int:
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
     from architectures.ledger import parameters
     from lightning_modules import running
     from lightning_modules.launching.lock import locked
@@ -112,8 +117,10 @@ def _train(config: dict) -> int:
     if held is not None and held.finished:
         print(f"done already: {folder / running.RESULT} (overwrite=true trains again)")
         return 0
-    print(f"{running.run_name(config)}: {parameters(network):,} parameters")
-    print(", ".join(f"{key} {value}" for key, value in network.layout.items()))
+    first = rank_zero_only.rank == 0  # of the processes that torchrun or srun has begun
+    if first:
+        print(f"{running.run_name(config)}: {parameters(network):,} parameters")
+        print(", ".join(f"{key} {value}" for key, value in network.layout.items()), flush=True)
     with locked(folder):
         result = running.train(config, folder)
     if "reason" in result:
@@ -121,7 +128,8 @@ def _train(config: dict) -> int:
         print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
         return 1
     error = "no number" if result["test_error"] is None else f"{100 * result['test_error']:.2f} %"
-    print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
+    if first:
+        print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1
 
 

@@ -50,8 +50,9 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     data.check()
     if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
+    one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
     trainer = TRAINERS.build(
-        {**config["trainer"], "devices": 1, "strategy": "auto"}, folder=path.parent, callbacks=[LogWork()], logger=False
+        {**config["trainer"], **one_device}, folder=path.parent, callbacks=[LogWork()], logger=False
     )
 
     result: dict[str, Any] = {

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import platform
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +21,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from architectures.factory import create_model
 from architectures.insertion import insert
@@ -32,10 +30,13 @@ from lightning_modules.classification import ClassificationModule
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, check_writable, described, network_options, writable
 from lightning_modules.files import read_json, write_json
+from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, wandb_mode
+from lightning_modules.many_devices import OwnRandomNumbers, unequal
 from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from lightning_modules.stored import trained_network
+from lightning_modules.trainers import processes_to_begin
 from lightning_modules.work import LogWork
 from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
 
@@ -88,6 +89,8 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
                 net.eval()(torch.empty(2, *shape))
             except RuntimeError as error:
                 raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
+            if config["trainer"]["sync_batchnorm"] and (reason := unequal(net)) is not None:
+                raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
             return net
 
     net = attempt(network)
@@ -212,9 +215,10 @@ class StopWhenDiverged(Callback):
         trainer.should_stop |= self.diverged
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
-            self.diverged = True
-            trainer.should_stop = True
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            here = not torch.isfinite(outputs["loss"])
+            self.diverged = trainer.strategy.reduce_boolean_decision(here, all=False)
+            trainer.should_stop |= self.diverged
 
 
 def train(
@@ -225,20 +229,26 @@ def train(
     An unfinished run of the same recipe and seed goes on where its folder stands; ``overwrite`` begins it anew.
     A solve that cannot go on ends the run with its reason, as ``diverged``, or as ``failed`` where a limit on steps or
     seconds was reached: such a run is unfinished. ``name`` and ``group`` are for loggers; ``arm`` is what a comparison
-    calls the network.
+    calls the network. On several devices of this machine each has a process, which is begun here.
     """
-    writable(folder)
-    held = held_of_this(config, folder)
-    checkpoint = newest_checkpoint(folder) if held is not None and not held.finished else None
-    goes_on = checkpoint is not None
-    if goes_on:
-        (folder / RESULT).unlink(missing_ok=True)
-    else:
-        forget(folder)
-    if name is None:
-        name = run_name(config)
-    write_json(folder / CONFIG, described(config))
+    if (processes := processes_to_begin(config["trainer"])) == 1:
+        return train_rank(config, folder, name=name, group=group, arm=arm)
+    launch({"config": config, "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+
+
+def train_rank(config: Config, folder: Path, *, name: str | None, group: str | None, arm: str | None) -> dict[str, Any]:
+    """``train`` as one of the processes of a run, often the only one.
+
+    The first alone reads and writes the folder, and says where the run begins; all return its result.
+    """
     pl.seed_everything(config["seed"], workers=True, verbose=False)
+    watch = StopWhenDiverged()
+    resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
+    callbacks = [watch, Progress(folder / PROGRESS), OwnRandomNumbers(config["seed"]), LogCoefficients(), LogWork()]
+    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=[*callbacks, resumable], logger=False)
+    trainer.strategy.setup_environment()  # from here on the processes hear each other
+    checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
     context = data_context(data)
     options = network_options(config)
@@ -246,11 +256,11 @@ def train(
         config["architecture"]["name"], options, context, config["optimizer"], described(config)
     )
     _started(config, module.network)
-    loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
-    watch = StopWhenDiverged()
-    resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
-    callbacks = [watch, Progress(folder / PROGRESS), LogCoefficients(), LogWork(), resumable]
-    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=loggers)
+    if name is None:
+        name = run_name(config)
+    if trainer.is_global_zero:
+        goes_on = checkpoint is not None
+        trainer.loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
     stopped = None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -258,12 +268,15 @@ def train(
         raise
     except SolverError as error:
         stopped = error
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):  # the other processes wait for this one
-            trainer.strategy.launcher.kill(signal.SIGTERM)
     except SchemenetError:
         raise
     except Exception as error:
-        if not goes_on or resumable.goes_on:
+        if trainer.world_size > 1 and _is_missing_others(error):
+            raise SchemenetError(
+                f"another process of this run has ended ({str(error).splitlines()[0]}); "
+                "the same command goes on from the last checkpoint"
+            ) from error
+        if checkpoint is None or resumable.goes_on:
             raise
         raise SchemenetError(
             f"{checkpoint} is no checkpoint of this run ({type(error).__name__}: {error}); overwrite=true begins anew"
@@ -272,20 +285,44 @@ def train(
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
             raise KeyboardInterrupt from ended
         raise
+    if stopped is None and not trainer.is_global_zero:
+        return trainer.strategy.broadcast(None)
     metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
     result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
         {"arm": arm} if arm is not None else {}
     )
     if stopped is not None:
         result |= _outcome(stopped, trainer)
-    for logger in loggers:
+    for logger in trainer.loggers:
         logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
         logger.finalize("success" if stopped is None else "failed")
-    if trainer.is_global_zero or stopped is not None:  # which may be known to one process alone
-        for name in (PROGRESS, BEFORE):
-            (folder / name).unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
+    if trainer.is_global_zero:
         write_json(folder / RESULT, result)
-    return result
+        (folder / BEFORE).unlink(missing_ok=True)
+    else:  # it has stopped, as others may have at the same time
+        own = folder / f"{RESULT}.{trainer.global_rank}"
+        write_json(own, result)
+        own.replace(folder / RESULT)
+    return result if stopped is not None else trainer.strategy.broadcast(result)
+
+
+def _claim(config: Config, folder: Path) -> Path | None:
+    """Make the folder that of this run; the checkpoint from which it goes on, None where it begins."""
+    writable(folder)
+    held = held_of_this(config, folder)
+    checkpoint = newest_checkpoint(folder) if held is not None and not held.finished else None
+    if checkpoint is not None:
+        (folder / RESULT).unlink(missing_ok=True)
+    else:
+        forget(folder)
+    write_json(folder / CONFIG, described(config))
+    return checkpoint
+
+
+def _is_missing_others(error: Exception) -> bool:
+    """Whether it says that another process is gone; gloo has no exception of its own."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _outcome(stopped: SolverError, trainer: pl.Trainer) -> dict[str, Any]:
@@ -318,6 +355,7 @@ def _result(
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
         "ledger": ledger(network, tuple(data.shape), data.batch_size),
         "layout": network.layout,
+        "devices": trainer.world_size,
         "recipe": recipe_hash(config),
         "versions": versions(),
     }

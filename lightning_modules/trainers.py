@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_modules.callbacks import ChannelsLast, Compiled
 from lightning_modules.registries import TRAINERS
@@ -28,7 +37,9 @@ def trainer(
     max_epochs: int = 2,
     accelerator: str = "auto",
     devices: int | str = 1,
+    num_nodes: int = 1,
     strategy: str = "auto",
+    sync_batchnorm: bool = False,
     precision: str = "32-true",
     gradient_clip_val: float | None = None,
     accumulate_grad_batches: int = 1,
@@ -47,6 +58,8 @@ def trainer(
 ) -> pl.Trainer:
     """A ``pl.Trainer``; parameters have the meaning of its own.
 
+    ``devices`` are those of each of ``num_nodes`` machines; each trains on batches of its own, and gradients are those
+    of all of them joined. With ``sync_batchnorm`` so are the statistics of batch norm, on GPUs.
     The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at
     the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar``
     null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is. ``compile`` true
@@ -57,6 +70,7 @@ def trainer(
         f"trainer.{key}: expected at least 1, got {value}"
         for key, value in {
             "max_epochs": max_epochs,
+            "num_nodes": num_nodes,
             "accumulate_grad_batches": accumulate_grad_batches,
             "log_every_n_steps": log_every_n_steps,
             "check_test_every_n_epoch": check_test_every_n_epoch,
@@ -74,6 +88,8 @@ def trainer(
         wrong.append(f"trainer.gradient_clip_val: expected to be above 0, got {gradient_clip_val}")
     if ema is not None and not 0 < ema < 1:
         wrong.append(f"trainer.ema: expected a decay between 0 and 1, e.g. 0.999, got {ema}")
+    if strategy.endswith(("spawn", "fork", "notebook")):
+        wrong.append(f"trainer.strategy: {strategy} begins its processes too late for a run to be told; use ddp")
     if wrong:
         raise SchemenetError("\n".join(wrong))
     if threads is not None:
@@ -85,21 +101,46 @@ def trainer(
     try:
         made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
-            devices=devices, strategy=strategy, precision=precision, gradient_clip_val=gradient_clip_val,
+            devices=devices, num_nodes=num_nodes, strategy=strategy, sync_batchnorm=sync_batchnorm,
+            precision=precision, gradient_clip_val=gradient_clip_val,
             accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
             limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
             overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
             check_val_every_n_epoch=check_test_every_n_epoch,
             enable_progress_bar=bar,
-            enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints()],
+            enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints(), *_cluster()],
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error
+    if sync_batchnorm and made.world_size > 1 and made.strategy.root_device.type == "cpu":
+        raise SchemenetError("trainer.sync_batchnorm: torch has it on GPUs only; norm=group needs none")
     if ema is not None:
         # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
         # Last of all, so that at the end the checkpoint is written before the average takes the weights' place.
         made.callbacks.append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
     return made
+
+
+def processes_to_begin(options: Mapping[str, Any]) -> int:
+    """How many processes a run with these parameters is still to be begun in; 1 for this one alone."""
+    strategy = TRAINERS.build(options, folder=Path(), callbacks=[], logger=False).strategy
+    launcher = strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.cluster_environment.creates_processes_externally:
+        return 1
+    return launcher.num_processes
+
+
+def _cluster() -> list[ClusterEnvironment]:
+    """Under Slurm, what is not Lightning's own choice.
+
+    Its requeueing is a second one beside that of whoever submits jobs, with checkpoints of its own. And a job of one
+    task that asks for several devices begins its processes itself.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    if os.environ["SLURM_NTASKS"] == "1":
+        return [LightningEnvironment()]
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
@@ -113,12 +154,15 @@ def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
 
 def _quiet() -> None:
     """Leave out Lightning's advertisements and the advice that does not apply here."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",  # small sets live in memory, there are no workers to add
         ".*GPU available but not used.*",
         ".*LeafSpec.*",  # Lightning's own use of a deprecated torch name
         ".*The number of training batches.*",
+        ".*use `self.log.*sync_dist=True.*",  # what is logged is that of all processes already
+        ".*Grad strides do not match bucket view strides.*",  # of kernels 1x1, whose strides mean nothing
         ".*Experiment logs directory.*",
         ".*Checkpoint directory.*exists and is not empty.*",
     ):

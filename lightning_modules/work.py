@@ -36,40 +36,46 @@ def counts(network: Network) -> list[int]:
     return [sum(map(count, network.flows)) for count in COUNTS.values()]
 
 
-class MeanWork(Metric):
-    """The mean of ``COUNTS`` over batches, those of all processes together."""
+class WorkOfBatches(Metric):
+    """The mean of ``COUNTS`` over batches, those of all processes together, and the most that a batch took."""
 
     full_state_update = False
     total: Tensor
     batches: Tensor
+    most: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("batches", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("most", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="max")
 
     def update(self, batch: list[int]) -> None:
-        self.total += torch.tensor(batch, device=self.total.device)
+        found = torch.tensor(batch, device=self.total.device)
+        self.total += found
         self.batches += 1
+        self.most = self.most.maximum(found)
 
-    def compute(self) -> Tensor:
-        return self.total.cpu().double() / self.batches.cpu()
+    def compute(self) -> tuple[Tensor, Tensor]:
+        return self.total.cpu().double() / self.batches.cpu(), self.most.cpu()
 
     def told(self) -> dict[str, float]:
-        """The means by name."""
-        return dict(zip(COUNTS, self.compute().tolist(), strict=True))
+        """The means by name, as ``.../epoch``, and the most, as ``.../most``."""
+        both = zip(("epoch", "most"), self.compute(), strict=True)
+        return {f"{name}/{kind}": v for kind, of in both for name, v in zip(COUNTS, of.tolist(), strict=True)}
 
 
 class LogWork(Callback):
     """Logs what solving costs where batches differ in it: on adaptive grids, and under implicit schemes.
 
-    The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; their means over the
-    batches of an epoch and over all processes as ``.../epoch``, and for the test set ``test/nfe``. A run that goes on
-    within an epoch has the means of the whole of it.
+    The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; over all batches of an
+    epoch, those of all processes, their means as ``.../epoch`` and the largest as ``.../most`` (a step of training
+    takes as long as the process that evaluates f most often); for the test set ``test/nfe``. A run that goes on within
+    an epoch has those of the whole of it.
     """
 
     def __init__(self) -> None:
-        self.training, self.testing = MeanWork(), MeanWork()
+        self.training, self.testing = WorkOfBatches(), WorkOfBatches()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for metric in (self.training, self.testing):
@@ -84,24 +90,26 @@ class LogWork(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not varies(module.network):
             return
-        means = {f"{name}/epoch": mean for name, mean in self.training.told().items()}
+        told = self.training.told()
         self.training.reset()
         for logger in trainer.loggers:
-            logger.log_metrics(means | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+            logger.log_metrics(told | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         self.testing.update(counts(module.network))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if varies(module.network):
-            module.log("test/nfe", self.testing.told()["nfe/forward"])
+            module.log("test/nfe", self.testing.told()["nfe/forward/epoch"])
         self.testing.reset()
 
     def state_dict(self) -> dict[str, Any]:
         with self.training.sync_context():
-            return {"total": self.training.total.tolist(), "batches": int(self.training.batches)}
+            state = self.training.total.tolist(), int(self.training.batches), self.training.most.tolist()
+        return dict(zip(("total", "batches", "most"), state, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if rank_zero_only.rank == 0:  # it holds the sums of all processes
             self.training.total += torch.tensor(state["total"])
             self.training.batches += state["batches"]
+            self.training.most += torch.tensor(state["most"])

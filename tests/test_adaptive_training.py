@@ -20,7 +20,7 @@ from lightning_modules.comparing.runs import _read_run
 from lightning_modules.composing import compose
 from lightning_modules.evaluating import evaluate, told
 from lightning_modules.running import train
-from lightning_modules.work import COUNTS, MeanWork
+from lightning_modules.work import COUNTS, WorkOfBatches
 from schemes.errors import SchemenetError
 
 ADAPTIVE = ["architecture=mlp", "architecture.width=0.25", "scheme=bosh3", "grid=adaptive", "gradient=checkpoint"]
@@ -85,7 +85,7 @@ def test_an_implicit_scheme_tells_its_evaluations(tmp_path: Path) -> None:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    metric = MeanWork()
+    metric = WorkOfBatches()
     for batch in range(rank + 1):
         metric.update([10 * (rank + 1) + batch] + [rank] * (len(COUNTS) - 1))
     torch.save(metric.told(), f"{folder}/{rank}.pt")
@@ -96,8 +96,9 @@ def test_the_mean_is_over_the_batches_of_all_processes(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(worker, (str(tmp_path),), nprocs=2, start_method="fork")
     for rank in (0, 1):
         told = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert told["nfe/forward"] == pytest.approx((10 + 20 + 21) / 3)
-        assert told["steps/rejected"] == pytest.approx(2 / 3)
+        assert told["nfe/forward/epoch"] == pytest.approx((10 + 20 + 21) / 3)
+        assert told["nfe/forward/most"] == 21
+        assert told["steps/rejected/epoch"] == pytest.approx(2 / 3)
 
 
 def test_a_killed_run_has_the_same_means_at_its_end(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -98,6 +98,8 @@ class BatchLoader:
         self.shuffle = train if shuffle is None else shuffle
         self.drop_last = train if drop_last is None else drop_last
         self.seed, self.pad, self.flip = seed, pad, flip
+        if len(labels) < world_size:
+            raise SchemenetError(f"data: {len(labels)} samples are too few for {world_size} devices")
         size, extra = divmod(len(labels), world_size)
         self.rank, self.world_size = rank, world_size
         self.size = size + (not train and rank < extra)

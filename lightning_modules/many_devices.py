@@ -1,0 +1,41 @@
+"""What a run on several devices needs beside Lightning."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from architectures.network import Network
+
+
+class OwnRandomNumbers(Callback):
+    """Gives each process after the first random numbers of its own, so that no two draw the same dropout masks.
+
+    Until training begins all draw the same, for the same weights; then rank r goes on from (seed, r). A run that goes
+    on from a checkpoint has its random numbers from there.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_rank:
+            words = np.random.SeedSequence((self.seed, trainer.global_rank)).generate_state(3)
+            for begin, word in zip((torch.manual_seed, np.random.seed, random.seed), words.tolist(), strict=True):
+                begin(word)
+
+
+def unequal(network: Network) -> str | None:
+    """Why synchronised norms would wait for each other for ever; None where they would not."""
+    for flow in network.flows:
+        if flow.scheme.implicit and any(isinstance(part, _BatchNorm) for part in flow.bank.modules()):
+            return (
+                f"{type(flow.scheme).__name__} evaluates f as often as its equations ask for, on each device a number "
+                "of times of its own, and there the norms would wait for each other; use norm=group"
+            )
+    return None
