@@ -56,7 +56,7 @@ def launch(order: Mapping[str, Any], processes: int) -> None:
 
 def serve(place: Path) -> int:
     """One process of a run; returns its exit status, and leaves the reason of a failure for the one that waits."""
-    leashed(sys.stdin.buffer, patience=0.0)
+    leashed(sys.stdin.fileno(), patience=0.0)
     order = json.loads((place / "order.json").read_text(encoding="utf-8"))
     from lightning_modules.running import train_rank
 
