@@ -1,19 +1,40 @@
-"""Where metrics go: a csv file always, Weights & Biases beside it. Never a prompt, never a wait."""
+"""Where metrics go: a csv file always, Weights & Biases beside it."""
 
 from __future__ import annotations
 
-import logging
-import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from lightning_modules import wandb_runs
 from lightning_modules.metrics_file import MetricsFile
 from lightning_modules.registries import LOGGERS
-from schemes.errors import SchemenetError
+from lightning_modules.work import COUNTS
 
 METRICS = "metrics.csv"
+
+STEP, EPOCH = "trainer/global_step", "epoch"
+AXES = {
+    **dict.fromkeys(["train/*", *(f"{kind}/*" for kind in dict.fromkeys(name.split("/")[0] for name in COUNTS))], STEP),
+    **dict.fromkeys(["test/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in COUNTS)], EPOCH),
+}
+"""What W&B draws each curve against."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run is, told to its loggers once. ``key`` is the same for the same recipe and seed."""
+
+    key: str
+    name: str
+    group: str | None = None
+    tags: Sequence[str] = ()
+    config: Mapping[str, Any] | None = None
 
 
 @LOGGERS.register("csv")
@@ -25,60 +46,72 @@ def csv(folder: Path) -> list[Logger]:
 @LOGGERS.register("wandb")
 def wandb(
     folder: Path,
-    name: str,
-    group: str | None = None,
+    about: About,
     goes_on: bool = False,
     *,
-    project: str = "schemenet",
+    project: str | None = None,
+    entity: str | None = None,
     mode: Literal["offline", "online", "disabled"] | None = None,
 ) -> list[Logger]:
-    """The csv file and a W&B run.
+    """The csv file and a W&B run, of the first process alone.
 
-    ``mode`` null: the environment variable WANDB_MODE if set, else offline; ``wandb sync FOLDER/wandb/offline-*`` sends
-    an offline run later. A run that goes on keeps its id; what was logged after its checkpoint is logged again, with
+    ``mode`` null: the environment variable WANDB_MODE if set, else online; where there is no key, or no server that
+    takes it, the run is logged offline, and ``wandb sync FOLDER/wandb`` sends it later. ``project`` null: WANDB_PROJECT
+    if set, else schemenet. A run that goes on keeps its id; what was logged after its checkpoint is logged again, with
     the same values.
     """
-    import wandb
+    if rank_zero_only.rank:
+        return csv(folder)
+    run = wandb_runs.begin(
+        folder, mode=mode, id=wandb_runs.run_id(folder, about.key, goes_on), goes_on=goes_on, job_type="train",
+        project=wandb_runs.project(project), entity=entity, name=about.name, group=about.group, tags=about.tags,
+        config=about.config,
+    )  # fmt: skip
+    return csv(folder) if run is None else [*csv(folder), Curves(run, folder)]
 
-    mode = wandb_mode(mode)
-    logging.getLogger("wandb").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # its log lies in the run folder: of a full disk, one message is enough
-    settings = wandb.Settings(silent=True, console="off", init_timeout=15)
-    options: dict[str, Any] = {"project": project, "dir": str(folder), "name": name, "group": group}
-    if goes_on and (held := _held_id(folder)) is not None:
-        options |= {"id": held, "resume": "allow"}
-    if mode == "online" and not _has_key():
-        print("W&B has no key (`wandb login` stores one); this run is logged offline")
-        mode = "offline"
+
+class Curves(WandbLogger):
+    """What Lightning logs, as curves of a W&B run; what is known once stands in its config and its summary."""
+
+    def __init__(self, run: Any, folder: Path) -> None:
+        super().__init__(experiment=run, save_dir=folder)
+        self.folder, self._exit_code = folder, 1
+        for axis in (STEP, EPOCH):
+            run.define_metric(axis)
+        for metric, axis in AXES.items():
+            run.define_metric(metric, step_metric=axis)
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They are in the run's config."""
+
+    def conclude(self, result: Mapping[str, Any]) -> None:
+        """What became of the run, for its summary."""
+        told = ("status", "reason", "epochs", "test_error", "test_loss", "train_loss", "ledger")
+        self.experiment.summary.update({key: result[key] for key in told if key in result})
+        self._exit_code = 0 if result["status"] == "done" else 1
+
+    def finish(self) -> None:
+        """End the run, as a failed one where nothing was concluded."""
+        wandb_runs.finish(self.experiment, self.folder, self._exit_code)
+
+
+@contextmanager
+def opened(logger: Mapping[str, Any], folder: Path, about: About, goes_on: bool) -> Iterator[list[Logger]]:
+    """The loggers of a run, which end with the block."""
+    loggers = LOGGERS.build(logger, folder=folder, about=about, goes_on=goes_on)
     try:
-        run = wandb.init(**options, mode=mode, settings=settings)
-    except wandb.Error as error:
-        print(f"W&B could not be reached ({type(error).__name__}); this run is logged offline")
-        run = wandb.init(**options, mode="offline", settings=settings)
-    return [*csv(folder), WandbLogger(experiment=run)]
+        yield loggers
+    finally:
+        for curves in _curves(loggers):
+            curves.finish()
 
 
-def wandb_mode(mode: str | None) -> Literal["offline", "online", "disabled"]:
-    """The mode that is asked for, by config or environment; offline where nothing is."""
-    asked = mode or os.environ.get("WANDB_MODE") or "offline"
-    asked = "offline" if asked == "dryrun" else asked
-    for known in ("offline", "online", "disabled"):
-        if asked == known:
-            return known
-    raise SchemenetError(f"logger.mode or WANDB_MODE: expected offline, online or disabled, got {asked!r}")
+def conclude(loggers: Sequence[Logger], result: Mapping[str, Any]) -> None:
+    """Tell the loggers what became of the run."""
+    for curves in _curves(loggers):
+        curves.conclude(result)
 
 
-def _held_id(folder: Path) -> str | None:
-    """The id of the W&B run that was begun last in a run folder; its folders are named [offline-]run-TIME-ID."""
-    begun = [path.name.rsplit("-", 2) for path in (folder / "wandb").glob("*run-*-*")]
-    return max(begun, key=lambda words: words[1])[2] if begun else None
-
-
-def _has_key() -> bool:
-    """Whether W&B knows a key, without asking anybody for one."""
-    import wandb
-
-    try:
-        return wandb.login(prompt=False, verify=False)
-    except wandb.Error:
-        return False
+def _curves(loggers: Sequence[Logger]) -> list[Curves]:
+    return [logger for logger in loggers if isinstance(logger, Curves)]

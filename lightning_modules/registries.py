@@ -5,5 +5,5 @@ from schemes.registry import Registry
 DATA = Registry("data set", "lightning_modules.data", context=("seed",))
 TRAINERS = Registry("trainer", "lightning_modules.trainers", context=("folder", "callbacks", "logger"))
 OPTIMIZERS = Registry("optimizer", "lightning_modules.optimizers", context=("network", "total_steps"))
-LOGGERS = Registry("logger", "lightning_modules.loggers", context=("folder", "name", "group", "goes_on"))
+LOGGERS = Registry("logger", "lightning_modules.loggers", context=("folder", "about", "goes_on"))
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("orders", "watch"))

@@ -24,19 +24,22 @@ from pytorch_lightning.callbacks import Callback
 
 from architectures.factory import create_model
 from architectures.insertion import insert
-from architectures.ledger import ledger
+from architectures.ledger import ledger, parameters
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, check_writable, described, network_options, writable
 from lightning_modules.files import read_json, write_json
+from lightning_modules.inversion import LogInversion
 from lightning_modules.launching.ranks import launch
-from lightning_modules.loggers import METRICS, wandb_mode
+from lightning_modules.loggers import METRICS, About, conclude, opened
 from lightning_modules.many_devices import OwnRandomNumbers, unequal
-from lightning_modules.registries import DATA, LOGGERS, OPTIMIZERS, TRAINERS
+from lightning_modules.registries import DATA, OPTIMIZERS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from lightning_modules.stored import trained_network
+from lightning_modules.text import short
 from lightning_modules.trainers import processes_to_begin
+from lightning_modules.wandb_runs import asked_mode
 from lightning_modules.work import LogWork
 from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
 
@@ -102,7 +105,7 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
     attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
     if config["logger"]["name"] == "wandb":
-        attempt(lambda: wandb_mode(config["logger"]["mode"]))
+        attempt(lambda: asked_mode(config["logger"]["mode"]))
     if not 0 <= config["seed"] < 2**32:
         wrong.append(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
     if folder is not None:
@@ -171,9 +174,28 @@ def forget(folder: Path) -> None:
 
 
 def run_name(config: Config) -> str:
+    """A name that no other recipe or seed has."""
+    architecture, scheme, data = _names(config)
+    return f"{architecture}-{scheme}-{data}-{recipe_hash(config)}-s{config['seed']}"
+
+
+def about(config: Config, network: Network, group: str | None, arm: str | None) -> About:
+    """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
+    architecture, scheme, data = _names(config)
+    size, seed = short(parameters(network)), f"s{config['seed']}"
+    return About(
+        key=f"{recipe_hash(config)}-{seed}",
+        name=f"{arm or f'{architecture}-{scheme}'}-{size}-{seed}",
+        group=group,
+        tags=(scheme, architecture, data, f"{size} parameters"),
+        config=described(config),
+    )
+
+
+def _names(config: Config) -> tuple[str, str, str]:
+    """Architecture, scheme and data set."""
     full = described(config)
-    scheme = (full.get("scheme") or {"name": "fractal"})["name"]
-    return f"{full['architecture']['name']}-{scheme}-{full['data']['name']}-{recipe_hash(config)}-s{full['seed']}"
+    return full["architecture"]["name"], (full.get("scheme") or {"name": "fractal"})["name"], full["data"]["name"]
 
 
 def versions() -> dict[str, str]:
@@ -242,11 +264,19 @@ def train_rank(config: Config, folder: Path, *, name: str | None, group: str | N
 
     The first alone reads and writes the folder, and says where the run begins; all return its result.
     """
+    with contextlib.ExitStack() as stack:  # loggers end with it, whatever becomes of the run
+        return _train_rank(config, folder, name or run_name(config), group, arm, stack)
+
+
+def _train_rank(
+    config: Config, folder: Path, name: str, group: str | None, arm: str | None, stack: contextlib.ExitStack
+) -> dict[str, Any]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
-    callbacks = [watch, Progress(folder / PROGRESS), OwnRandomNumbers(config["seed"]), LogCoefficients(), LogWork()]
-    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=[*callbacks, resumable], logger=False)
+    callbacks = [watch, Progress(folder / PROGRESS), OwnRandomNumbers(config["seed"])]
+    callbacks += [LogCoefficients(), LogWork(), LogInversion(), resumable]
+    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes hear each other
     checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
@@ -256,11 +286,9 @@ def train_rank(config: Config, folder: Path, *, name: str | None, group: str | N
         config["architecture"]["name"], options, context, config["optimizer"], described(config)
     )
     _started(config, module.network)
-    if name is None:
-        name = run_name(config)
     if trainer.is_global_zero:
-        goes_on = checkpoint is not None
-        trainer.loggers = LOGGERS.build(config["logger"], folder=folder, name=name, group=group, goes_on=goes_on)
+        told = about(config, module.network, group, arm)
+        trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
     stopped = None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -293,9 +321,6 @@ def train_rank(config: Config, folder: Path, *, name: str | None, group: str | N
     )
     if stopped is not None:
         result |= _outcome(stopped, trainer)
-    for logger in trainer.loggers:
-        logger.log_metrics({f"ledger/{key}": value for key, value in result["ledger"].items()})
-        logger.finalize("success" if stopped is None else "failed")
     (folder / PROGRESS).unlink(missing_ok=True)
     if trainer.is_global_zero:
         write_json(folder / RESULT, result)
@@ -304,6 +329,7 @@ def train_rank(config: Config, folder: Path, *, name: str | None, group: str | N
         own = folder / f"{RESULT}.{trainer.global_rank}"
         write_json(own, result)
         own.replace(folder / RESULT)
+    conclude(trainer.loggers, result)
     return result if stopped is not None else trainer.strategy.broadcast(result)
 
 

@@ -8,3 +8,9 @@ def aligned(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def short(number: float) -> str:
+    """Two digits of a large number, as papers name their networks: 272474 -> "0.27M", 46010 -> "46k"."""
+    power, letter = (1e6, "M") if number >= 1e5 else (1e3, "k") if number >= 1e3 else (1.0, "")
+    return f"{float(f'{number / power:.2g}'):g}{letter}"

@@ -1,4 +1,4 @@
-"""A W&B server as far as a run needs one, on this machine: it answers wandb-core, keeps what it is told, and can fail."""
+"""A W&B server as far as a run needs one, on this machine: it answers wandb-core, keeps what it is told, can fail."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ class Stub:
             case "RunResumeStatus":
                 return {"model": self._resumed(told["name"])}
             case "Viewer":
-                return {"viewer": {"id": "v", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
+                return {
+                    "viewer": {"id": "v", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}
+                }
             case "CreateRunFiles":
                 self.run(told["run"]).files |= set(told["files"])
                 files = [{"name": n, "uploadUrl": f"{self.url}/put/{urllib.parse.quote(n)}"} for n in told["files"]]
@@ -108,7 +110,7 @@ class Stub:
                 setattr(run, key, told[sent])
         run.tags = told.get("tags") or run.tags
         if told.get("config"):
-            run.config = {k: v["value"] if k != "_wandb" else v["value"] for k, v in json.loads(told["config"]).items()}
+            run.config = {key: entry["value"] for key, entry in json.loads(told["config"]).items()}
         project = {"id": "p", "name": run.project, "entity": {"id": "e", "name": ENTITY}}
         bucket = {"id": told["name"], "name": told["name"], "displayName": run.name, "sweepName": None}
         bucket |= {"project": project, "historyLineCount": len(run.rows), "config": told.get("config")}

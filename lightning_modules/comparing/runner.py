@@ -18,6 +18,8 @@ from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
 from lightning_modules.running import forget, versions
+from lightning_modules.wandb_report import log_report
+from lightning_modules.wandb_runs import settled
 from schemes.errors import SchemenetError
 
 COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
@@ -35,14 +37,16 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
     writable(folder)
     _claim(folder, document, config["overwrite"])
     print(plan.sizes_table(), end="\n\n", flush=True)
+    logger = settled(config["logger"], folder)
     orders = [
-        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
+        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed, "logger": logger}, arm.name, folder.name)
         for seed in plan.seeds
         for arm in plan.arms
     ]
     launch(orders, config["launcher"])
     _measure(plan, folder)
     path = report.write(folder)
+    log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder)))
     print(f"\nreport: {path}")
     return 0 if all(order.done for order in orders) else 1

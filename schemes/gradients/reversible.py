@@ -36,7 +36,8 @@ class Reversible(RecomputingMode):
 
     An inverse that is exact in exact arithmetic can still stretch rounding errors without bound. So backward holds the
     start that it has rebuilt against a thousand entries of the true one, kept from the forward pass. Where they differ
-    by more than ``tolerance`` (relative, in the Euclidean norm), :class:`InversionErrorWarning` says so.
+    by more than ``tolerance`` (relative, in the Euclidean norm), :class:`InversionErrorWarning` says so; ``error`` is
+    that of the last backward pass.
 
     Reference: Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without Storing
     Activations", NeurIPS 2017, arXiv:1707.04585, algorithm 1.
@@ -46,6 +47,7 @@ class Reversible(RecomputingMode):
         if not tolerance > 0:
             raise SchemenetError(f"gradient mode 'reversible': tolerance expected to be positive, got {tolerance}")
         self.tolerance = tolerance
+        self.error: float | None = None
 
     def refuses(self, flow: Flow) -> str | None:
         if flow.projection is not None:
@@ -106,7 +108,7 @@ class Reversible(RecomputingMode):
         return aligned(gradient, flatten(carry)[1]), pull_back.found
 
     def _hold_against(self, start: Any, rebuilt: Carry) -> None:
-        gap = drift(start, rebuilt)
+        self.error = gap = drift(start, rebuilt)
         if not gap <= self.tolerance:
             warnings.warn(
                 f"gradient mode 'reversible': the inverted steps miss the start of a flow by {gap:.1g} of its norm, "

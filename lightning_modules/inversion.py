@@ -1,0 +1,52 @@
+"""How well reversible gradients rebuild the states that they need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torchmetrics import MaxMetric
+
+from architectures.network import Network
+from schemes.gradients.reversible import Reversible
+
+
+def inversion_error(network: Network) -> float | None:
+    """The relative error of the rebuilt starts in the last backward pass, of the worst flow; None where none is."""
+    modes = [flow.gradient for flow in network.flows]
+    errors = [mode.error for mode in modes if isinstance(mode, Reversible) and mode.error is not None]
+    return max(errors, default=None)
+
+
+class LogInversion(Callback):
+    """Logs ``inversion/error`` after each epoch: the worst of its batches and of all processes.
+
+    Measured in each backward pass anyway, see :class:`schemes.gradients.reversible.Reversible`. A run that goes on
+    within an epoch has the worst of the whole of it.
+    """
+
+    def __init__(self) -> None:
+        self.worst = MaxMetric()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.worst.to(trainer.strategy.root_device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if (error := inversion_error(module.network)) is not None:
+            self.worst.update(error)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if inversion_error(module.network) is None:
+            return
+        found = {"inversion/error": float(self.worst.compute()), "epoch": trainer.current_epoch}
+        self.worst.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics(found, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        with self.worst.sync_context():
+            return {"worst": float(self.worst.max_value)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.worst.update(state["worst"])
