@@ -61,7 +61,7 @@ def settled(logger: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if why is not None:
         print(f"W&B {why}: the runs are logged offline; `wandb sync {folder}/*/seed*/wandb` sends them", flush=True)
     if mode != asked_mode(logger["mode"]):
-        _wandb().teardown()  # its process would be shared with those of the runs
+        release()
     return {**logger, "mode": mode}
 
 
@@ -118,6 +118,13 @@ def finish(run: Any, folder: Path, exit_code: int) -> None:
         lost = True
     if lost:
         print(f"W&B has not got all of this run; `wandb sync --include-online {folder / 'wandb'}` sends it", flush=True)
+
+
+def release() -> None:
+    """End W&B's own process, which processes begun by this one would share."""
+    import wandb
+
+    wandb.teardown()
 
 
 def run_id(folder: Path, key: str, goes_on: bool) -> str:

@@ -25,7 +25,6 @@ from lightning_modules.cli import main
 from lightning_modules.comparing.plan import make_plan
 from lightning_modules.composing import compose
 from lightning_modules.metrics_file import MetricsFile
-from lightning_modules.registries import LOGGERS
 from lightning_modules.resuming import random_state, set_random_state
 from schemes.errors import SchemenetError
 
@@ -252,13 +251,6 @@ def test_a_diverged_run_stays_so(tmp_path: Path, monkeypatch: Any) -> None:
     step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
     assert running.train(config, tmp_path)["status"] == "diverged"
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step < 15
-
-
-def test_wandb_goes_on_under_its_id(tmp_path: Path) -> None:
-    for goes_on, ids in ((False, 1), (True, 1), (False, 2)):
-        made = LOGGERS.build({"name": "wandb"}, folder=tmp_path, name="x", group=None, goes_on=goes_on)
-        made[1].experiment.finish()
-        assert len({path.name.split("-")[-1] for path in (tmp_path / "wandb").glob("offline-run-*")}) == ids
 
 
 def test_random_state_is_plain_and_complete(tmp_path: Path) -> None:

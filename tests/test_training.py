@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import wandb
 
 from architectures.factory import create_model
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import compose
 from lightning_modules.optimizers import sgd
-from lightning_modules.registries import LOGGERS
 from lightning_modules.running import dry_build, recipe_hash, train
 from schemes import GRADIENTS, SchemenetError
 
@@ -122,40 +119,6 @@ def test_a_diverging_run_is_stopped_and_called_so(tmp_path: Path) -> None:
     )
     assert result["status"] == "diverged"
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "diverged"  # no NaN in the json
-
-
-def test_wandb_offline_writes_without_an_account(tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = compose(
-            "train",
-            [
-                "logger=wandb",
-                "architecture.width=0.25",
-                "trainer.max_epochs=1",
-                "trainer.limit_train_batches=2",
-            ],
-        )
-        train(config, tmp_path)
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
-    assert (tmp_path / "metrics.csv").exists()
-
-
-def test_online_without_a_key_goes_offline_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """W&B is never started online, where a terminal would be asked for an account."""
-    asked, init = [], wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options["mode"]) or init(**options))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    made = LOGGERS.build({"name": "wandb", "mode": "online"}, folder=tmp_path, name="x", group=None)
-    for logger in made:
-        logger.finalize("success")
-    assert asked == ["offline"]
-    assert "logged offline" in capsys.readouterr().out
-    assert list((tmp_path / "wandb").glob("offline-run-*"))
 
 
 def test_dry_build_tells_every_mistake_before_training() -> None:

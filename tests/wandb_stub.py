@@ -31,6 +31,7 @@ class Told:
     files: set[str] = field(default_factory=set)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
+    exit_code: int | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -55,10 +56,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class Stub:
-    """``state``: "well", "fails" (status 500), "refuses" (status 401) or "hangs" (takes requests, answers none)."""
+    """``state``: "well", "fails" (status 500), "refuses" (status 401), "hangs" (takes requests, answers none), "dead".
+
+    ``hangs_at`` names a request that is not answered while others are.
+    """
 
     def __init__(self) -> None:
-        self.state: Literal["well", "fails", "refuses", "hangs"] = "well"
+        self.state: Literal["well", "fails", "refuses", "hangs", "dead"] = "well"
+        self.hangs_at = ""
         self.runs: dict[str, Told] = {}
         self.requests: list[str] = []
         self.released = threading.Event()
@@ -71,7 +76,8 @@ class Stub:
         return self.runs.setdefault(name, Told())
 
     def close(self) -> None:
-        """Answers nobody from now on; connections to it are refused."""
+        """Answer nobody from now on; new connections are refused, old ones are cut."""
+        self.state = "dead"
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
@@ -135,6 +141,7 @@ class Stub:
             elif kind == "wandb-summary.json":
                 run.summary = json.loads(part["content"][-1])
         run.complete |= bool(told.get("complete"))
+        run.exit_code = told.get("exitcode", run.exit_code)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -169,8 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, answer: Any, name: str = "") -> None:
         stub = self.stub
         stub.requests.append(name or f"{self.command} {self.path}")
-        if stub.state == "hangs":
+        if stub.state == "hangs" or name == stub.hangs_at != "":
             stub.released.wait()
+        if stub.state == "dead":
             self.close_connection = True
             return
         status = {"well": 200, "fails": 500, "refuses": 401}[stub.state]
