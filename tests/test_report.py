@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 import subprocess
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from lightning_modules.comparing import numbers, report, runs, screen, statistics
+from lightning_modules.comparing import content, markdown, numbers, report, runs, screen, sentences, statistics
+from lightning_modules.comparing import controls as controls_rule
+from lightning_modules.comparing.parts import Bullets, Cell, Code, Table, Text
 from schemes.errors import SchemenetError
 
 ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a step, control)
@@ -66,7 +66,7 @@ def fabricate(folder: Path, seeds=(0, 1, 2), epochs=1, arms=ARMS, errors=None, s
                     rows += [f"{epoch},{468 * epoch + i},{loss},,"]
                 now = value * (1 + 4 * math.exp(-epoch) - 4 * math.exp(1 - epochs))
                 rows += [f"{epoch},{468 * (epoch + 1) - 1},,{3 * now},{now}"]
-            (folder / name / f"seed{seed}" / "metrics.csv").write_text("\n".join(rows))
+            (folder / name / f"seed{seed}" / "metrics.csv").write_text("\n".join([*rows, ""]))
     write_json(folder / "comparison.json", plan)
     return folder
 
@@ -105,80 +105,7 @@ def damaged(tmp_path):
     return folder
 
 
-# -------------------------------------------------------------------------------- statistics
-
-
-def test_t_interval_is_scipys():
-    arm, base = np.array([1.3, 0.9, 1.4, 1.1]), np.array([1.0, 0.95, 1.2, 0.7])
-    mean, low, high = statistics.paired_t_interval(arm - base)
-    expected = stats.ttest_rel(arm, base).confidence_interval(0.95)
-    assert (mean, low, high) == pytest.approx(((arm - base).mean(), expected.low, expected.high))
-    # By hand, three differences: 4.3027 standard errors on each side.
-    mean, low, high = statistics.paired_t_interval([1.0, 2.0, 3.0])
-    assert (mean, low, high) == pytest.approx((2.0, 2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), abs=1e-4)
-
-
-def test_t_interval_needs_a_spread():
-    assert statistics.paired_t_interval([]) == (None, None, None)
-    assert statistics.paired_t_interval([0.5]) == (0.5, None, None)
-    assert statistics.paired_t_interval([0.4 - 0.3, 0.2 - 0.1])[1:] == (None, None)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 6, 9])
-def test_sign_flip_counts_every_pattern(n):
-    differences = np.random.default_rng(n).standard_normal(n) + 0.7
-    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=n)]
-    expected = np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
-    assert statistics.sign_flip_p(differences) == pytest.approx(expected)
-
-
-def test_sign_flip_extremes():
-    assert statistics.sign_flip_p([1, 2, 3]) == 0.25
-    assert statistics.sign_flip_p([0.1] * 8) == 2 / 2**8
-    assert statistics.sign_flip_p([0.1] * 30) == 2 / 2**30
-    assert statistics.sign_flip_p([0.0, 0.0]) == 1.0
-    assert statistics.sign_flip_p([]) is None
-
-
-def test_correlation():
-    a, b = [0.1, 0.4, 0.2, 0.9], [0.3, 0.2, 0.5, 0.8]
-    assert statistics.correlation(a, b) == pytest.approx(stats.pearsonr(a, b).statistic)
-    assert statistics.correlation([1, 2], [2, 1]) is None
-    assert statistics.correlation([1, 1, 1], [1, 2, 3]) is None
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        ([-0.010, -0.011, -0.012], "better"),
-        ([0.010, 0.011, 0.012], "worse"),
-        ([-0.010, -0.001, -0.012], "not separated"),  # all of one sign, yet the interval holds zero
-        ([0.010, -0.010], "not separated"),
-        ([-0.5], "one seed: no interval"),
-        ([], "no seed in common"),
-        ([-0.01, -0.01, -0.01], "no spread: no interval"),
-    ],
-)
-def test_verdict(differences, expected):
-    assert statistics.verdict(differences) == expected
-
-
-def test_what_seeds_show_is_computed():
-    three = " ".join(statistics.what_seeds_show(3, 8))
-    assert "4.30 standard errors" in three
-    assert "2 degrees of freedom" in three
-    assert "2/2^3 = 0.25" in three
-    assert "8 arms" in three
-    assert "1 in 20" in three
-    assert "0.4 of these 8" in three
-    ten = " ".join(statistics.what_seeds_show(10, 1))
-    assert "2.26 standard errors" in ten
-    assert "can reach 2/2^10 = 0.002" in ten
-    assert "no correction" not in ten  # a single comparison needs none
-    assert "1 degree of freedom" in " ".join(statistics.what_seeds_show(2, 3))
-    assert "no interval" in " ".join(statistics.what_seeds_show(1, 3))
-    assert "cannot go below 2/2^5" in " ".join(statistics.what_seeds_show(5, 3))
-    assert "cannot go below" not in " ".join(statistics.what_seeds_show(6, 3))
+# -------------------------------------------------------------------------------- pairs
 
 
 def test_pairs_are_the_common_seeds(damaged):
@@ -188,7 +115,7 @@ def test_pairs_are_the_common_seeds(damaged):
     assert summary.pairs == (0, 2)
     expected = np.mean([error["rk_resnet", seed] - error["resnet", seed] for seed in (0, 2)])
     assert summary.difference == pytest.approx(expected)
-    assert "rk_resnet: paired over seeds 0, 2" in screen.screen_table(comparison)
+    assert "rk_resnet: its difference is over seeds 0, 2" in screen.screen_table(comparison)
 
 
 # -------------------------------------------------------------------------------- controls
@@ -198,12 +125,15 @@ def controls(folder, errors):
     arms = {name: ARMS[name] for name in errors}
     planned = tuple(next(iter(errors.values())))
     comparison = runs.read_comparison(fabricate(folder, planned, arms=arms, errors=errors))
-    return " ".join(statistics.what_controls_show(statistics.summarise(comparison)))
+    return " ".join(controls_rule.what_controls_show(statistics.summarise(comparison)))
 
 
 def test_controls_that_lose_clearly(tmp_path):
-    base, control = {0: 0.010, 1: 0.011, 2: 0.012}, {0: 0.030, 1: 0.031, 2: 0.033}
-    assert "controls lose clearly" in controls(tmp_path, {"resnet": base, "one_block": control})
+    base = {seed: 0.010 + 0.001 * seed for seed in range(6)}
+    control = {seed: 0.030 + 0.0012 * seed for seed in range(6)}
+    assert "controls lose clearly" in controls(tmp_path / "six", {"resnet": base, "one_block": control})
+    five = {"resnet": dict(list(base.items())[:5]), "one_block": dict(list(control.items())[:5])}
+    assert "it is open" in controls(tmp_path / "five", five)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +181,7 @@ def test_every_planned_run_is_accounted_for(damaged):
 def test_a_result_of_another_run_is_refused(tmp_path):
     spoil(fabricate(tmp_path), "revnet", 1, seed=0)
     run = runs.read_comparison(tmp_path).of("revnet")[1]
-    assert (run.status, run.reason) == ("failed", "result.json is of revnet seed 0")
+    assert (run.status, run.reason) == ("failed", "NOT COUNTED: result.json is of another run (seed 0, not 1)")
 
 
 def test_sparse_metrics(tmp_path):
@@ -294,7 +224,7 @@ def test_screen(damaged):
     for cell in ("symplectic_euler", "(2/3)", "219.9 k", "30.1 M", " 14 ", " 9.0", "1.50×"):
         assert cell in row
     assert "*" in lines[place["polynet"]]
-    assert "leaving out diverged runs flatters the arm" in text
+    assert "flatter an arm that diverged" in " ".join(text.split())
     assert "rk_resnet seed 1 failed: MemoryError" in text
     assert "lm_resnet seed 2 diverged" in text
     assert "2 of 27 runs missing" in text
@@ -392,7 +322,8 @@ def test_csv_parses_back(damaged):
         "1",
     )
     summary = of(statistics.summarise(runs.read_comparison(damaged)), "revnet")
-    assert float(arms["revnet"]["difference_low"]) == summary.low
+    assert float(arms["revnet"]["difference"]) == summary.difference
+    assert (arms["revnet"]["difference_low"], arms["revnet"]["verdict"]) == ("", "too few seeds")
     assert arms["revnet"]["widths"] == "15 30 60"
 
 
@@ -412,8 +343,8 @@ def test_pictures(tmp_path, seeds, epochs):
 def test_one_seed(tmp_path):
     folder = fabricate(tmp_path, seeds=(3,))
     text = report.write(folder).read_text(encoding="utf-8")
-    assert "one seed: no interval" in text
-    assert "One seed shows no spread" in text
+    assert "With 1 pair the exact two-sided sign-flip test cannot go below 2/2^1 = 1" in text
+    assert "too few seeds to judge: polynet" in text
     assert "±" not in text.split("## Test error")[1].split("Test error of the last")[0]
 
 
@@ -437,3 +368,160 @@ def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+# -------------------------------------------------------------------------------- what the report says
+
+
+def told(folder: Path, **changes) -> str:
+    """The report's text, without pictures; ``changes`` are keys of comparison.json."""
+    path = folder / "comparison.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+    comparison = runs.read_comparison(folder)
+    parts = content.content(comparison, statistics.summarise(comparison))
+    return markdown.render(sentences.headline(comparison), parts)
+
+
+EIGHT = tuple(range(8))
+THREE = {name: ARMS[name] for name in ("resnet", "revnet", "lm_resnet")}
+
+
+def eight_seeds(folder: Path, shift: float = -0.002) -> Path:
+    base = {seed: 0.020 + 0.001 * seed for seed in EIGHT}
+    other = {seed: base[seed] + 0.0003 * (-1) ** seed for seed in EIGHT}
+    better = {seed: base[seed] + shift - 0.0001 * seed for seed in EIGHT}
+    errors = {"resnet": base, "revnet": better, "lm_resnet": other}
+    return fabricate(folder, EIGHT, arms=THREE, errors=errors)
+
+
+def test_eight_seeds_bear_a_claim(tmp_path):
+    text = told(eight_seeds(tmp_path))
+    assert "DEVELOPMENT RESULT" not in text
+    assert "- better than resnet: revnet\n- not separated from resnet: lm_resnet\n" in text
+    row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
+    assert row[3] == "-0.24 [-0.26, -0.21]"  # the sixth of 255 means: of seeds 4, 6, 7, -0.2567
+    assert row[5:9] == ["better", "0.0078", "0.016", "1.00 (8/8)"]
+    assert "2/2^8 = 0.0078, by Holm's correction over 2 arms 0.016" in text
+
+
+def test_fewer_seeds_say_what_they_cannot_show_and_how_many_it_takes(tmp_path):
+    text = told(fabricate(tmp_path))
+    needed = "**DEVELOPMENT RESULT, no claim: 3 paired seeds; a claim about 6 arms beside the baseline needs 8 seeds.**"
+    assert needed in text
+    assert "cannot go below 2/2^3 = 0.25, by Holm's correction over 6 arms 1: a difference of any size could be" in text
+    assert "That takes 8 seeds; the finished runs are kept when seeds are added." in text
+
+
+def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):
+    folder = eight_seeds(tmp_path)
+    spoil(folder, "revnet", 3, status="diverged", test_error=None)
+    text = told(folder)
+    row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
+    assert row[2:6] == ["2.12 ± 0.24 (7/8)", "-0.24 [-0.26, +∞]", "-", "not separated\\*"]
+    assert row[8:] == ["0.88 (7/8)", "+1.00", "8", "1", "0", "0 |"]
+    assert "cannot be called better" in text
+    assert "revnet seed 3 diverged" in text
+
+
+def test_a_failed_run_leaves_its_pair_out_and_marks_the_word(tmp_path):
+    folder = eight_seeds(tmp_path)
+    fail(folder, "revnet", 3, "MemoryError")
+    text = told(folder)
+    row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
+    assert (row[5], row[10:]) == ("better\\*", ["7", "0", "1", "0 |"])
+    assert "as few as 7 paired seeds; a claim about 2 arms" in text
+
+
+def test_a_run_of_another_recipe_is_not_counted(tmp_path):
+    folder = eight_seeds(tmp_path)
+    plan = json.loads((folder / "comparison.json").read_text())
+    arms = [arm | {"recipe": "aaaaaaaa"} for arm in plan["arms"]]
+    for seed in EIGHT:
+        spoil(folder, "revnet", seed, recipe="aaaaaaaa" if seed else "bbbbbbbb")
+    text = told(folder, arms=arms)
+    assert "NOT COUNTED: result.json is of another run (recipe bbbbbbbb, not aaaaaaaa)" in text
+    assert of(statistics.summarise(runs.read_comparison(folder)), "revnet").counts["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "headline", "fact"),
+    [
+        (219873, "219.9 k parameters", "219.9 k parameters, met by width within 1%"),
+        ({"kind": "macs", "target": 31.2e6, "by": "depth", "tolerance": 0.02}, "31.2 M MACs", "by depth within 2%"),
+        ({"kind": "train_flops", "target": 1e9, "by": "width", "tolerance": 0.01}, "1.0 G training FLOPs", "by width"),
+        ({"kind": "bytes_kept", "target": 6e7, "by": "width", "tolerance": 0.01}, "60.0 MB kept", "60.0 MB kept, met"),
+        ({"kind": "step_time", "target": 0.12, "by": "width", "tolerance": 0.1}, "120 ms a step", "within 10%"),
+        (None, "8 seeds\n", "| budget | - |"),
+    ],
+)
+def test_budgets_of_every_kind(tmp_path, budget, headline, fact):
+    text = told(eight_seeds(tmp_path), budget=budget)
+    assert headline in text.split("\n\n")[0] + "\n"
+    assert fact in text
+
+
+def test_costs_that_were_not_matched_are_told_as_multiples(tmp_path):
+    folder = eight_seeds(tmp_path)
+    for seed in EIGHT:
+        path = folder / "revnet" / f"seed{seed}" / "result.json"
+        ledger = json.loads(path.read_text())["ledger"]
+        spoil(folder, "revnet", seed, ledger=ledger | {"macs": 62.4e6, "flow_parameters": 204_000, "train_flops": 3e9})
+    text = told(folder)
+    assert (
+        "- revnet: matched in parameters; MACs 2.00×, NFE forward 2.00×, NFE backward 2.00×, bytes kept 0.15×,"
+        " peak bytes 0.15×, step time 1.50× of the baseline's." in text
+    )
+    assert "| revnet | 1.00× | 1.00× | 2.00× | - | 2.00× | 2.00× | 0.15× | 0.15× | 1.50× |" in text
+    time = {"threads": 2, "device": "cpu", "batch_size": 128, "quartile_1_s": 0.1}
+    write_json(folder / "revnet" / "step_time.json", {"median_s": 0.18, "quartile_3_s": 0.2, **time})
+    assert "step time 1.50× (quartiles overlap) of the baseline's." in told(folder)
+    macs = {"kind": "macs", "target": 31.2e6, "by": "width", "tolerance": 0.01}
+    assert "revnet: counts as matched, but its MACs are +100.0% off the budget." in told(folder, budget=macs)
+
+
+def test_all_pairs_of_arms(tmp_path):
+    folder = fabricate(tmp_path, seeds=(0, 1))
+    comparison = runs.read_comparison(folder)
+    names = [arm.name for arm in comparison.arms if not arm.control]
+    found = statistics.improvements(comparison, names)
+    assert len(found) == 7 * 6
+    for a, b in found:
+        assert found[a, b][0] + found[b, a][0] == 2  # what one wins the other loses
+    errors = {(run.arm, run.seed): run.test_error for run in comparison.runs}
+    assert found["polynet", "fractalnet"][0] == sum(errors["polynet", s] < errors["fractalnet", s] for s in (0, 1))
+    assert "### P(A better than B)" in told(folder)
+    assert "### P(A better than B)" not in told(eight_seeds(tmp_path / "few"))
+
+
+def test_tuning_is_shown_with_what_was_tried_and_chosen(tmp_path):
+    tuning = {"lr": [0.03, 0.1, 0.3], "seeds": [100, 101], "validation": 0.1}
+    tuning |= {"chosen": {"resnet": 0.1, "revnet": 0.3}}
+    tuning |= {"notes": ["revnet: the best learning rate, 0.3, is the largest of the grid; widen the grid"]}
+    tuning |= {
+        "errors": {
+            "resnet": {"0.03": [0.04, 0.05], "0.1": [0.02, 0.03], "0.3": [0.5, None]},
+            "revnet": {"0.03": [0.04, 0.05], "0.1": [0.03, 0.03], "0.3": [0.01, 0.02]},
+        }
+    }
+    text = told(eight_seeds(tmp_path), tuning=tuning)
+    assert "| resnet | 4.50 (2) | **2.50 (2)** | 75.00 (2, 1 diverged) | 0.1 |" in text
+    assert "- revnet: the best learning rate, 0.3, is the largest of the grid" in text
+    assert "seeds 100, 101" in text
+    assert "## Tuning" not in told(eight_seeds(tmp_path / "without"))
+
+
+def test_a_sweep_has_no_words_and_says_briefly_that_it_has_no_controls(tmp_path):
+    text = told(eight_seeds(tmp_path), kind="sweep", budget=None, arms=[{"name": name} for name in THREE])
+    assert text.startswith("# Sweep of 3 arms on mnist: 1 epoch, 8 seeds\n")
+    assert "| arm | architecture |" in text
+    assert "No control was run" in text
+    assert "What the controls say" not in text
+
+
+def test_names_bring_neither_html_nor_links_nor_emphasis_into_markdown():
+    parts = [Text("a*b and **strong** <img src=x> [a](javascript:1)"), Bullets(["*b*"]), Code("x ``` y")]
+    parts += [Table(["a|b"], [[Cell("c\nd", strong=True)]])]
+    assert markdown.render("<t>", parts) == (
+        "# &lt;t>\n\na\\*b and **strong** &lt;img src=x> [a]\\(javascript:1)\n\n- \\*b\\*\n\n"
+        "````\nx ``` y\n````\n\n| a\\|b |\n| --- |\n| **c d** |\n"
+    )

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lightning_modules.comparing.statistics import Summary
 
 ABSENT = "-"
+
+LABELS = {
+    "parameters": "parameters",
+    "flow_parameters": "parameters in flows",
+    "macs": "MACs",
+    "train_flops": "training FLOPs",
+    "nfe_forward": "NFE forward",
+    "nfe_backward": "NFE backward",
+    "bytes_kept": "bytes kept",
+    "peak_bytes": "peak bytes",
+    "step_time": "step time",
+}
+"""What the costs of a run are called in a report."""
 
 
 def human(number: float | None, unit: str = "") -> str:
@@ -28,6 +42,15 @@ def seconds(time: float | None) -> str:
     return f"{time:.2f} s" if time >= 1 else f"{1e3 * time:.3g} ms"
 
 
+def amount(name: str, value: float) -> str:
+    """A cost with its unit: "219.9 k parameters", "31.2 M MACs", "60.0 MB kept", "120 ms a step"."""
+    if name == "step_time":
+        return f"{seconds(value)} a step"
+    if name == "bytes_kept":
+        return f"{human(value, 'B')} kept"
+    return f"{human(value)} {LABELS.get(name, name)}"
+
+
 def error(s: Summary) -> str:
     if s.mean is None:
         return f"{ABSENT} (0/{s.planned})"
@@ -37,15 +60,31 @@ def error(s: Summary) -> str:
 
 
 def difference(s: Summary) -> str:
-    if s.difference is None:
-        return ABSENT
-    interval = "" if s.low is None else f" [{100 * s.low:+.2f}, {100 * s.high:+.2f}]"
-    return f"{100 * s.difference:+.2f}{interval}"
+    """The mean difference in points, with the sign-flip interval where there is one."""
+    told = ABSENT if s.difference is None else f"{100 * s.difference:+.2f}"
+    return told if s.low is None or s.high is None else f"{told} {interval(s.low, s.high)}"
+
+
+def interval(low: float, high: float) -> str:
+    """In points; a diverged run can take an end to infinity."""
+    ends = (f"{100 * end:+.2f}" if math.isfinite(end) else f"{'-' if end < 0 else '+'}∞" for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
 def verdict(s: Summary) -> str:
-    """The verdict, starred where diverged runs had to be left out of the mean."""
-    return s.verdict + ("*" if s.counts["diverged"] else "")
+    """The verdict, starred where not every planned run of the arm is done."""
+    return s.verdict + ("" if s.complete else "*")
+
+
+def probability(p: float | None) -> str:
+    return ABSENT if p is None else f"{p:.2g}"
+
+
+def improvement(s: Summary) -> str:
+    """ "0.88 (7/8)": the share of pairs that the arm wins, and of how many."""
+    if s.wins is None or s.improvement is None:
+        return ABSENT
+    return f"{s.improvement:.2f} ({s.wins:g}/{len(s.differences)})"
 
 
 def cost(s: Summary, name: str, unit: str = "") -> str:

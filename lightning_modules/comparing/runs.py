@@ -6,17 +6,20 @@ missing.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.files import read_rows, safe_name
+from lightning_modules.files import read_json, read_rows, safe_name
+from lightning_modules.text import printable
 from schemes.errors import SchemenetError
 
 STATUSES = ("done", "diverged", "failed", "missing")
+
+RESULT, CONFIG = "result.json", "config.json"
+LONGEST_REASON = 4096
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What the arms were matched in: a cost, the amount of it, and how it was met."""
+
+    kind: str
+    target: float
+    by: str = "width"
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
 class Run:
     """One arm trained with one seed. Errors are fractions; ``reason`` says why a run is not done."""
 
@@ -59,16 +72,22 @@ class Run:
     test_loss: float | None = None
     train_loss: float | None = None
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison folder as it stands now; ``runs`` holds one entry for each planned arm and seed."""
+    """What a report is made of, as it stands now; ``runs`` holds one entry for each arm and seed.
+
+    ``kind`` says where the arms come from: the words of a "comparison", the grid of a "sweep", or existing "runs".
+    ``folder`` is where the report goes; ``remarks`` is what was seen when the runs were read.
+    """
 
     folder: Path
     command: str
-    budget: int | None
+    budget: Budget | None
     baseline: str
     seeds: tuple[int, ...]
     data: str
@@ -78,6 +97,10 @@ class Comparison:
     machine: str
     arms: tuple[Arm, ...]
     runs: tuple[Run, ...]
+    kind: str = "comparison"
+    recipe_hash: str = ""
+    tuning: Mapping[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
 
     def of(self, arm: str) -> tuple[Run, ...]:
         """The planned runs of one arm, in the order of the seeds."""
@@ -90,16 +113,19 @@ def read_comparison(folder: str | Path) -> Comparison:
     path = folder / "comparison.json"
     if not path.is_file():
         raise SchemenetError(f"{folder} is no comparison: it holds no comparison.json")
+    plan = read_json(path)
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
         seeds = tuple(int(seed) for seed in plan["seeds"])
-        arms = tuple(_read_arm(folder, entry) for entry in plan["arms"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = plan["arms"]
+        arms = tuple(_read_arm(folder, entry) for entry in entries)
+        recipes = {arm.name: entry.get("recipe") for arm, entry in zip(arms, entries, strict=True)}
+        budget = _read_budget(plan.get("budget"))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SchemenetError(f"{path} cannot be read as a comparison: {_told(error)}") from error
     return Comparison(
         folder=folder,
         command=str(plan.get("command") or ""),
-        budget=plan.get("budget"),
+        budget=budget,
         baseline=str(plan.get("baseline") or ""),
         seeds=seeds,
         data=str(plan.get("data") or ""),
@@ -108,14 +134,21 @@ def read_comparison(folder: str | Path) -> Comparison:
         versions=plan.get("versions") or {},
         machine=str(plan.get("machine") or ""),
         arms=arms,
-        runs=tuple(_read_run(folder, arm.name, seed) for arm in arms for seed in seeds),
+        runs=tuple(_read_run(folder, arm.name, seed, recipes[arm.name]) for arm in arms for seed in seeds),
+        kind=str(plan.get("kind") or "comparison"),
+        recipe_hash=str(plan.get("recipe_hash") or ""),
+        tuning=plan.get("tuning") or None,
     )
 
 
 def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
     """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
-    rows = [(_number(row.get(against)), _number(row.get(column))) for row in read_rows(run.folder / "metrics.csv")]
-    return {int(x): y for x, y in rows if x is not None and y is not None}
+    try:
+        rows = read_rows(run.folder / "metrics.csv")
+    except SchemenetError:
+        return {}  # a curve less, and no report lost; what counts stands in result.json
+    pairs = [(finite(row.get(against)), finite(row.get(column))) for row in rows]
+    return {int(x): y for x, y in pairs if x is not None and y is not None}
 
 
 def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
@@ -128,23 +161,23 @@ def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
         scheme=str(entry.get("scheme") or ""),
         control=bool(entry.get("control")),
         matched=bool(entry.get("matched")),
-        sizes=entry.get("sizes") or {},
+        sizes=dict(entry.get("sizes") or {}),
         step_time=_read_step_time(folder / name / "step_time.json"),
     )
 
 
 def _read_step_time(path: Path) -> StepTime | None:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        median = _number(told["median_s"])
-    except (OSError, ValueError, KeyError, TypeError):
+        told = read_json(path)
+    except SchemenetError:
         return None
+    median = finite(told.get("median_s"))
     if median is None or median <= 0:
         return None
     return StepTime(
         median_s=median,
-        quartile_1_s=_number(told.get("quartile_1_s")),
-        quartile_3_s=_number(told.get("quartile_3_s")),
+        quartile_1_s=finite(told.get("quartile_1_s")),
+        quartile_3_s=finite(told.get("quartile_3_s")),
         steps=told.get("steps"),
         threads=told.get("threads"),
         device=told.get("device"),
@@ -152,23 +185,35 @@ def _read_step_time(path: Path) -> StepTime | None:
     )
 
 
-def _read_run(folder: Path, arm: str, seed: int) -> Run:
-    place = folder / arm / f"seed{seed}"
-    result = place / "result.json"
-    if not result.is_file():
-        error = place / "error.txt"
-        if not error.is_file():
-            return Run(arm, seed, "missing", "no result yet", folder=place)
-        lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return Run(arm, seed, "failed", lines[-1].strip() if lines else "no reason was written", folder=place)
+def _read_budget(told: Any) -> Budget | None:
+    """A number, in older comparisons, is one of parameters."""
+    if told is None:
+        return None
+    if isinstance(told, int | float):
+        return Budget("parameters", told)
+    known = {key: told[key] for key in ("by", "tolerance") if told.get(key) is not None}
+    return Budget(str(told["kind"]), float(told["target"]), **known)
+
+
+def _read_run(folder: Path, arm: str, seed: int, recipe: str | None = None) -> Run:
+    """A planned run; a result of another arm, seed or recipe that lies in its place is refused, and told."""
+    expected = {"arm": arm, "seed": seed, "recipe": recipe}
+    return read_run(folder / arm / f"seed{seed}", arm, seed, expected)
+
+
+def read_run(place: Path, arm: str, seed: int, expected: Mapping[str, Any]) -> Run:
+    """The run in a folder as an arm's, with what its result.json tells; ``expected`` is what it must not contradict."""
+    if not (place / RESULT).is_file():
+        return _without_result(place, arm, seed)
     try:
-        told = json.loads(result.read_text(encoding="utf-8"))
-        owner, of_seed = told.get("arm", arm), told.get("seed", seed)
-    except (ValueError, AttributeError) as error:
-        return Run(arm, seed, "failed", f"result.json cannot be read: {_told(error)}", folder=place)
-    if (owner, of_seed) != (arm, seed):
-        return Run(arm, seed, "failed", f"result.json is of {owner} seed {of_seed}", folder=place)
-    error = _number(told.get("test_error"))
+        told = read_json(place / RESULT)
+    except SchemenetError as error:
+        return Run(arm, seed, "failed", printable(str(error)), folder=place)
+    other = [f"{k} {told[k]}, not {v}" for k, v in expected.items() if v is not None and told.get(k, v) != v]
+    if other:
+        reason = f"NOT COUNTED: {RESULT} is of another run ({printable('; '.join(other))})"
+        return Run(arm, seed, "failed", reason, folder=place)
+    error = finite(told.get("test_error"))
     status, reason = str(told.get("status")), str(told.get("reason") or "")
     if status == "done" and error is None:
         status, reason = "diverged", "the test error is not a finite number"
@@ -180,21 +225,46 @@ def _read_run(folder: Path, arm: str, seed: int) -> Run:
         arm,
         seed,
         status,
-        reason,
-        epochs=told.get("epochs"),
+        printable(reason),
+        epochs=told.get("epochs") if isinstance(told.get("epochs"), int) else None,
         test_error=error,
-        test_loss=_number(told.get("test_loss")),
-        train_loss=_number(told.get("train_loss")),
-        ledger=told.get("ledger") or {},
+        test_loss=finite(told.get("test_loss")),
+        train_loss=finite(told.get("train_loss")),
+        ledger=_scalars(told.get("ledger")),
+        versions=_scalars(told.get("versions")),
+        layout=_mapping(told.get("layout")),
         folder=place,
     )
 
 
-def _number(value: Any) -> float | None:
+def _without_result(place: Path, arm: str, seed: int) -> Run:
+    error = place / "error.txt"
+    if not error.is_file():
+        return Run(arm, seed, "missing", "no result yet", folder=place)
+    with error.open("rb") as file:
+        file.seek(max(0, error.stat().st_size - LONGEST_REASON))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return Run(arm, seed, "failed", printable(lines[-1].strip()) if lines else "no reason was written", folder=place)
+
+
+def _mapping(told: Any) -> dict[str, Any]:
+    return told if isinstance(told, dict) else {}
+
+
+def _scalars(told: Any) -> dict[str, Any]:
+    """The entries of a mapping that are plain values."""
+    return {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in _mapping(told).items()
+        if isinstance(value, int | float | str)
+    }
+
+
+def finite(value: Any) -> float | None:
     """A finite number, or None for what is absent, empty, NaN or infinite."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

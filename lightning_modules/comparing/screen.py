@@ -5,10 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from lightning_modules.comparing.numbers import ABSENT, cost, difference, error, evaluations, ratio, verdict
+from lightning_modules.comparing.controls import what_controls_show
+from lightning_modules.comparing.numbers import (
+    ABSENT,
+    cost,
+    difference,
+    error,
+    evaluations,
+    probability,
+    ratio,
+    verdict,
+)  # fmt: skip
 from lightning_modules.comparing.runs import Comparison
 from lightning_modules.comparing.sentences import at_batch, conclusions, headline, notes, unfinished
-from lightning_modules.comparing.statistics import LEVEL, NO_PAIR, Summary, summarise, what_controls_show
+from lightning_modules.comparing.sign_flips import LEVEL
+from lightning_modules.comparing.statistics import Summary, summarise
+from lightning_modules.comparing.verdicts import NO_PAIR
 
 WIDTH = 120
 
@@ -16,7 +28,7 @@ WIDTH = 120
 def screen_table(comparison: Comparison) -> str:
     """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
     summaries = summarise(comparison)
-    head = ["arm", "scheme", "test error %", f"difference [{LEVEL:.0%}]", "verdict"]
+    head = ["arm", "scheme", "test error %", f"difference [{LEVEL:.0%}]", "verdict", "p Holm"]
     head += ["params", "MACs", "NFE", "kept MB", "step"]
     arms = [_screen_row(s) for s in summaries if not s.arm.control]
     controls = [_screen_row(s) for s in summaries if s.arm.control]
@@ -32,11 +44,9 @@ def screen_table(comparison: Comparison) -> str:
         "",
         *_wrapped(
             "Test error of the last epoch: mean ± sd (n finished seeds). Difference to"
-            f" {comparison.baseline} in points, paired by seed. MACs per sample, forward; NFE: evaluations"
-            " of f in a forward pass; kept: bytes kept for backward"
-            + at_batch(comparison)
-            + "; step: training step time"
-            f" relative to {comparison.baseline}."
+            f" {comparison.baseline} in points, paired by seed, with its sign-flip interval; the verdict rests on the"
+            " Holm-adjusted p. MACs per sample, forward; NFE: evaluations of f in a forward pass; kept: bytes kept for"
+            f" backward{at_batch(comparison)}; step: training step time relative to {comparison.baseline}."
         ),
     ]
     for title, said in (
@@ -59,20 +69,14 @@ def _screen_row(s: Summary) -> list[str]:
         s.arm.scheme or ABSENT,
         error(s),
         difference(s),
-        _screen_verdict(s),
+        verdict(s).replace(NO_PAIR, "no pair"),
+        ABSENT if s.arm.control else probability(s.adjusted_p),
         cost(s, "parameters"),
         cost(s, "macs"),
         evaluations(s, "nfe_forward"),
         megabytes,
         ratio(s.step_ratio),
     ]
-
-
-def _screen_verdict(s: Summary) -> str:
-    """The verdict in at most fourteen columns; the full words stand below the table."""
-    full = verdict(s)
-    short = "no pair" if s.verdict == NO_PAIR else s.verdict.split(":")[0]
-    return full.replace(s.verdict, short)
 
 
 def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], str]:

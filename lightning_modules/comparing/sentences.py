@@ -5,80 +5,183 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_modules.comparing.numbers import human, plural, seeds_told
-from lightning_modules.comparing.runs import Comparison
-from lightning_modules.comparing.statistics import NO_PAIR, NO_SPREAD, ONE_SEED, Summary, t_factor, what_seeds_show
+from lightning_modules.comparing.numbers import LABELS, amount, plural, ratio, seeds_told
+from lightning_modules.comparing.paired import all_equal
+from lightning_modules.comparing.runs import Budget, Comparison
+from lightning_modules.comparing.sign_flips import ALPHA, LEVEL, least_p, seeds_needed
+from lightning_modules.comparing.statistics import RATIOS, Summary
+from lightning_modules.comparing.verdicts import (
+    BASELINE,
+    BETTER,
+    NO_PAIR,
+    NO_SPREAD,
+    NOT_SEPARATED,
+    TOO_FEW,
+    WORSE,
+    seeds_for_claims,
+)  # fmt: skip
 
-TOLERANCE = 0.01  # of the budget; the same as match_budget's default
+KINDS = {"comparison": "Comparison", "sweep": "Sweep", "runs": "Comparison of existing runs,"}
+MIXED = ("schemenet", "torch")
 
 
 def headline(comparison: Comparison) -> str:
     arms = sum(not arm.control for arm in comparison.arms)
     controls = len(comparison.arms) - arms
-    parts = [plural(arms, "arm") + (f" and {plural(controls, 'control')}" if controls else "")]
+    kind = KINDS.get(comparison.kind, KINDS["comparison"])
+    parts = [kind + (" of" if not kind.endswith(",") else "")]
+    parts += [plural(arms, "arm") + (f" and {plural(controls, 'control')}" if controls else "")]
     parts += [f"on {comparison.data or 'unnamed data'}"]
     told = "an unknown number of epochs" if comparison.epochs is None else plural(comparison.epochs, "epoch")
     told += f", {plural(len(comparison.seeds), 'seed')}"
     if comparison.budget is not None:
-        told += f", {human(comparison.budget)} parameters"
-    return f"Comparison of {' '.join(parts)}: {told}"
+        told += f", {amount(comparison.budget.kind, comparison.budget.target)}"
+    return f"{' '.join(parts)}: {told}"
+
+
+def standing(summaries: Sequence[Summary]) -> str | None:
+    """In one sentence, that this is no more than a development result; None where there are enough pairs to claim."""
+    family = _family(summaries)
+    pairs = {len(s.differences) for s in family}
+    fewest = min(pairs, default=0)
+    needed = seeds_for_claims(len(family))
+    if not family or fewest >= needed:
+        return None
+    return (
+        f"DEVELOPMENT RESULT, no claim: {'as few as ' * (len(pairs) > 1)}{plural(fewest, 'paired seed')}; a claim about"
+        f" {plural(len(family), 'arm')} beside the baseline needs {needed} seeds."
+    )
 
 
 def conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
-    """The verdicts in a sentence, then what this many seeds can show."""
-    base = comparison.baseline
-    others = [s for s in summaries if s.verdict != "baseline"]
-    if len(others) == len(summaries):
+    """The standing, the verdicts in a sentence each, then what this many seeds can and cannot show."""
+    base, family = comparison.baseline, _family(summaries)
+    if all(s.verdict != BASELINE for s in summaries):
         return [f"The baseline {base!r} is no arm of this comparison: there are no differences to judge."]
-    words = {"better": f"better than {base}", "worse": f"worse than {base}"}
-    words |= {"not separated": f"not separated from {base}"}
-    words |= {word: word.replace(":", ",") for word in (ONE_SEED, NO_SPREAD, NO_PAIR)}
-    said = []
+    if not family:
+        return ["There is no arm beside the baseline: nothing is compared."]
+    words = {BETTER: f"better than {base}", WORSE: f"worse than {base}"}
+    words |= {NOT_SEPARATED: f"not separated from {base}", TOO_FEW: "too few seeds to judge"}
+    words |= {NO_SPREAD: "no spread between the seeds, nothing to judge by", NO_PAIR: NO_PAIR}
+    said = [told] if (told := standing(summaries)) else []
     for word, phrase in words.items():
-        names = [
-            s.arm.name + "*" * bool(s.counts["diverged"]) for s in others if s.verdict == word and not s.arm.control
-        ]
+        names = [s.arm.name + "*" * (not s.complete) for s in family if s.verdict == word]
         if names:
             said.append(f"{phrase}: {', '.join(names)}")
-    pairs = Counter(len(s.pairs) for s in others if s.pairs)
-    usual = max(pairs, key=lambda n: (pairs[n], n)) if pairs else 0
-    said += what_seeds_show(usual, sum(n for pair, n in pairs.items() if pair > 1))
+    said += what_seeds_show([len(s.differences) for s in family])
+    said += _what_pairing_gave(family)
+    if any(s.counts["diverged"] for s in summaries):
+        said.append(
+            "A diverged run counts as a failure: in the test and in P(better) as worse than any finite error, so an arm"
+            " that diverges more often than the baseline cannot be called better. Means are over finished runs and"
+            " flatter an arm that diverged."
+        )
+    said.append(
+        "Seeds vary initialisation and the order of the data; the data set, its test set and the recipe"
+        " are the same in all runs, and the intervals do not cover them."
+    )
     return said
 
 
-def notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
-    """What a reader must know before comparing two rows: fewer seeds, left-out runs, unequal conditions."""
-    said = []
-    base = next((s for s in summaries if s.verdict == "baseline"), None)
-    for s in summaries:
-        left_out = [f"{s.counts[status]} {status}" for status in ("diverged", "failed", "missing") if s.counts[status]]
-        if left_out:
-            star = "* " if s.counts["diverged"] else ""
-            over = f"its mean is over {seeds_told(sorted(s.errors)) if s.errors else 'no seed'}"
-            flattered = "; leaving out diverged runs flatters the arm" if s.counts["diverged"] else ""
-            said.append(f"{star}{s.arm.name}: {', '.join(left_out)} of {s.planned}; {over}{flattered}.")
-        if s.pairs and base and not set(s.pairs) == set(s.errors) == set(base.errors):
-            wide = ""
-            if len(s.pairs) > 1:
-                wide = f": {t_factor(len(s.pairs)):.2f} standard errors on each side"
-            said.append(f"{s.arm.name}: paired over {seeds_told(s.pairs)}, all that both have finished{wide}.")
-        if s.verdict == NO_SPREAD:
-            said.append(f"{s.arm.name}: all paired differences are equal; check that the seeds change anything.")
-        short = [
-            r for r in comparison.of(s.arm.name) if r.status == "done" and r.epochs not in (None, comparison.epochs)
+def what_seeds_show(pairs: Sequence[int]) -> list[str]:
+    """In plain words: what so many pairs of runs for each arm beside one baseline can and cannot show."""
+    m, n = len(pairs), max(pairs)
+    needed, least = seeds_needed(m), least_p(n)
+    if n == 0:
+        return [f"No pair of runs is finished: nothing can be concluded; that takes {needed} seeds here."]
+    reach = f"2/2^{n} = {least:.2g}" + (
+        f", by Holm's correction over {m} arms {min(1.0, m * least):.2g}" if m > 1 else ""
+    )
+    if m * least > ALPHA:
+        return [
+            f"With {plural(n, 'pair')} the exact two-sided sign-flip test cannot go below {reach}: a difference of any"
+            f" size could be luck, so nothing here is called better or worse. That takes {needed} seeds; the finished"
+            " runs are kept when seeds are added."
         ]
-        if short and comparison.epochs is not None:
-            told = ", ".join(f"seed {r.seed}: {r.epochs}" for r in short)
-            said.append(f"{s.arm.name}: not trained for the planned {plural(comparison.epochs, 'epoch')} ({told}).")
-        parameters = s.costs.get("parameters")
-        if comparison.budget and s.arm.matched and parameters is not None:
-            off = parameters.mean / comparison.budget - 1
-            if abs(off) > TOLERANCE:
-                said.append(f"{s.arm.name}: counts as matched, but its parameters are {off:+.1%} off the budget.")
-        if comparison.budget and not s.arm.matched and not s.arm.control:
-            said.append(f"{s.arm.name}: is not matched to the budget.")
-        if s.arm.step_time and base and base.arm.step_time and s.step_ratio is None:
-            said.append(f"{s.arm.name}: timed on another device, thread count or batch size; no ratio of step times.")
+    said = [
+        f"{plural(n, 'pair')} of runs: the exact two-sided sign-flip test can reach {reach}. A word needs"
+        f' {ALPHA:g}. "Not separated" does not mean equal: an interval holds what these seeds do not exclude.'
+    ]
+    if m > 1:
+        said.append(
+            f"Words hold for the {m} arms together (Holm). Each {LEVEL:.0%} interval stands for its own arm,"
+            ' uncorrected, so one may exclude zero where the word is still "not separated".'
+        )
+    return said
+
+
+def _what_pairing_gave(family: Sequence[Summary]) -> list[str]:
+    found = [s.correlation for s in family if s.correlation is not None]
+    if not found:
+        return []
+    told = f"{found[0]:+.2f}" if len(found) == 1 else f"{min(found):+.2f} to {max(found):+.2f}"
+    return [
+        f"Measured correlation with the baseline over paired seeds: {told}; where it is not clearly above zero, pairing"
+        " has not made the comparison sharper."
+    ]
+
+
+def notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
+    """What a reader must know before comparing two rows: fewer seeds, left-out runs, unequal costs and conditions."""
+    base = next((s for s in summaries if s.verdict == BASELINE), None)
+    said = list(comparison.remarks)
+    for s in summaries:
+        said += _on_runs(comparison, s, base) + _on_costs(comparison.budget, s, base)
+    return said + _on_all(comparison, summaries)
+
+
+def _on_runs(comparison: Comparison, s: Summary, base: Summary | None) -> list[str]:
+    said = []
+    left_out = [f"{s.counts[status]} {status}" for status in ("diverged", "failed", "missing") if s.counts[status]]
+    if left_out:
+        over = f"its mean is over {seeds_told(sorted(s.errors)) if s.errors else 'no seed'}"
+        said.append(f"* {s.arm.name}: {', '.join(left_out)} of {s.planned}; {over}.")
+    if s.pairs and base and not set(s.pairs) == set(s.errors) == set(base.errors):
+        said.append(f"{s.arm.name}: its difference is over {seeds_told(s.pairs)}, all that both have finished.")
+    if all_equal(list(s.differences.values())):
+        said.append(f"{s.arm.name}: all paired differences are equal; check that the seeds change anything.")
+    short = [r for r in comparison.of(s.arm.name) if r.status == "done" and r.epochs not in (None, comparison.epochs)]
+    if short and comparison.epochs is not None:
+        told = ", ".join(f"seed {r.seed}: {r.epochs}" for r in short)
+        said.append(f"{s.arm.name}: not trained for the planned {plural(comparison.epochs, 'epoch')} ({told}).")
+    return said
+
+
+def _on_costs(budget: Budget | None, s: Summary, base: Summary | None) -> list[str]:
+    said = []
+    if s.arm.step_time and base and base.arm.step_time and s.step_ratio is None:
+        said.append(f"{s.arm.name}: timed on another device, thread count or batch size; no ratio of step times.")
+    if budget is None or s.arm.control:
+        return said
+    if not s.arm.matched:
+        return [*said, f"{s.arm.name}: is not matched to the budget."]
+    label = LABELS.get(budget.kind, budget.kind)
+    spent = s.costs[budget.kind].mean if budget.kind in s.costs else None
+    if budget.kind == "step_time" and s.arm.step_time:
+        spent = s.arm.step_time.median_s
+    if spent is not None and abs(spent / budget.target - 1) > budget.tolerance:
+        said.append(
+            f"{s.arm.name}: counts as matched, but its {label} are {spent / budget.target - 1:+.1%} off the budget."
+        )
+    others = [
+        f"{LABELS[name]} {ratio(s.ratios[name])}" + " (quartiles overlap)" * (name == "step_time" and _overlap(s, base))
+        for name in RATIOS
+        if name in s.ratios and name != budget.kind and abs(s.ratios[name] - 1) > budget.tolerance
+    ]
+    if others:
+        said.append(f"{s.arm.name}: matched in {label}; {', '.join(others)} of the baseline's.")
+    return said
+
+
+def _overlap(s: Summary, base: Summary | None) -> bool:
+    """Whether the middle halves of two measurements of step time have times in common."""
+    own, other = s.arm.step_time, base.arm.step_time if base else None
+    ends = [t for time in (own, other) if time for t in (time.quartile_1_s, time.quartile_3_s) if t is not None]
+    return len(ends) == 4 and max(ends[0], ends[2]) <= min(ends[1], ends[3])
+
+
+def _on_all(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
+    said = []
     matched = [s.arm for s in summaries if not s.arm.control]
     for size in ("stem", "norm"):
         values = {str(arm.sizes[size]) for arm in matched if size in arm.sizes}
@@ -87,6 +190,10 @@ def notes(comparison: Comparison, summaries: Sequence[Summary]) -> list[str]:
     if len(batch_sizes(comparison)) > 1:
         told = ", ".join(map(str, batch_sizes(comparison)))
         said.append(f"Bytes were measured at different batch sizes ({told}) and cannot be compared as they stand.")
+    for package in MIXED:
+        versions = sorted({str(run.versions[package]) for run in comparison.runs if package in run.versions})
+        if len(versions) > 1:
+            said.append(f"MIXED VERSIONS: runs were trained with {package} {' and '.join(versions)}.")
     return said
 
 
@@ -104,10 +211,15 @@ def unfinished(comparison: Comparison) -> list[str]:
     return said
 
 
-def batch_sizes(comparison: Comparison) -> list[int]:
-    return sorted({run.ledger["batch_size"] for run in comparison.runs if run.ledger.get("batch_size") is not None})
+def batch_sizes(comparison: Comparison) -> list[float]:
+    return sorted({size for run in comparison.runs if isinstance(size := run.ledger.get("batch_size"), int | float)})
 
 
 def at_batch(comparison: Comparison) -> str:
     sizes = batch_sizes(comparison)
     return f" at batch size {sizes[0]}" if len(sizes) == 1 else ""
+
+
+def _family(summaries: Sequence[Summary]) -> list[Summary]:
+    """The arms that Holm's correction is over: all but the baseline and the controls."""
+    return [s for s in summaries if s.verdict != BASELINE and not s.arm.control]
