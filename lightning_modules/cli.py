@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import threading
@@ -17,6 +18,8 @@ USAGE = """schemenet COMMAND ...
 
   train    [GROUP=NAME] [KEY=VALUE] ...   train one network, e.g. schemenet train scheme=rk4 data=mnist
   compare  [GROUP=NAME] [KEY=VALUE] ...   train several under one parameter budget and write an honest report
+  compare  --runs FOLDER... [--baseline ARM] [--by KEY,...] [--out FOLDER]
+                                          the same report of runs that are there already; nothing is trained
   sweep    [FILE.yaml] [KEY=A,B,...] ...  train every combination of values, e.g. schemenet sweep scheme=euler,rk4
                                           architecture.depth=20,32 'seed=range(5)'
   eval     RUN [KEY=VALUE] ...            test a trained network again; one with shared weights also under another
@@ -84,6 +87,10 @@ def _dispatch(arguments: list[str]) -> int:
         return run_file(rest)
     if command == RANK:
         return serve(Path(rest[0]))
+    if command == "compare" and "--runs" in rest:
+        from lightning_modules.comparing.existing import compare_runs
+
+        return compare_runs(rest, shlex.join(["schemenet", *arguments]))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
     known, overrides = parser.parse_known_args(rest)
