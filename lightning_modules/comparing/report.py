@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.comparing import markdown
+from lightning_modules.comparing import markdown, page
 from lightning_modules.comparing.content import SIZES, content
-from lightning_modules.comparing.numbers import human, seconds  # noqa: F401  until the pictures take them from there
-from lightning_modules.comparing.parts import Picture
 from lightning_modules.comparing.runs import Comparison, read_comparison
 from lightning_modules.comparing.sentences import headline
 from lightning_modules.comparing.sign_flips import LEVEL
@@ -21,26 +18,23 @@ from lightning_modules.files import write_text
 
 
 def write(folder: str | Path) -> Path:
-    """Write the report of a comparison's folder into it; report.md's path."""
+    """Write the report of a comparison's folder into it; report.html's path."""
     return write_of(read_comparison(folder))
 
 
 def write_of(comparison: Comparison) -> Path:
-    """Write tables, pictures, report.html and report.md into ``comparison.folder``; report.md's path."""
+    """Write tables, pictures, report.md and report.html into ``comparison.folder``; the last one's path."""
     # matplotlib takes a second to import, and the screen needs none of it
     from lightning_modules.comparing import plots
 
     summaries = summarise(comparison)
     _write_csv(comparison.folder / "results.csv", _result_rows(comparison))
     _write_csv(comparison.folder / "summary.csv", [_summary_row(comparison, s) for s in summaries])
-    drawn = plots.write(comparison, summaries)
-    pictures = [p if isinstance(p, Picture) else Picture(p, p.stem.replace("_", " ")) for p in drawn]
+    pictures = plots.write(comparison, summaries)
     title, parts = headline(comparison), content(comparison, summaries, pictures)
-    if importlib.util.find_spec("lightning_modules.comparing.page") is not None:
-        page = importlib.import_module("lightning_modules.comparing.page")
-        write_text(comparison.folder / "report.html", page.render(title, parts))
-    path = comparison.folder / "report.md"
-    write_text(path, markdown.render(title, parts))
+    write_text(comparison.folder / "report.md", markdown.render(title, parts))
+    path = comparison.folder / "report.html"
+    write_text(path, page.render(title, parts))
     return path
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean as mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,11 +29,15 @@ Place = tuple[int, int]  # flow, step
 
 @dataclass(frozen=True)
 class Learned:
-    """k of one run by flow and step, as first and as last logged, and the training steps at which that was."""
+    """k by flow and step, as first and as last logged, and the training steps at which that was.
+
+    The mean over runs of one network where there are several; ``between`` are the least and the greatest at the last.
+    """
 
     label: str
     first: dict[Place, float]
     last: dict[Place, float]
+    between: dict[Place, tuple[float, float]]
     trained: tuple[int, int]
     zero_stable: tuple[float, float]
 
@@ -44,9 +49,14 @@ class Learned:
 
 
 def draw(folders: Sequence[Path]) -> Figure:
+    """k_n of runs, each by itself."""
+    runs = [learned([folder], label) for folder, label in zip(folders, labels(folders), strict=True)]
+    return figure_of(runs, [look_of(i) for i in range(len(runs))])
+
+
+def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
     """k_n against the number of the step over the whole network; networks of the same depth share a panel."""
-    runs = [_read(folder, label) for folder, label in zip(folders, labels(folders), strict=True)]
-    looks = {id(run): look_of(i) for i, run in enumerate(runs)}
+    looks = {id(run): look for run, look in zip(runs, looks_of_runs, strict=True)}
     depths = list(dict.fromkeys(run.steps for run in runs))
     figure = new_figure(8.4, 1.4 + 3.6 * len(depths))
     panels = figure.subplots(len(depths), 1, sharey=True, squeeze=False)[:, 0]
@@ -57,7 +67,7 @@ def draw(folders: Sequence[Path]) -> Figure:
                 _draw(ax, run, looks[id(run)])
         ax.set(xlabel=LABEL, ylabel=r"$k_n$")
     low, high = runs[0].zero_stable
-    values = [k for run in runs for k in (*run.first.values(), *run.last.values())]
+    values = [k for run in runs for k in (*run.first.values(), *(k for ends in run.between.values() for k in ends))]
     margin = 0.05 * (max(high, *values) - min(low, *values))
     panels[0].set_ylim(min(low, *values) - margin, max(high, *values) + margin)
     handles = [
@@ -79,7 +89,23 @@ def draw(folders: Sequence[Path]) -> Figure:
     return figure
 
 
-def _read(folder: Path, label: str) -> Learned:
+def learned(folders: Sequence[Path], label: str) -> Learned:
+    """What runs of one network have learned; SchemenetError where they learn no k, or have not logged it."""
+    limits = [_limits(folder) for folder in folders]
+    found = [_logged(folder) for folder in folders]
+    first, last = ([_placed(rows[at][1]) for rows in found] for at in (0, -1))
+    return Learned(
+        label,
+        {place: mean(values) for place, values in _by_place(first).items()},
+        {place: mean(values) for place, values in _by_place(last).items()},
+        {place: (min(values), max(values)) for place, values in _by_place(last).items()},
+        (max(rows[0][0] for rows in found), max(rows[-1][0] for rows in found)),
+        limits[0],
+    )
+
+
+def _limits(folder: Path) -> tuple[float, float]:
+    """The range in which a run's scheme is zero-stable."""
     config = read_config(folder)
     spec = config.get("scheme")
     limits = {c.name: (c.low, c.high) for c in _prepared(spec).coefficients()} if spec else {}
@@ -89,13 +115,21 @@ def _read(folder: Path, label: str) -> Learned:
         raise SchemenetError(
             f"{folder}: no k is learned with {own} as configured; with its defaults it is by: {having}"
         )
+    return limits["k"]
+
+
+def _logged(folder: Path) -> list[tuple[int, dict[str, float]]]:
     rows = read_columns(folder, COLUMN)
     if not rows:
         raise SchemenetError(
             f"{folder}: metrics.csv holds no k/flow.../step...; the run has not begun, or is older than their logging"
         )
-    (before, first), (after, last) = rows[0], rows[-1]
-    return Learned(label, _placed(first), _placed(last), (before, after), limits["k"])
+    return rows
+
+
+def _by_place(runs: Sequence[dict[Place, float]]) -> dict[Place, list[float]]:
+    """The values of all runs at the places that each of them has."""
+    return {place: [run[place] for run in runs] for place in runs[0] if all(place in run for run in runs)}
 
 
 def _prepared(spec: str | dict) -> Scheme:
@@ -115,6 +149,8 @@ def _draw(ax: Axes, run: Learned, look: Look) -> None:
         for values, style, width in ((run.first, hollow, 0.8), (run.last, look, 1.5)):
             here = {number(run.steps, f, step): k for (f, step), k in values.items() if f == flow}
             ax.plot(list(here), list(here.values()), c=look.colour, ls=style.line, lw=width, **_points(style))
+        ends = {number(run.steps, f, step): ends for (f, step), ends in run.between.items() if f == flow}
+        ax.vlines(list(ends), *zip(*ends.values(), strict=True) if ends else ([], []), colors=look.colour, lw=1.2)
 
 
 def _points(look: Look) -> dict:

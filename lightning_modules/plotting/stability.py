@@ -49,23 +49,22 @@ class Region(NamedTuple):
 
 def draw(schemes: Mapping[str, Scheme]) -> Figure:
     """Where every step of u' = lambda u multiplies by at most 1. SchemenetError names those without such a region."""
-    window = Box(-WINDOW, WINDOW, -WINDOW, WINDOW)
     reasons = {label: refusal(scheme) for label, scheme in schemes.items()}
     if any(reasons.values()):
         wrong = [f"{label} has no stability function: {reason}" for label, reason in reasons.items() if reason]
         having = ", ".join(name for name in SCHEMES if refusal(SCHEMES.build(name)) is None)
         raise SchemenetError("\n".join([*wrong, f"schemes that have one: {having}"]))
-    located = [_locate(label, scheme, window) for label, scheme in schemes.items()]
+    located = [locate(label, scheme) for label, scheme in schemes.items()]
     regions = [region for region, _ in located]
     boxes = [box for _, box in located if box is not None]
-    frame = _frame(boxes)
+    frame = frame_around(boxes)
     figure = new_figure(7.2, 7.2)
     ax = figure.subplots()
     for axis in (ax.axhline, ax.axvline):
         axis(0, color=GREY, lw=0.8)
     looks = [look_of(i) for i in range(len(regions))]
     for region, look in zip(regions, looks, strict=True):
-        _draw(ax, region, look, frame)
+        outline(ax, region, look, frame)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal", xlabel=r"Re $z$", ylabel=r"Im $z$")
     handles = [Line2D([], [], c=look.colour, ls=look.line, lw=_width(region), label=_told(region))
                for region, look in zip(regions, looks, strict=True)]  # fmt: skip
@@ -75,9 +74,9 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     return figure
 
 
-def _locate(label: str, scheme: Scheme, window: Box) -> tuple[Region, Box | None]:
+def locate(label: str, scheme: Scheme) -> tuple[Region, Box | None]:
     """What there is to draw, and the box of its boundary, None where that goes on for ever."""
-    z = window.grid(COARSE)
+    z = Box(-WINDOW, WINDOW, -WINDOW, WINDOW).grid(COARSE)
     if scheme.components > 1 or not ((factors := amplification(scheme, z)) < 1 - INTERIOR).any():
         end = stability_intervals(scheme).imaginary or 0.0
         return Region(label, scheme, end), Box(0.0, 0.0, -end, end) if math.isfinite(end) else None
@@ -90,7 +89,7 @@ def _locate(label: str, scheme: Scheme, window: Box) -> tuple[Region, Box | None
     return Region(label, scheme), None
 
 
-def _frame(boxes: Sequence[Box]) -> Box:
+def frame_around(boxes: Sequence[Box]) -> Box:
     """Around all boundaries with a margin; the neighbourhood of zero where all are unbounded."""
     if not boxes:
         return Box(-4.0, 4.0, -4.0, 4.0)
@@ -101,7 +100,8 @@ def _frame(boxes: Sequence[Box]) -> Box:
     return Box(left - margin, right + margin, -height - margin, height + margin)
 
 
-def _draw(ax: Axes, region: Region, look: Look, frame: Box) -> None:
+def outline(ax: Axes, region: Region, look: Look, frame: Box) -> None:
+    """The region within a frame: filled faintly up to its boundary, or as a segment."""
     if region.end is not None:
         end = min(region.end, 2 * frame.top)
         above = 3 + 1 / (1 + end)  # a shorter segment lies on a longer one

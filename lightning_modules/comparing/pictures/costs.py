@@ -1,0 +1,124 @@
+"""Test error against each cost, and the arms that no other one beats in both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+from lightning_modules.comparing.numbers import human, seconds
+from lightning_modules.comparing.pictures.arms import Drawn, Looks, arm_legend, cost_axis, off_scale
+from lightning_modules.comparing.runs import Comparison
+from lightning_modules.comparing.statistics import Summary
+from lightning_modules.plotting.style import GREY, log_ticks, mark, new_figure
+
+COLUMNS = 3
+
+
+class Amount(NamedTuple):
+    """What an arm costs, and how far that varies: over seeds on adaptive grids, quartiles for times."""
+
+    value: float
+    low: float
+    high: float
+
+
+PANELS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("parameters", "parameters", human),
+    ("flow_parameters", "parameters in flows", human),
+    ("macs", "multiply-adds (MACs), forward, a sample", human),
+    ("train_flops", "FLOPs of training, a sample", human),
+    ("nfe_forward", "NFE: evaluations of f, forward", human),
+    ("nfe_backward", "NFE, backward", human),
+    ("bytes_kept", "memory kept for backward", lambda x: human(x, "B")),
+    ("peak_bytes", "peak memory, forward + backward", lambda x: human(x, "B")),
+    ("step_time", "time of a training step", seconds),
+)
+
+
+def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
+    """Small multiples, one for each cost that was measured."""
+    finished = [s for s in summaries if s.mean is not None]
+    beyond = off_scale(finished)
+    shown = [s for s in finished if s not in beyond]
+    found = [(panel, _points(shown, panel[0])) for panel in PANELS]
+    found = [(panel, points) for panel, points in found if any(amount.value for _, amount in points)]
+    if not found:
+        return None
+    rows = math.ceil(len(found) / COLUMNS)
+    figure = new_figure(11, 3.1 * rows + 0.9)
+    axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False)
+    for ax, ((_, label, told), points) in zip(axes.flat, found, strict=False):
+        _front(ax, [(s, x) for s, x in points if not s.arm.control])
+        for s, x in points:
+            look, spread = looks[s.arm.name], [[x.value - x.low], [x.high - x.value]]
+            error = None if s.sd is None else 100 * s.sd
+            ax.errorbar(x.value, 100 * s.mean, error, spread, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5,
+                        zorder=3, **mark(look))  # fmt: skip
+        ax.set_xlabel(label)
+        cost_axis(ax, [end for _, x in points for end in (x.low, x.high)], told)
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
+    _error_axis(axes[0, 0], shown)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test error, %")
+    arm_legend(figure, shown, looks, lines=False)
+    figure.suptitle("Test error against costs", fontsize=11)
+    return Drawn(figure, _caption(shown, beyond))
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The (cost, error) pairs that no other one beats in one and equals in the other, in the order of cost."""
+    front: list[tuple[float, float]] = []
+    for cost, error in sorted(set(points)):
+        if not front or error < front[-1][1]:
+            front.append((cost, error))
+    return front
+
+
+def _front(ax: Axes, points: Sequence[tuple[Summary, Amount]]) -> None:
+    """As a staircase: what is above and to the right of it is beaten."""
+    front = pareto([(x.value, 100 * s.mean) for s, x in points if s.mean is not None])
+    if len(front) > 1:
+        xs, ys = zip(*front, strict=True)
+        ax.step(xs, ys, where="post", c=GREY, lw=1, ls=(0, (4, 2)), alpha=0.8, zorder=1)
+
+
+def _caption(shown: Sequence[Summary], beyond: Sequence[Summary]) -> str:
+    told = ["Points: means over finished seeds; bars: one standard deviation"]
+    if max(len(s.errors) for s in shown) == 1:
+        told = ["Points: one seed, no spread known"]
+    told += ["Horizontal bars: quartiles of the step time; least and most evaluations over seeds on adaptive grids"]
+    told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
+             " on it, and within the bars it may be luck"]  # fmt: skip
+    if beyond:
+        left_out = ", ".join(f"{s.arm.name} {100 * s.mean:.1f}%" for s in beyond if s.mean is not None)
+        told += [f"Controls off the scale and not drawn: {left_out}"]
+    return ". ".join(told) + "."
+
+
+def _points(shown: Sequence[Summary], name: str) -> list[tuple[Summary, Amount]]:
+    amounts = ((s, _amount(s, name)) for s in shown)
+    return [(s, amount) for s, amount in amounts if amount is not None]
+
+
+def _amount(s: Summary, name: str) -> Amount | None:
+    if name == "step_time":
+        if (time := s.arm.step_time) is None:
+            return None
+        quartiles = (time.quartile_1_s, time.quartile_3_s)
+        low, high = (time.median_s if quartile is None else quartile for quartile in quartiles)
+        return Amount(time.median_s, min(low, time.median_s), max(high, time.median_s))
+    return Amount(*((c := s.costs[name]).mean, c.low, c.high)) if name in s.costs else None
+
+
+def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
+    low, high = 100 * min(s.mean for s in shown), 100 * max(s.mean + (s.sd or 0) for s in shown)
+    if low > 0 and high > 5 * low:
+        bars = [100 * (s.mean - (s.sd or 0)) for s in shown]
+        bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
+        ax.set_yscale("log")
+        ax.set_ylim(bottom, top)
+        log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")

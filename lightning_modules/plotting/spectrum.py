@@ -1,0 +1,119 @@
+"""The stability region of a trained network's scheme, and the spectrum of h df/dy of its blocks in it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from lightning_modules.plotting.runs import read_config
+from lightning_modules.plotting.stability import Box, Region, frame_around, locate, outline
+from lightning_modules.plotting.style import GREY, Look, new_figure, tidy
+from lightning_modules.spectrum import CAPTION, Spectrum, measured
+from schemes.base import Scheme
+from schemes.errors import SchemenetError
+from schemes.registry import SCHEMES
+from schemes.stability import refusal
+
+DEPTH: Colormap = LinearSegmentedColormap.from_list("depth", ["#56B4E9", "#0072B2", "#7A4FA3", "#D55E00", "#8C2D04"])
+EDGES = tuple(Look("#222222", "", "", line) for line in ("-", "--"))
+COLUMNS = 3
+
+
+class Panel(NamedTuple):
+    """A network: its spectrum where it could be measured, and the regions of its scheme, named below its title."""
+
+    title: str
+    spectrum: Spectrum | None
+    regions: tuple[tuple[Region, Box | None], ...]
+    scheme: str
+
+
+def draw(folder: Path) -> Figure:
+    """The picture of one run; SchemenetError where its spectrum cannot be measured."""
+    panel = panel_of(folder.name, read_config(folder).get("scheme"), measured(folder))
+    figure = figure_of([panel])
+    figure.supxlabel(textwrap.fill(CAPTION, 90), fontsize=8, color=GREY)
+    return figure
+
+
+def panel_of(title: str, spec: Any, spectrum: Spectrum | None) -> Panel:
+    """What there is to draw of a network with a scheme, as its config names it (None: the architecture's own)."""
+    schemes, told = _schemes(spec, spectrum)
+    return Panel(title, spectrum, tuple(locate(title, scheme) for scheme in schemes), told)
+
+
+def _schemes(spec: Any, spectrum: Spectrum | None) -> tuple[list[Scheme], str]:
+    """The scheme as configured, or frozen at the least and at the greatest coefficient that was learned, in words."""
+    if spec is None:
+        return [], "a scheme of its own"
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    scheme, name = SCHEMES.build(options), options["name"]
+    if refusal(scheme) is None:
+        return [scheme], name
+    if spectrum is None or not spectrum.coefficients:
+        return [], f"{name}: no stability function"
+    coefficient, (low, high) = next(iter(spectrum.coefficients.items()))
+    try:
+        ends = [SCHEMES.build({**options, coefficient: value}) for value in (low, high)]
+    except SchemenetError:  # one has left the range in which the scheme is zero-stable
+        return [], f"{name}, {coefficient} from {low:.2g} to {high:.2g}: no region"
+    return ends, f"{name}, {coefficient} = {low:.2g} (solid) to {high:.2g} (dashed)"
+
+
+def figure_of(panels: Sequence[Panel]) -> Figure:
+    """A panel a network, each with axes of its own, and one bar that tells the depth of the points."""
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    width = 3.7 if columns > 1 else 6.0
+    figure = new_figure(width * columns, (width - 0.1) * rows + 0.9)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        _draw(ax, panel)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax in axes[-1]:
+        ax.set_xlabel(r"Re $z$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(r"Im $z$")
+    tidy(figure)
+    if any(panel.spectrum is not None and panel.spectrum.values for panel in panels):
+        bar = figure.colorbar(ScalarMappable(cmap=DEPTH), ax=list(figure.axes), shrink=0.5, aspect=30, pad=0.02)
+        bar.set_ticks([0, 1], labels=["first\nstep", "last\nstep"])
+        bar.outline.set_visible(False)
+    figure.suptitle(r"Stability regions in the plane of $z = h\lambda$, and the spectrum of $h\,\partial f/\partial y$",
+                    fontsize=11)  # fmt: skip
+    return figure
+
+
+def _draw(ax: Axes, panel: Panel) -> None:
+    boxes = [box for _, box in panel.regions if box is not None]
+    values = np.array(panel.spectrum.values if panel.spectrum else [], dtype=complex)
+    if len(values):
+        boxes.append(Box(values.real.min(), values.real.max(), values.imag.min(), values.imag.max()))
+    frame = _square(frame_around(boxes))
+    for axis in (ax.axhline, ax.axvline):
+        axis(0, color=GREY, lw=0.8)
+    for (region, _), look in zip(panel.regions, EDGES, strict=False):
+        outline(ax, region, look, frame)
+    for block in panel.spectrum.blocks if panel.spectrum else ():
+        z = np.array(block.values, dtype=complex)
+        ax.scatter(z.real, z.imag, s=9, color=DEPTH(block.depth), alpha=0.75, lw=0, zorder=5)
+    ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal")
+    ax.set_title(panel.title, fontsize=10, pad=18)
+    ax.text(0.5, 1.025, panel.scheme, transform=ax.transAxes, ha="center", fontsize=8, color=GREY)
+
+
+def _square(box: Box) -> Box:
+    """The box made as high as it is wide, or as wide as it is high, so that panels have one size."""
+    more = (box.right - box.left - box.top + box.bottom) / 2
+    wider, higher = max(-more, 0.0), max(more, 0.0)
+    return Box(box.left - wider, box.right + wider, box.bottom - higher, box.top + higher)
