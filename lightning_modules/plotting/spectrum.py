@@ -74,7 +74,7 @@ def figure_of(panels: Sequence[Panel]) -> Figure:
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     width = 3.7 if columns > 1 else 6.0
-    figure = new_figure(width * columns, (width - 0.1) * rows + 0.9)
+    figure = new_figure(width * columns, (width - 0.3) * rows + 0.9)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw(ax, panel)

@@ -43,6 +43,8 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         draw_curves(ax, shown, curves, looks, marked=long)
         ax.set(xlabel="epoch" if long else "training step", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if ax.get_yscale() == "linear":
+            ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     arm_legend(figure, shown, looks)
     figure.suptitle("Evaluations of f over the training", fontsize=11)
     each = "mean over the batches of an epoch" if long else "of single batches, smoothed"
