@@ -161,7 +161,7 @@ def _key(cell: Cell) -> float | str | None:
 
 
 def _numeric(keys: Sequence[float | str | None]) -> bool:
-    return any(isinstance(key, float | int) for key in keys) and not any(isinstance(key, str) for key in keys)
+    return not any(isinstance(key, str) for key in keys)
 
 
 def _picture(path: Path, caption: str) -> str:
