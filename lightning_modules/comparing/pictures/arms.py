@@ -145,5 +145,10 @@ def cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> No
         return
     margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
     ax.set_xlim(low - margin, high + margin)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    for ticks in (4, 3, 2, 1):  # as many as are told apart: 1.00 M and 1.04 M are not
+        locator = MaxNLocator(ticks)
+        names = [told(x) for x in locator.tick_values(low - margin, high + margin)]
+        if len(set(names)) == len(names):
+            break
+    ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(plain(told))
