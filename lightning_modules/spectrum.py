@@ -31,10 +31,10 @@ from schemes.node import Node
 from schemes.spectrum import ritz, scaled_jacobian, spread_over
 from schemes.state import State
 
-SAMPLES = 4  # test images
+SAMPLES = 2  # test images
 STEPS = 12  # of a network, at most, evenly over its depth
-VECTORS = 30  # of Arnoldi's method
-TOLERANCE = 0.02  # the largest residual, relative to the largest value of that Jacobian
+VECTORS = 60  # of Arnoldi's method; on 32x32 maps 30 resolve next to nothing
+TOLERANCE = 0.05  # the largest residual, relative to the largest value of that Jacobian
 FILE = "spectrum.json"
 
 
@@ -77,7 +77,7 @@ def measured(folder: Path) -> Spectrum:
     if (kept := _kept(folder / FILE, key)) is not None:
         return kept
     inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
-    found = spectrum(trained_network(folder).double().eval(), inputs)
+    found = spectrum(trained_network(folder).eval(), inputs)
     with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
         write_json(folder / FILE, {"of": key, **_plain(found)})
     return found
@@ -90,11 +90,11 @@ def _test_images(config: str) -> Tensor:
     data.check()
     data.setup()
     inputs, labels = data.test_set
-    return data.on_after_batch_transfer((inputs[:SAMPLES], labels[:SAMPLES], None), 0)[0].double()
+    return data.on_after_batch_transfer((inputs[:SAMPLES], labels[:SAMPLES], None), 0)[0]
 
 
 def spectrum(network: Network, inputs: Tensor) -> Spectrum:
-    """What :func:`measured` keeps, of a network in evaluation mode in double precision."""
+    """What :func:`measured` keeps, of a network in evaluation mode, in its precision."""
     if not network.flows:
         raise SchemenetError("the network has no flow, and so no f")
     if any(flow.sharing == "per_stage" for flow in network.flows):
