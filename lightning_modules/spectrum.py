@@ -61,8 +61,8 @@ class Spectrum(NamedTuple):
 
 CAPTION = (
     f"Ritz values of h df/dy at the beginning of up to {STEPS} steps, for {SAMPLES} test images: {VECTORS} steps of "
-    f"Arnoldi's method, of which those are drawn whose residual is below {100 * TOLERANCE:g}% of the largest; they lie "
-    "on the outside of the spectrum, what is inside is not resolved"
+    f"Arnoldi's method, of which those are drawn whose residual is below {100 * TOLERANCE:g}% of the largest; the "
+    "outside of the spectrum is found first, and on large feature maps nothing else"
 )
 
 
