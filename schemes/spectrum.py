@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from schemes.errors import NonFiniteError
 from schemes.newton_krylov import Linearised
 from schemes.node import Node
 from schemes.state import RightHandSide, State
@@ -42,7 +43,7 @@ def ritz(product: Callable[[Tensor], Tensor], like: Tensor, steps: int, seed: in
 
     ``product`` maps a tensor of the shape, dtype and device of ``like``, (batch, ...), to another one, each row by a
     matrix of its own. ``scipy.sparse.linalg.eigs`` takes one matrix at a time and an open number of products; here
-    each of ``steps`` products serves the whole batch.
+    each of ``steps`` products serves the whole batch. Raises NonFiniteError.
     """
     batch, size = like.shape[0], like[0].numel()
     steps = min(steps, size)
@@ -67,6 +68,8 @@ def ritz(product: Callable[[Tensor], Tensor], like: Tensor, steps: int, seed: in
         hessenberg[:, j + 1, j] = torch.where(ended, 0.0, length)
         basis[:, j + 1] = torch.nn.functional.normalize(rest)
     matrix = hessenberg.cpu().double().numpy()
+    if not np.isfinite(matrix).all():
+        raise NonFiniteError("products with the matrix are NaN or infinite")
     values, vectors = np.linalg.eig(matrix[:, :steps])
     residuals = np.abs(matrix[:, steps, steps - 1, None] * vectors[:, -1])
     order = np.argsort(-np.abs(values), axis=1, kind="stable")

@@ -64,6 +64,11 @@ def test_an_invariant_space_ends_nothing_and_adds_no_wrong_value() -> None:
     assert found.values[1] == pytest.approx(np.zeros(5))
 
 
+def test_what_is_no_number_is_refused() -> None:
+    with pytest.raises(SchemenetError, match="NaN or infinite"):
+        ritz(lambda v: v * float("nan"), torch.zeros(1, 4), steps=3)
+
+
 # Jacobians
 
 
