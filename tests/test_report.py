@@ -272,7 +272,8 @@ def test_unequal_training_is_told(tmp_path):
 
 
 def test_report(damaged):
-    path = report.write(damaged)
+    report.write(damaged)
+    path = damaged / "report.md"
     text = path.read_text(encoding="utf-8")
     for told in (
         "schemenet compare data=mnist",
@@ -342,7 +343,7 @@ def test_pictures(tmp_path, seeds, epochs):
 
 def test_one_seed(tmp_path):
     folder = fabricate(tmp_path, seeds=(3,))
-    text = report.write(folder).read_text(encoding="utf-8")
+    text = report.write(folder).with_suffix(".md").read_text(encoding="utf-8")
     assert "With 1 pair the exact two-sided sign-flip test cannot go below 2/2^1 = 1" in text
     assert "too few seeds to judge: polynet" in text
     assert "±" not in text.split("## Test error")[1].split("Test error of the last")[0]
@@ -352,7 +353,7 @@ def test_nothing_finished(tmp_path):
     folder = fabricate(tmp_path, seeds=(0,))
     for arm in ARMS:
         fail(folder, arm, 0, None)
-    text = report.write(folder).read_text(encoding="utf-8")
+    text = report.write(folder).with_suffix(".md").read_text(encoding="utf-8")
     assert "9 of 9 runs missing" in text
     assert "No finished run to plot" in text
     assert not list(folder.glob("*.png"))
