@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -48,11 +48,6 @@ class ClassificationModule(pl.LightningModule):
         loss = functional.cross_entropy(self.network(inputs), labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
-
-    def on_validation_epoch_start(self) -> None:
-        if self.trainer.world_size > 1:  # each tests its share of the set on the network that is kept, the first's
-            for buffer in self.network.buffers():
-                distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         inputs, labels = batch

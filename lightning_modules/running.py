@@ -286,6 +286,7 @@ def _train_rank(
         config["architecture"]["name"], options, context, config["optimizer"], described(config)
     )
     _started(config, module.network)
+    trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
     if trainer.is_global_zero:
         told = about(config, module.network, group, arm)
         trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
