@@ -8,7 +8,7 @@ import gc
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,16 +51,58 @@ class _CountFlops(TorchDispatchMode):
         return out
 
 
+def varies(network: Network) -> bool:
+    """Whether batches differ in what they cost: steps are searched for, or their equations solved."""
+    return any(flow.adaptive or flow.scheme.implicit for flow in network.flows)
+
+
+def on_meta(network: Network) -> Network:
+    """A copy without numbers, on which operations and bytes are counted and nothing is computed."""
+    return copy.deepcopy(network).to("meta")
+
+
 def macs(network: Network, shape: tuple[int, ...]) -> int:
     """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products.
 
     On an adaptive grid one step stands for all: how many there will be depends on numbers, and here are none.
     """
-    replica = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), _CountFlops() as counter:
-        # Two samples: group norm refuses a single one where a channel is one pixel.
-        replica(torch.empty(2, *shape, device="meta", dtype=next(replica.parameters()).dtype))
-    return counter.flops // 4
+    replica = on_meta(network).eval()
+    with torch.no_grad():
+        return _of_one_sample(replica, shape, lambda x, _: replica(x)) // 2
+
+
+def train_flops(network: Network, shape: tuple[int, ...]) -> int:
+    """Operations of one sample's forward and backward in training, two a multiply-add, of the same kinds as ``macs``.
+
+    What a gradient mode evaluates again in backward counts. Where batches differ in their cost (``varies``), it is a
+    sample's share of one batch of two random ones under the weights and on the device that the network has; else
+    nothing is computed.
+    """
+    if not varies(network):
+        replica = on_meta(network).train()
+        return _of_one_sample(replica, shape, lambda x, y: _loss(replica, x, y).backward())
+    replica = copy.deepcopy(network).train()
+    with _CountFlops() as counter:
+        _loss(replica, *_batch(replica, shape, 2)).backward()
+    return counter.flops // 2
+
+
+HUGE = 2**30
+
+
+def _of_one_sample(network: Network, shape: tuple[int, ...], work: Callable[[Tensor, Tensor], Any]) -> int:
+    """The operations of a batch on the meta device, by its samples.
+
+    A batch also has work of its own, such as the convolution of a channel of times: this one is so large (which costs
+    nothing) that it vanishes.
+    """
+    with _CountFlops() as counter:
+        work(*_batch(network, shape, HUGE))
+    return counter.flops // HUGE
+
+
+def _loss(network: Network, x: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(network(x), y)
 
 
 @contextlib.contextmanager
@@ -124,14 +166,26 @@ def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
     are not seen.
     """
-    x, y = _batch(network, shape, batch_size)
-    gc.collect()
-    with LiveBytes([x, y, *network.parameters(), *network.buffers()]) as mode:
-        loss = functional.cross_entropy(network(x), y)
-        gc.collect()
-        kept = mode.live - loss.untyped_storage().nbytes()
+    loss, mode = _watched_forward(network, shape, batch_size)
+    kept = mode.live - loss.untyped_storage().nbytes()
+    with mode:
         loss.backward()
     return {"bytes_kept": kept, "peak_bytes": mode.peak}
+
+
+def bytes_kept(network: Network, shape: tuple[int, ...], batch_size: int) -> int:
+    """The first of the numbers of ``memory``; nothing is computed, and batches must not differ in their cost."""
+    loss, mode = _watched_forward(on_meta(network).train(), shape, batch_size)
+    return mode.live - loss.untyped_storage().nbytes()
+
+
+def _watched_forward(network: Network, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, LiveBytes]:
+    x, y = _batch(network, shape, batch_size)
+    mode = LiveBytes([x, y, *network.parameters(), *network.buffers()])
+    with mode:
+        loss = _loss(network, x, y)
+    gc.collect()
+    return loss, mode
 
 
 def evaluations(network: Network, shape: tuple[int, ...]) -> dict[str, int]:
@@ -153,7 +207,11 @@ def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     for flow in replica.flows:
         flow.captured = None  # inside a graph nothing can be counted
     try:
-        solving = {**evaluations(replica, shape), **memory(replica, shape, batch_size)}
+        solving = {
+            "train_flops": train_flops(replica, shape),
+            **evaluations(replica, shape),
+            **memory(replica, shape, batch_size),
+        }
     except SolverError:
         solving = {}
     return {
@@ -163,6 +221,22 @@ def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
         **solving,
         "batch_size": batch_size,
     }
+
+
+COUNTED: Mapping[str, Callable[[Network, tuple[int, ...], int], int]] = {
+    "parameters": lambda network, shape, batch_size: parameters(network),
+    "flow_parameters": lambda network, shape, batch_size: flow_parameters(network),
+    "macs": lambda network, shape, batch_size: macs(network, shape),
+    "train_flops": lambda network, shape, batch_size: train_flops(network, shape),
+    "bytes_kept": bytes_kept,
+}
+"""Costs that are counted without computing anything, of a network, its inputs' shape and the batch size."""
+
+
+def foreseen(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
+    """The costs that are ``COUNTED`` before training; None for those that depend on the steps that a solve takes."""
+    known = ("parameters", "flow_parameters") if varies(network) else COUNTED
+    return {name: COUNTED[name](network, shape, batch_size) if name in known else None for name in COUNTED}
 
 
 def step_times(
@@ -180,7 +254,7 @@ def step_times(
             x, y = batches[name]
             network.zero_grad(set_to_none=True)
             begin = time.perf_counter()
-            functional.cross_entropy(network(x), y).backward()
+            _loss(network, x, y).backward()
             if x.device.type == "cuda":
                 torch.cuda.synchronize(x.device)
             if repetition >= warm_up:

@@ -53,14 +53,20 @@ def blocks_of(depth: int | Sequence[int], convolutions: int, widths: Sequence[in
             )
         return list(depth)
     period = convolutions * len(widths)
-    blocks, rest = divmod(depth - 2, period)
+    blocks, rest = divmod(depth - depth_of(0, period), period)
     if rest or blocks < 1:
-        lower = max(1, (depth - 2) // period) * period + 2
+        lower = max(1, blocks)
         raise SchemenetError(
             f"depth expected to be {period}n + 2 for {convolutions} layers in a block and {len(widths)} stages "
-            f"(widths), got {depth}; the nearest are {lower} and {lower + period}, or list the blocks of each stage"
+            f"(widths), got {depth}; the nearest are {depth_of(lower, period)} and {depth_of(lower + 1, period)}, or "
+            "list the blocks of each stage"
         )
     return [blocks] * len(widths)
+
+
+def depth_of(blocks: int, period: int) -> int:
+    """The weighted layers of a network with so many blocks in each stage: ``period`` in one of each, stem and head."""
+    return period * blocks + 2
 
 
 def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:

@@ -16,6 +16,7 @@ from schemes.signature import Spec
     word="symplectic_euler",
     extends="resnet",
     without=("activation", "transition"),
+    branches=2,  # of a unit, all of which depth counts
     sizes={
         "revnet38": {"depth": 38, "widths": (32, 64, 112)},
         "revnet110": {"depth": 110, "widths": (32, 64, 128)},

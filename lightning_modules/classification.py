@@ -20,6 +20,8 @@ Batch = tuple[Tensor, Tensor]
 class ClassificationModule(pl.LightningModule):
     """Cross entropy on (inputs, labels); logs ``train/loss``, ``test/loss`` and ``test/error`` (a share).
 
+    Where the data holds out a validation split, the last two are ``validation/loss`` and ``validation/error``.
+
     Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
     checkpoint alone rebuilds it; ``lightning_modules.stored`` does, and believes nothing that a file says but data.
     ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run folder.
@@ -56,8 +58,9 @@ class ClassificationModule(pl.LightningModule):
         self.test_accuracy.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("test/loss", self.test_loss.compute())
-        self.log("test/error", 1 - self.test_accuracy.compute(), prog_bar=True)
+        measured = self.trainer.datamodule.measures
+        self.log(f"{measured}/loss", self.test_loss.compute())
+        self.log(f"{measured}/error", 1 - self.test_accuracy.compute(), prog_bar=True)
         self.test_loss.reset()
         self.test_accuracy.reset()
 

@@ -134,9 +134,8 @@ def _train(config: dict) -> int:
         goes_on = "; with a higher limit the same command goes on" if result["status"] == running.FAILED else ""
         print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
         return 1
-    error = "no number" if result["test_error"] is None else f"{100 * result['test_error']:.2f} %"
     if first:
-        print(f"test error {error} after {result['epochs']} epochs ({result['status']}); {folder}")
+        print(f"{running.told_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1
 
 

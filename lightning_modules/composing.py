@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.catalogue import REGISTRIES, ROOT, catalogue
+from lightning_modules.comparing.asked import SECTIONS, SHORT, keys_of, section
 from schemes.errors import SchemenetError, not_taken, unknown
 from schemes.signature import Parameter, objection
 
@@ -34,8 +35,8 @@ COMPARE_KEYS = TRAIN_KEYS | {
     "words": Parameter("words", "Sequence[str]"),
     "controls": Parameter("controls", "Sequence[str]"),
     "baseline": Parameter("baseline", "str"),
-    "budget": Parameter("budget", "str | float | None"),
-    "tolerance": Parameter("tolerance", "float"),
+    "budget": Parameter("budget", "str | float | Mapping | None"),
+    "tune": Parameter("tune", "Mapping | None"),
     "seeds": Parameter("seeds", "int | Sequence[int]"),
     "arms": Parameter("arms", "Mapping | None"),
 }
@@ -64,6 +65,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
         wrong.append(_unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
+    _forget_other_kind(config, {key for key, _ in values})
     for key, value in values:
         _set(config, key, value, command, wrong)
     _check(config, command, wrong)
@@ -243,6 +245,8 @@ def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -
         return
     place = config
     for part in path:
+        if place is config and part in SHORT and not isinstance(place.get(part), dict | None):
+            place[part] = {SHORT[part]: place[part]}
         if place.get(part) is None:
             place[part] = {}
         place = place[part]
@@ -250,6 +254,12 @@ def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -
             wrong.append(f"{key}: {part} is {place!r} and has no keys")
             return
     place[last] = value
+
+
+def _forget_other_kind(config: Config, keys: set[str]) -> None:
+    """A budget of another kind needs a target of its own: the one that stands in a file is none of it."""
+    if "budget.kind" in keys and not keys & {"budget", "budget.target"}:
+        config["budget"] = None
 
 
 def _groups(command: str) -> list[str]:
@@ -265,6 +275,7 @@ def _unknown_key(key: str, command: str) -> str:
         return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
     groups = _groups(command)
     owners = {g: [n for n in catalogue(g).listings if key in catalogue(g).options(n)] for g in groups}
+    owners |= {name: [key] * (key in keys_of(name)) for name in SECTIONS if name in KEYS[command]}
     if written := [f"{group}.{key}=..." for group, names in owners.items() if names]:
         return f"no key {key!r}; it is a parameter: {' or '.join(written)}"
     return unknown("key", key, [*groups, *KEYS[command]])
@@ -292,7 +303,7 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
 
 def _check_comparison(config: Config, wrong: list[str]) -> None:
     """Words, controls and the options of single arms."""
-    from lightning_modules.comparing.words import controls, networks_of, parse_budget, parse_seeds
+    from lightning_modules.comparing.words import controls, networks_of, parse_seeds
 
     def attempt(key: str, check: Callable[[Any], Any], value: Any) -> Any:
         try:
@@ -310,10 +321,16 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
             arms[name] = name
         else:
             wrong.append(f"controls: {unknown('control', name, controls())}")
-    attempt("budget", parse_budget, config["budget"])
-    attempt("seeds", parse_seeds, config["seeds"])
-    if isinstance(config["tolerance"], float) and not 0 < config["tolerance"] < 1:
-        wrong.append(f"tolerance: expected a share between 0 and 1, got {config['tolerance']}")
+    seeds = attempt("seeds", parse_seeds, config["seeds"])
+    for key in SECTIONS:
+        try:
+            asked = section(key, config[key])
+            if key == "tune" and asked is not None and seeds:
+                asked.seeds_beside(seeds)
+        except SchemenetError as error:
+            wrong += str(error).splitlines()
+    if (config.get("data") or {}).get("validation") is not None:
+        wrong.append("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
     for group in ("architecture", *AXES, "sharing"):
         if config.pop(group, None) is not None:
             wrong.append(f"{group}: {FROM_WORDS}")

@@ -46,7 +46,9 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
         _refuse_fixed(trained.network, config)
         changed = _restepped(trained, config)
-    data = DATA.build(config["data"], seed=config["seed"])
+    data = DATA.build(
+        {**config["data"], "validation": None}, seed=config["seed"]
+    )  # the test set, whatever was held out
     data.check()
     if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
@@ -214,7 +216,8 @@ def _reported(folder: Path) -> dict[str, Any] | None:
     """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
     try:
         result = read_json(folder / RESULT)
-        return {key: None if result[key] is None else float(result[key]) for key in ("test_error", "test_loss")}
+        measured = {key: None if result[key] is None else float(result[key]) for key in ("test_error", "test_loss")}
+        return None if result.get("validation_error") is not None else measured
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -53,6 +53,9 @@ NOT_RECIPE = (
 FAILED, DIVERGED, DONE = "failed", "diverged", "done"
 """What becomes of a run: one that has failed goes on by the same command, the others are finished."""
 
+MEASURED = ("test_error", "test_loss", "validation_error", "validation_loss")
+"""What a result holds of the set that errors are of; those of the other set are None."""
+
 LIMITS = (StepLimitError, TimeLimitError)
 """What ends a solve that might have come to its end; other reasons are the equation's own."""
 
@@ -123,9 +126,14 @@ def _started(config: Config, network: Network) -> Network:
 
 def recipe_hash(config: Config) -> str:
     """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
+    return hash_of(described(config))
+
+
+def hash_of(recipe: Config) -> str:
+    """The same of a recipe as it stands, or of the part of it that several share."""
     kept = {
         key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
-        for key, value in described(config).items()
+        for key, value in recipe.items()
         if key not in NOT_RECIPE
     }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
@@ -207,6 +215,14 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def told_error(result: dict[str, Any]) -> str:
+    """The error of a result as people read it, and of which set it is."""
+    for measured in ("test", "validation"):
+        if (error := result.get(f"{measured}_error")) is not None:
+            return f"{measured} error {100 * error:.2f} %"
+    return "error no number"
 
 
 class Progress(Callback):
@@ -356,7 +372,7 @@ def _outcome(stopped: SolverError, trainer: pl.Trainer) -> dict[str, Any]:
     """What a solve that could not go on makes of a run's result."""
     status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
     reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
-    return {"status": status, "reason": reason, "test_error": None, "test_loss": None}
+    return {"status": status, "reason": reason, **dict.fromkeys(MEASURED)}
 
 
 def _result(
@@ -368,17 +384,15 @@ def _result(
     metrics: dict[str, float],
     diverged: bool,
 ) -> dict[str, Any]:
-    error = metrics.get("test/error", math.nan)
-    diverged = diverged or not math.isfinite(metrics.get("test/loss", math.nan))
+    found = {key: metrics.get(key.replace("_", "/"), math.nan) for key in (*MEASURED, "train_loss")}
+    diverged = diverged or not math.isfinite(found[f"{data.measures}_loss"])
     network = module.network.cpu()
     return {
         "name": name,
         "seed": config["seed"],
         "status": DIVERGED if diverged else DONE,
         "epochs": trainer.current_epoch,
-        "test_error": error if math.isfinite(error) else None,
-        "test_loss": metrics["test/loss"] if math.isfinite(metrics.get("test/loss", math.nan)) else None,
-        "train_loss": metrics["train/loss"] if math.isfinite(metrics.get("train/loss", math.nan)) else None,
+        **{key: value if math.isfinite(value) else None for key, value in found.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
         "ledger": ledger(network, tuple(data.shape), data.batch_size),
         "layout": network.layout,

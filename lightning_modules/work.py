@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
+from architectures.ledger import varies
 from architectures.network import Network
 from schemes.flow import Flow
 
@@ -24,11 +25,6 @@ COUNTS: dict[str, Callable[[Flow], int]] = {
     "steps/rejected": lambda flow: flow.forward_work.rejected,
 }
 """Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
-
-
-def varies(network: Network) -> bool:
-    """Whether batches differ in what they cost: steps are searched for, or their equations solved."""
-    return any(flow.adaptive or flow.scheme.implicit for flow in network.flows)
 
 
 def counts(network: Network) -> list[int]:
@@ -70,8 +66,8 @@ class LogWork(Callback):
 
     The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; over all batches of an
     epoch, those of all processes, their means as ``.../epoch`` and the largest as ``.../most`` (a step of training
-    takes as long as the process that evaluates f most often); for the test set ``test/nfe``. A run that goes on within
-    an epoch has those of the whole of it.
+    takes as long as the process that evaluates f most often); for the set that is tested ``test/nfe`` or
+    ``validation/nfe``. A run that goes on within an epoch has those of the whole of it.
     """
 
     def __init__(self) -> None:
@@ -100,7 +96,7 @@ class LogWork(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if varies(module.network):
-            module.log("test/nfe", self.testing.told()["nfe/forward/epoch"])
+            module.log(f"{trainer.datamodule.measures}/nfe", self.testing.told()["nfe/forward/epoch"])
         self.testing.reset()
 
     def state_dict(self) -> dict[str, Any]:

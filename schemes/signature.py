@@ -81,5 +81,6 @@ def _describe(expected: Any) -> str:
         bool: "true or false",
         str: "text",
         types.NoneType: "null",
+        Mapping: "a mapping",
     }
-    return names.get(expected) or ("a mapping" if origin is Mapping else str(expected))
+    return names.get(expected) or names.get(origin) or str(expected)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from architectures import create_model, match_budget
-from architectures.ledger import ledger, macs, memory, parameters, step_times
+from architectures.ledger import (
+    COUNTED,
+    bytes_kept,
+    ledger,
+    macs,
+    memory,
+    parameters,
+    step_times,
+    train_flops,
+)
 from architectures.network import Network
 from schemes import SchemenetError
 
@@ -37,23 +48,132 @@ def test_every_family_meets_a_budget_within_one_percent(name: str, budget: int, 
     if name == "resnext":
         budget *= 10  # its smallest widths are multiples of eight groups
     context = {"in_chans": 1, "image_size": image_size}
-    options = match_budget(name, parameters=budget, **context)
+    options = match_budget(name, target=budget, **context)
     assert size_of(name, **context, **options) == pytest.approx(budget, rel=0.01)
 
 
 def test_macs_budget() -> None:
-    options = match_budget("resnet", macs=20_000_000)
+    options = match_budget("resnet", kind="macs", target="20M")
     with torch.device("meta"):
         assert macs(create_model("resnet", **options), (3, 32, 32)) == pytest.approx(20e6, rel=0.01)
 
 
+TINY = {"in_chans": 1, "image_size": 8}
+
+
+def on_meta(name: str, **options: object) -> Network:
+    with torch.device("meta"):
+        return create_model(name, **{**TINY, **options})
+
+
+def cost(kind: str, network: Network) -> int:
+    return COUNTED[kind](network, (1, 8, 8), 16)
+
+
+@pytest.mark.parametrize("kind", ["macs", "train_flops", "bytes_kept"])
+@pytest.mark.parametrize(("name", "options"), [("lm_resnet", {"depth": 8}), ("mlp", {})])
+def test_each_kind_is_met_by_another_network_that_costs_as_much(kind: str, name: str, options: dict[str, Any]) -> None:
+    baseline = on_meta("resnet", depth=8, width=0.5, norm="group")
+    found = match_budget(name, target=baseline, kind=kind, batch_size=16, **TINY, **options)
+    assert set(found) <= {"width", "inner"}
+    assert cost(kind, on_meta(name, **options, **found)) == pytest.approx(cost(kind, baseline), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "other", "kind"),
+    [
+        ("resnet", {"depth": 20}, {"depth": 32}, "parameters"),
+        ("lm_resnet", {"depth": 20}, {"depth": 11, "field": "bottleneck"}, "parameters"),
+        ("revnet", {"depth": 26}, {"depth": 14}, "parameters"),
+        ("resnet", {"depth": [1, 3, 2]}, {"depth": [2, 6, 4], "widths": [4, 6, 8]}, "parameters"),
+        ("fractalnet", {"columns": 2}, {"columns": 4, "widths": [4, 6, 8]}, "parameters"),
+        ("mlp", {"steps": 3}, {"steps": 9, "sharing": "shared"}, "train_flops"),
+    ],
+)
+def test_by_depth_a_network_finds_its_own_depth_again(
+    name: str, options: dict[str, Any], other: dict[str, Any], kind: str
+) -> None:
+    other |= {"width": 0.25}
+    target = cost(kind, on_meta(name, **{**other, **options}))
+    found = match_budget(name, target=target, kind=kind, by="depth", **TINY, **other)
+    assert found == {**options, "width": 0.25}
+
+
+def test_depth_is_left_alone_where_the_cost_is_no_matter_of_it() -> None:
+    """The fields of an ODE-Net serve at every step, and undoing steps keeps as many bytes for few as for many."""
+    options = {"widths": [8], "by": "depth", **TINY}
+    assert set(match_budget("ode_resnet", target=2_000, **options)) <= {"width", "inner"}
+    baseline = on_meta("revnet", depth=6, widths=[8])
+    found = match_budget("revnet", target=baseline, kind="bytes_kept", batch_size=16, depth=10, **options)
+    assert set(found) <= {"width", "inner"}
+
+
+def test_a_step_time_is_matched_beside_the_network_whose_time_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are those of a machine on which a step takes (channels)^1.2 and 30% longer for a Runge-Kutta network."""
+    rounds = []
+
+    def clock(networks: dict[str, Network], *_: Any, **__: Any) -> dict[str, dict[str, float]]:
+        rounds.append(list(networks))
+        return {
+            name: {"median_s": network.layout["widths"][-1] ** 1.2 * (1.3 if network.layout["scheme"] == "heun" else 1)}
+            for name, network in networks.items()
+        }
+
+    monkeypatch.setattr("architectures.budget.step_times", clock)
+    baseline = create_model("resnet", widths=[16], depth=6, **TINY)
+    found = match_budget("rk_resnet", target=baseline, kind="step_time", widths=[16], depth=6, **TINY)
+    times = clock({"baseline": baseline, "rk_resnet": on_meta("rk_resnet", widths=[16], depth=6, **found)})
+    assert times["rk_resnet"]["median_s"] == pytest.approx(times["baseline"]["median_s"], rel=0.1)
+    assert all(names == ["baseline", "rk_resnet"] for names in rounds)
+    assert len(rounds) <= 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"kind": "flops", "target": 1}, "did you mean 'train_flops'"),
+        ({"kind": "step_time", "target": 1}, "holds on one machine"),
+        ({"target": "many", "by": "deep", "tolerance": 2.0}, "(?s)target: .*many.*by: .*'depth'.*tolerance: .*0 and 1"),
+        ({"target": 40_000, "kind": "macs", "name": "odenet"}, "known only after training"),
+        ({"target": 40_000, "by": "depth", "name": "one_layer_mlp"}, "no depth .* no flow"),
+    ],
+)
+def test_mistakes_in_a_budget_are_told(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(SchemenetError, match=told):
+        match_budget(**{"name": "resnet", **asked})
+
+
+def test_training_flops_of_two_dense_layers_by_hand() -> None:
+    """Forward, the weights' gradients, and the inputs' gradients but for the first layer: nothing needs the data's."""
+    network = create_model("one_layer_mlp", hidden=7, in_chans=1, image_size=4, num_classes=3)
+    assert train_flops(network, (1, 4, 4)) == 2 * (2 * 16 * 7) + 3 * (2 * 7 * 3)
+
+
+def test_training_flops_count_what_backward_computes_again() -> None:
+    """Checkpointing and undoing evaluate each f once more: the forward pass but for stem, transitions and head."""
+
+    def network(gradient: str) -> Network:
+        return on_meta("revnet", depth=10, widths=[8], gradient=gradient)
+
+    flops = {
+        gradient: train_flops(network(gradient), (1, 8, 8)) for gradient in ("backprop", "checkpoint", "reversible")
+    }
+    fields = 2 * 2 * (2 * 8 * 8 * 9 * 4 * 4)  # two steps of two branches, each two 3x3 convolutions of four channels
+    assert flops["checkpoint"] - flops["backprop"] == flops["reversible"] - flops["backprop"] == 2 * fields
+
+
+@pytest.mark.filterwarnings("ignore:gradient mode 'adjoint'")
+@pytest.mark.parametrize(("name", "gradient"), [("revnet", "reversible"), ("rk_resnet", "adjoint")])
+def test_costs_on_the_meta_device_are_those_of_a_real_step(name: str, gradient: str) -> None:
+    network = create_model(name, widths=[8], depth=10 if name == "revnet" else 6, gradient=gradient, **TINY)
+    assert bytes_kept(network, (1, 8, 8), 16) == memory(network.train(), (1, 8, 8), 16)["bytes_kept"]
+
+
 def test_a_budget_out_of_reach_names_the_nearest_sizes() -> None:
     with pytest.raises(SchemenetError, match="nearest sizes"):
-        match_budget("resnet", parameters=300)
-    with pytest.raises(SchemenetError, match="one of parameters and macs"):
-        match_budget("resnet")
+        match_budget("resnet", target=300)
     with pytest.raises(SchemenetError, match="no architecture 'resnt'"):
-        match_budget("resnt", parameters=1000)
+        match_budget("resnt", target=1000)
 
 
 def test_macs_of_resnet20_by_hand() -> None:

@@ -16,7 +16,7 @@ from schemes import SchemenetError
 
 SMALL = [
     "compare", "experiment=demo", "words=[forward_euler,linear_multistep,verlet:resnet]", "controls=[one_block]",
-    "budget=8k", "tolerance=0.05", "seeds=2", "trainer.max_epochs=2", "data.limit_train=256",
+    "budget=8k", "budget.tolerance=0.05", "seeds=2", "trainer.max_epochs=2", "data.limit_train=256",
 ]  # fmt: skip
 
 

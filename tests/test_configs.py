@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from architectures.costs import amount
 from architectures.factory import create_model
 from lightning_modules.catalogue import REGISTRIES, catalogue
-from lightning_modules.comparing.words import networks_of, parse_budget
+from lightning_modules.comparing.words import networks_of
 from lightning_modules.composing import CONFIGS, RECIPES, compose, described, network_options
 from schemes.errors import SchemenetError
 
@@ -103,7 +104,7 @@ MISTAKES = {
         ["'fractalnet' takes no scheme", "resnet"],
     ),
     "no key at all": (["rk4"], ["cannot read 'rk4'", "expected key=value"]),
-    "a sweep": (["scheme=rk4,heun"], ["schemenet compare"]),
+    "a sweep": (["scheme=rk4,heun"], ["schemenet sweep"]),
     "a mapping for a word": (["scheme={name: rk4}"], ["scheme: expected one name"]),
     "a dot too much": (["seed.value=1"], ["seed"]),
     "a key of another command": (["budget=3M"], ["budget", "schemenet compare"]),
@@ -166,7 +167,7 @@ def test_words_mean_the_networks_they_are_known_as() -> None:
 
 @pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
 def test_budget(text: str | int, number: int) -> None:
-    assert parse_budget(text) == number
+    assert amount(text) == number
 
 
 def test_users_own_yaml(tmp_path: Path) -> None:

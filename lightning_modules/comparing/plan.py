@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningDataModule
 
-from architectures.budget import match_budget
+from architectures.costs import STEP_TIME, Budget
 from architectures.factory import create_model
-from architectures.ledger import parameters
+from architectures.ledger import foreseen
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES
-from lightning_modules.comparing.words import Choice, networks_of, parse_budget, parse_seeds
+from lightning_modules.comparing.asked import Tuning, section
+from lightning_modules.comparing.matching import Matching
+from lightning_modules.comparing.numbers import human, plural
+from lightning_modules.comparing.words import Choice, networks_of, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
-from lightning_modules.running import data_context, dry_build, recipe_hash
+from lightning_modules.running import data_context, dry_build, hash_of, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
 
@@ -25,9 +30,23 @@ OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transit
 OWN_KEYS = ("launcher", *(key for key in COMPARE_KEYS if key not in TRAIN_KEYS))
 
 
+COSTS = {
+    "parameters": "parameters",
+    "flow_parameters": "in flows",
+    "macs": "MACs",
+    "train_flops": "train FLOPs",
+    "bytes_kept": "bytes kept",
+}
+"""The costs that are known before training, and how a table calls them."""
+
+
 @dataclass(frozen=True)
 class PlannedArm:
-    """One network: how it stands in the tables, and the training config of its runs (but for the seed)."""
+    """One network: how it stands in the tables, and the training config of its runs (but for the seed).
+
+    ``knobs`` are the options that the budget set. ``untuned`` is the hash of the config before a learning rate was
+    picked for it; None where none was.
+    """
 
     name: str
     word: str
@@ -35,6 +54,8 @@ class PlannedArm:
     matched: bool
     config: Config
     sizes: dict[str, Any]
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    untuned: str | None = None
 
     def entry(self) -> dict[str, Any]:
         """As it stands in comparison.json."""
@@ -46,118 +67,177 @@ class PlannedArm:
             "control": self.control,
             "matched": self.matched,
             "sizes": self.sizes,
+            "knobs": dict(self.knobs),
             "recipe": recipe_hash(self.config),
+            "untuned": self.untuned or recipe_hash(self.config),
         }
 
 
 @dataclass(frozen=True)
 class Plan:
+    """Who is trained, by which recipe, with which seeds. The ``budget``'s target is a number here."""
+
     arms: tuple[PlannedArm, ...]
     baseline: str
     seeds: tuple[int, ...]
-    budget: int | None
+    budget: Budget | None
     recipe: Config
+    tuning: Tuning | None = None
 
     def sizes_table(self) -> str:
-        """The arms' sizes, for the screen before training starts."""
-        columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm", "parameters")
+        """The arms' sizes and costs, for the screen before training starts."""
+        budget = "no budget" if self.budget is None else f"budget {self.budget}"
+        told = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'paired seed')}, {budget}"
+        columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm")
+        sizes = [[_labelled(arm), *(_cell(arm.sizes[column]) for column in columns)] for arm in self.arms]
+        return f"{told}\n\n{aligned([['arm', *columns], *sizes])}\n\n{self._costs_table()}"
+
+    def _costs_table(self) -> str:
+        base = next(arm.sizes for arm in self.arms if arm.name == self.baseline)
+        kind = None if self.budget is None else self.budget.kind
+        head = ["arm", *(f"{label}{' *' if name == kind else ''}" for name, label in COSTS.items())]
         rows = [
             [
-                arm.name + (" (control)" if arm.control else ""),
-                *(_cell(arm.sizes[column]) for column in columns),
+                _labelled(arm),
+                *(_with_ratio(arm.sizes[name], base[name], arm.matched and name == kind) for name in COSTS),
             ]
             for arm in self.arms
         ]
-        budget = "no budget" if self.budget is None else f"budget {self.budget:,} parameters"
-        told = f"{len(self.arms)} networks, {len(self.seeds)} paired seeds, {budget}"
-        return f"{told}\n\n{aligned([['arm', *columns], *rows])}"
+        size = self.recipe["data"]["batch_size"]
+        notes = [f"In brackets: times {self.baseline}'s. MACs and FLOPs of one sample, bytes of a batch of {size}."]
+        if kind is not None:
+            notes.append(f"*: matched to the budget{' by measuring' if kind == STEP_TIME else ''}.")
+        if any(arm.sizes["macs"] is None for arm in self.arms):
+            notes.append("-: depends on the steps that the solver will take.")
+        return aligned([head, *rows]) + "\n\n" + " ".join(notes)
 
     def hash(self) -> str:
         """Eight characters that tell comparisons apart by their arms' recipes."""
         recipes = " ".join(f"{arm.name}:{recipe_hash(arm.config)}" for arm in self.arms)
         return hashlib.sha256(recipes.encode()).hexdigest()[:8]
 
+    def recipe_hash(self) -> str:
+        """Eight characters for what all arms share; a learning rate that is picked for each is not shared."""
+        shared = dict(self.recipe)
+        if self.tuning is not None:
+            shared["optimizer"] = {key: value for key, value in shared["optimizer"].items() if key != "lr"}
+        return hash_of(shared)
+
     def document(self, command: str, versions: dict[str, str], machine: str) -> dict[str, Any]:
         """The content of comparison.json."""
         return {
+            "kind": "comparison",
             "command": command,
-            "budget": self.budget,
+            "budget": None if self.budget is None else asdict(self.budget),
             "baseline": self.baseline,
             "seeds": list(self.seeds),
             "data": self.recipe["data"]["name"],
             "epochs": self.recipe["trainer"].get("max_epochs"),
             "recipe": self.recipe,
-            "recipe_hash": self.hash(),
+            "recipe_hash": self.recipe_hash(),
+            "tuning": None if self.tuning is None else asdict(self.tuning),
             "versions": versions,
             "machine": machine,
             "arms": [arm.entry() for arm in self.arms],
         }
 
 
-def make_plan(config: Config) -> Plan:
-    """Match sizes and try every arm on the meta device. Raises SchemenetError with every mistake found."""
+def make_plan(config: Config, held: Mapping[str, Any] | None = None) -> Plan:
+    """Match sizes and try every arm on the meta device. Raises SchemenetError with every mistake found.
+
+    ``held`` is the comparison.json that was written for this plan before, if one was: what had to be measured for it
+    is taken from there, so that a comparison goes on with the networks that it began with.
+    """
     wrong: list[str] = []
-    budget = parse_budget(config["budget"])
     seeds = parse_seeds(config["seeds"])
     recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
     recipe |= {"sharing": None, "seed": seeds[0]}
+    if (tuning := section("tune", config["tune"])) is not None:
+        last = recipe["trainer"]["max_epochs"]
+        tuning = tuning.settled(seeds, last)
+        recipe["trainer"] = {**recipe["trainer"], "check_test_every_n_epoch": last}  # the test set is read once
     baseline = networks_of(config["baseline"])[0]
     named = [choice for word in config["words"] for choice in networks_of(word)]
     if baseline.arm not in {choice.arm for choice in named}:
         named = [baseline, *named]
-    options = config["arms"] or {}
+    named.sort(key=lambda choice: choice.arm != baseline.arm)  # the others may be matched to it
 
     data, _ = dry_build({**recipe, "architecture": {"name": baseline.architecture}})
-    context = data_context(data)
+    matching = Matching(section("budget", config["budget"]), data, device_of(recipe), held)
     arms: list[PlannedArm] = []
     controls = [Choice(name, name) for name in config["controls"]]
     # Two words may mean one network; it is trained once.
     for choice in {choice.arm: choice for choice in [*named, *controls]}.values():
         control = choice in controls
-        own = dict(options.get(choice.arm, {}))
-        if choice.scheme is not None:
-            own.setdefault("scheme", chosen("scheme", choice.scheme))
+        own, knobs = _options(choice, config), {}
+        failed = not any(arm.name == baseline.arm for arm in arms) and choice.arm != baseline.arm
+        if failed and (control or matching.waits):
+            continue  # the baseline itself has failed, and says so
         try:
             if control:
-                reference = next(arm for arm in arms if arm.name == baseline.arm)
-                section = {**ARCHITECTURES.entry(baseline.architecture).preset, **reference.config["architecture"]}
-                own = {key: section[key] for key in OF_THE_BASELINE if key in section} | own
-            elif budget is not None:
-                own |= match_budget(
-                    choice.architecture, parameters=budget, tolerance=config["tolerance"], **context, **own
-                )
-            arm = _arm(choice, control, budget is not None and not control, own, recipe, context)
+                settings = {**ARCHITECTURES.entry(baseline.architecture).preset, **arms[0].config["architecture"]}
+                own = {key: settings[key] for key in OF_THE_BASELINE if key in settings} | own
+            else:
+                knobs = matching.knobs(choice.arm, choice.architecture, own)
+            arm = _arm(choice, control, matching.budget is not None and not control, own, knobs, recipe, data)
             dry_build(arm.config)
             arms.append(arm)
         except SchemenetError as error:
             wrong.append(f"{choice.arm}: {error}")
-        except StopIteration:
-            pass  # the baseline itself has failed, and says so
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
-    return Plan(tuple(arms), baseline.arm, seeds, budget, recipe)
+    return Plan(tuple(arms), baseline.arm, seeds, matching.budget, recipe, tuning)
+
+
+def device_of(recipe: Config) -> str:
+    """Where step times of a recipe's networks are measured."""
+    return "cuda" if torch.cuda.is_available() and recipe["trainer"]["accelerator"] != "cpu" else "cpu"
+
+
+def _options(choice: Choice, config: Config) -> dict[str, Any]:
+    """What the user says of one network."""
+    own = dict((config["arms"] or {}).get(choice.arm, {}))
+    if choice.scheme is not None:
+        own.setdefault("scheme", chosen("scheme", choice.scheme))
+    return own
 
 
 def _arm(
-    choice: Choice, control: bool, matched: bool, own: dict[str, Any], recipe: Config, context: dict[str, Any]
+    choice: Choice,
+    control: bool,
+    matched: bool,
+    own: dict[str, Any],
+    knobs: Mapping[str, Any],
+    recipe: Config,
+    data: LightningDataModule,
 ) -> PlannedArm:
+    own = {**own, **knobs}
     with torch.device("meta"):
-        network = create_model(choice.architecture, **context, **own)
+        network = create_model(choice.architecture, **data_context(data), **own)
     axes = {key: own.pop(key) for key in (*AXES, "sharing") if key in own}
     axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
     config = {**recipe, "architecture": {"name": choice.architecture, **own}, **axes}
-    return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network))
+    return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
 
 
-def sizes_of(network: Network) -> dict[str, Any]:
-    """What a table tells of a network before it is trained."""
+def sizes_of(network: Network, data: LightningDataModule) -> dict[str, Any]:
+    """What a table tells of a network before it is trained: its layout, and the costs that are known by then."""
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]
-    return {**sizes, "parameters": parameters(network)}
+    return {**sizes, **foreseen(network, tuple(data.shape), data.batch_size)}
+
+
+def _labelled(arm: PlannedArm) -> str:
+    return arm.name + (" (control)" if arm.control else "")
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
     return " ".join(map(str, value)) if isinstance(value, list) else f"{value}"
+
+
+def _with_ratio(cost: float | None, base: float | None, matched: bool) -> str:
+    """A cost and how many times the baseline's it is."""
+    if not cost or not base:
+        return human(cost)
+    return f"{human(cost)} ({cost / base:.2f}){' *' if matched else ''}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.comparing import report, screen
-from lightning_modules.comparing.plan import Plan, make_plan
+from lightning_modules.comparing import report, screen, tuning
+from lightning_modules.comparing.asked import Tuning, section
+from lightning_modules.comparing.numbers import plural
+from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
 from lightning_modules.files import read_json, write_json
@@ -17,7 +21,7 @@ from lightning_modules.launching.local import cores
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
-from lightning_modules.running import forget, versions
+from lightning_modules.running import forget, hash_of, versions
 from lightning_modules.wandb_report import log_report
 from lightning_modules.wandb_runs import settled
 from schemes.errors import SchemenetError
@@ -27,9 +31,10 @@ COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 
 def compare(config: Config, command: Sequence[str]) -> int:
     """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
-    plan = make_plan(config)
+    folder = Path(config["folder"] or _default_folder(config))
+    plan = make_plan(config, None if config["overwrite"] else _held(folder))
     document = plan.document(shlex.join(command), versions(), machine())
-    return carry_out(plan, document, Path(config["folder"] or _default_folder(plan, document)), config)
+    return carry_out(plan, document, folder, config)
 
 
 def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
@@ -38,8 +43,12 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
     _claim(folder, document, config["overwrite"])
     print(plan.sizes_table(), end="\n\n", flush=True)
     logger = settled(config["logger"], folder)
+    plan = replace(plan, arms=tuple(replace(arm, config={**arm.config, "logger": logger}) for arm in plan.arms))
+    planned = len(plan.arms)
+    if plan.tuning is not None:
+        plan = _tune(plan, plan.tuning, document, folder, config["launcher"])
     orders = [
-        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed, "logger": logger}, arm.name, folder.name)
+        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
         for seed in plan.seeds
         for arm in plan.arms
     ]
@@ -49,7 +58,24 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder)))
     print(f"\nreport: {path}")
-    return 0 if all(order.done for order in orders) else 1
+    return 0 if len(plan.arms) == planned and all(order.done for order in orders) else 1
+
+
+def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
+    """Do the tuning runs, choose, and write down what was chosen; the plan of the arms that can be trained now."""
+    print(f"tuning {plural(len(asked.lr), 'learning rate')} on {asked.validation:.3g} of the training set, held out")
+    launch(tuning.orders(plan, asked, folder), launcher)
+    found = tuning.tried(plan, asked, folder)
+    chosen = tuning.choose(found)
+    plan_of_all, plan = plan, tuning.tuned(plan, chosen)
+    entries = {arm.name: arm.entry() for arm in (*plan_of_all.arms, *plan.arms)}
+    told = tuning.entry(asked, found, chosen)
+    write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": told})
+    print("\nlearning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
+    for arm in entries.keys() - chosen.keys():
+        print(f"{arm}: not all of its tuning runs are done, and it is not trained; the same command tries them again")
+    print(*told["notes"], sep="\n", end="\n\n", flush=True)
+    return plan
 
 
 def launch(orders: Sequence[Order], launcher: Config) -> None:
@@ -60,8 +86,6 @@ def launch(orders: Sequence[Order], launcher: Config) -> None:
 
 def _measure(plan: Plan, folder: Path) -> None:
     """Step times of all arms, taking turns in this process when all training is done."""
-    import torch
-
     from architectures.factory import create_model
     from architectures.ledger import step_times
     from lightning_modules.composing import network_options
@@ -70,7 +94,7 @@ def _measure(plan: Plan, folder: Path) -> None:
     if all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
         return
     print("measuring step times, all networks in turn", flush=True)
-    device = "cuda" if torch.cuda.is_available() and plan.recipe["trainer"]["accelerator"] != "cpu" else "cpu"
+    device = device_of(plan.recipe)
     data, _ = dry_build(plan.arms[0].config)
     networks = {
         arm.name: create_model(
@@ -85,28 +109,44 @@ def _measure(plan: Plan, folder: Path) -> None:
 
 def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     """Write the plan; a folder that holds another one is refused, so that recipes are never mixed."""
-    path = folder / COMPARISON
-    if path.exists() and not overwrite:
-        held = read_json(path)
-        arms = {arm["name"]: arm.get("recipe") for arm in held.get("arms", ())}
+    held = None if overwrite else _held(folder)
+    if held is not None:
+        arms = {arm["name"]: arm.get("untuned", arm.get("recipe")) for arm in held.get("arms", ())}
         different = [key for key in ("budget", "data", "epochs") if held.get(key) != document[key]]
-        different += [arm["name"] for arm in document["arms"] if arms.get(arm["name"], arm["recipe"]) != arm["recipe"]]
+        if _of_tuning(held) != _of_tuning(document):
+            different.append("tune")
+        different += [a["name"] for a in document["arms"] if arms.get(a["name"], a["untuned"]) != a["untuned"]]
         if different:
             raise SchemenetError(
                 f"{folder} holds a comparison with another recipe (different: {', '.join(different)}); "
                 "choose another folder=..., or overwrite=true to begin anew"
             )
     if overwrite:
-        for old in folder.glob("*/seed*"):
+        for old in (*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")):
             forget(old)
         for old in folder.glob(f"*/{STEP_TIME}"):
             old.unlink()
-    write_json(path, document)
+    write_json(folder / COMPARISON, document)
 
 
-def _default_folder(plan: Plan, document: dict[str, Any]) -> Path:
-    size = "as-published" if plan.budget is None else f"{plan.budget}"
-    return Path("runs", "compare", f"{document['data']}-{size}-{document['recipe_hash']}")
+def _held(folder: Path) -> dict[str, Any] | None:
+    """The comparison that a folder holds."""
+    path = folder / COMPARISON
+    return read_json(path) if path.exists() else None
+
+
+def _of_tuning(document: dict[str, Any]) -> dict[str, Any] | None:
+    """What was asked of tuning, without what came of it."""
+    told = document.get("tuning")
+    return None if told is None else {f.name: json.loads(json.dumps(told[f.name])) for f in fields(Tuning)}
+
+
+def _default_folder(config: Config) -> Path:
+    """Below runs/, named by what is asked for: more seeds go into the same folder."""
+    asked = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
+    budget = section("budget", config["budget"])
+    size = "as-published" if budget is None else f"{budget.kind}-{budget.goal}"
+    return Path("runs", "compare", f"{config['data']['name']}-{size}-{hash_of(asked)}")
 
 
 def machine() -> str:

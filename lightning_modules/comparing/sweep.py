@@ -23,7 +23,7 @@ def sweep(grid: Grid, configs: dict[str, Config], command: Sequence[str]) -> int
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
     document = plan.document(shlex.join(command), versions(), machine()) | {"kind": "sweep"}
-    folder = Path(config["folder"] or Path("runs", "sweep", f"{document['data']}-{document['recipe_hash']}"))
+    folder = Path(config["folder"] or Path("runs", "sweep", f"{document['data']}-{plan.hash()}"))
     return carry_out(plan, document, folder, config)
 
 
@@ -37,7 +37,7 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
     for name, config in configs.items():
         own = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN} | {"seed": seeds[0]}
         try:
-            _, network = dry_build(own)
+            data, network = dry_build(own)
         except SchemenetError as error:
             wrong += [f"{name}: {line}" for line in str(error).splitlines()]
             continue
@@ -45,7 +45,7 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
             print(f"{name} is the same network and recipe as {same.name}; it is trained once")
             baseline = same.name if baseline == name else baseline
             continue
-        arms[hashed] = PlannedArm(name, "", False, False, own, sizes_of(network))
+        arms[hashed] = PlannedArm(name, "", False, False, own, sizes_of(network, data))
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     shared = _shared([described(arm.config) for arm in arms.values()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,17 +55,6 @@ def controls() -> list[str]:
     """The names of the controls."""
     names = catalogue("architecture")
     return [name for name, listing in names.listings.items() if listing.facts.get("control")]
-
-
-def parse_budget(budget: str | float | None) -> int | None:
-    """``0.22M``, ``220k``, ``220000`` as a number of parameters."""
-    if budget is None:
-        return None
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kKmM]?)\s*", str(budget))
-    value = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2].lower()] if found else 0
-    if value < 1:
-        raise SchemenetError(f"expected a number of parameters such as 0.22M, 220k or 220000, got {budget!r}")
-    return round(value)
 
 
 def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

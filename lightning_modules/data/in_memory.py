@@ -23,11 +23,15 @@ Samples = tuple[Inputs, Tensor]
 DATA_SEED = 0
 """Decides what belongs to a set itself: splits, subsets, generated points. A run's seed does not touch it."""
 
+HELD_OUT = 2
+"""Beside DATA_SEED, the stream that draws a validation split."""
+
 
 class InMemoryData(pl.LightningDataModule):
     """A training and a test set as CPU tensors; ``load`` is what a subclass adds, beside a few facts.
 
-    ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it.
+    ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it. With ``validation``,
+    a share of the training set, drawn once and for all, is held out and measured instead, and the test set is not read.
 
     A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's
     config, then shows the parameters of its bases too.
@@ -57,12 +61,14 @@ class InMemoryData(pl.LightningDataModule):
         augment: bool = False,
         limit_train: int | None = None,
         limit_test: int | None = None,
+        validation: float | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
-        self.limit_train, self.limit_test = limit_train, limit_test
+        self.limit_train, self.limit_test, self.validation = limit_train, limit_test, validation
         self.train_set: Samples | None = None
         self.test_set: Samples | None = None
+        self.validation_set: Samples | None = None
         if wrong := self.mistakes():
             raise SchemenetError("\n".join(wrong))
 
@@ -76,7 +82,18 @@ class InMemoryData(pl.LightningDataModule):
         ]
         if self.augment and not (self.pad or self.flip):
             wrong.append(f"data.augment: {type(self).__name__} has no augmentation; expected false, got true")
+        if self.validation is not None and not 0 < self.validation < 1:
+            wrong.append(f"data.validation: expected a share of the training set in (0, 1), got {self.validation}")
         return wrong
+
+    @property
+    def measures(self) -> str:
+        """What errors are of: "test" or "validation"; metrics and results are named by it."""
+        return "test" if self.validation is None else "validation"
+
+    @property
+    def measured_set(self) -> Samples | None:
+        return self.test_set if self.validation is None else self.validation_set
 
     def load(self, train: bool) -> Samples:
         """The whole training or test set."""
@@ -86,16 +103,18 @@ class InMemoryData(pl.LightningDataModule):
         """Refuse, before anything is read in full, what ``setup`` would fail on."""
 
     def setup(self, stage: str | None = None) -> None:
-        if self.train_set is None:
-            train, test = self.load(train=True), self.load(train=False)
-            self.train_set = self._limited(*train, self.limit_train)
-            self.test_set = self._limited(*test, self.limit_test)
+        if self.train_set is not None:
+            return
+        train = self._limited(self.load(train=True), self.limit_train)
+        if self.validation is None:
+            self.train_set, self.test_set = train, self._limited(self.load(train=False), self.limit_test)
+        else:
+            kept, held = held_out(len(train[1]), self.validation)
+            self.train_set, self.validation_set = _part(train, kept), _part(train, held)
 
-    def _limited(self, inputs: Inputs, labels: Tensor, limit: int | None) -> Samples:
-        if limit is None or limit >= len(labels):
-            return inputs, labels
-        chosen = subset(len(labels), limit)
-        return inputs[chosen], labels[chosen]
+    def _limited(self, samples: Samples, limit: int | None) -> Samples:
+        total = len(samples[1])
+        return samples if limit is None or limit >= total else _part(samples, subset(total, limit))
 
     def train_dataloader(self) -> BatchLoader:
         pad, flip = (self.pad, self.flip) if self.augment else (0, False)
@@ -103,10 +122,10 @@ class InMemoryData(pl.LightningDataModule):
         return self._loader(self.train_set, train=True, shuffle=not overfit, pad=pad, flip=flip)
 
     def val_dataloader(self) -> BatchLoader:
-        return self._loader(self.test_set)
+        return self._loader(self.measured_set)
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader(self.test_set)
+        return self._loader(self.measured_set)
 
     def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
         if samples is None:
@@ -169,6 +188,33 @@ class FileData(InMemoryData):
             raise SchemenetError(
                 f"{type(self).__name__} cannot be read from {self.root.absolute()}: {problem}\n{self.remedy}"
             )
+
+
+def held_out(total: int, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of a training set to keep and to hold out, each in order; drawn once and for all, whatever is trained."""
+    count = min(max(1, round(share * total)), total - 1)
+    if count < 1:
+        raise SchemenetError(f"data.validation: a training set of {total} has nothing to hold out")
+    order = torch.randperm(total, generator=generator(DATA_SEED, HELD_OUT))
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def _part(samples: Samples, chosen: Tensor) -> Samples:
+    inputs, labels = samples
+    return (inputs[chosen] if isinstance(inputs, Tensor) else Part(inputs, chosen)), labels[chosen]
+
+
+class Part:
+    """Some of the inputs of a set that is not held in memory, by their indices there."""
+
+    def __init__(self, inputs: Inputs, chosen: Tensor) -> None:
+        self.inputs, self.chosen = inputs, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, chosen: Tensor) -> Tensor:
+        return self.inputs[self.chosen[chosen]]
 
 
 def subset(total: int, limit: int | None) -> Tensor:

@@ -12,7 +12,7 @@ from lightning_modules.composing import Config
 from lightning_modules.files import read_json, write_json, write_text
 from lightning_modules.launching.leash import leashed
 from lightning_modules.launching.lock import locked
-from lightning_modules.running import FAILED, PROGRESS, RESULT, Held, held_run, recipe_hash, train
+from lightning_modules.running import DONE, FAILED, PROGRESS, RESULT, Held, held_run, recipe_hash, told_error, train
 from schemes.errors import SchemenetError
 
 ORDER, LOG, ERROR = "run.json", "log.txt", "error.txt"
@@ -64,9 +64,9 @@ class Order:
             except (OSError, IndexError):
                 return "FAILED"
         result = read_json(self.folder / RESULT)
-        if result["status"] != "done" or result["test_error"] is None:
+        if result["status"] != DONE:
             return f"diverged {result['reason']}" if "reason" in result else "diverged"
-        return f"test error {100 * result['test_error']:.2f} %"
+        return told_error(result)
 
 
 def command(order: Order, *options: str) -> list[str]:

@@ -13,7 +13,7 @@ from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
 
 
 class Trained(NamedTuple):
-    """A trained network in evaluation mode, and the first inputs of its data's test set with their labels."""
+    """A trained network in evaluation mode, and the first inputs that it was tested on with their labels."""
 
     network: Network
     inputs: Tensor
@@ -27,6 +27,6 @@ def trained(folder: Path, count: int) -> Trained:
     data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
     data.check()
     data.setup()
-    inputs, labels = data.test_set
+    inputs, labels = data.measured_set
     inputs, labels = data.on_after_batch_transfer((inputs[:count], labels[:count], None), 0)
     return Trained(network, inputs.double(), labels)

@@ -1,0 +1,117 @@
+"""Equal tuning: every arm's learning rate is picked on a validation split, from one grid, by as many runs.
+
+The runs that pick it have seeds of their own and hold out a share of the training set; none of them reads the test
+set, and the runs of the comparison read it once, after their last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.comparing.asked import Tuning
+from lightning_modules.comparing.plan import Plan, PlannedArm
+from lightning_modules.composing import Config
+from lightning_modules.launching.order import Order
+from lightning_modules.running import RESULT, recipe_hash
+
+FOLDER = "tuning"
+
+WORST = 1.0
+"""The error that a diverged run counts as: nothing classified."""
+
+Tried = Mapping[float, Sequence[float | None]]
+"""Validation errors of an arm by learning rate, one for each seed; None for a run that diverged."""
+
+
+def orders(plan: Plan, tuning: Tuning, folder: Path) -> list[Order]:
+    """The runs that are needed: every arm with every learning rate and seed, in FOLDER/ARM/tuning/lr0.1-seed1000."""
+    return [_order(folder, arm, tuning, lr, seed) for seed in _seeds(tuning) for lr in tuning.lr for arm in plan.arms]
+
+
+def tried(plan: Plan, tuning: Tuning, folder: Path) -> dict[str, Tried]:
+    """What the runs gave, for the arms all of whose runs are done."""
+    runs = {
+        arm.name: {lr: [_order(folder, arm, tuning, lr, seed) for seed in _seeds(tuning)] for lr in tuning.lr}
+        for arm in plan.arms
+    }
+    return {
+        name: {lr: [_error(order.folder) for order in found] for lr, found in by_lr.items()}
+        for name, by_lr in runs.items()
+        if all(order.done for found in by_lr.values() for order in found)
+    }
+
+
+def choose(by_arm: Mapping[str, Tried]) -> dict[str, float]:
+    """The learning rate of each arm with the lowest mean error, of equally good ones the smallest."""
+    return {arm: min(errors, key=lambda lr: (_mean(errors[lr]), lr)) for arm, errors in by_arm.items()}
+
+
+def notes(by_arm: Mapping[str, Tried], chosen: Mapping[str, float]) -> list[str]:
+    """What has to be said of a choice, by rule."""
+    said = []
+    for arm, errors in by_arm.items():
+        lr = chosen[arm]
+        ties = [other for other in errors if other != lr and _mean(errors[other]) == _mean(errors[lr])]
+        if all(error is None for found in errors.values() for error in found):
+            said.append(f"{arm}: every tuning run diverged; lr={lr:g} is the smallest of the grid, and nothing more")
+            continue
+        if ties:
+            said.append(
+                f"{arm}: as good as lr={lr:g} was {' and '.join(f'{o:g}' for o in ties)}; the smallest is taken"
+            )
+        if len(errors) > 1 and lr in (min(errors), max(errors)):
+            end = "smallest" if lr == min(errors) else "largest"
+            said.append(f"{arm}: the best learning rate, {lr:g}, is the {end} of the grid; widen the grid")
+    return said
+
+
+def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
+    """The plan of the runs that are compared, of those arms that a learning rate was chosen for."""
+    return replace(
+        plan,
+        arms=tuple(
+            replace(arm, config=_with_lr(arm.config, chosen[arm.name]), untuned=recipe_hash(arm.config))
+            for arm in plan.arms
+            if arm.name in chosen
+        ),
+    )
+
+
+def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, float]) -> dict[str, Any]:
+    """As it stands in comparison.json."""
+    found = {arm: {str(lr): list(errors) for lr, errors in by_lr.items()} for arm, by_lr in by_arm.items()}
+    return {**asdict(tuning), "chosen": dict(chosen), "errors": found, "notes": notes(by_arm, chosen)}
+
+
+def _order(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Order:
+    trainer = {"max_epochs": tuning.max_epochs, "check_test_every_n_epoch": tuning.max_epochs}
+    config = _with_lr(arm.config, lr)
+    config |= {
+        "seed": seed,
+        "data": {**config["data"], "validation": tuning.validation},
+        "trainer": {**config["trainer"], **trainer},
+    }
+    place = folder / arm.name / FOLDER / f"lr{lr:g}-seed{seed}"
+    return Order(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{FOLDER}")
+
+
+def _with_lr(config: Config, lr: float) -> Config:
+    return {**config, "optimizer": {**config["optimizer"], "lr": lr}}
+
+
+def _seeds(tuning: Tuning) -> Sequence[int]:
+    if isinstance(tuning.seeds, int):
+        raise TypeError("the seeds of a plan's tuning are settled")
+    return tuning.seeds
+
+
+def _error(folder: Path) -> float | None:
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))["validation_error"]
+
+
+def _mean(errors: Sequence[float | None]) -> float:
+    return sum(WORST if error is None else error for error in errors) / len(errors)
