@@ -159,8 +159,9 @@ def test_the_command_writes_a_report_and_nothing_else(tmp_path, capsys):
     assert main([*arguments, "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert "Comparison of existing runs, 2 arms and 1 control on digits" in told
-    assert f"report: {out / 'report.md'}" in told
-    assert {path.name for path in out.iterdir()} >= {"report.md", "results.csv", "summary.csv", "compared.json"}
+    assert f"report: {out / 'report.html'}" in told
+    written = {path.name for path in out.iterdir()}
+    assert written >= {"report.html", "report.md", "results.csv", "summary.csv", "compared.json"}
     assert before == {path: path.read_bytes() for path in before}
     assert json.loads((out / "compared.json").read_text())["runs"]["resnet-rk4"]["1"] == str(tmp_path / "rk4" / "1")
 
@@ -234,10 +235,12 @@ def test_a_foreign_run_writes_nothing_outside_the_report_and_no_formula_into_it(
     crafted = {"architecture.note": "=HYPERLINK()", "field": {"name": "<img src=x>", "../../evil": "[a](javascript:1)"}}
     run(tmp_path / "in" / "good", 0)
     run(tmp_path / "in" / "crafted", 0, 0.2, crafted, status="failed", reason="=cmd|' /C calc'!A0")
+    (tmp_path / "in" / "good" / "last.ckpt").write_bytes(b"not to be loaded")
     before = set(tmp_path.rglob("*"))
     out = tmp_path / "out"
     assert main(["compare", "--runs", str(tmp_path / "in"), "--out", str(out)]) == 0
     assert {path for path in set(tmp_path.rglob("*")) - before if out not in (path, path.parent)} == set()
+    assert not (out / "stability.png").exists()
     text = (out / "report.md").read_text()
     assert "<img" not in text
     assert "](javascript" not in text

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
-    """A panel an arm, from the checkpoint of its first seed that finished and kept one."""
+    """A panel an arm, from the checkpoint of its first seed that finished and kept one.
+
+    None of runs that were only brought together: they may be another's, whose checkpoints are not loaded and whose
+    folders are not written to. `schemenet figure spectrum RUN` draws one's own.
+    """
+    if comparison.kind == "runs":
+        return None
     folders = {s.arm.name: _trained(comparison, s.arm.name) for s in summaries}
     if not any(folders.values()):
         return None
