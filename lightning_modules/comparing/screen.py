@@ -91,10 +91,18 @@ def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int],
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
-    """Text to the left, measures to the right; what does not fit ends in an ellipsis."""
-    cut = [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(cells, widths, strict=True)]
+    """Text to the left, measures to the right."""
+    cut = [_cut(cell, width) for cell, width in zip(cells, widths, strict=True)]
     placed = [c.ljust(w) if i < 5 else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
     return gap.join(placed).rstrip()
+
+
+def _cut(cell: str, width: int) -> str:
+    """What fits of it, an ellipsis in the middle: the names of a sweep's arms differ at their ends."""
+    if len(cell) <= width:
+        return cell
+    start = width // 2
+    return f"{cell[:start]}…{cell[len(cell) - (width - start - 1) :]}"
 
 
 def _rule(widths: Sequence[int], gap: str) -> str:
