@@ -272,7 +272,7 @@ def train(
     if (processes := processes_to_begin(config["trainer"])) == 1:
         return train_rank(config, folder, name=name, group=group, arm=arm)
     launch({"config": config, "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return read_json(folder / RESULT)
 
 
 def train_rank(config: Config, folder: Path, *, name: str | None, group: str | None, arm: str | None) -> dict[str, Any]:
@@ -338,15 +338,15 @@ def _train_rank(
     )
     if stopped is not None:
         result |= _outcome(stopped, trainer)
-    (folder / PROGRESS).unlink(missing_ok=True)
-    if trainer.is_global_zero:
+    conclude(trainer.loggers, result)
+    for name in (PROGRESS, BEFORE):
+        (folder / name).unlink(missing_ok=True)
+    if trainer.is_global_zero:  # last of all: what has a result is not looked at again
         write_json(folder / RESULT, result)
-        (folder / BEFORE).unlink(missing_ok=True)
     else:  # it has stopped, as others may have at the same time
         own = folder / f"{RESULT}.{trainer.global_rank}"
         write_json(own, result)
         own.replace(folder / RESULT)
-    conclude(trainer.loggers, result)
     return result if stopped is not None else trainer.strategy.broadcast(result)
 
 

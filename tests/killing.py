@@ -49,14 +49,15 @@ VARIANTS = {
 """Small runs whose state lies in many places: random numbers, optimisers, learned steps, averages, workers."""
 
 
-KINDS = ("moment", "kill", "cut", "power", "full")
+KINDS = ("moment", "kill", "cut", "power", "names", "full")
 
 
 class Accident(NamedTuple):
     """What happens at an operation on files: the ``at``-th of those that ``where`` names.
 
-    kill: SIGKILL before it; cut: in its midst, half of what is written having been written; power: SIGKILL, and
-    nothing that was not synced ever reached the disk; full: no space is left from then on.
+    kill: SIGKILL before it; cut: in its midst, half of what is written having been written; power: SIGKILL, and no
+    content that was not synced ever reached the disk; names: nor any name that a file took or lost since its folder
+    was synced; full: no space is left from then on.
     """
 
     kind: str
@@ -120,9 +121,10 @@ class Watch:
             if operation.startswith("write"):
                 raise OSError(28, "No space left on device")
             return
-        if accident.kind == "power":
+        if accident.kind == "names":
             for undo in reversed(self.renames):
                 undo()
+        if accident.kind in ("power", "names"):
             for descriptor, size in self.unsynced.values():
                 os.ftruncate(descriptor, size)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -169,7 +171,7 @@ class Watch:
 
     def _kept(self, path: Any) -> str | None:
         """A second name of a file, outside its folder, so that what takes its name away can be undone."""
-        if self.accident is None or self.accident.kind != "power" or not Path(path).is_file():
+        if self.accident is None or self.accident.kind != "names" or not Path(path).is_file():
             return None
         name = f"kept-{os.getpid()}-{len(self.renames)}-{time.monotonic_ns()}"
         os.link(path, name)
@@ -304,7 +306,7 @@ class Campaign:
 
     def _accident(self, random: random.Random, kind: str, attempt: int) -> Accident:
         """At any kind of operation with the same chance: there are a thousand writes for one rename."""
-        names = [name for name in self.operations if kind in ("kill", "power") or name.startswith("write")]
+        names = [name for name in self.operations if kind in ("kill", "power", "names") or name.startswith("write")]
         where = random.choice(names)
         return Accident(kind, where, random.randrange(max(1, self.operations[where] // (attempt + 1))))
 

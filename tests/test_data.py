@@ -41,7 +41,7 @@ def no_outer_data(monkeypatch, request):
 def fabricated(monkeypatch, request):
     """MNIST's files are made here, and have other checksums."""
     if "real_root" not in request.fixturenames:
-        monkeypatch.setattr(DATA["mnist"], "checksums", {})
+        monkeypatch.setattr(DATA["mnist"], "checksums", lambda _: {})
 
 
 def publish(name: str, root: Path, monkeypatch) -> None:
@@ -51,7 +51,7 @@ def publish(name: str, root: Path, monkeypatch) -> None:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
-    monkeypatch.setattr(DATA[name], "checksums", sums)
+    monkeypatch.setattr(DATA[name], "checksums", lambda _: sums)
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ class TestFiles:
 
     def test_checksums_name_every_file(self, real_root):
         for name, files in (("mnist", 4), ("cifar10", 7), ("cifar100", 3)):
-            assert len(DATA.build(name).checksums) == files
+            assert len(DATA.build(name).checksums()) == files
 
     def test_image_folder(self, tmp_path):
         root = tmp_path / "a folder with spaces"

@@ -200,7 +200,7 @@ def test_a_foreign_config_downloads_nothing(
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_crafted_pictures_are_not_unpickled(name: str, run: Path, canary: Path, tmp_path: Path, capsys: Any) -> None:
     """CIFAR's files are pickles; they are read only where they are the published ones."""
-    for file in DATA.build(name).checksums:
+    for file in DATA.build(name).checksums():
         path = tmp_path / "data" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(pickle.dumps(Payload(canary)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from killing import KINDS, Campaign
+from killing import KINDS, Campaign, Nursery
+
+from lightning_modules.launching.lock import is_locked, locked
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = {"random": 6, "learned_k": 3, "workers": 1}
@@ -34,3 +38,28 @@ def test_runs_that_die_end_like_one_that_lives(tmp_path: Path) -> None:
         deaths += campaign.deaths
     assert deaths.keys() == set(KINDS)
     assert deaths.total() >= ALL, deaths
+
+
+def hold(folder: Path, pipe: Any) -> None:
+    """Lock a folder, and have a child as a loader has its workers."""
+    with locked(folder):
+        if child := os.fork():
+            pipe.send(child)
+        signal.pause()
+
+
+def test_the_lock_of_a_run_dies_with_it(tmp_path: Path) -> None:
+    """Not with its data workers, which notice seconds later: the same command goes on at once."""
+    context = Nursery().context
+    here, there = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, there))
+    process.start()
+    child = here.recv()
+    try:
+        assert is_locked(tmp_path)
+        process.kill()
+        process.join()
+        os.kill(child, 0)
+        assert not is_locked(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)

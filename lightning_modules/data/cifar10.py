@@ -31,7 +31,6 @@ class CIFAR10(PublishedData):
         stored = self.reader(self.root, train=train)
         return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
 
-    @property
     def checksums(self) -> Mapping[str, str]:
         reader = self.reader
         listed = dict([*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])])

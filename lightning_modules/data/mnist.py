@@ -6,7 +6,6 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 from lightning_modules.data.in_memory import Samples
 from lightning_modules.data.published import PublishedData
@@ -25,16 +24,18 @@ class MNIST(PublishedData):
     shape, num_classes = (1, 28, 28), 10
     mean, std = (0.1307,), (0.3081,)
     pad = 4
-    checksums: ClassVar[Mapping[str, str]] = {
-        "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    }
 
     def load(self, train: bool) -> Samples:
         stored = self.reader(self.root, train=train)
         return stored.data[:, None], stored.targets
+
+    def checksums(self) -> Mapping[str, str]:
+        return {
+            "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+            "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+            "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+            "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+        }
 
     def missing(self) -> str | None:
         folder = self.root / type(self).__name__ / "raw"

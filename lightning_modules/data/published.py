@@ -14,13 +14,12 @@ from lightning_modules.data.in_memory import FileData
 class PublishedData(FileData):
     """A set that torchvision has under the name of this class, and whose files are the same everywhere."""
 
-    @property
     def checksums(self) -> Mapping[str, str]:
         """The MD5 sum of each file, by its path below ``root``."""
         raise NotImplementedError
 
     def missing(self) -> str | None:
-        return next(filter(None, (_objection(self.root / name, sum) for name, sum in self.checksums.items())), None)
+        return next(filter(None, (_objection(self.root / name, sum) for name, sum in self.checksums().items())), None)
 
     @property
     def reader(self) -> Any:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -21,6 +22,7 @@ except ImportError:  # Windows has no advisory locks of this kind
 
 LOCK = ".lock"
 ATTEMPTS, PAUSE = 20, 0.1  # somebody who only looks whether it is free holds it for a moment
+_held: set[TextIO] = set()
 
 
 @contextmanager
@@ -45,7 +47,21 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        _held.add(file)
+        try:
+            yield
+        finally:
+            _held.discard(file)
+
+
+def _let_go() -> None:
+    """A data worker would hold the lock with its parent, and for seconds after the parent was killed."""
+    for file in _held:
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def is_locked(folder: Path) -> bool:
