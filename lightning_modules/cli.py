@@ -20,8 +20,8 @@ USAGE = """schemenet COMMAND ...
   compare  [GROUP=NAME] [KEY=VALUE] ...   train several under one parameter budget and write an honest report
   compare  --runs FOLDER... [--baseline ARM] [--by KEY,...] [--out FOLDER]
                                           the same report of runs that are there already; nothing is trained
-  sweep    [FILE.yaml] [KEY=A,B,...] ...  train every combination of values, e.g. schemenet sweep scheme=euler,rk4
-                                          architecture.depth=20,32 'seed=range(5)'
+  sweep    [FILE.yaml] [KEY=A,B,...] ...  train every combination of values, e.g. schemenet sweep scheme=heun,rk4
+                                          architecture.depth=20,32 'seed=range(5)'; with --wandb as a W&B sweep
   eval     RUN [KEY=VALUE] ...            test a trained network again; one with shared weights also under another
                                           scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
   schemes  [NAME]                         the registry of schemes, or one with its equation
@@ -93,14 +93,18 @@ def _dispatch(arguments: list[str]) -> int:
         return compare_runs(rest, shlex.join(["schemenet", *arguments]))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
+    if command == "sweep":
+        parser.add_argument("--wandb", action="store_true")
     known, overrides = parser.parse_known_args(rest)
     if command == "sweep":
         from lightning_modules.comparing.grid import compose_grid
 
         grid, configs = compose_grid(overrides, known.config_dir)
-        from lightning_modules.comparing.sweep import sweep
+        from lightning_modules.comparing import sweep
 
-        return sweep(grid, configs, ["schemenet", *arguments])
+        if known.wandb:
+            return sweep.hand_to_wandb(grid, configs, known.config_dir)
+        return sweep.sweep(grid, configs, ["schemenet", *arguments])
     from lightning_modules.composing import compose
 
     config = compose(command, overrides, known.config_dir)
@@ -118,7 +122,7 @@ def _train(config: dict) -> int:
     from lightning_modules import running
     from lightning_modules.launching.lock import locked
 
-    folder = Path(config["folder"] or Path("runs", "train", running.run_name(config)))
+    folder = running.run_folder(config)
     _, network = running.dry_build(config, folder)
     held = running.held_of_this(config, folder)
     if held is not None and held.finished:

@@ -58,6 +58,11 @@ def append(path: Path, text: str) -> None:
             raise
 
 
+def no_link(path: str, flags: int) -> int:
+    """The opener of a file that is written in place: a folder from others may hold a link to one of the user's."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def sync(path: Path) -> None:
     """Wait until what was written to a file is on the disk."""
     with _refusals(path), path.open("rb") as file:

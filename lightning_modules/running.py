@@ -206,6 +206,12 @@ def _names(config: Config) -> tuple[str, str, str]:
     return full["architecture"]["name"], (full.get("scheme") or {"name": "fractal"})["name"], full["data"]["name"]
 
 
+def run_folder(config: Config) -> Path:
+    """Where a run is written: ``folder``, or where that is null or ends with a slash, below it under the run's name."""
+    named = config["folder"] or "runs/train/"
+    return Path(named, run_name(config)) if named.endswith("/") else Path(named)
+
+
 def versions() -> dict[str, str]:
     names = ("schemenet", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
     found = {"python": platform.python_version()}

@@ -75,7 +75,7 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            wrong.append(f"cannot read {word!r}; expected key=value, e.g. scheme=euler,rk4 or 'seed=range(5)'")
+            wrong.append(f"cannot read {word!r}; expected key=value, e.g. scheme=heun,rk4 or 'seed=range(5)'")
             continue
         entries[key] = value
     fixed: list[str] = []

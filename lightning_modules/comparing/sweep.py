@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.comparing import wandb_sweep
 from lightning_modules.comparing.grid import SEED, Grid
 from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
 from lightning_modules.comparing.runner import carry_out, machine
@@ -23,8 +24,20 @@ def sweep(grid: Grid, configs: dict[str, Config], command: Sequence[str]) -> int
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
     document = plan.document(shlex.join(command), versions(), machine()) | {"kind": "sweep"}
-    folder = Path(config["folder"] or Path("runs", "sweep", f"{document['data']}-{plan.hash()}"))
-    return carry_out(plan, document, folder, config)
+    return carry_out(plan, document, _folder(plan, config), config)
+
+
+def hand_to_wandb(grid: Grid, configs: dict[str, Config], config_dir: str | None = None) -> int:
+    """The same grid as a W&B sweep, whose agents train it; checked here as any other. Returns the exit status."""
+    config = next(iter(configs.values()))
+    plan = plan_sweep(configs, _seeds(grid, config))
+    project = config["logger"].get("project")
+    return wandb_sweep.begin(grid, _folder(plan, config), project=project, config_dir=config_dir)
+
+
+def _folder(plan: Plan, config: Config) -> Path:
+    """Below runs/, named by the arms: more seeds go into the same folder."""
+    return Path(config["folder"] or Path("runs", "sweep", f"{config['data']['name']}-{plan.hash()}"))
 
 
 def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
 from lightning_modules.composing import writable
+from lightning_modules.files import no_link
 from schemes.errors import SchemenetError
 
 try:
@@ -31,11 +30,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     Of several processes of one run the first holds it. Raises SchemenetError where another run does.
     """
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
     if rank_zero_only.rank:
         yield
         return
     writable(folder)
-    with open(folder / LOCK, "a+", encoding="utf-8", opener=_no_link) as file:
+    with open(folder / LOCK, "a+", encoding="utf-8", opener=no_link) as file:
         for _ in range(ATTEMPTS):
             if taken := _take(file.fileno()):
                 break
@@ -67,15 +68,10 @@ if hasattr(os, "register_at_fork"):
 def is_locked(folder: Path) -> bool:
     """Whether a process on this machine trains in a folder."""
     try:
-        with open(folder / LOCK, "a+", opener=_no_link) as file:
+        with open(folder / LOCK, "a+", opener=no_link) as file:
             return not _take(file.fileno())
     except OSError:
         return False
-
-
-def _no_link(path: str, flags: int) -> int:
-    """A folder from others may hold a link to a file of the user's, which would be emptied."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _take(descriptor: int) -> bool:

@@ -1,8 +1,10 @@
-"""One run to do, handed over by a file to the process that does it."""
+"""One run to do, handed over by a file to the process that does it.
+
+Torch is imported by who does a run or judges it: a process that only waits for one does without.
+"""
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -12,10 +14,10 @@ from lightning_modules.composing import Config
 from lightning_modules.files import read_json, write_json, write_text
 from lightning_modules.launching.leash import leashed
 from lightning_modules.launching.lock import locked
-from lightning_modules.running import DONE, FAILED, PROGRESS, RESULT, Held, held_run, recipe_hash, told_error, train
+from lightning_modules.launching.process import LOG
 from schemes.errors import SchemenetError
 
-ORDER, LOG, ERROR = "run.json", "log.txt", "error.txt"
+ORDER, ERROR = "run.json", "error.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,8 @@ class Order:
 
     @property
     def done(self) -> bool:
+        from lightning_modules.running import Held, held_run, recipe_hash
+
         return held_run(self.folder) == Held(recipe_hash(self.config), self.config["seed"], finished=True)
 
     def write(self) -> Path:
@@ -42,13 +46,27 @@ class Order:
         write_json(self.folder / ORDER, {"config": self.config, "arm": self.arm, "group": self.group})
         return self.folder / ORDER
 
+    def log_size(self) -> int:
+        """Bytes of its log, to which every process of it adds when it begins."""
+        try:
+            return (self.folder / LOG).stat().st_size
+        except OSError:
+            return 0
+
     def share_done(self) -> float:
         """How much of the training is behind it, between 0 and 1."""
+        from lightning_modules.running import PROGRESS
+
         try:
             state = read_json(self.folder / PROGRESS)
             return min(1.0, state["step"] / state["steps"])
         except (SchemenetError, KeyError):
             return 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is done, or has failed."""
+        return self.done or (self.folder / ERROR).exists()
 
     def note_failure(self, reason: str) -> None:
         """A process that died without a word still gets its reason on file."""
@@ -58,6 +76,8 @@ class Order:
 
     def outcome(self) -> str:
         """What became of it, in a few words."""
+        from lightning_modules.running import DONE, RESULT, told_error
+
         if not self.done:
             try:
                 return f"FAILED, {(self.folder / ERROR).read_text(encoding='utf-8').strip().splitlines()[-1]}"
@@ -69,14 +89,10 @@ class Order:
         return told_error(result)
 
 
-def command(order: Order, *options: str) -> list[str]:
-    """What runs an order in a process of its own."""
-    return [sys.executable, "-m", "lightning_modules", "run-file", *options, str(order.write())]
-
-
-def told_death(status: int) -> str:
-    """The exit status of a process in words."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+def read_order(file: Path) -> Order:
+    """The order that stands in a run's folder."""
+    told = read_json(file)
+    return Order(file.parent, told["config"], told["arm"], told["group"])
 
 
 def run_file(arguments: list[str]) -> int:
@@ -84,13 +100,14 @@ def run_file(arguments: list[str]) -> int:
     *options, file = arguments
     if "--leash" in options:
         leashed(sys.stdin.fileno())
-    path = Path(file)
-    order = read_json(path)
-    folder = path.parent
+    from lightning_modules.running import FAILED, train
+
+    order = read_order(Path(file))
+    folder = order.folder
     try:
-        name = f"{order['group']}-{order['arm']}-s{order['config']['seed']}"
+        name = f"{order.group}-{order.arm}-s{order.config['seed']}"
         with locked(folder):
-            result = train(order["config"], folder, name=name, group=order["group"], arm=order["arm"])
+            result = train(order.config, folder, name=name, group=order.group, arm=order.arm)
         if result["status"] == FAILED:
             raise SchemenetError(result["reason"])
     except Exception as error:

@@ -1,0 +1,95 @@
+"""The process of a run: in a session of its own, ended together with all that it has begun."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_modules.catalogue import ROOT
+from lightning_modules.files import no_link
+
+LOG = "log.txt"
+TICK = 0.2  # seconds between two looks at what runs
+PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when they are to stop
+
+
+def start(file: Path, threads: int, *, devices: str | None = None, log: str = LOG) -> subprocess.Popen[bytes]:
+    """Begin the run that ``file`` orders; it ends when this process does. What it says is added to the log beside it.
+
+    ``devices`` is the value of CUDA_VISIBLE_DEVICES; None leaves it as it is.
+    """
+    command = [sys.executable, "-m", "lightning_modules", "run-file", "--leash", str(file)]
+    known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
+    with open(file.parent / log, "ab", opener=no_link) as told:
+        told.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
+        told.flush()
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT, env=known, start_new_session=True
+        )
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What every process of a run gets to know."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": import_path(),
+    }
+
+
+def import_path() -> str:
+    """A PYTHONPATH with these packages, which may be run from a clone that is not installed, from any folder."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end, and return its exit status; a signal handler may ``end`` it meanwhile."""
+    # In a thread: Popen holds a lock while it waits, which a handler of the same thread would wait for in vain.
+    waiting = threading.Thread(target=process.wait, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(TICK)
+    return process.returncode
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE) -> None:
+    """Ask all to stop, so that each writes a checkpoint; those that take too long are killed."""
+    for process in processes:
+        _signal_group(process, signal.SIGTERM)
+    latest = time.monotonic() + patience
+    try:
+        for process in processes:
+            process.wait(max(0.0, latest - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for process in processes:
+            kill_rest(process)
+            process.wait()
+
+
+def kill_rest(process: subprocess.Popen[bytes]) -> None:
+    """End what a run has left behind, the other processes of one on several devices."""
+    _signal_group(process, signal.SIGKILL)
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def told_death(status: int) -> str:
+    """The exit status of a process in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # the group is empty already
+        os.killpg(process.pid, number)

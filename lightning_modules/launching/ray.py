@@ -1,0 +1,153 @@
+"""Runs as tasks of a Ray cluster, one that is there or one begun on this machine for them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lightning_modules.launching import leash
+from lightning_modules.launching.lock import is_locked
+from lightning_modules.launching.order import ORDER, Order, read_order
+from lightning_modules.launching.process import PATIENCE, TICK, end, import_path, start, told_death, wait
+from lightning_modules.launching.watch import Watch
+from lightning_modules.registries import LAUNCHERS
+from schemes.errors import SchemenetError
+
+
+@LAUNCHERS.register("ray")
+def ray(
+    orders: Sequence[Order],
+    watch: Watch,
+    *,
+    address: str | None = None,
+    num_cpus: int = 1,
+    num_gpus: float | None = None,
+    resources: Mapping | None = None,
+    max_retries: int = 20,
+) -> None:
+    """One Ray task for each run; parameters are those of ``ray.init`` and ``ray.remote``.
+
+    ``address`` null: RAY_ADDRESS, else a cluster that runs on this machine, else one is begun here and ended with the
+    runs. Each run takes ``num_cpus`` cores and threads, and ``num_gpus`` (null: trainer.devices, where
+    trainer.accelerator is gpu or cuda, or auto and the cluster has GPUs). A task whose worker or node dies is tried
+    again ``max_retries`` times, and its run goes on from its checkpoint. All nodes must see the folder of the runs.
+    """
+    engine = _ray()
+    if num_cpus < 1:
+        raise SchemenetError(f"launcher.num_cpus: expected at least 1, got {num_cpus}")
+    with _connected(engine, address):
+        if num_gpus is None:
+            num_gpus = _gpus_of_a_run(orders, "GPU" in engine.cluster_resources())
+        wanted = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
+        if not any(_has(node, wanted) for node in engine.nodes()):
+            asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+            watch.console.print(f"no node of the Ray cluster has {asked}: runs wait until one joins it")
+        limits = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
+        task = engine.remote(max_calls=1, max_retries=max_retries, **limits)(attend)
+        given: dict[Any, Order] = {}
+        for order in orders:
+            try:
+                order.write()
+            except (OSError, SchemenetError) as error:
+                watch.ended(order, f"FAILED to start, {error}")
+                continue
+            given[task.options(name=order.name).remote(str(order.folder.resolve()), num_cpus)] = order
+        try:
+            _follow(engine, given, watch)
+        finally:
+            for reference in given:
+                engine.cancel(reference)  # runs write their checkpoints
+            if given:
+                engine.wait(list(given), num_returns=len(given), timeout=PATIENCE + TICK)
+
+
+def attend(folder: str, threads: int) -> None:
+    """What a task does: one run, by a process of its own, which ends with the task's."""
+    if not Path(folder, ORDER).exists():
+        raise SchemenetError(
+            f"node {socket.gethostname()} does not see {folder}; the nodes of a Ray cluster need a file system that "
+            "all of them share, with the runs on it (folder=...)"
+        )
+    latest = time.monotonic() + leash.PATIENCE
+    while is_locked(Path(folder)) and time.monotonic() < latest:  # by the process of a task that was killed
+        time.sleep(TICK)
+    process = start(Path(folder, ORDER), threads)
+    try:
+        status = wait(process)
+    finally:
+        end([process])
+    if status:
+        read_order(Path(folder, ORDER)).note_failure(told_death(status))
+
+
+def _ray() -> ModuleType:
+    # Read when it is imported: nothing is told to anybody, and who asks for no GPU keeps CUDA_VISIBLE_DEVICES.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise SchemenetError("launcher=ray needs Ray: pip install 'schemenet[ray]'") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
+    """A connection to a cluster, in silence."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        engine.init(
+            address=address,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": import_path()}},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise SchemenetError(f"launcher.address: no Ray cluster at {address or 'RAY_ADDRESS'!r}: {told}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own, which ends the process
+    try:
+        yield
+    finally:
+        engine.shutdown()
+
+
+def _follow(engine: ModuleType, given: dict[Any, Order], watch: Watch) -> None:
+    """Watch tasks until all have ended, taking each out of ``given``."""
+    waiting = {order: order.log_size() for order in given.values()}
+    while given:
+        for reference in engine.wait(list(given), timeout=TICK)[0]:
+            order = given.pop(reference)
+            waiting.pop(order, None)
+            try:
+                engine.get(reference)
+            except engine.exceptions.RayError as error:
+                order.note_failure(" ".join(str(getattr(error, "cause", None) or error).split()))
+            watch.ended(order)
+        for order in [order for order, size in waiting.items() if order.log_size() != size]:
+            del waiting[order]
+            watch.began(order)
+        watch.look()
+
+
+def _gpus_of_a_run(orders: Sequence[Order], there_are: bool) -> int:
+    using = ("gpu", "cuda", "auto") if there_are else ("gpu", "cuda")
+    trainers = [order.config["trainer"] for order in orders if order.config["trainer"]["accelerator"] in using]
+    devices = [str(trainer["devices"]) for trainer in trainers]
+    return max((int(number) if number.isdigit() else 1 for number in devices), default=0)
+
+
+def _has(node: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:
+    return node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items())

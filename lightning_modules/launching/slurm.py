@@ -1,0 +1,319 @@
+"""Runs as jobs of a Slurm cluster, by submitit: one array, whose jobs are requeued when their time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from lightning_modules.files import read_json, write_json
+from lightning_modules.launching.lock import is_locked
+from lightning_modules.launching.order import ORDER, Order, read_order
+from lightning_modules.launching.process import LOG, PATIENCE, TICK, end, import_path, start, told_death, wait
+from lightning_modules.launching.watch import Watch
+from lightning_modules.registries import LAUNCHERS
+from schemes.errors import SchemenetError
+
+JOB = "job.json"
+LOOK = {"slurm": 2.0, "local": TICK}  # seconds between two looks at the folders of runs
+ASK = {"slurm": 20.0, "local": 0.5}  # seconds between two questions after the jobs that are left
+WARNING = 120  # seconds between the warning that time is up and the end of a job
+
+
+@LAUNCHERS.register("slurm")
+def slurm(
+    orders: Sequence[Order],
+    watch: Watch,
+    *,
+    cluster: Literal["slurm", "local"] = "slurm",
+    partition: str | None = None,
+    qos: str | None = None,
+    account: str | None = None,
+    constraint: str | None = None,
+    gres: str | None = None,
+    gpus_per_node: int | None = None,
+    cpus_per_task: int = 4,
+    mem_gb: float | None = None,
+    nodes: int | None = None,
+    tasks_per_node: int | None = None,
+    timeout_min: int = 240,
+    max_num_timeout: int = 20,
+    array_parallelism: int = 256,
+    setup: Sequence[str] | None = None,
+    additional_parameters: Mapping | None = None,
+) -> None:
+    """One array of jobs, a run in each; parameters are those of submitit and sbatch.
+
+    A job whose time (``timeout_min``) is up, or that is preempted, has its run write a checkpoint and is requeued,
+    after time-outs at most ``max_num_timeout`` times. ``nodes`` null: trainer.num_nodes. ``tasks_per_node`` null: one,
+    which begins the processes of several devices itself; trainer.devices on several nodes. ``gpus_per_node`` null:
+    trainer.devices where trainer.accelerator is gpu or cuda. ``setup`` lines are run before the job, as in
+    ``['module load cuda']``; ``additional_parameters`` are sbatch's by their names. With ``cluster`` local, submitit
+    begins all jobs at once on this machine, to try things.
+
+    Jobs outlive the command: after Ctrl-C they go on, and the same command watches them again instead of submitting
+    what is queued or runs. Those of ``cluster`` local end with it.
+    """
+    submitit = _submitit()
+    if cluster == "slurm" and (missing := [name for name in ("sbatch", "squeue") if shutil.which(name) is None]):
+        raise SchemenetError(
+            f"launcher=slurm: no {missing[0]!r} here; give the command on a login node of the cluster, or use "
+            "launcher=local; launcher.cluster=local tries the jobs on this machine"
+        )
+    _check_at_least_one(cpus_per_task=cpus_per_task, timeout_min=timeout_min, array_parallelism=array_parallelism)
+    nodes = nodes or max((order.config["trainer"].get("num_nodes", 1) for order in orders), default=1)
+    on_gpus = any(order.config["trainer"]["accelerator"] in ("gpu", "cuda") for order in orders)
+    if gpus_per_node is None and gres is None and on_gpus:
+        gpus_per_node = _devices_of_a_run(orders)
+    if tasks_per_node is None:
+        tasks_per_node = _devices_of_a_run(orders) if nodes > 1 else 1
+    resources = {
+        "name": f"schemenet-{orders[0].group}" if orders else "schemenet",
+        "timeout_min": timeout_min,
+        "cpus_per_task": cpus_per_task,
+        "nodes": nodes,
+        "tasks_per_node": tasks_per_node,
+        "gpus_per_node": gpus_per_node,
+        "mem_gb": mem_gb,
+        "slurm_partition": partition,
+        "slurm_qos": qos,
+        "slurm_account": account,
+        "slurm_constraint": constraint,
+        "slurm_gres": gres,
+        "slurm_array_parallelism": array_parallelism,
+        "slurm_setup": setup,
+        "slurm_additional_parameters": additional_parameters,
+        "slurm_signal_delay_s": WARNING,
+    }
+    held = {order: job for order in orders if (job := Job.of(order.folder)) is not None}
+    left = Job.left(held.values())
+    jobs = {order: job for order, job in held.items() if job in left}
+    if jobs:
+        watch.console.print(f"{_runs(jobs)} queued or running as {_told(jobs.values())}; watching")
+    new = [order for order in orders if order not in jobs]
+    if new:
+        submitted = _submit(submitit, new, cluster, max_num_timeout, cpus_per_task, resources)
+        jobs |= submitted
+        told = _told(submitted.values())
+        watch.console.print(f"submitted {_runs(submitted)} as {told}; logs in {submitted[new[0]].folder}")
+    try:
+        _follow(jobs, watch)
+    except KeyboardInterrupt:
+        _say_what_goes_on(jobs, watch)
+        raise
+    finally:
+        _end_local(jobs)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's job: what submitit calls it, where its files are, and what cluster has it."""
+
+    id: str
+    folder: str
+    cluster: str
+
+    @staticmethod
+    def of(folder: Path) -> Job | None:
+        """The job that a run was last submitted as."""
+        try:
+            return Job(**read_json(folder / JOB))
+        except (SchemenetError, TypeError):
+            return None
+
+    @staticmethod
+    def left(jobs: Iterable[Job]) -> set[Job]:
+        """Those that are queued or running."""
+        asking = {"slurm": _queued, "local": _alive}
+        jobs = list(jobs)
+        ids = {cluster: ask([job for job in jobs if job.cluster == cluster]) for cluster, ask in asking.items()}
+        return {job for job in jobs if job.id in ids[job.cluster]}
+
+
+class Task:
+    """What a job does: one run, by a process of its own. submitit pickles it, and calls it again when requeued."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def __call__(self, folder: str) -> None:
+        from submitit.core.utils import UncompletedJobError
+
+        order = read_order(Path(folder, ORDER))
+        rank = os.environ.get("SLURM_PROCID", "0")
+        with _unheard(self._warning()):
+            self.process = start(order.folder / ORDER, self.threads, log=LOG if rank == "0" else f"log_rank{rank}.txt")
+        try:
+            status = wait(self.process)
+            if status in (130, -signal.SIGTERM):
+                # Stopped, and not by this process: Slurm signals all of a job when it preempts or cancels it. What
+                # follows is for Slurm to say, which would take a job that ends by itself for finished.
+                time.sleep(PATIENCE)
+        except UncompletedJobError as error:  # raised by submitit in place of requeueing once more
+            order.note_failure(str(error))
+            raise
+        finally:
+            end([self.process])
+        if status and not order.done:
+            order.note_failure(told_death(status))
+            raise RuntimeError(order.outcome())
+
+    def checkpoint(self, folder: str) -> Any:
+        """Called upon the warning that time is up: the run writes a checkpoint and ends; the job is then requeued."""
+        from submitit.helpers import DelayedSubmission
+
+        end([self.process])
+        return DelayedSubmission(Task(self.threads), folder)
+
+    @staticmethod
+    def _warning() -> signal.Signals:
+        from submitit import JobEnvironment
+
+        return JobEnvironment._usr_sig()
+
+
+def _submitit() -> ModuleType:
+    try:
+        import submitit
+    except ImportError as error:
+        raise SchemenetError("launcher=slurm needs submitit: pip install 'schemenet[slurm]'") from error
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    return submitit
+
+
+def _submit(
+    submitit: ModuleType,
+    orders: Sequence[Order],
+    cluster: str,
+    max_num_timeout: int,
+    threads: int,
+    resources: Mapping[str, Any],
+) -> dict[Order, Job]:
+    """Hand all over as one array, and leave in each run's folder what job it is."""
+    folder = Path(os.path.commonpath([order.folder.resolve().parent for order in orders]), "submitit")
+    for order in orders:
+        order.write()
+    try:
+        with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(PYTHONPATH=import_path()):
+            executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_max_num_timeout": max_num_timeout})
+            executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
+            submitted = executor.map_array(Task(threads), [str(order.folder.resolve()) for order in orders])
+    except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
+        raise SchemenetError(f"launcher=slurm: the jobs were refused: {str(error).strip()}") from error
+    jobs = {order: Job(job.job_id, str(folder), cluster) for order, job in zip(orders, submitted, strict=True)}
+    for order, job in jobs.items():
+        write_json(order.folder / JOB, asdict(job))
+    return jobs
+
+
+def _follow(jobs: Mapping[Order, Job], watch: Watch) -> None:
+    """Watch jobs until all have ended; what became of each run stands in its folder."""
+    waiting, running = dict(jobs), dict(jobs)
+    sizes = {order: order.log_size() for order in jobs}
+    gone: set[Order] = set()
+    asked = time.monotonic()
+    while running:
+        for order in [order for order in waiting if order.log_size() != sizes[order] or order.share_done()]:
+            del waiting[order]
+            watch.began(order)
+        if time.monotonic() - asked > min(ASK[job.cluster] for job in running.values()):
+            left = Job.left(running.values())
+            missed = {order for order, job in running.items() if job not in left}
+            # Twice: another machine's file system may show late what the run has written last.
+            for order in missed & gone:
+                order.note_failure(f"its job {running[order].id} has ended")
+            gone, asked = missed, time.monotonic()
+        for order in [order for order in running if order.settled]:
+            del running[order]
+            waiting.pop(order, None)
+            watch.ended(order)
+        watch.look()
+        time.sleep(min((LOOK[job.cluster] for job in running.values()), default=0.0))
+
+
+def _say_what_goes_on(jobs: Mapping[Order, Job], watch: Watch) -> None:
+    on_slurm = [job for order, job in jobs.items() if job.cluster == "slurm" and not order.settled]
+    if on_slurm:
+        watch.console.print(
+            f"{_runs(on_slurm)} go on as {_told(on_slurm)}: the same command watches again, "
+            f"`scancel {' '.join(_arrays(on_slurm))}` ends it"
+        )
+
+
+def _queued(jobs: Collection[Job]) -> set[str]:
+    """The ids among those of Slurm jobs that are in its queue, waiting or running."""
+    if not jobs:
+        return set()
+    asked = ["squeue", "--noheader", "--me", "--array", "--format=%i"]  # one line for each job, of an array as 17_3
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=120)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip()
+        raise SchemenetError(f"Slurm does not say what is queued ({told}); the jobs go on, try again later") from error
+    return set(answer.stdout.split())
+
+
+def _alive(jobs: Collection[Job]) -> set[str]:
+    """The ids among those of submitit's local jobs, which are process numbers, that are there still."""
+    if not jobs:
+        return set()
+    asked = ["ps", "-o", "pid=,args=", "-p", ",".join(job.id for job in jobs)]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    return {line.split()[0] for line in answer.splitlines() if "submitit.local" in line}
+
+
+def _end_local(jobs: Mapping[Order, Job]) -> None:
+    """End local jobs that are left, and wait until their runs have written their checkpoints."""
+    local = {order: job for order, job in jobs.items() if job.cluster == "local"}
+    for id in _alive([job for order, job in local.items() if not order.settled]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(id), signal.SIGINT)
+    latest = time.monotonic() + 2 * PATIENCE
+    while (_alive(local.values()) or any(is_locked(order.folder) for order in local)) and time.monotonic() < latest:
+        time.sleep(TICK)
+
+
+@contextlib.contextmanager
+def _unheard(number: signal.Signals) -> Iterator[None]:
+    """Begin processes that do not hear a signal: Slurm sends its warning to all of a job, it is for the first alone."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})  # which a process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check_at_least_one(**options: int) -> None:
+    wrong = [f"launcher.{key}: expected at least 1, got {value}" for key, value in options.items() if value < 1]
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+
+
+def _devices_of_a_run(orders: Iterable[Order]) -> int:
+    asked = [str(order.config["trainer"]["devices"]) for order in orders]
+    return max([1, *(int(devices) for devices in asked if devices.isdigit())])
+
+
+def _arrays(jobs: Iterable[Job]) -> list[str]:
+    """Job numbers, an array's once."""
+    return sorted({job.id.split("_")[0] for job in jobs})
+
+
+def _runs(counted: Collection[Any]) -> str:
+    return f"{len(counted)} run{'s' if len(counted) != 1 else ''}"
+
+
+def _told(jobs: Iterable[Job]) -> str:
+    jobs = list(jobs)
+    kind = "Slurm job" if jobs[0].cluster == "slurm" else "local job"
+    numbers = _arrays(jobs)
+    return f"{kind}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
