@@ -15,10 +15,10 @@ from torch import nn
 from architectures import create_model
 from architectures.insertion import insert
 from lightning_modules.cli import main
-from lightning_modules.comparing.runner import ERROR, Order, run_file
 from lightning_modules.comparing.runs import _read_run
 from lightning_modules.composing import compose
 from lightning_modules.evaluating import evaluate, told
+from lightning_modules.launching.order import ERROR, Order, run_file
 from lightning_modules.running import train
 from lightning_modules.work import COUNTS, WorkOfBatches
 from schemes.errors import SchemenetError
@@ -156,7 +156,7 @@ def test_a_field_without_a_number_ends_a_run_as_diverged(tmp_path: Path, capsys:
 def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
     config = compose("train", [*WORDS, "grid.max_steps=1", "grid.rtol=1e-6"])
     order = Order(tmp_path / "mlp" / "seed0", config, "mlp", "group")
-    assert run_file(order.write()) == 1
+    assert run_file([str(order.write())]) == 1
     assert "step limit max_steps=1" in (order.folder / ERROR).read_text()
     assert not order.done  # tried again by the same command
     read = _read_run(tmp_path, "mlp", 0)
