@@ -89,10 +89,10 @@ def _files(folder: Path, group: str) -> Any:
 
 def _sent(folder: Path) -> bool:
     """Whether all that is logged offline in a folder could be sent."""
-    command = [sys.executable, "-m", "wandb", "sync", str(folder / "wandb")]
+    command = [sys.executable, "-P", "-m", "wandb", "sync", "wandb"]  # -P: no code from the folder
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True
         )
     except subprocess.SubprocessError:
         return False

@@ -80,7 +80,8 @@ def begin(
     def init(mode: Mode, within: float) -> Any:
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=within, finish_timeout=patience, finish_timeout_raises=True,
-            x_transaction_log_flush_interval=1,  # the file is all that is left of a run that is killed
+            # What is neither on the disk nor at the server is lost to the curves when a run is killed.
+            x_transaction_log_flush_interval=1, x_file_stream_transmit_interval=5,
         )  # fmt: skip
         own = {"id": id, "resume": "allow" if goes_on else None}
         if "WANDB_SWEEP_ID" in os.environ:  # the agent has named the run, and its group is the sweep

@@ -235,6 +235,24 @@ def test_parts_of_an_offline_run_are_sent_as_one_curve(
     assert [(row["_step"], row["a"]) for row in stub.runs["x-1"].history] == [(i, i) for i in range(5)]
 
 
+KILLED = """
+import os, pathlib, time
+from lightning_modules.wandb_runs import begin
+run = begin(pathlib.Path("run"), mode="offline", id="x-1", project="p")
+run.log({"a": 7})
+time.sleep(2)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_run_has_logged_is_in_its_folder(stub: Stub, tmp_path: Path) -> None:
+    """But for the last second; W&B's own way is to write each quarter of a minute, and then nothing can be read."""
+    (tmp_path / "run").mkdir()
+    assert subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False).returncode == -9
+    sync(tmp_path / "run" / "wandb")
+    assert [row["a"] for row in stub.runs["x-1"].history] == [7]
+
+
 def test_rank_zero_alone_has_a_run(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setattr(loggers.rank_zero_only, "rank", 1)
     with opened(WANDB, tmp_path, ABOUT, False) as made:
