@@ -151,6 +151,8 @@ def _wandb() -> Any:
     """The library, told to keep its messages to itself; but for those about data that it could not send."""
     # What W&B reports about itself is sent at the end of a process, and waits for a server that does not answer.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if not os.environ.get("WANDB_MODE", "unset"):
+        del os.environ["WANDB_MODE"]  # set to nothing: W&B would refuse that
     logging.raiseExceptions = False  # its own log lies in the run folder: of a full disk, one message is enough
     import wandb
 

@@ -60,7 +60,7 @@ def document(grid: Grid, folder: Path, project: str, config_dir: str | None = No
 
 
 def _is_of_a_whole_sweep(key: str) -> bool:
-    return key.split(".")[0] in ("folder", "overwrite", "baseline", "launcher")
+    return key in ("logger", "logger.project") or key.split(".")[0] in ("folder", "overwrite", "baseline", "launcher")
 
 
 def _value(word: str) -> int | float | str:
