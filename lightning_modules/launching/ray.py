@@ -36,8 +36,8 @@ def ray(
 ) -> None:
     """One Ray task for each run; parameters are those of ``ray.init`` and ``ray.remote``.
 
-    ``address`` null: RAY_ADDRESS, else a cluster that runs on this machine, else one is begun here and ended with the
-    runs. Each run takes ``num_cpus`` cores and threads, and ``num_gpus`` (null: trainer.devices, where
+    ``address`` null: RAY_ADDRESS, else a cluster is begun here and ended with the runs; ``auto`` is one that runs on
+    this machine already. Each run takes ``num_cpus`` cores and threads, and ``num_gpus`` (null: trainer.devices, where
     trainer.accelerator is gpu or cuda, or auto and the cluster has GPUs). A task whose worker or node dies is tried
     again ``max_retries`` times, and its run goes on from its checkpoint. All nodes must see the folder of the runs.
     """
@@ -77,6 +77,8 @@ def attend(folder: str, threads: int) -> None:
             f"node {socket.gethostname()} does not see {folder}; the nodes of a Ray cluster need a file system that "
             "all of them share, with the runs on it (folder=...)"
         )
+    # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script has been told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     latest = time.monotonic() + leash.PATIENCE
     while is_locked(Path(folder)) and time.monotonic() < latest:  # by the process of a task that was killed
         time.sleep(TICK)
@@ -107,7 +109,7 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         engine.init(
-            address=address,
+            address=address or os.environ.get("RAY_ADDRESS") or "local",
             include_dashboard=False,
             configure_logging=False,
             log_to_driver=False,
