@@ -32,7 +32,7 @@ def _geometric(most: float, ratio: float = 1.0005) -> list[float]:
 FACTORS, INNER_FACTORS = _geometric(64.0), _geometric(3.0)
 HOPELESS = 0.5  # a miss that the width inside the branch cannot mend
 STEERS = 1.1  # what twice the depth must at least multiply a cost by for depth to be what the cost depends on
-BEYOND, CLOSE = 1.03, 1.1  # of the search: a guess past the goal, and two costs between which guesses do no better
+GUESSES, BEYOND, CLOSE = 6, 1.03, 1.1  # of the search: how many, how far past the goal, and when they do no better
 TRIALS, MEASURED, WARM_UP = 6, 15, 3  # widths whose step time is measured, and the steps of each
 
 
@@ -61,12 +61,23 @@ def match_budget(
     like = target if isinstance(target, Network) else None
     aim = BASELINE if isinstance(target, Network) else target
     asked = budget(kind=kind, target=aim, by=by, tolerance=tolerance)
-    sizes = _Sizes(name, asked, batch_size, options)
     if like is None and asked.target == BASELINE:
         raise SchemenetError(f"target: expected a number or a network, got {target!r}")
+    if like is not None:
+        check_known(like, kind, "the network that is the target")
+    sizes = _Sizes(name, asked, batch_size, options)
     if kind == STEP_TIME and like is not None:
         return _matched_in_time(sizes, like)
     return _counted(sizes, like)
+
+
+def check_known(network: Network, kind: str, what: str) -> None:
+    """Refuse a cost that depends on how many steps a solve takes."""
+    if kind != "parameters" and varies(network):
+        raise SchemenetError(
+            f"{what} is solved in as many steps as it takes, and its {kind} are known only after training; match by "
+            "kind=parameters, or give it an explicit scheme on a uniform grid"
+        )
 
 
 class _Sizes:
@@ -80,11 +91,7 @@ class _Sizes:
         self.seen: dict[str, float] = {}
         if "width" not in ARCHITECTURES.options(name):
             raise SchemenetError(f"architecture {name!r} has no width to match a budget with")
-        if asked.kind != "parameters" and varies(self.network({})):
-            raise SchemenetError(
-                f"architecture {name!r} is solved in as many steps as it takes, and its {asked.kind} are known only "
-                "after training; match it by kind=parameters, or give it an explicit scheme on a uniform grid"
-            )
+        check_known(self.network({}), asked.kind, f"architecture {name!r}")
 
     def network(self, knobs: Knobs, device: str = "meta") -> Network:
         with torch.device(device):
@@ -104,7 +111,7 @@ class _Sizes:
     def unmet(self, goal: float, costs: Sequence[float]) -> SchemenetError:
         below = max((cost for cost in costs if cost <= goal), default=None)
         above = min((cost for cost in costs if cost >= goal), default=None)
-        near = " and ".join(f"{cost:,.6g}" for cost in (below, above) if cost is not None)
+        near = " and ".join(f"{cost:,}" for cost in (below, above) if cost is not None)
         return SchemenetError(
             f"architecture {self.name!r} cannot meet a budget of {goal:,.12g} {self.asked.kind} by {self.asked.by} "
             f"within {self.asked.tolerance:.1%}; the nearest sizes are {near}"
@@ -169,10 +176,9 @@ def _matched_in_time(sizes: _Sizes, baseline: Network) -> Knobs:
     """
     own, device = ARCHITECTURES.defaults(sizes.name) | dict(sizes.options), str(next(baseline.parameters()).device)
     knobs: Knobs = {"width": own["width"]}
-    if not varies(baseline):
-        operations = replace(sizes.asked, kind="train_flops", tolerance=HOPELESS)
-        with contextlib.suppress(SchemenetError):  # it is only a place to begin at
-            knobs |= _counted(_Sizes(sizes.name, operations, sizes.batch_size, sizes.options), baseline)
+    operations = replace(sizes.asked, kind="train_flops", tolerance=HOPELESS)
+    with contextlib.suppress(SchemenetError):  # it is only a place to begin at
+        knobs |= _counted(_Sizes(sizes.name, operations, sizes.batch_size, sizes.options), baseline)
     tried: dict[float, float] = {}
     while len(tried) < TRIALS:
         networks = {BASELINE: baseline, sizes.name: sizes.network(knobs, device)}
@@ -198,20 +204,18 @@ def _search(
 ) -> dict[float, float]:
     """The costs at the positions tried, until two neighbours are found between which a growing cost passes the goal.
 
-    A guess follows the power law through the last two costs and goes three per cent beyond the goal, so that the goal
-    is soon bracketed closely; from there on, and where guesses stay on one side, by halving. Ends early where the goal
-    is missed by no more than ``near``.
+    The first guesses follow the power law through the last two costs, three per cent beyond the goal, so that it is
+    soon bracketed closely; from there on by halving. Ends early where the goal is missed by no more than ``near``.
     """
     found: dict[float, float] = {}
-    low, high, here, alone = -1, len(positions), positions.index(start), 0
+    low, high, here = -1, len(positions), positions.index(start)
     while True:
         tried = found[positions[here]] = cost(positions[here])
-        alone = alone + 1 if (low if tried < goal else high) in range(len(positions)) else 0
         low, high = (here, high) if tried < goal else (low, here)
         if high - low <= 1 or _miss(tried, goal) <= near:
             return found
         bracketed = low >= 0 and high < len(positions)
-        if alone > 1 or (bracketed and found[positions[high]] < CLOSE * found[positions[low]]):
+        if len(found) > GUESSES or (bracketed and found[positions[high]] < CLOSE * found[positions[low]]):
             here = (low + high) // 2
         else:
             aim = goal * (BEYOND if tried < goal else 1 / BEYOND)

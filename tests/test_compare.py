@@ -33,9 +33,43 @@ def test_plan_matches_sizes_and_pairs_everything_else() -> None:
             assert arm.sizes["parameters"] == pytest.approx(40_000, rel=0.01)
         for key in ("data", "optimizer", "trainer"):
             assert arm.config[key] == plan.arms[0].config[key]
+    table = plan.sizes_table()
+    assert max(map(len, table.splitlines())) <= 120
+    assert "parameters *" in table
+    assert table.count(") *") == 7
     controls = {arm.name: arm for arm in plan.arms if arm.control}
     assert controls["one_block"].sizes["widths"] == plan.arms[0].sizes["widths"]
     assert controls["stem_only"].sizes["steps"] == "none"
+
+
+def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> None:
+    words = ["words=[lm_resnet,resnet]", "controls=[stem_only]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
+    asked = ["budget.kind=macs", "budget.target=baseline", "budget.by=depth", *words]
+    plan = make_plan(compose("compare", ["experiment=demo", *asked]))
+    baseline, other, control = plan.arms
+    assert (baseline.name, baseline.knobs) == ("resnet", {})
+    assert other.sizes["macs"] == pytest.approx(baseline.sizes["macs"], rel=0.01)
+    assert other.knobs == {"depth": 8, "width": 1.0}
+    assert (control.matched, control.knobs) == (False, {})
+    told = plan.document("", {}, "")
+    assert told["budget"] == {"kind": "macs", "target": baseline.sizes["macs"], "by": "depth", "tolerance": 0.01}
+    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "words=[]"])).recipe_hash()
+
+
+def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times do not repeat, and a comparison must go on with the networks that it has."""
+    words = ["words=[resnet,lm_resnet]", "controls=[]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
+    config = compose("compare", ["experiment=demo", "budget={kind: step_time, target: baseline}", *words])
+    monkeypatch.setattr(
+        "lightning_modules.comparing.matching.step_times", lambda *_, **__: {"baseline": {"median_s": 0.5}}
+    )
+    monkeypatch.setattr("lightning_modules.comparing.matching.match_budget", lambda *_, **__: {"width": 0.5})
+    plan = make_plan(config)
+    assert [dict(arm.knobs) for arm in plan.arms] == [{}, {"width": 0.5}]
+    monkeypatch.undo()
+    again = make_plan(config, plan.document("", {}, ""))
+    assert [arm.entry() for arm in again.arms] == [arm.entry() for arm in plan.arms]
+    assert again.budget == plan.budget
 
 
 def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from architectures.costs import amount
+from architectures.costs import Budget, amount
 from architectures.factory import create_model
 from lightning_modules.catalogue import REGISTRIES, catalogue
+from lightning_modules.comparing.asked import section
 from lightning_modules.comparing.words import networks_of
 from lightning_modules.composing import CONFIGS, RECIPES, compose, described, network_options
 from schemes.errors import SchemenetError
@@ -163,6 +164,40 @@ def test_words_mean_the_networks_they_are_known_as() -> None:
     assert [c.arm for c in networks_of("ode_net")] == ["ode_resnet"]
     assert networks_of("rk2:resnet")[0].scheme == "heun"
     assert networks_of("resnet20")[0].architecture == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "budget"),
+    [
+        (["budget=0.22M"], ("parameters", 220_000.0, "width", 0.01)),
+        (["experiment=demo", "budget.by=depth"], ("parameters", 40_000.0, "depth", 0.01)),
+        (["budget={kind: macs, target: 25M}", "budget.tolerance=0.02"], ("macs", 25e6, "width", 0.02)),
+        (
+            ["experiment=demo", "budget.kind=step_time", "budget.target=baseline"],
+            ("step_time", "baseline", "width", 0.1),
+        ),
+    ],
+)
+def test_a_budget_in_every_form(overrides: list[str], budget: tuple[object, ...]) -> None:
+    assert section("budget", compose("compare", overrides)["budget"]) == Budget(*budget)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["budget.kind=flops", "budget.target=1M"], "budget.kind: .*did you mean 'train_flops'"),
+        (["budget.kind=macs"], "budget.target: expected baseline or a number"),
+        (["budget.kindd=macs"], "budget takes no 'kindd'; did you mean 'kind'"),
+        (["tolerance=0.05"], r"budget\.tolerance=\.\.\."),
+        (["budget=few", "tune.lr=[0.1,-1]"], r"(?s)budget\.target: .*'few'.*tune\.lr: .*-1"),
+        (["tune=3"], "tune: expected a mapping or null, got 3"),
+        (["tune.lr=[0.1]", "tune.seeds=[0,7]"], r"tune\.seeds: 0 would be tuned on and compared"),
+        (["data.validation=0.1"], r"tune\.validation"),
+    ],
+)
+def test_mistakes_in_budget_and_tuning_are_told_before_torch_is_needed(overrides: list[str], told: str) -> None:
+    with pytest.raises(SchemenetError, match=told):
+        compose("compare", overrides)
 
 
 @pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])

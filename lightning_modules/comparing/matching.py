@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
-from architectures.budget import match_budget
+from architectures.budget import check_known, match_budget
 from architectures.costs import BASELINE, STEP_TIME, Budget
 from architectures.factory import create_model
-from architectures.ledger import COUNTED, step_times, varies
+from architectures.ledger import COUNTED, step_times
 from architectures.network import Network
 from lightning_modules.running import data_context
-from schemes.errors import SchemenetError
 
 
 class Matching:
@@ -59,11 +58,7 @@ class Matching:
         timed = budget.kind == STEP_TIME
         with torch.device(self.device if timed else "meta"):
             network = create_model(architecture, **options)
-        if budget.kind != "parameters" and varies(network):
-            raise SchemenetError(
-                f"the baseline is solved in as many steps as it takes, and its {budget.kind} are known only after "
-                "training; compare by budget.kind=parameters"
-            )
+        check_known(network, budget.kind, "the baseline")
         shape, batch_size = tuple(self.data.shape), self.data.batch_size
         if timed:
             target = step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
