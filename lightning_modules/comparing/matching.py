@@ -18,21 +18,22 @@ from lightning_modules.running import data_context
 
 
 class Matching:
-    """Matches one network after the other; the baseline first, where its own cost is the target.
+    """Matches one network after the other, the baseline first, whose own cost may be the target.
 
-    ``budget`` has a number for its target as soon as the baseline is known. ``held`` are the options that were found
-    before for networks by their names, and the target; with times, which no second measurement repeats, they hold.
+    ``budget`` has a number for its target as soon as the baseline is known. ``held`` is what was found before, a
+    comparison.json: of times, which no second measurement repeats, the target and the options there are kept.
     """
 
     def __init__(
         self, budget: Budget | None, data: LightningDataModule, device: str, held: Mapping[str, Any] | None = None
     ) -> None:
         self.budget, self.data, self.device = budget, data, device
+        self._timed = budget is not None and budget.kind == STEP_TIME
         self._like: Network | None = None
         self._held: Mapping[str, Any] = {}
-        if budget is not None and budget.kind == STEP_TIME and held is not None and held["budget"] is not None:
-            self._held = {arm["name"]: arm["knobs"] for arm in held["arms"]}
-            self.budget = replace(budget, target=held["budget"]["target"])
+        if budget is not None and self._timed and held is not None and (before := held.get("budget")) is not None:
+            self._held = {arm["name"]: arm.get("knobs", {}) for arm in held["arms"]}
+            self.budget = replace(budget, target=before["target"])
 
     @property
     def waits(self) -> bool:
@@ -43,26 +44,27 @@ class Matching:
         """The options by which a network meets the budget; none where it is the target, or there is no budget."""
         if self.budget is None:
             return {}
+        options = {**data_context(self.data), **own}
+        if self._timed and self._like is None:
+            self._like = self._network(architecture, options, self.device)
+        if self.waits:
+            self.budget = replace(self.budget, target=self._cost(self.budget.kind, architecture, options))
+            return {}
         if arm in self._held:
             return self._held[arm]
-        options = {**data_context(self.data), **own}
-        if self.waits:
-            self._take_for_baseline(self.budget, architecture, options)
-            return {}
         return match_budget(
             architecture, target=self._like or self.budget.target, kind=self.budget.kind, by=self.budget.by,
             tolerance=self.budget.tolerance, batch_size=self.data.batch_size, **options,
         )  # fmt: skip
 
-    def _take_for_baseline(self, budget: Budget, architecture: str, options: Mapping[str, Any]) -> None:
-        timed = budget.kind == STEP_TIME
-        with torch.device(self.device if timed else "meta"):
-            network = create_model(architecture, **options)
-        check_known(network, budget.kind, "the baseline")
+    def _cost(self, kind: str, architecture: str, options: Mapping[str, Any]) -> float:
+        network = self._like or self._network(architecture, options, "meta")
+        check_known(network, kind, "the baseline")
         shape, batch_size = tuple(self.data.shape), self.data.batch_size
-        if timed:
-            target = step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
-            self._like = network
-        else:
-            target = COUNTED[budget.kind](network, shape, batch_size)
-        self.budget = replace(budget, target=target)
+        if not self._timed:
+            return COUNTED[kind](network, shape, batch_size)
+        return step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
+
+    def _network(self, architecture: str, options: Mapping[str, Any], device: str) -> Network:
+        with torch.device(device):
+            return create_model(architecture, **options)

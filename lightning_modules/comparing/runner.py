@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from architectures import costs
 from lightning_modules.comparing import report, screen, tuning
 from lightning_modules.comparing.asked import Tuning, section
 from lightning_modules.comparing.numbers import plural
@@ -54,6 +55,7 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
     ]
     launch(orders, config["launcher"])
     _measure(plan, folder)
+    _time_the_target(plan, folder)
     path = report.write(folder)
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder)))
@@ -72,7 +74,7 @@ def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, lau
     told = tuning.entry(asked, found, chosen)
     write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": told})
     print("\nlearning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
-    for arm in entries.keys() - chosen.keys():
+    for arm in [arm for arm in entries if arm not in chosen]:
         print(f"{arm}: not all of its tuning runs are done, and it is not trained; the same command tries them again")
     print(*told["notes"], sep="\n", end="\n\n", flush=True)
     return plan
@@ -105,6 +107,14 @@ def _measure(plan: Plan, folder: Path) -> None:
     for name, told in step_times(networks, tuple(data.shape), data.batch_size).items():
         writable(folder / name)
         write_json(folder / name / STEP_TIME, told)
+
+
+def _time_the_target(plan: Plan, folder: Path) -> None:
+    """A budget of step time is told as the baseline's among the times of all arms: those of the plan were others."""
+    if plan.budget is not None and plan.budget.kind == costs.STEP_TIME:
+        document = read_json(folder / COMPARISON)
+        document["budget"]["target"] = read_json(folder / plan.baseline / STEP_TIME)["median_s"]
+        write_json(folder / COMPARISON, document)
 
 
 def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
