@@ -116,19 +116,20 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path, capsys: pytest.CaptureF
     assert not is_locked(tmp_path)
 
 
-def begin(folder: Path) -> subprocess.Popen[str]:
+def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:
     grid = ["scheme=forward_euler,rk2", "trainer.max_epochs=10", "trainer.checkpoint_every_n_steps=1"]
     words = ["sweep", *SMALL, *grid, "data.batch_size=16", f"folder={folder}"]
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightning_modules", *words], env=known, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    with screen.open("wb") as told:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lightning_modules", *words], env=known, stdout=told, stderr=told,
+            start_new_session=True,
+        )  # fmt: skip
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], screen: Path) -> None:
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, screen.read_text()
         time.sleep(0.02)
 
 
@@ -145,35 +146,33 @@ def of_folder(folder: Path) -> dict[int, bytes]:
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
     """The sweep dies by SIGKILL, then one of its runs does and the sweep is interrupted: nothing stays, or is lost."""
-    process = begin(tmp_path)
-    wait_for(lambda: list(tmp_path.glob("*/seed0/last.ckpt")), process)
+    folder, screen = tmp_path / "sweep", tmp_path / "screen.txt"
+    process = begin(folder, screen)
+    wait_for(lambda: list(folder.glob("*/seed0/last.ckpt")), process, screen)
     process.kill()
-    process.communicate()
+    process.wait()
     end = time.monotonic() + 60
-    while of_folder(tmp_path):
+    while of_folder(folder):
         assert time.monotonic() < end, "runs outlive the sweep that began them"
         time.sleep(0.1)
-    assert not list(tmp_path.glob(f"*/*/{RESULT}"))
+    assert not list(folder.glob(f"*/*/{RESULT}"))
 
-    process = begin(tmp_path)
-    logs = [tmp_path / scheme / "seed0" / "log.txt" for scheme in ("forward_euler", "rk2")]
-    wait_for(lambda: any("goes on from epoch" in log.read_text() for log in logs if log.exists()), process)
-    run = next(number for number, line in of_folder(tmp_path).items() if b"run-file" in line)
+    process = begin(folder, screen)
+    logs = [folder / scheme / "seed0" / "log.txt" for scheme in ("forward_euler", "rk2")]
+    wait_for(lambda: any("goes on from epoch" in log.read_text() for log in logs if log.exists()), process, screen)
+    run = next(number for number, line in of_folder(folder).items() if b"run-file" in line)
     os.kill(run, signal.SIGKILL)
-    wait_for(lambda: list(tmp_path.glob("*/seed0/error.txt")), process)
+    wait_for(lambda: "killed by SIGKILL" in screen.read_text(), process, screen)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate()
-    assert process.returncode == 130
-    assert "killed by SIGKILL" in told
-    assert "the same command goes on" in told
-    assert not of_folder(tmp_path)
+    assert process.wait() == 130
+    assert "the same command goes on" in screen.read_text()
+    assert not of_folder(folder)
 
-    process = begin(tmp_path)
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
+    process = begin(folder, screen)
+    assert process.wait() == 0, screen.read_text()
     assert "goes on from epoch" in "".join(log.read_text() for log in logs)
-    assert {run.status for run in read_comparison(tmp_path).runs} == {"done"}
-    assert json.loads((tmp_path / "comparison.json").read_text())["kind"] == "sweep"
+    assert {run.status for run in read_comparison(folder).runs} == {"done"}
+    assert json.loads((folder / "comparison.json").read_text())["kind"] == "sweep"
 
 
 def test_every_launcher_takes_orders_and_a_watch() -> None:
