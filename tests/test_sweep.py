@@ -96,6 +96,11 @@ def test_arms_that_are_equal_are_trained_once(capsys: pytest.CaptureFixture[str]
     assert "rk2 is the same network and recipe as heun" in capsys.readouterr().out
 
 
+def test_a_sweep_over_batch_sizes_tells_them() -> None:
+    _, configs = compose_grid(["data=moons", "data.batch_size=10,20", "architecture=mlp", "architecture.steps=1"])
+    assert "bytes of a batch of 10 or 20" in plan_sweep(configs, (0,)).sizes_table()
+
+
 def test_an_unknown_baseline_is_told() -> None:
     _, configs = compose_grid(["scheme=heun,rk3", "architecture.depth=8", "baseline=heum"])
     with pytest.raises(SchemenetError, match="did you mean 'heun'"):

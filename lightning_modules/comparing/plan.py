@@ -103,17 +103,13 @@ class Plan:
             ]
             for arm in self.arms
         ]
-        batch = " or ".join(self._of_data("batch_size"))
+        batch = " or ".join(dict.fromkeys(str(arm.config["data"]["batch_size"]) for arm in self.arms))
         notes = [f"In brackets: times {self.baseline}'s. MACs and FLOPs of one sample, bytes of a batch of {batch}."]
         if kind is not None:
-            notes.append(f"*: matched to the budget{' by measuring' if kind == STEP_TIME else ''}.")
+            notes.append("Matched in step time, measured." if kind == STEP_TIME else "*: matched to the budget.")
         if any(arm.sizes["macs"] is None for arm in self.arms):
             notes.append("-: depends on the steps that the solver will take.")
         return aligned([head, *rows]) + "\n\n" + " ".join(notes)
-
-    def _of_data(self, key: str) -> list[str]:
-        """What the arms have for an option of the data: mostly one value, in a sweep there may be several."""
-        return list(dict.fromkeys(str(arm.config["data"][key]) for arm in self.arms))
 
     def hash(self) -> str:
         """Eight characters that tell comparisons apart by their arms' recipes."""
@@ -135,7 +131,7 @@ class Plan:
             "budget": None if self.budget is None else asdict(self.budget),
             "baseline": self.baseline,
             "seeds": list(self.seeds),
-            "data": ", ".join(self._of_data("name")),
+            "data": self.recipe["data"]["name"],
             "epochs": self.recipe["trainer"].get("max_epochs"),
             "recipe": self.recipe,
             "recipe_hash": self.recipe_hash(),
