@@ -238,6 +238,6 @@ def initialise(module: nn.Module) -> None:
 
     Reference: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, arXiv:1502.01852.
     """
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where there is nothing to fill torch is slow
         fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
