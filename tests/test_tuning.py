@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 import torch
 
+from architectures.costs import Budget
 from lightning_modules.cli import main
 from lightning_modules.comparing import runner, tuning
 from lightning_modules.comparing.asked import section
+from lightning_modules.comparing.matching import Matching
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.composing import compose
 from lightning_modules.data.in_memory import Part, held_out
 from lightning_modules.data.points import Moons, Points
 from lightning_modules.launching.order import Order
-from lightning_modules.running import train
+from lightning_modules.running import recipe_hash, train
 from schemes import SchemenetError
 
 SMALL = [
@@ -84,6 +86,14 @@ class TestChoice:
             "hopeless: every tuning run diverged; lr=0.01 is the smallest of the grid, and nothing more",
         ]
 
+    def test_a_diverged_run_counts_as_such_whatever_its_weights_classify_by_chance(self, tmp_path: Path) -> None:
+        plan = plan_of("tune.lr=[0.5]")
+        for order, status in zip(tuning.orders(plan, plan.tuning, tmp_path), ("done", "diverged"), strict=True):
+            result = {"seed": 1000, "recipe": recipe_hash(order.config), "status": status, "validation_error": 0.48}
+            order.folder.mkdir(parents=True)
+            (order.folder / "result.json").write_text(json.dumps(result))
+        assert tuning.tried(plan, plan.tuning, tmp_path) == {"mlp": {0.5: [0.48]}, "mlp-heun": {0.5: [None]}}
+
     def test_seeds_are_not_those_of_the_comparison(self) -> None:
         asked = section("tune", {"lr": [0.1], "seeds": 3})
         assert asked.seeds_beside((0, 1, 1001)) == (1000, 1002, 1003)
@@ -116,6 +126,9 @@ def test_a_chosen_rate_is_of_the_arm_and_not_of_the_shared_recipe() -> None:
     def hash_with(group: str, **changed: float) -> str:
         return replace(plan, recipe={**plan.recipe, group: {**plan.recipe[group], **changed}}).recipe_hash()
 
+    shared = plan.document("", {}, "")["recipe"]
+    assert "lr" not in shared["optimizer"]
+    assert "seed" not in shared
     assert hash_with("optimizer", lr=0.3) == plan.recipe_hash() != hash_with("data", noise=0.3)
 
 
@@ -191,3 +204,18 @@ def test_an_arm_whose_tuning_failed_is_told_and_waits(
     assert main([*SMALL, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}"]) == 1
     assert "mlp-heun: not all of its tuning runs are done" in capsys.readouterr().out
     assert [order.name for order in trained][-1] == "mlp seed 0"
+
+
+def test_a_baseline_whose_tuning_failed_costs_no_report(
+    trained: list[Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, written = runner.launch, []
+    monkeypatch.setattr(runner, "launch", lambda orders, _: launch([o for o in orders if "heun" in o.arm], _))
+    monkeypatch.setattr(runner.report, "write", lambda folder: written.append(folder) or folder)
+    monkeypatch.setattr(Matching, "knobs", lambda *_: {})  # which would measure times
+    budget = ["budget.kind=step_time", "budget.target=baseline"]
+    held = Budget("step_time", 0.1, "width", 0.1)
+    monkeypatch.setattr(Matching, "budget", property(lambda _: held, lambda *_: None), raising=False)
+    command = [word for word in SMALL if not word.startswith("budget")]
+    assert main([*command, *budget, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}"]) == 1
+    assert written == [tmp_path / "part"]

@@ -116,12 +116,16 @@ class Plan:
         recipes = " ".join(f"{arm.name}:{recipe_hash(arm.config)}" for arm in self.arms)
         return hashlib.sha256(recipes.encode()).hexdigest()[:8]
 
-    def recipe_hash(self) -> str:
-        """Eight characters for what all arms share; a learning rate that is picked for each is not shared."""
-        shared = dict(self.recipe)
+    def shared(self) -> Config:
+        """The recipe of all runs: neither their seeds, nor a learning rate that is picked for each arm."""
+        shared = {key: value for key, value in self.recipe.items() if key != "seed"}
         if self.tuning is not None:
             shared["optimizer"] = {key: value for key, value in shared["optimizer"].items() if key != "lr"}
-        return hash_of(shared)
+        return shared
+
+    def recipe_hash(self) -> str:
+        """Eight characters for what all runs share."""
+        return hash_of(self.shared())
 
     def document(self, command: str, versions: dict[str, str], machine: str) -> dict[str, Any]:
         """The content of comparison.json."""
@@ -133,7 +137,7 @@ class Plan:
             "seeds": list(self.seeds),
             "data": self.recipe["data"]["name"],
             "epochs": self.recipe["trainer"].get("max_epochs"),
-            "recipe": self.recipe,
+            "recipe": self.shared(),
             "recipe_hash": self.recipe_hash(),
             "tuning": None if self.tuning is None else asdict(self.tuning),
             "versions": versions,

@@ -111,9 +111,10 @@ def _measure(plan: Plan, folder: Path) -> None:
 
 def _time_the_target(plan: Plan, folder: Path) -> None:
     """A budget of step time is told as the baseline's among the times of all arms: those of the plan were others."""
-    if plan.budget is not None and plan.budget.kind == costs.STEP_TIME:
+    measured = folder / plan.baseline / STEP_TIME  # absent where the baseline's tuning has failed
+    if plan.budget is not None and plan.budget.kind == costs.STEP_TIME and measured.exists():
         document = read_json(folder / COMPARISON)
-        document["budget"]["target"] = read_json(folder / plan.baseline / STEP_TIME)["median_s"]
+        document["budget"]["target"] = read_json(measured)["median_s"]
         write_json(folder / COMPARISON, document)
 
 

@@ -6,7 +6,6 @@ set, and the runs of the comparison read it once, after their last epoch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 from lightning_modules.comparing.asked import Tuning
 from lightning_modules.comparing.plan import Plan, PlannedArm
 from lightning_modules.composing import Config
+from lightning_modules.files import read_json
 from lightning_modules.launching.order import Order
-from lightning_modules.running import RESULT, recipe_hash
+from lightning_modules.running import DIVERGED, RESULT, recipe_hash
 
 FOLDER = "tuning"
 
@@ -110,7 +110,9 @@ def _seeds(tuning: Tuning) -> Sequence[int]:
 
 
 def _error(folder: Path) -> float | None:
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))["validation_error"]
+    """None where the run diverged: what weights that are no numbers classify by chance is no error."""
+    result = read_json(folder / RESULT)
+    return None if result["status"] == DIVERGED else result["validation_error"]
 
 
 def _mean(errors: Sequence[float | None]) -> float:
