@@ -102,6 +102,6 @@ def scaled_jacobian(f: RightHandSide, node: Node, y: State) -> tuple[Callable[[T
     return product, torch.stack(y, dim=1)
 
 
-def spread_over(steps: Sequence[Node], most: int) -> list[int]:
+def spread_over(steps: Sequence[object], most: int) -> list[int]:
     """The indices of at most ``most`` of them, the first and the last among them, evenly spaced."""
     return sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})

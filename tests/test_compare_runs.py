@@ -105,6 +105,13 @@ def test_what_depends_on_the_machine_or_on_old_defaults_is_no_difference(tmp_pat
     assert comparison.seeds == (0, 1)
 
 
+def test_runs_that_have_no_test_error_because_they_held_out_a_share_are_not_taken_for_diverged(tmp_path):
+    run(tmp_path / "whole")
+    held_out = run(tmp_path / "held out", 1, changes={"data.validation": 0.1}, test_error=None, validation_error=0.1)
+    with pytest.raises(SchemenetError, match=f"1 run held out data.validation .* leave {held_out} out"):
+        read_runs([tmp_path])
+
+
 def test_two_runs_of_one_arm_and_seed(tmp_path):
     first, second = run(tmp_path / "first", error=0.1), run(tmp_path / "second", error=0.2)
     with pytest.raises(SchemenetError, match=f"two runs of resnet with seed 0: {first} and {second}"):

@@ -192,6 +192,12 @@ def test_a_run_keeps_its_spectrum_until_its_checkpoint_is_another(
     assert len(calls) == 2
 
 
+def test_a_run_that_held_out_a_validation_split_is_measured_on_the_test_set_too() -> None:
+    config = {"name": "digits", "batch_size": 64}
+    held_out = spectrum._test_images(json.dumps({**config, "validation": 0.2}))
+    assert torch.equal(held_out, spectrum._test_images(json.dumps(config)))
+
+
 def test_figure_of_a_run(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.png"
     assert main(["figure", "spectrum", str(comparison / "lm" / "seed0"), "--out", str(out)]) == 0

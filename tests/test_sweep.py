@@ -75,6 +75,7 @@ def test_a_file_says_the_same_as_the_words(tmp_path: Path) -> None:
         (["folder=a,b", "scheme=rkk4,heun"], "no scheme 'rkk4'; did you mean 'rk4'"),
         (["data=digits,mnist"], "one sweep for each"),
         (["scheme=glob(zz*)"], "nothing matches zz*"),
+        (["scheme=rk4,rk3", "data.validation=0.1"], "data.validation: a sweep reports test errors"),
         (["optimizer.lr=interval(0,1)"], "no end of values"),
         (["scheme=rk4,rk3", "launcher.jbos=3"], "did you mean 'jobs'"),
         (["scheme=rk4,rk3", "words=[rk2]"], "a key of `schemenet compare`"),

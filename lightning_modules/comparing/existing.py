@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing import report, screen
+from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.runs import CONFIG, RESULT, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.words import controls
 from lightning_modules.composing import AXES, writable
@@ -81,6 +82,7 @@ def read_runs(folders: Sequence[Path], by: Sequence[str] = (), baseline: str | N
     """
     found, remarks = _find(folders)
     _check_by(found, by)
+    _check_measured(found)
     shared = _shared_recipe(found, by)
     networks: dict[str, list[Found]] = {}
     for run in found:
@@ -195,6 +197,16 @@ def _check_by(found: Sequence[Found], by: Sequence[str]) -> None:
     for key in by:
         if not any(_within(name, [key]) for name in known):
             raise SchemenetError(f"--by: {unknown('key', key, known)}")
+
+
+def _check_measured(found: Sequence[Found]) -> None:
+    """Runs with a validation split have read no test set; they are finished, and must not pass for diverged ones."""
+    held_out = [str(run.folder) for run in found if "data.validation" in run.config]
+    if held_out:
+        raise SchemenetError(
+            f"--runs: {plural(len(held_out), 'run')} held out data.validation and measured no test error; "
+            f"leave {', '.join(held_out[:TOLD])}{' ...' if len(held_out) > TOLD else ''} out"
+        )
 
 
 def _within(key: str, groups: Sequence[str]) -> bool:

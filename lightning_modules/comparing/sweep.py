@@ -49,6 +49,9 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
         raise SchemenetError(f"baseline: {unknown('arm', baseline, configs)}")
     for name, config in configs.items():
         own = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN} | {"seed": seeds[0]}
+        if own["data"]["validation"] is not None:
+            wrong.append("data.validation: a sweep reports test errors, and runs that hold out a share have none")
+            continue
         try:
             data, network = dry_build(own)
         except SchemenetError as error:
