@@ -86,6 +86,14 @@ def test_interval_holds_what_the_test_does_not_reject(n):
         assert sign_flip_p(differences - (end - outward)) > 0.05
 
 
+@pytest.mark.parametrize("counts", [(3, 2, -4, 5, 12, 1, 6, 12), (-4, 6, 12, -5, 7, 12, 9, 11)])
+def test_sums_that_cancel_on_paper_cancel_in_test_and_interval(counts):
+    differences = [count * 1e-4 for count in counts]  # of which some sums are 1e-20 in binary
+    assert sign_flip_p(differences) == 14 / 2**8
+    assert sign_flip_interval(differences)[0] == 0.0
+    assert sign_flip_interval([-value for value in differences])[1] == 0.0
+
+
 def test_interval_moves_and_mirrors_with_the_data_and_holds_the_centre():
     differences = some(9)
     low, high = sign_flip_interval(differences)

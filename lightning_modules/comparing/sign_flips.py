@@ -24,6 +24,7 @@ LEVEL = 0.95
 ALPHA = 0.05  # the share of errors that LEVEL allows
 
 ALL_SUBSETS = 20  # differences at most, for all subsets to be taken
+ROUNDING = 1e-10  # of the sum of magnitudes: sums that are equal on paper differ by less
 DRAWN = 2**16  # subsets of more differences, drawn once with a fixed seed, each together with its complement
 
 
@@ -37,8 +38,8 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     values = np.asarray(ranked(differences))
     total = abs(values.sum())
     sums, _ = _subsets(values)
-    # Flipping the signs of a subset takes twice its sum away. Sums that are equal on paper differ by rounding.
-    return float(np.mean(np.abs(values.sum() - 2 * sums) >= total - 1e-10 * np.abs(values).sum()))
+    # Flipping the signs of a subset takes twice its sum away.
+    return float(np.mean(np.abs(values.sum() - 2 * sums) >= total - 2 * ROUNDING * np.abs(values).sum()))
 
 
 def sign_flip_interval(differences: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
@@ -54,6 +55,7 @@ def sign_flip_interval(differences: Sequence[float], level: float = LEVEL) -> tu
     k = math.floor((1 - level) / 2 * len(sums) + 1e-9)
     if k < 1:
         return None
+    sums[np.abs(sums) <= ROUNDING * np.abs(values[np.isfinite(values)]).sum()] = 0.0
     means = np.sort(sums[sizes > 0] / sizes[sizes > 0])
     return float(means[k - 1]), float(means[-k])
 
