@@ -146,7 +146,9 @@ def test_controls_that_lose_clearly(tmp_path):
 )
 def test_a_control_as_good_as_the_baseline_is_told(tmp_path, control):
     base = {0: 0.010, 1: 0.011, 2: 0.012}
-    assert "HARDLY SEPARATES ARCHITECTURES" in controls(tmp_path, {"resnet": base, "stem_only": control})
+    said = controls(tmp_path, {"resnet": base, "stem_only": control})
+    assert "stem_only makes at most 1.25 times the error of the baseline" in said
+    assert "HARDLY SEPARATES ARCHITECTURES" in said
 
 
 def test_controls_with_one_seed(tmp_path):
@@ -411,6 +413,15 @@ def test_fewer_seeds_say_what_they_cannot_show_and_how_many_it_takes(tmp_path):
     assert needed in text
     assert "cannot go below 2/2^3 = 0.25, by Holm's correction over 6 arms 1: a difference of any size could be" in text
     assert "That takes 8 seeds; the finished runs are kept when seeds are added." in text
+
+
+def test_what_so_many_pairs_can_show_is_told_as_it_was_tested():
+    (of_one, *_) = sentences.what_seeds_show([24])
+    assert of_one.startswith(
+        "24 pairs of runs: the two-sided sign-flip test on 65536 drawn patterns can reach 3.1e-05."
+    )
+    assert sentences.what_seeds_show([8, 6])[0].startswith("Up to 8 pairs of runs: the exact")
+    assert sentences.what_seeds_show([6, 5])[0].startswith("With up to 6 pairs the exact")
 
 
 def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):

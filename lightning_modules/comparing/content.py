@@ -28,7 +28,7 @@ from lightning_modules.comparing.numbers import (
 )  # fmt: skip
 from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Part, Picture, Table, Text
 from lightning_modules.comparing.runs import Comparison
-from lightning_modules.comparing.sentences import at_batch, conclusions, notes, standing, unfinished
+from lightning_modules.comparing.sentences import at_batch, conclusions, notes, standing, the_test, unfinished
 from lightning_modules.comparing.sign_flips import LEVEL
 from lightning_modules.comparing.statistics import RATIOS, Summary, improvements
 
@@ -121,13 +121,13 @@ def _error_row(s: Summary, comparison: Comparison) -> list[Cell]:
 
 
 def _error_caption(comparison: Comparison, arms: Sequence[Summary]) -> str:
-    beside = plural(max(0, len(arms) - 1), "arm")
+    beside, pairs = plural(max(0, len(arms) - 1), "arm"), max((len(s.differences) for s in arms), default=0)
     return (
         "Test error of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected on the"
         f" test set. Difference: to `{comparison.baseline}` in percentage points over the seeds that both finished,"
         f" below zero is better, with the {LEVEL:.0%} sign-flip interval (Hartigan's typical values; none below six"
         f" pairs). Bootstrap: a paired BCa interval at {LEVEL:.0%} from the same pairs, shown beside; with few seeds it"
-        " is too narrow, and no word rests on it. p: exact two-sided sign-flip test; Holm: adjusted for the"
+        f" is too narrow, and no word rests on it. p: {the_test(pairs)}; Holm: adjusted for the"
         f" {beside} beside the baseline, on which the verdict rests; controls are no part of that family. P(better):"
         " the share of pairs in which the arm has the lower error, ties half. Correlation: of the arm's and the"
         " baseline's errors over the pairs. A verdict with * is over an arm that has runs which are not done."

@@ -29,8 +29,8 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
         ratio = f"{times:.2f} times the baseline's error"
         if s.verdict == BETTER or times <= factor:
             fails.append(s.arm.name)
-            near = f"within a factor {factor:g} of" if s.verdict != BETTER else "better than"
-            said.append(f"{s.arm.name} is {near} the baseline ({ratio}; {s.verdict}).")
+            near = "is better than" if s.verdict == BETTER else f"makes at most {factor:g} times the error of"
+            said.append(f"{s.arm.name} {near} the baseline ({ratio}; {s.verdict}).")
         elif s.verdict in (NOT_SEPARATED, NO_SPREAD):
             said.append(f"{s.arm.name} is not separated from the baseline by these seeds ({ratio}).")
         else:
@@ -39,7 +39,7 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
     if fails:
         said.append(
             f"By rule, because of {' and '.join(fails)}: THIS DATA SET AT THIS LENGTH HARDLY SEPARATES"
-            " ARCHITECTURES. A control with fewer steps and fewer parameters does about as well, so"
+            " ARCHITECTURES. A control with fewer steps and fewer parameters does as well or nearly so, and"
             " differences between the arms above are no evidence about schemes."
         )
     elif judged and all(s.verdict == WORSE for s in judged):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lightning_modules.comparing.numbers import LABELS, amount, plural, ratio, seeds_told
 from lightning_modules.comparing.paired import all_equal
 from lightning_modules.comparing.runs import Budget, Comparison
-from lightning_modules.comparing.sign_flips import ALPHA, LEVEL, least_p, seeds_needed
+from lightning_modules.comparing.sign_flips import ALL_SUBSETS, ALPHA, DRAWN, LEVEL, least_p, seeds_needed
 from lightning_modules.comparing.statistics import RATIOS, Summary
 from lightning_modules.comparing.verdicts import (
     BASELINE,
@@ -77,8 +77,8 @@ def conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[st
             " flatter an arm that diverged."
         )
     said.append(
-        "Seeds vary initialisation and the order of the data; the data set, its test set and the recipe"
-        " are the same in all runs, and the intervals do not cover them."
+        "Seeds vary initialisation and the order of the data, and nothing else: the intervals do not cover another data"
+        " set, another test set or another recipe."
     )
     return said
 
@@ -89,17 +89,17 @@ def what_seeds_show(pairs: Sequence[int]) -> list[str]:
     needed, least = seeds_needed(m), least_p(n)
     if n == 0:
         return [f"No pair of runs is finished: nothing can be concluded; that takes {needed} seeds here."]
-    reach = f"2/2^{n} = {least:.2g}" + (
-        f", by Holm's correction over {m} arms {min(1.0, m * least):.2g}" if m > 1 else ""
-    )
+    some = "up to " * (min(pairs) < n) + plural(n, "pair")
+    reach = f"2/2^{n} = {least:.2g}" if n <= ALL_SUBSETS else f"{least:.2g}"
+    reach += f", by Holm's correction over {m} arms {min(1.0, m * least):.2g}" if m > 1 else ""
     if m * least > ALPHA:
         return [
-            f"With {plural(n, 'pair')} the exact two-sided sign-flip test cannot go below {reach}: a difference of any"
+            f"With {some} the {the_test(n)} cannot go below {reach}: a difference of any"
             f" size could be luck, so nothing here is called better or worse. That takes {needed} seeds; the finished"
             " runs are kept when seeds are added."
         ]
     said = [
-        f"{plural(n, 'pair')} of runs: the exact two-sided sign-flip test can reach {reach}. A word needs"
+        f"{some[0].upper()}{some[1:]} of runs: the {the_test(n)} can reach {reach}. A word needs"
         f' {ALPHA:g}. "Not separated" does not mean equal: an interval holds what these seeds do not exclude.'
     ]
     if m > 1:
@@ -108,6 +108,13 @@ def what_seeds_show(pairs: Sequence[int]) -> list[str]:
             ' uncorrected, so one may exclude zero where the word is still "not separated".'
         )
     return said
+
+
+def the_test(n: int) -> str:
+    """What so many differences are tested by."""
+    if n <= ALL_SUBSETS:
+        return "exact two-sided sign-flip test"
+    return f"two-sided sign-flip test on {DRAWN} drawn patterns"
 
 
 def _what_pairing_gave(family: Sequence[Summary]) -> list[str]:
