@@ -403,6 +403,7 @@ def _result(
         "ledger": ledger(network, tuple(data.shape), data.batch_size),
         "layout": network.layout,
         "devices": trainer.world_size,
+        "samples_per_step": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
         "recipe": recipe_hash(config),
         "versions": versions(),
     }

@@ -101,6 +101,9 @@ def test_curves_against_what_the_training_had_cost(tmp_path: Path) -> None:
     assert list(dearest.get_ydata()) == pytest.approx([100 * (0.1 / 3 + 0.005) * k for k in (4, 3, 2, 1)])
     assert "samples seen" in caption
     assert not clipped(figure)
+    for path in folder.glob("a2/seed*/result.json"):  # two devices, or gradients of two batches added up
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"samples_per_step": 2 * BATCH}))
+    assert drawn(curves, folder).figure.axes[1].lines[-1].get_xdata()[-1] == 2 * dearest.get_xdata()[-1]
 
 
 def test_evaluations_over_the_epochs_of_those_that_vary(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ class Run:
     status: str
     reason: str = ""
     epochs: int | None = None
+    samples_per_step: float | None = None
     test_error: float | None = None
     test_loss: float | None = None
     train_loss: float | None = None
@@ -227,6 +228,7 @@ def read_run(place: Path, arm: str, seed: int, expected: Mapping[str, Any]) -> R
         status,
         printable(reason),
         epochs=told.get("epochs") if isinstance(told.get("epochs"), int) else None,
+        samples_per_step=finite(told.get("samples_per_step", _mapping(told.get("ledger")).get("batch_size"))),
         test_error=error,
         test_loss=finite(told.get("test_loss")),
         train_loss=finite(told.get("train_loss")),

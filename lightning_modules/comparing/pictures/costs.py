@@ -90,7 +90,8 @@ def _caption(shown: Sequence[Summary], beyond: Sequence[Summary]) -> str:
     told = ["Points: means over finished seeds; bars: one standard deviation"]
     if max(len(s.errors) for s in shown) == 1:
         told = ["Points: one seed, no spread known"]
-    told += ["Horizontal bars: quartiles of the step time; least and most evaluations over seeds on adaptive grids"]
+    told += ["Horizontal bars: quartiles of the step time; of other costs the least and most over seeds, where adaptive"
+             " grids make them differ"]  # fmt: skip
     told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
              " on it, and within the bars it may be luck"]  # fmt: skip
     if beyond:

@@ -20,7 +20,7 @@ from lightning_modules.comparing.pictures.arms import (
     smooth,
     told_of_bands,
 )
-from lightning_modules.comparing.runs import Comparison, Run, read_metrics
+from lightning_modules.comparing.runs import Comparison, Run, finite, read_metrics
 from lightning_modules.comparing.statistics import Summary, mean_and_sd
 from lightning_modules.plotting.style import log_ticks, mark, new_figure
 
@@ -59,7 +59,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
     arm_legend(figure, shown, looks)
     figure.suptitle("Learning curves", fontsize=11)
-    caption = f"Test error after each epoch and training loss: {told_of_bands(comparison, shown)}."
+    caption = f"Test error after the epochs that measured it, and training loss: {told_of_bands(comparison, shown)}."
     if columns > 1:
         caption += " FLOPs of training: those of one sample's forward and backward pass times the samples seen."
     return Drawn(figure, caption)
@@ -78,10 +78,10 @@ def _by_epoch(run: Run) -> dict[float, float]:
 
 def _by_flops(run: Run, curve: Curve, scale: float = 1.0) -> dict[float, float]:
     """A curve by training step over what the training had cost until then; empty where that is not known."""
-    each, batch = run.ledger.get("train_flops"), run.ledger.get("batch_size")
-    if not (isinstance(each, int | float) and isinstance(batch, int | float) and each > 0 and batch > 0):
+    each, samples = finite(run.ledger.get("train_flops")), run.samples_per_step
+    if each is None or samples is None or each <= 0 or samples <= 0:
         return {}
-    return {(step + 1) * batch * each: scale * value for step, value in curve.items()}
+    return {(step + 1) * samples * each: scale * value for step, value in curve.items()}
 
 
 def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks: Looks) -> None:
