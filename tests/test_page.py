@@ -110,6 +110,7 @@ def test_a_table_without_a_head_keeps_its_order_and_an_empty_one_is_not_there() 
     found = read(Table(["", ""], [[Cell("data"), Cell("mnist")], [Cell("seeds"), Cell("0, 1")]]), Table(["arm"], []))
     assert [a["class"] for a, _ in found.of("table")] == ["plain"]
     assert not found.of("thead")
+    assert read(Table(["arm", "verdict"], [[Cell("a"), Cell("b")]])).of("table")[0][0]["class"] == "sortable"
 
 
 def test_headings_are_entered_by_names_of_their_own() -> None:

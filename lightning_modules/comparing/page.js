@@ -3,6 +3,7 @@
 // A click on a head sorts upwards, the next one downwards, the third restores the order that the table came in.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], original = [...body.rows], heads = [...table.tHead.rows[0].cells];
+  if (original.length < 2) continue;
 
   const key = (row, column) => row.cells[column].dataset.value;
   const compare = (a, b) => {

@@ -131,7 +131,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     titles = "".join(f'<th scope="col"{mark}>{_marked(title)}</th>' for title, mark in zip(head, marks, strict=True))
     top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
     lines = (_row(row, row_keys, marks) for row, row_keys in zip(rows, keys, strict=True))
-    kind = "sortable" if top and len(rows) > 1 else "plain"
+    kind = "sortable" if top else "plain"
     return (
         f'<div class="table" tabindex="0" role="group"><table class="{kind}">{top}<tbody>\n'
         + "\n".join(lines)
