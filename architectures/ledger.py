@@ -130,7 +130,8 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.live, self.peak = 0, 0
-        self._known = {t.untyped_storage()._cdata for t in known}
+        self._given = tuple(known)  # kept: where one of them died, another storage could take its address
+        self._known = {t.untyped_storage()._cdata for t in self._given}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -164,8 +165,9 @@ def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     """Bytes kept after forward for backward's sake, and peak bytes of forward and backward, one training step.
 
     Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
-    are not seen.
+    are not seen. Gradients count, as they do in every step: those of a step before are dropped.
     """
+    network.zero_grad()
     loss, mode = _watched_forward(network, shape, batch_size)
     kept = mode.live - loss.untyped_storage().nbytes()
     with mode:

@@ -239,3 +239,11 @@ def test_step_time_states_its_conditions() -> None:
     told = measured["stem_only"]
     assert told["quartile_1_s"] <= told["median_s"] <= told["quartile_3_s"]
     assert (told["steps"], told["device"], told["batch_size"], told["threads"]) == (8, "cpu", 4, 1)
+
+
+def test_memory_is_measured_alike_before_and_after_training() -> None:
+    """A run that goes on only to write its result has trained no step in its process."""
+    network = create_model("resnet", width=0.25, depth=8)
+    measured = [memory(network, (3, 8, 8), 2) for _ in range(8)]
+    assert all(found == measured[0] for found in measured)
+    assert measured[0]["peak_bytes"] > measured[0]["bytes_kept"]
