@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nschemenet: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\nschemenet: interrupted; the same command goes on from where that leaves it", file=sys.stderr)
         return 130
 
 

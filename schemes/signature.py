@@ -74,7 +74,7 @@ def _describe(expected: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments)) if len(arguments) > 1 else repr(arguments[0])
     if origin in (tuple, list, Sequence):
-        return f"a list of {_describe(arguments[0])}"
+        return f"a list [...], each entry {_describe(arguments[0])}"
     names = {
         int: "a whole number",
         float: "a number",

@@ -668,7 +668,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet", {"depth": "20"}, ["architecture 'resnet': depth expected a whole number or a list", "got '20'"]),
     ("resnet", {"depth": 20.0}, ["depth expected a whole number or a list", "got 20.0"]),
     ("resnet", {"width": "x", "dept": 3}, ["width expected a number, got 'x'", "did you mean 'depth'"]),
-    ("resnet", {"widths": 16}, ["widths expected a list of a whole number, got 16"]),
+    ("resnet", {"widths": 16}, ["widths expected a list [...], each entry a whole number, got 16"]),
     ("resnet", {"transition": "E"}, ["transition expected one of 'A', 'B', 'C', 'D', 'pool', got 'E'"]),
     ("resnet", {"depth": 21}, ["depth expected to be 6n + 2", "got 21; the nearest are 20 and 26"]),
     ("resnet50", {"depth": (3, 4, 6)}, ["one number of blocks for each of 4 stages", "got (3, 4, 6)"]),

@@ -87,7 +87,7 @@ class Plan:
     def sizes_table(self) -> str:
         """The arms' sizes and costs, for the screen before training starts."""
         budget = "no budget" if self.budget is None else f"budget {self.budget}"
-        told = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'paired seed')}, {budget}"
+        told = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'seed')}, {budget}"
         columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm")
         sizes = [[_labelled(arm), *(_cell(arm.sizes[column]) for column in columns)] for arm in self.arms]
         return f"{told}\n\n{aligned([['arm', *columns], *sizes])}\n\n{self._costs_table()}"

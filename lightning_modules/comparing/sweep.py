@@ -65,6 +65,7 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     shared = _shared([described(arm.config) for arm in arms.values()])
+    del shared["seed"]
     return Plan(tuple(arms.values()), baseline, seeds, None, shared)
 
 
@@ -85,6 +86,6 @@ def _shared(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [other.get(key) for other in others]
         if all(value == other for other in values):
             found[key] = value
-        elif all(isinstance(other, dict) for other in (value, *values)):
-            found[key] = _shared([value, *values])
+        elif all(isinstance(other, dict) for other in (value, *values)) and (inner := _shared([value, *values])):
+            found[key] = inner
     return found

@@ -98,7 +98,7 @@ def _ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise SchemenetError("launcher=ray needs Ray: pip install 'schemenet[ray]'") from error
+        raise SchemenetError("launcher=ray needs Ray: pip install ray") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
 

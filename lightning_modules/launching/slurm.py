@@ -185,7 +185,7 @@ def _submitit() -> ModuleType:
     try:
         import submitit
     except ImportError as error:
-        raise SchemenetError("launcher=slurm needs submitit: pip install 'schemenet[slurm]'") from error
+        raise SchemenetError("launcher=slurm needs submitit: pip install submitit") from error
     logging.getLogger("submitit").setLevel(logging.ERROR)
     return submitit
 
