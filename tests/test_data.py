@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
+import signal
 import struct
 from itertools import chain
 from pathlib import Path
@@ -622,3 +624,16 @@ class TestTrainer:
 
     def test_double_precision(self):
         assert self.fit(precision="64-true", limit_train_batches=1)[0].dtypes == {torch.float64}
+
+
+def test_workers_leave_stopping_to_the_process_that_trains() -> None:
+    """Ctrl-C and SIGTERM may go to all processes of a run; the step that it is to finish still gets its batch."""
+    loader = BatchLoader(torch.zeros(64, 2), torch.zeros(64).long(), 2, workers=1)
+    arrived = 0
+    for _ in loader:
+        if not arrived:
+            for worker in multiprocessing.active_children():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(worker.pid, number)
+        arrived += 1
+    assert arrived == len(loader) == 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -42,11 +43,21 @@ def fetch(inputs: Inputs, batches: Sequence[Tensor], workers: int = 0) -> Iterat
     loader = DataLoader(
         _Told(inputs), batch_size=None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global random state
+        worker_init_fn=_leave_stopping_to_the_trainer,
     )  # fmt: skip
     for fetched in loader:
         if isinstance(fetched, str):
             raise SchemenetError(fetched)
         yield fetched
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """What asks a run to stop often goes to all of its processes: the step that is to be finished needs its batch.
+
+    A terminal sends SIGINT so, Slurm SIGTERM; the second SIGTERM is torch's own, to a worker that does not end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 class _Told:

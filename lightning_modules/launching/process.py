@@ -63,9 +63,12 @@ def wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE) -> None:
-    """Ask all to stop, so that each writes a checkpoint; those that take too long are killed."""
+    """Ask all to stop, so that each writes a checkpoint; those that take too long are killed.
+
+    The first process of each alone is asked: its data workers would end at once, and the run for the lack of them.
+    """
     for process in processes:
-        _signal_group(process, signal.SIGTERM)
+        process.terminate()
     latest = time.monotonic() + patience
     try:
         for process in processes:
@@ -79,8 +82,9 @@ def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE
 
 
 def kill_rest(process: subprocess.Popen[bytes]) -> None:
-    """End what a run has left behind, the other processes of one on several devices."""
-    _signal_group(process, signal.SIGKILL)
+    """End what a run has left behind, such as data workers."""
+    with contextlib.suppress(ProcessLookupError):  # the group is empty already
+        os.killpg(process.pid, signal.SIGKILL)
     if process.stdin is not None:
         process.stdin.close()
 
@@ -88,8 +92,3 @@ def kill_rest(process: subprocess.Popen[bytes]) -> None:
 def told_death(status: int) -> str:
     """The exit status of a process in words."""
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # the group is empty already
-        os.killpg(process.pid, number)
