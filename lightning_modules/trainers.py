@@ -22,7 +22,7 @@ from lightning_fabric.plugins.environments import (
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
-from lightning_modules.callbacks import ChannelsLast, Compiled
+from lightning_modules.callbacks import ChannelsLast, Compiled, TestedLast
 from lightning_modules.registries import TRAINERS
 from lightning_modules.resuming import WholeCheckpoints
 from schemes.errors import SchemenetError
@@ -60,11 +60,12 @@ def trainer(
 
     ``devices`` are those of each of ``num_nodes`` machines; each trains on batches of its own, and gradients are those
     of all of them joined. With ``sync_batchnorm`` so are the statistics of batch norm, on GPUs.
-    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve. Checkpoints are written at
-    the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that is null. ``progress_bar``
-    null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads as it is. ``compile`` true
-    is torch.compile's usual backend, a word names another. ``ema`` is the decay of an exponential moving average of
-    the weights and of batch norm's statistics, one update a step: what is tested and kept is then the average.
+    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve, and after the last.
+    Checkpoints are written at the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that
+    is null. ``progress_bar`` null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads
+    as it is. ``compile`` true is torch.compile's usual backend, a word names another. ``ema`` is the decay of an
+    exponential moving average of the weights and of batch norm's statistics, one update a step: what is tested and kept
+    is then the average.
     """
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"
@@ -97,7 +98,7 @@ def trainer(
     _quiet()
     bar = sys.stdout.isatty() if progress_bar is None else progress_bar
     # Named, or Lightning's choice would hang on what else is installed.
-    callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), *callbacks]
+    callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), TestedLast(), *callbacks]
     try:
         made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,

@@ -12,10 +12,12 @@ import torch
 from architectures.factory import create_model
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import compose
+from lightning_modules.files import read_rows
 from lightning_modules.optimizers import sgd
 from lightning_modules.running import dry_build, recipe_hash, train
 from schemes import GRADIENTS, SchemenetError
 
+TINY = ["architecture.depth=8", "architecture.width=0.25", "data.limit_train=128", "data.limit_test=32"]
 QUICK = ["logger=csv", "optimizer.schedule=cosine", "data.batch_size=64"]
 
 
@@ -178,3 +180,10 @@ def test_recipe_hash_leaves_seed_and_folder_out() -> None:
     assert recipe_hash(config) != recipe_hash(compose("train", ["optimizer.lr=0.2"]))
     here, there = (compose("train", ["data=mnist", f"data.root={root}"]) for root in ("here", "there"))
     assert recipe_hash(here) == recipe_hash(there)
+
+
+def test_the_last_weights_are_tested_however_seldom_the_curve_is(tmp_path: Path) -> None:
+    result = run(tmp_path, *TINY, "trainer.max_epochs=3", "trainer.check_test_every_n_epoch=2")
+    tested = [row["epoch"] for row in read_rows(tmp_path / "metrics.csv") if row.get("test/error")]
+    assert tested == ["1", "2"]
+    assert (result["status"], result["epochs"]) == ("done", 3)
