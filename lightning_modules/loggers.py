@@ -75,7 +75,7 @@ class Curves(WandbLogger):
 
     def __init__(self, run: Any, folder: Path) -> None:
         super().__init__(experiment=run, save_dir=folder)
-        self.folder, self._exit_code = folder, 1
+        self.folder, self._exit_code, self._gone = folder, 1, False
         for axis in (STEP, EPOCH):
             run.define_metric(axis)
         for metric, axis in AXES.items():
@@ -85,15 +85,33 @@ class Curves(WandbLogger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """They are in the run's config."""
 
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self._dispensable():
+            super().log_metrics(metrics, step)
+
     def conclude(self, result: Mapping[str, Any]) -> None:
         """What became of the run, for its summary."""
         told = ("status", "reason", "epochs", "test_error", "test_loss", "train_loss", "ledger")
-        self.experiment.summary.update({key: result[key] for key in told if key in result})
+        with self._dispensable():
+            self.experiment.summary.update({key: result[key] for key in told if key in result})
         self._exit_code = 0 if result["status"] == "done" else 1
 
     def finish(self) -> None:
         """End the run, as a failed one where nothing was concluded."""
-        wandb_runs.finish(self.experiment, self.folder, self._exit_code)
+        if not self._gone:
+            with self._dispensable():
+                wandb_runs.finish(self.experiment, self.folder, self._exit_code)
+
+    @contextmanager
+    def _dispensable(self) -> Iterator[None]:
+        """W&B's own process may be killed, or die for want of memory: training goes on without it."""
+        try:
+            yield
+        except OSError as error:  # of the connection to it
+            if not self._gone:
+                wandb_runs.give_up(self.folder, error)
+            self._gone = True
 
 
 @contextmanager

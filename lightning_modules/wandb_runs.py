@@ -121,6 +121,17 @@ def finish(run: Any, folder: Path, exit_code: int) -> None:
         print(f"W&B has not got all of this run; `wandb sync --include-online {folder / 'wandb'}` sends it", flush=True)
 
 
+def give_up(folder: Path, error: OSError) -> None:
+    """W&B's own process is gone: say what is left of a run, and have nobody ask for that process again."""
+    print(
+        f"W&B's process has ended ({_first_line(error)}): metrics are logged without it; "
+        f"`wandb sync --include-online {folder / 'wandb'}` sends what it had",
+        flush=True,
+    )
+    with contextlib.suppress(Exception):
+        release()
+
+
 def release() -> None:
     """End W&B's own process, which processes begun by this one would share."""
     import wandb

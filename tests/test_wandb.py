@@ -253,6 +253,23 @@ def test_what_a_killed_run_has_logged_is_in_its_folder(stub: Stub, tmp_path: Pat
     assert [row["a"] for row in stub.runs["x-1"].history] == [7]
 
 
+def test_training_goes_on_when_the_process_of_wandb_is_killed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    config = {"name": "wandb", "project": None, "entity": None, "mode": "offline"}
+    with opened(config, tmp_path, About(key="r-s0", name="run"), goes_on=False) as (rows, curves):
+        monkeypatch.setattr(curves.experiment, "log", gone)
+        for step in (0, 1):
+            for logger in (rows, curves):
+                logger.log_metrics({"train/loss": 1.0}, step)
+    said = "".join(capfd.readouterr())
+    assert said.count("W&B's process has ended (Connection lost): metrics are logged without it") == 1
+    assert (tmp_path / "metrics.csv").read_text().count("1.0") == 2
+
+
 def test_rank_zero_alone_has_a_run(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setattr(loggers.rank_zero_only, "rank", 1)
     with opened(WANDB, tmp_path, ABOUT, False) as made:
