@@ -6,10 +6,12 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -429,21 +431,28 @@ def network_options(config: Config) -> dict[str, Any]:
 
 def writable(folder: Path) -> None:
     """Make a folder, or say why a run cannot be written there."""
-    try:
+    with _refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def check_writable(folder: Path) -> None:
+    """Try a folder as :func:`writable` does, and leave nothing behind.
+
+    Not in its place: what another run that begins there at the same time has made would be taken away with it.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    with _refusals(folder), tempfile.TemporaryDirectory(dir=there) as place:
+        Path(place, folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SchemenetError(
             f"cannot write to the run folder {os.fspath(folder)!r}: {reason}; choose another by folder=..."
         ) from error
-
-
-def check_writable(folder: Path) -> None:
-    """Try a folder as :func:`writable` does, and leave nothing behind."""
-    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    writable(folder)
-    for path in made:
-        path.rmdir()
