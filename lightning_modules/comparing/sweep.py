@@ -31,8 +31,10 @@ def hand_to_wandb(grid: Grid, configs: dict[str, Config], config_dir: str | None
     """The same grid as a W&B sweep, whose agents train it; checked here as any other. Returns the exit status."""
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
-    project = config["logger"].get("project")
-    return wandb_sweep.begin(grid, _folder(plan, config), project=project, config_dir=config_dir)
+    logger = config["logger"]
+    return wandb_sweep.begin(
+        grid, _folder(plan, config), project=logger.get("project"), entity=logger.get("entity"), config_dir=config_dir
+    )
 
 
 def _folder(plan: Plan, config: Config) -> Path:

@@ -13,7 +13,9 @@ from lightning_modules.files import whole
 SWEEP = "sweep.yaml"
 
 
-def begin(grid: Grid, folder: Path, *, project: str | None = None, config_dir: str | None = None) -> int:
+def begin(
+    grid: Grid, folder: Path, *, project: str | None = None, entity: str | None = None, config_dir: str | None = None
+) -> int:
     """Write ``sweep.yaml`` and give it to W&B's server, if there is one; say how to go on. Returns the exit status."""
     import yaml
 
@@ -35,9 +37,9 @@ def begin(grid: Grid, folder: Path, *, project: str | None = None, config_dir: s
         return 1
     import wandb
 
-    id = wandb.sweep(sweep, project=project)  # says where it is to be seen
+    id = wandb.sweep(sweep, entity=entity, project=project)  # says where it is to be seen
     points = math.prod(len(values) for values in grid.axes.values())
-    place = "/".join(filter(None, (os.environ.get("WANDB_ENTITY"), project, id)))
+    place = "/".join(filter(None, (entity or os.environ.get("WANDB_ENTITY"), project, id)))
     print(f"{points} runs; on every machine that is to train, as often as it has room: wandb agent {place}")
     return 0
 
