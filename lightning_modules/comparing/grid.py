@@ -16,7 +16,7 @@ from schemes.errors import SchemenetError
 
 SEED = "seed"
 NOT_SWEPT = {
-    **dict.fromkeys(("folder", "overwrite", "baseline", "launcher", "logger"), "it belongs to the sweep as a whole"),
+    **dict.fromkeys(("folder", "overwrite", "launcher", "logger"), "it belongs to the sweep as a whole"),
     "data": "errors on different data are not compared; begin one sweep for each",
     "data.name": "errors on different data are not compared; begin one sweep for each",
 }
@@ -77,7 +77,8 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
         if not equals:
             wrong.append(f"cannot read {word!r}; expected key=value, e.g. scheme=heun,rk4 or 'seed=range(5)'")
             continue
-        entries[key] = value
+        # An arm's name has commas and equals signs in it, and is one value.
+        entries[key] = _word(value) if key == "baseline" and value[:1] not in ("'", '"') else value
     fixed: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}
     for key, value in entries.items():
