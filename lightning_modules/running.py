@@ -270,11 +270,14 @@ def train(
 ) -> dict[str, Any]:
     """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
 
-    An unfinished run of the same recipe and seed goes on where its folder stands; ``overwrite`` begins it anew.
+    An unfinished run of the same recipe and seed goes on where its folder stands, of a finished one the result is
+    returned; ``overwrite`` begins it anew.
     A solve that cannot go on ends the run with its reason, as ``diverged``, or as ``failed`` where a limit on steps or
     seconds was reached: such a run is unfinished. ``name`` and ``group`` are for loggers; ``arm`` is what a comparison
     calls the network. On several devices of this machine each has a process, which is begun here.
     """
+    if (held := held_of_this(config, folder)) is not None and held.finished:
+        return read_json(folder / RESULT)
     if (processes := processes_to_begin(config["trainer"])) == 1:
         return train_rank(config, folder, name=name, group=group, arm=arm)
     launch({"config": config, "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)

@@ -10,16 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lightning_modules import running
 from lightning_modules.cli import main
 from lightning_modules.comparing.grid import compose_grid
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.comparing.sweep import plan_sweep
+from lightning_modules.composing import compose
+from lightning_modules.files import write_json
 from lightning_modules.launching.local import device_shares
 from lightning_modules.launching.lock import is_locked, locked
+from lightning_modules.launching.order import ERROR, Order, run_file
 from lightning_modules.registries import LAUNCHERS
 from lightning_modules.running import RESULT
 from schemes import SchemenetError
@@ -102,6 +107,11 @@ def test_a_sweep_over_batch_sizes_tells_them() -> None:
     assert "bytes of a batch of 10 or 20" in plan_sweep(configs, (0,)).sizes_table()
 
 
+def test_an_arm_of_several_keys_is_named_as_it_stands() -> None:
+    _, configs = compose_grid(["scheme=heun,rk3", "architecture.depth=8,14", "baseline=rk3,depth=8"])
+    assert {config["baseline"] for config in configs.values()} == {"rk3,depth=8"}
+
+
 def test_an_unknown_baseline_is_told() -> None:
     _, configs = compose_grid(["scheme=heun,rk3", "architecture.depth=8", "baseline=heum"])
     with pytest.raises(SchemenetError, match="did you mean 'heun'"):
@@ -120,6 +130,33 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path, capsys: pytest.CaptureF
         assert main(["train", *SMALL, "trainer.max_epochs=1", f"folder={tmp_path}"]) == 2
         assert f"is being trained by process {os.getpid()}" in capsys.readouterr().err
     assert not is_locked(tmp_path)
+
+
+def test_a_run_that_another_process_does_is_waited_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one command is given twice at the same time: the second run is none that has failed."""
+    order = Order(tmp_path, compose("train", SMALL), "arm", "group")
+    done: list[Path] = []
+    monkeypatch.setattr(running, "train", lambda config, folder, **_: done.append(folder) or {"status": "done"})
+    with ThreadPoolExecutor() as pool:
+        with locked(tmp_path):
+            status = pool.submit(run_file, [str(order.write())])
+            while "waiting for it" not in capfd.readouterr().out:
+                assert not status.done()
+            assert not done
+        assert status.result() == 0
+    assert done == [tmp_path]
+    assert not (tmp_path / ERROR).exists()
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+    """As of a job that Slurm requeues although its run came to its end within the warning."""
+    config = compose("train", SMALL)
+    result = {"status": "done", "recipe": running.recipe_hash(config), "seed": config["seed"]}
+    write_json(tmp_path / RESULT, result)
+    assert running.train(config, tmp_path) == result
+    assert [path.name for path in tmp_path.iterdir()] == [RESULT]
 
 
 def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from lightning_modules.launching.lock import is_locked
-from lightning_modules.launching.order import Order
+from lightning_modules.launching.order import Order, devices_of_a_run
 from lightning_modules.launching.process import TICK, end, kill_rest, start, told_death
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
@@ -24,7 +24,7 @@ def local(orders: Sequence[Order], watch: Watch, *, jobs: int | None = None, thr
     """
     if jobs is not None and jobs < 1:
         raise SchemenetError(f"launcher.jobs: expected at least 1, got {jobs}")
-    shares = device_shares(_devices(orders), _devices_of_a_run(orders))
+    shares = device_shares(_devices(orders), devices_of_a_run(orders))
     jobs = jobs or len(shares) or min(2, cores())
     threads = threads or max(1, cores() // jobs)
     waiting = list(orders)
@@ -75,9 +75,3 @@ def _devices(orders: Iterable[Order]) -> list[str]:
     import torch
 
     return [str(device) for device in range(torch.cuda.device_count())]
-
-
-def _devices_of_a_run(orders: Iterable[Order]) -> int:
-    """The most devices that one run asks for; all of them, where it says "auto"."""
-    asked = [order.config["trainer"]["devices"] for order in orders]
-    return max([1, *(int(devices) for devices in asked if str(devices).isdigit())])

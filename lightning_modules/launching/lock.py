@@ -20,15 +20,16 @@ except ImportError:  # Windows has no advisory locks of this kind
     fcntl = None
 
 LOCK = ".lock"
-ATTEMPTS, PAUSE = 20, 0.1  # somebody who only looks whether it is free holds it for a moment
+PATIENCE, PAUSE = 2.0, 0.1  # seconds; somebody who only looks whether it is free holds it for a moment
 _held: set[TextIO] = set()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Hold a folder for this process. The kernel gives it free when the process ends, also when it is killed.
 
-    Of several processes of one run the first holds it. Raises SchemenetError where another run does.
+    Of several processes of one run the first holds it. Raises SchemenetError where another run still does after
+    ``patience`` seconds.
     """
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -37,9 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
         return
     writable(folder)
     with open(folder / LOCK, "a+", encoding="utf-8", opener=no_link) as file:
-        for _ in range(ATTEMPTS):
-            if taken := _take(file.fileno()):
-                break
+        latest = time.monotonic() + patience
+        while not (taken := _take(file.fileno())) and time.monotonic() < latest:
             time.sleep(PAUSE)
         if not taken:
             file.seek(0)

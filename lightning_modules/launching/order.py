@@ -5,15 +5,17 @@ Torch is imported by who does a run or judges it: a process that only waits for 
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.composing import Config
 from lightning_modules.files import read_json, write_json, write_text
 from lightning_modules.launching.leash import leashed
-from lightning_modules.launching.lock import locked
+from lightning_modules.launching.lock import is_locked, locked
 from lightning_modules.launching.process import LOG
 from schemes.errors import SchemenetError
 
@@ -89,6 +91,12 @@ class Order:
         return told_error(result)
 
 
+def devices_of_a_run(orders: Iterable[Order]) -> int:
+    """The most devices on one machine that a run asks for; one, where it leaves that to what it finds ("auto")."""
+    asked = [str(order.config["trainer"]["devices"]) for order in orders]
+    return max([1, *(int(devices) for devices in asked if devices.isdigit())])
+
+
 def read_order(file: Path) -> Order:
     """The order that stands in a run's folder."""
     told = read_json(file)
@@ -96,7 +104,11 @@ def read_order(file: Path) -> Order:
 
 
 def run_file(arguments: list[str]) -> int:
-    """``run-file [--leash] FILE``: do one run; with a leash, end when the process that holds standard input does."""
+    """``run-file [--leash] FILE``: do one run; with a leash, end when the process that holds standard input does.
+
+    Where another process does that run, as one may that is ending, or that the same command given twice has begun, it
+    is waited for: what it leaves undone is done here.
+    """
     *options, file = arguments
     if "--leash" in options:
         leashed(sys.stdin.fileno())
@@ -106,7 +118,9 @@ def run_file(arguments: list[str]) -> int:
     folder = order.folder
     try:
         name = f"{order.group}-{order.arm}-s{order.config['seed']}"
-        with locked(folder):
+        if is_locked(folder):
+            print(f"{folder} is held by another process; waiting for it", flush=True)
+        with locked(folder, patience=math.inf):
             result = train(order.config, folder, name=name, group=order.group, arm=order.arm)
         if result["status"] == FAILED:
             raise SchemenetError(result["reason"])

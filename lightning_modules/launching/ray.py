@@ -8,15 +8,12 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightning_modules.launching import leash
-from lightning_modules.launching.lock import is_locked
-from lightning_modules.launching.order import ORDER, Order, read_order
+from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
 from lightning_modules.launching.process import PATIENCE, TICK, end, import_path, start, told_death, wait
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
@@ -79,9 +76,6 @@ def attend(folder: str, threads: int) -> None:
         )
     # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script has been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    latest = time.monotonic() + leash.PATIENCE
-    while is_locked(Path(folder)) and time.monotonic() < latest:  # by the process of a task that was killed
-        time.sleep(TICK)
     process = start(Path(folder, ORDER), threads)
     try:
         status = wait(process)
@@ -146,9 +140,8 @@ def _follow(engine: ModuleType, given: dict[Any, Order], watch: Watch) -> None:
 
 def _gpus_of_a_run(orders: Sequence[Order], there_are: bool) -> int:
     using = ("gpu", "cuda", "auto") if there_are else ("gpu", "cuda")
-    trainers = [order.config["trainer"] for order in orders if order.config["trainer"]["accelerator"] in using]
-    devices = [str(trainer["devices"]) for trainer in trainers]
-    return max((int(number) if number.isdigit() else 1 for number in devices), default=0)
+    on_gpus = [order for order in orders if order.config["trainer"]["accelerator"] in using]
+    return devices_of_a_run(on_gpus) if on_gpus else 0
 
 
 def _has(node: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:

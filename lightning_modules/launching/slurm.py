@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from lightning_modules.files import read_json, write_json
 from lightning_modules.launching.lock import is_locked
-from lightning_modules.launching.order import ORDER, Order, read_order
+from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
 from lightning_modules.launching.process import LOG, PATIENCE, TICK, end, import_path, start, told_death, wait
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
@@ -73,9 +73,9 @@ def slurm(
     nodes = nodes or max((order.config["trainer"].get("num_nodes", 1) for order in orders), default=1)
     on_gpus = any(order.config["trainer"]["accelerator"] in ("gpu", "cuda") for order in orders)
     if gpus_per_node is None and gres is None and on_gpus:
-        gpus_per_node = _devices_of_a_run(orders)
+        gpus_per_node = devices_of_a_run(orders)
     if tasks_per_node is None:
-        tasks_per_node = _devices_of_a_run(orders) if nodes > 1 else 1
+        tasks_per_node = devices_of_a_run(orders) if nodes > 1 else 1
     resources = {
         "name": f"schemenet-{orders[0].group}" if orders else "schemenet",
         "timeout_min": timeout_min,
@@ -296,11 +296,6 @@ def _check_at_least_one(**options: int) -> None:
     wrong = [f"launcher.{key}: expected at least 1, got {value}" for key, value in options.items() if value < 1]
     if wrong:
         raise SchemenetError("\n".join(wrong))
-
-
-def _devices_of_a_run(orders: Iterable[Order]) -> int:
-    asked = [str(order.config["trainer"]["devices"]) for order in orders]
-    return max([1, *(int(devices) for devices in asked if devices.isdigit())])
 
 
 def _arrays(jobs: Iterable[Job]) -> list[str]:
