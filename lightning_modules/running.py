@@ -315,13 +315,41 @@ def _train_rank(
     if trainer.is_global_zero:
         told = about(config, module.network, group, arm)
         trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
-    stopped = None
+    stopped = _fit(trainer, module, data, checkpoint, resumable)
+    if stopped is None and not trainer.is_global_zero:
+        return trainer.strategy.broadcast(None)
+    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
+        {"arm": arm} if arm is not None else {}
+    )
+    if stopped is not None:
+        result |= _outcome(stopped, trainer)
+    conclude(trainer.loggers, result)
+    for needless in (PROGRESS, BEFORE):
+        (folder / needless).unlink(missing_ok=True)
+    if trainer.is_global_zero:  # last of all: what has a result is not looked at again
+        write_json(folder / RESULT, result)
+    else:  # it has stopped, as others may have at the same time
+        own = folder / f"{RESULT}.{trainer.global_rank}"
+        write_json(own, result)
+        own.replace(folder / RESULT)
+    return result if stopped is not None else trainer.strategy.broadcast(result)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: ClassificationModule,
+    data: pl.LightningDataModule,
+    checkpoint: Path | None,
+    resumable: Resumable,
+) -> SolverError | None:
+    """Train, from a checkpoint where there is one; the solver's error that ended it, if one did."""
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except FieldError:
         raise
     except SolverError as error:
-        stopped = error
+        return error
     except SchemenetError:
         raise
     except Exception as error:
@@ -339,24 +367,7 @@ def _train_rank(
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
             raise KeyboardInterrupt from ended
         raise
-    if stopped is None and not trainer.is_global_zero:
-        return trainer.strategy.broadcast(None)
-    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
-    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
-        {"arm": arm} if arm is not None else {}
-    )
-    if stopped is not None:
-        result |= _outcome(stopped, trainer)
-    conclude(trainer.loggers, result)
-    for name in (PROGRESS, BEFORE):
-        (folder / name).unlink(missing_ok=True)
-    if trainer.is_global_zero:  # last of all: what has a result is not looked at again
-        write_json(folder / RESULT, result)
-    else:  # it has stopped, as others may have at the same time
-        own = folder / f"{RESULT}.{trainer.global_rank}"
-        write_json(own, result)
-        own.replace(folder / RESULT)
-    return result if stopped is not None else trainer.strategy.broadcast(result)
+    return None
 
 
 def _claim(config: Config, folder: Path) -> Path | None:
