@@ -160,7 +160,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
 
 
 def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:
-    grid = ["scheme=forward_euler,rk2", "trainer.max_epochs=10", "trainer.checkpoint_every_n_steps=1"]
+    grid = ["scheme=forward_euler,rk2", "seed=0,1", "trainer.max_epochs=10", "trainer.checkpoint_every_n_steps=1"]
     words = ["sweep", *SMALL, *grid, "data.batch_size=16", f"folder={folder}"]
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with screen.open("wb") as told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
@@ -108,8 +109,8 @@ def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
 
 
 def file_name(what: str, names: Sequence[str]) -> str:
-    """A name that tells what is in the picture."""
-    return f"{safe_name('-'.join([what, *names]))}.png"
+    """A name that tells what is in the picture; signs that belong in no file name are dashes."""
+    return f"{safe_name(re.sub(r'[^A-Za-z0-9_.=]+', '-', '-'.join([what, *names])).strip('-'))}.png"
 
 
 def _check_file(path: Path) -> None:
