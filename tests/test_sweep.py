@@ -132,6 +132,12 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path, capsys: pytest.CaptureF
     assert not is_locked(tmp_path)
 
 
+def test_a_sweep_that_is_under_way_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(tmp_path / "rk3" / "seed0"):
+        assert main(["sweep", *SMALL, "scheme=heun,rk3", f"folder={tmp_path}", "overwrite=true"]) == 2
+    assert "rk3/seed0 is being trained by another process" in capsys.readouterr().err
+
+
 def test_a_run_that_another_process_does_is_waited_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import Config, writable
 from lightning_modules.files import read_json, write_json
 from lightning_modules.launching.local import cores
+from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
@@ -133,6 +134,8 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
                 "choose another folder=..., or overwrite=true to begin anew"
             )
     if overwrite:
+        if busy := [str(run) for run in sorted(folder.glob("*/seed*")) if is_locked(run)]:
+            raise SchemenetError(f"overwrite: {', '.join(busy)} is being trained by another process; stop it first")
         for old in (*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")):
             forget(old)
         for old in folder.glob(f"*/{STEP_TIME}"):
