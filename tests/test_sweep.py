@@ -173,6 +173,7 @@ def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "lightning_modules", *words], env=known, stdout=told, stderr=told,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
         )  # fmt: skip
 
 
