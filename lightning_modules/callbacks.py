@@ -29,7 +29,7 @@ class Compiled(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            compile_network(pl_module.network, self.backend)  # type: ignore[arg-type]
+            compile_network(pl_module.network, self.backend)  # type: ignore[arg-type]  # a module's attributes have no types
 
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:

@@ -6,12 +6,9 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -427,32 +424,3 @@ def network_options(config: Config) -> dict[str, Any]:
     if config.get("sharing") is not None:
         options["sharing"] = config["sharing"]
     return options
-
-
-def writable(folder: Path) -> None:
-    """Make a folder, or say why a run cannot be written there."""
-    with _refusals(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-
-
-def check_writable(folder: Path) -> None:
-    """Try a folder as :func:`writable` does, and leave nothing behind.
-
-    Not in its place: what another run that begins there at the same time has made would be taken away with it.
-    """
-    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    with _refusals(folder), tempfile.TemporaryDirectory(dir=there) as place:
-        Path(place, folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
-
-
-@contextlib.contextmanager
-def _refusals(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SchemenetError(
-            f"cannot write to the run folder {os.fspath(folder)!r}: {reason}; choose another by folder=..."
-        ) from error

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,36 @@ def safe_name(text: str) -> str:
         return name
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
     return "-".join(filter(None, [name[: LONGEST_NAME - len(digest) - 1].rstrip("-"), digest]))
+
+
+def writable(folder: Path) -> None:
+    """Make a folder, or say why a run cannot be written there."""
+    with _refusals_of_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def check_writable(folder: Path) -> None:
+    """Try a folder as :func:`writable` does, and leave nothing behind.
+
+    Not in its place: what another run that begins there at the same time has made would be taken away with it.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    with _refusals_of_folder(folder), tempfile.TemporaryDirectory(dir=there) as place:
+        Path(place, folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _refusals_of_folder(folder: Path) -> Iterator[None]:
+    """What the file system refuses of a run folder."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SchemenetError(
+            f"cannot write to the run folder {os.fspath(folder)!r}: {reason}; choose another by folder=..."
+        ) from error
 
 
 @contextmanager

@@ -53,15 +53,13 @@ def wandb(
     entity: str | None = None,
     mode: Literal["offline", "online", "disabled"] | None = None,
 ) -> list[Logger]:
-    """The csv file and a W&B run, of the first process alone.
+    """The csv file and a W&B run; loggers are of the first process alone.
 
     ``mode`` null: the environment variable WANDB_MODE if set, else online; where there is no key, or no server that
     takes it, the run is logged offline, and ``wandb sync FOLDER/wandb`` sends it later. ``project`` null: WANDB_PROJECT
     if set, else schemenet. A run that goes on keeps its id; what was logged after its checkpoint is logged again, with
     the same values.
     """
-    if rank_zero_only.rank:
-        return csv(folder)
     run = wandb_runs.begin(
         folder, mode=mode, id=wandb_runs.run_id(folder, about.key, goes_on), goes_on=goes_on, job_type="train",
         project=wandb_runs.project(project), entity=entity, name=about.name, group=about.group, tags=about.tags,

@@ -28,8 +28,8 @@ from architectures.ledger import ledger, parameters
 from architectures.network import Network
 from lightning_modules.classification import ClassificationModule
 from lightning_modules.coefficients import LogCoefficients
-from lightning_modules.composing import Config, check_writable, described, network_options, writable
-from lightning_modules.files import read_json, write_json
+from lightning_modules.composing import Config, described, network_options
+from lightning_modules.files import check_writable, read_json, writable, write_json
 from lightning_modules.inversion import LogInversion
 from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, About, conclude, opened

@@ -79,6 +79,8 @@ def test_a_file_says_the_same_as_the_words(tmp_path: Path) -> None:
         (["folder=a,b", "scheme=rkk4,heun"], "folder: cannot be swept"),
         (["folder=a,b", "scheme=rkk4,heun"], "no scheme 'rkk4'; did you mean 'rk4'"),
         (["data=digits,mnist"], "one sweep for each"),
+        (["data.limit_test=32,64"], "errors on different test sets are not compared"),
+        (["architecture.widths=[8,16,16],'8-16-16'"], "two arms would both be called widths=8-16-16"),
         (["scheme=glob(zz*)"], "nothing matches zz*"),
         (["scheme=rk4,rk3", "data.validation=0.1"], "data.validation: a sweep reports test errors"),
         (["optimizer.lr=interval(0,1)"], "no end of values"),

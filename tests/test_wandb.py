@@ -16,7 +16,7 @@ import wandb
 from PIL import Image
 from wandb_stub import KEY, Stub, serving
 
-from lightning_modules import loggers, wandb_runs
+from lightning_modules import wandb_runs
 from lightning_modules.composing import compose
 from lightning_modules.loggers import About, opened
 from lightning_modules.running import recipe_hash, train
@@ -268,15 +268,6 @@ def test_training_goes_on_when_the_process_of_wandb_is_killed(
     said = "".join(capfd.readouterr())
     assert said.count("W&B's process has ended (Connection lost): metrics are logged without it") == 1
     assert (tmp_path / "metrics.csv").read_text().count("1.0") == 2
-
-
-def test_rank_zero_alone_has_a_run(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    monkeypatch.setattr(loggers.rank_zero_only, "rank", 1)
-    with opened(WANDB, tmp_path, ABOUT, False) as made:
-        assert len(made) == 1
-    assert not stub.requests
-    assert not list(tmp_path.iterdir())
-    assert not "".join(capfd.readouterr())
 
 
 def test_the_agent_of_a_sweep_names_its_runs(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

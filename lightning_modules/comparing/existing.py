@@ -21,8 +21,8 @@ from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.runs import CONFIG, RESULT, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.words import controls
-from lightning_modules.composing import AXES, writable
-from lightning_modules.files import read_json, write_json
+from lightning_modules.composing import AXES
+from lightning_modules.files import read_json, writable, write_json
 from lightning_modules.running import NOT_RECIPE
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError, unknown

@@ -19,6 +19,7 @@ NOT_SWEPT = {
     **dict.fromkeys(("folder", "overwrite", "launcher", "logger"), "it belongs to the sweep as a whole"),
     "data": "errors on different data are not compared; begin one sweep for each",
     "data.name": "errors on different data are not compared; begin one sweep for each",
+    "data.limit_test": "errors on different test sets are not compared; begin one sweep for each",
 }
 
 
@@ -58,7 +59,10 @@ def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[G
     for arm in grid.arms():
         try:
             set_here = [f"{key}={value}" for key, value in arm.items()]
-            configs[safe_name(grid.label(arm))] = compose("sweep", [*grid.fixed, *set_here], config_dir)
+            name = safe_name(grid.label(arm))
+            if name in configs:
+                wrong.append(f"two arms would both be called {name}; the second is {' '.join(set_here)}")
+            configs[name] = compose("sweep", [*grid.fixed, *set_here], config_dir)
         except SchemenetError as error:
             wrong += str(error).splitlines()
     if wrong:

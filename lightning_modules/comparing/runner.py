@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from architectures import costs
+from architectures.factory import create_model
+from architectures.ledger import step_times
 from lightning_modules.comparing import report, screen, tuning
 from lightning_modules.comparing.asked import Tuning, section
 from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
-from lightning_modules.composing import Config, writable
-from lightning_modules.files import read_json, write_json
+from lightning_modules.composing import Config, network_options
+from lightning_modules.files import read_json, writable, write_json
 from lightning_modules.launching.local import cores
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
-from lightning_modules.running import forget, hash_of, versions
+from lightning_modules.running import data_context, dry_build, forget, hash_of, versions
 from lightning_modules.wandb_report import log_report
 from lightning_modules.wandb_runs import settled
 from schemes.errors import SchemenetError
@@ -89,11 +91,6 @@ def launch(orders: Sequence[Order], launcher: Config) -> None:
 
 def _measure(plan: Plan, folder: Path) -> None:
     """Step times of all arms, taking turns in this process when all training is done."""
-    from architectures.factory import create_model
-    from architectures.ledger import step_times
-    from lightning_modules.composing import network_options
-    from lightning_modules.running import data_context, dry_build
-
     if all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
         return
     print("measuring step times, all networks in turn", flush=True)

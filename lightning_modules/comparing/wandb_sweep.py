@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing.grid import Grid
-from lightning_modules.files import whole
+from lightning_modules.files import whole, writable
 
 SWEEP = "sweep.yaml"
 
@@ -19,7 +19,6 @@ def begin(
     """Write ``sweep.yaml`` and give it to W&B's server, if there is one; say how to go on. Returns the exit status."""
     import yaml
 
-    from lightning_modules.composing import writable
     from lightning_modules.wandb_runs import project as named
     from lightning_modules.wandb_runs import settled_mode
 

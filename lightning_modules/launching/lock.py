@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from lightning_modules.composing import writable
-from lightning_modules.files import no_link
+from lightning_modules.files import no_link, writable
 from schemes.errors import SchemenetError
 
 try:
