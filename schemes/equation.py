@@ -137,7 +137,7 @@ class Equation(nn.Module):
         expected, found = pytree.tree_structure(given), pytree.tree_structure(value)
         if expected != found or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
             raise FieldError(f"f returned {_described(value)} for a state that is {_described(given)}")
-        autocast = torch.is_autocast_enabled(leaves[0].device.type)
+        autocast = not leaves[0].is_meta and torch.is_autocast_enabled(leaves[0].device.type)  # meta knows of none
         for v, part in zip(pytree.tree_leaves(value), leaves, strict=True):
             if v.shape != part.shape or (v.dtype != part.dtype and not autocast):
                 raise FieldError(

@@ -94,7 +94,7 @@ def solve(
     equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
     y = equation.pack(y0)
     count = times.shape[-1]
-    if bool((times[..., 0] == times[..., -1]).all()) or not all(leaf.numel() for leaf in leaves):
+    if _of_no_length(host) or not all(leaf.numel() for leaf in leaves):
         return Solution(equation.unpack(_stacked([y] * count)), times, Statistics(Work(), Work()))
     if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
         raise SchemenetError(reason)
@@ -204,7 +204,7 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
             f"t: expected one dimension with one time or more (with batching='per_sample' also (batch, times)), got "
             f"shape {tuple(times.shape)}"
         )
-    host = times.detach().tolist()
+    host = _numbers(times)
     if not isinstance(t, Tensor):
         span, unit = abs(host[-1] - host[0]), torch.finfo(like.real.dtype).eps * max(map(abs, host))
         resolved = unit <= 1e-5 * span or span == 0
@@ -212,6 +212,18 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
     for name, row in [("t", host)] if times.dim() == 1 else [(f"t[{i}]", row) for i, row in enumerate(host)]:
         _check_row(name, row)
     return times, host
+
+
+def _numbers(times: Tensor) -> Any:
+    """Times as numbers of the host; on the meta device, where there are none, equal steps stand for all."""
+    if times.is_meta:
+        return torch.linspace(0, 1, times.shape[-1]).expand(times.shape).tolist()
+    return times.detach().tolist()
+
+
+def _of_no_length(host: Any) -> bool:
+    rows = host if isinstance(host[0], list) else [host]
+    return all(row[0] == row[-1] for row in rows)
 
 
 def _check_row(name: str, times: list[float]) -> None:

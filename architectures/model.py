@@ -1,0 +1,61 @@
+"""What all networks have in common, whatever they are asked."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor, nn
+
+from schemes.base import Coefficient
+from schemes.flow import Flow
+from schemes.path import Path
+
+
+class Model(nn.Module, abc.ABC):
+    """A network with flows in it, and the loss that its training minimises.
+
+    ``layout`` says in plain data what was built, for tables: ``steps``, ``h``, ``widths``, ``inner``, ``stem``,
+    ``norm``, ``scheme``, ``field``, ``sharing``, ``gradient`` (see :func:`layout_of`).
+    """
+
+    layout: dict[str, Any]
+
+    @property
+    def flows(self) -> list[Any]:
+        """The flows inside, in order: each a :class:`Flow` or a :class:`Path`."""
+        return [module for module in self.modules() if isinstance(module, Flow | Path)]
+
+    def coefficients(self) -> dict[str, Coefficient]:
+        """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
+        found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
+        return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
+
+    @abc.abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """What training minimises, the mean over the samples of a batch of its data set; a number."""
+
+    @abc.abstractmethod
+    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> Any:
+        """A batch of samples of this shape, for counting what a step costs: random, of the network's device."""
+
+    def like(self) -> dict[str, Any]:
+        """Device and precision of the weights, for new tensors."""
+        parameter = next(self.parameters())
+        return {"device": parameter.device, "dtype": parameter.dtype}
+
+
+def layout_along(path: Path | None, *, widths: list[int], inner: list[int], stem: str, field: str) -> dict[str, Any]:
+    """What was built of a network whose flow is a :class:`Path` (None: it has none), in the words of other layouts."""
+    if path is None:
+        return {
+            "steps": [], "h": [], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
+            "scheme": "none", "field": field, "sharing": None, "gradient": "backprop",
+        }  # fmt: skip
+    steps = path.grid.steps if not path.adaptive else "adaptive"
+    h = f"span / {steps}" if not path.adaptive else f"rtol {path.grid.rtol}, atol {path.grid.atol}"
+    return {
+        "steps": [steps], "h": [h], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
+        "scheme": type(path.scheme).__name__, "field": field, "sharing": "shared",
+        "gradient": type(path.gradient).__name__.lower(),
+    }  # fmt: skip
