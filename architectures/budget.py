@@ -15,7 +15,7 @@ from architectures.costs import BASELINE, STEP_TIME, Budget, budget
 from architectures.depth import depth_in
 from architectures.factory import create_model, made_for
 from architectures.ledger import COUNTED, step_times, varies
-from architectures.network import Network
+from architectures.model import Model
 from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
 
@@ -39,11 +39,12 @@ TRIALS, MEASURED, WARM_UP = 6, 15, 3  # widths whose step time is measured, and 
 def match_budget(
     name: str,
     *,
-    target: str | float | Network,
+    target: str | float | Model,
     kind: str = "parameters",
     by: str = "width",
     tolerance: float | None = None,
     batch_size: int = 128,
+    shape: tuple[int, ...] | None = None,
     **options: Any,
 ) -> Knobs:
     """Options with which ``create_model(name, ...)`` meets a budget: ``width``, and ``depth`` or ``inner`` if needed.
@@ -51,27 +52,28 @@ def match_budget(
     ``target`` is a number (``220_000``, ``"0.22M"``) or a network, whose own cost it then is. ``kind`` is one of
     ``parameters`` (trainable), ``macs`` (forward, one sample), ``train_flops`` (forward and backward, one sample),
     ``bytes_kept`` (one training step on ``batch_size`` samples) and ``step_time`` (of such a step; of another network
-    only, beside which it is measured on the device that this one is on).
+    only, beside which it is measured on the device that this one is on). ``shape`` is that of a sample; None takes the
+    images that the layout is made for.
 
     By ``width`` the width multiplier is found first; where whole channels miss the target by more than ``tolerance``
     (0.01; for times 0.1), the width inside the branch is the fine knob. By ``depth`` the nearest depth is taken first,
     unless the cost hardly depends on it. All but times is counted on the meta device. Raises SchemenetError with the
     nearest sizes where the target cannot be met.
     """
-    like = target if isinstance(target, Network) else None
-    aim = BASELINE if isinstance(target, Network) else target
+    like = target if isinstance(target, Model) else None
+    aim = BASELINE if isinstance(target, Model) else target
     asked = budget(kind=kind, target=aim, by=by, tolerance=tolerance)
     if like is None and asked.target == BASELINE:
         raise SchemenetError(f"target: expected a number or a network, got {target!r}")
     if like is not None:
         check_known(like, kind, "the network that is the target")
-    sizes = _Sizes(name, asked, batch_size, options)
+    sizes = _Sizes(name, asked, batch_size, shape, options)
     if kind == STEP_TIME and like is not None:
         return _matched_in_time(sizes, like)
     return _counted(sizes, like)
 
 
-def check_known(network: Network, kind: str, what: str) -> None:
+def check_known(network: Model, kind: str, what: str) -> None:
     """Refuse a cost that depends on how many steps a solve takes."""
     if kind != "parameters" and varies(network):
         raise SchemenetError(
@@ -83,21 +85,23 @@ def check_known(network: Network, kind: str, what: str) -> None:
 class _Sizes:
     """Networks of one architecture, and what they cost; those that widths round to one layout are counted once."""
 
-    def __init__(self, name: str, asked: Budget, batch_size: int, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, asked: Budget, batch_size: int, shape: tuple[int, ...] | None, options: Mapping[str, Any]
+    ) -> None:
         self.name, self.asked, self.batch_size, self.options = name, asked, batch_size, options
         data = {**made_for(name, **options), **options}
         chans, size = data["in_chans"], data["image_size"]
-        self.shape = (chans,) if size is None else (chans, size, size)
+        self.shape = shape or ((chans,) if size is None else (chans, size, size))
         self.seen: dict[str, float] = {}
         if "width" not in ARCHITECTURES.options(name):
             raise SchemenetError(f"architecture {name!r} has no width to match a budget with")
         check_known(self.network({}), asked.kind, f"architecture {name!r}")
 
-    def network(self, knobs: Knobs, device: str = "meta") -> Network:
+    def network(self, knobs: Knobs, device: str = "meta") -> Model:
         with torch.device(device):
             return create_model(self.name, **{**self.options, **knobs})
 
-    def cost(self, network: Network) -> int:
+    def cost(self, network: Model) -> int:
         return COUNTED[self.asked.kind](network, self.shape, self.batch_size)
 
     def __call__(self, knobs: Knobs) -> float:
@@ -118,7 +122,7 @@ class _Sizes:
         )
 
 
-def _counted(sizes: _Sizes, like: Network | None) -> Knobs:
+def _counted(sizes: _Sizes, like: Model | None) -> Knobs:
     """Depth, if it is asked for, and width that meet a budget which is counted: a number, or another network's."""
     goal = float(sizes.asked.target) if like is None else sizes.cost(like)
     return _widened(sizes, goal, _deepened(sizes, goal) if sizes.asked.by == "depth" else {})
@@ -168,7 +172,7 @@ def _widened(sizes: _Sizes, goal: float, knobs: Knobs) -> Knobs:
     return matched if inner == 1.0 else matched | {"inner": _rounded(inner * own["inner"])}
 
 
-def _matched_in_time(sizes: _Sizes, baseline: Network) -> Knobs:
+def _matched_in_time(sizes: _Sizes, baseline: Model) -> Knobs:
     """The width at which a training step takes as long as the baseline's, from that of as many operations on.
 
     Each trial is the ratio of two medians over steps that both networks take in turn, so that what else the machine
@@ -178,7 +182,7 @@ def _matched_in_time(sizes: _Sizes, baseline: Network) -> Knobs:
     knobs: Knobs = {"width": own["width"]}
     operations = replace(sizes.asked, kind="train_flops", tolerance=HOPELESS)
     with contextlib.suppress(SchemenetError):  # it is only a place to begin at
-        knobs |= _counted(_Sizes(sizes.name, operations, sizes.batch_size, sizes.options), baseline)
+        knobs |= _counted(_Sizes(sizes.name, operations, sizes.batch_size, sizes.shape, sizes.options), baseline)
     tried: dict[float, float] = {}
     while len(tried) < TRIALS:
         networks = {BASELINE: baseline, sizes.name: sizes.network(knobs, device)}

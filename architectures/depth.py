@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from architectures.network import Network
+from architectures.model import Model
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.residual import depth_of
 from schemes.errors import SchemenetError
@@ -22,7 +22,7 @@ class Depth(NamedTuple):
     most: int = MOST
 
 
-def depth_in(name: str, network: Network, options: Mapping[str, Any]) -> Depth:
+def depth_in(name: str, network: Model, options: Mapping[str, Any]) -> Depth:
     """The depth of ``network``, which ``name`` and ``options`` have built.
 
     n counts blocks of a stage (``depth``, as a number of layers or as a list whose largest entry n is, the others in
@@ -41,7 +41,7 @@ def depth_in(name: str, network: Network, options: Mapping[str, Any]) -> Depth:
     raise SchemenetError(f"architecture {name!r} has no depth to match a budget with: {reason}; match it by width")
 
 
-def _of_blocks(name: str, depth: Any, network: Network) -> Depth:
+def _of_blocks(name: str, depth: Any, network: Model) -> Depth:
     if not isinstance(depth, int):
         return Depth("depth", lambda n: [max(1, round(blocks * n / max(depth))) for blocks in depth], max(depth))
     layout, branches = network.layout, ARCHITECTURES.entry(name).facts.get("branches", 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from architectures.network import Network
-from architectures.registry import ARCHITECTURES, known_as
+from architectures.model import Model
+from architectures.registry import ARCHITECTURES, CLASSIFICATION, known_as, tasks_of
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -21,7 +21,7 @@ def made_for(name: str, **options: Any) -> dict[str, int]:
 
 def create_model(
     name: str, *, num_classes: int | None = None, in_chans: int = 3, image_size: int | None = 32, **options: Any
-) -> Network:
+) -> Model:
     """The network that ``name`` stands for, with random weights.
 
     ``options`` are the architecture's own: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``, ``depth``,
@@ -34,7 +34,8 @@ def create_model(
     if num_classes is None:
         num_classes = made_for(name, **options)["num_classes"]
     context = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
-    if image_size is None and "vector" not in ARCHITECTURES.entry(name).facts.get("reads", ("image",)):
+    facts = ARCHITECTURES.entry(name).facts
+    if image_size is None and CLASSIFICATION in tasks_of(facts) and "vector" not in facts.get("reads", ("image",)):
         readers = [n for n in ARCHITECTURES if "vector" in ARCHITECTURES.entry(n).facts.get("reads", ())]
         raise SchemenetError(
             f"architecture {name!r} reads images, and this data has vectors of {in_chans} numbers; "

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from architectures.model import Model
 from architectures.network import Network
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 
 
-def insert(trained: Network, grown: Network) -> Network:
+def insert(trained: Model, grown: Model) -> Model:
     """``grown`` with the weights of ``trained`` in it; the steps that it has more stay as they were initialised.
 
     Stem, transitions, head and steps are copied, the steps spread evenly over each flow, so that the new ones stand
     between them: "first train the network without them, then insert". Trained steps may be of a scheme with fewer
     stages (ResNet into poly-2): what belongs to a stage that they lack keeps its initialisation. Both are of one
-    layout but for depth and scheme. Raises SchemenetError where a weight has another shape.
+    layout but for depth and scheme; of flows along given times, which have no steps of their own, all weights are
+    copied. Raises SchemenetError where a weight has another shape.
 
     Reference: Zhang, Li, Loy, Lin, "PolyNet", CVPR 2017, arXiv:1611.05725, section 5 (training).
     """
@@ -27,7 +29,7 @@ def insert(trained: Network, grown: Network) -> Network:
     outside = {k: v for k, v in trained.state_dict().items() if not any(k.startswith(f"{name}.") for name in fields)}
     try:
         grown.load_state_dict({**grown.state_dict(), **outside})
-        for old, new in zip(trained.flows, grown.flows, strict=True):
+        for old, new in zip(trained.flows, grown.flows, strict=True) if isinstance(grown, Network) else ():
             _insert_steps(old, new)
     except RuntimeError as error:
         raise SchemenetError(f"insert: the networks differ in more than their steps: {error}") from error

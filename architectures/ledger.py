@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from architectures.network import Network
+from architectures.model import Model
 from schemes.bank import FieldBank
 from schemes.errors import SolverError
+from schemes.path import Path
 
 
 def parameters(module: nn.Module) -> int:
@@ -28,7 +28,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def flow_parameters(network: Network) -> int:
+def flow_parameters(network: Model) -> int:
     """Number of trainable parameters inside flows."""
     return sum(map(parameters, network.flows))
 
@@ -51,27 +51,27 @@ class _CountFlops(TorchDispatchMode):
         return out
 
 
-def varies(network: Network) -> bool:
+def varies(network: Model) -> bool:
     """Whether batches differ in what they cost: steps are searched for, or their equations solved."""
     return any(flow.adaptive or flow.scheme.implicit for flow in network.flows)
 
 
-def on_meta(network: Network) -> Network:
+def on_meta(network: Model) -> Model:
     """A copy without numbers, on which operations and bytes are counted and nothing is computed."""
     return copy.deepcopy(network).to("meta")
 
 
-def macs(network: Network, shape: tuple[int, ...]) -> int:
+def macs(network: Model, shape: tuple[int, ...]) -> int:
     """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products.
 
     On an adaptive grid one step stands for all: how many there will be depends on numbers, and here are none.
     """
     replica = on_meta(network).eval()
     with torch.no_grad():
-        return _of_one_sample(replica, shape, lambda x, _: replica(x)) // 2
+        return _of_one_sample(replica, shape, replica.loss) // 2
 
 
-def train_flops(network: Network, shape: tuple[int, ...]) -> int:
+def train_flops(network: Model, shape: tuple[int, ...]) -> int:
     """Operations of one sample's forward and backward in training, two a multiply-add, of the same kinds as ``macs``.
 
     What a gradient mode evaluates again in backward counts. Where batches differ in their cost (``varies``), it is a
@@ -80,29 +80,25 @@ def train_flops(network: Network, shape: tuple[int, ...]) -> int:
     """
     if not varies(network):
         replica = on_meta(network).train()
-        return _of_one_sample(replica, shape, lambda x, y: _loss(replica, x, y).backward())
+        return _of_one_sample(replica, shape, lambda batch: replica.loss(batch).backward())
     replica = copy.deepcopy(network).train()
     with _CountFlops() as counter:
-        _loss(replica, *_batch(replica, shape, 2)).backward()
+        replica.loss(replica.random_batch(shape, 2)).backward()
     return counter.flops // 2
 
 
 HUGE = 2**30
 
 
-def _of_one_sample(network: Network, shape: tuple[int, ...], work: Callable[[Tensor, Tensor], Any]) -> int:
+def _of_one_sample(network: Model, shape: tuple[int, ...], work: Callable[[Any], Any]) -> int:
     """The operations of a batch on the meta device, by its samples.
 
     A batch also has work of its own, such as the convolution of a channel of times: this one is so large (which costs
     nothing) that it vanishes.
     """
     with _CountFlops() as counter:
-        work(*_batch(network, shape, HUGE))
+        work(network.random_batch(shape, HUGE))
     return counter.flops // HUGE
-
-
-def _loss(network: Network, x: Tensor, y: Tensor) -> Tensor:
-    return functional.cross_entropy(network(x), y)
 
 
 @contextlib.contextmanager
@@ -113,7 +109,9 @@ def counted_evaluations(network: nn.Module) -> Iterator[list[int]]:
     def hook(*_: Any) -> None:
         count[0] += 1
 
-    handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, FieldBank)]
+    fields = [m for m in network.modules() if isinstance(m, FieldBank)]
+    fields += [f for m in network.modules() if isinstance(m, Path) for f in m.functions]
+    handles = [field.register_forward_hook(hook) for field in fields]
     try:
         yield count
     finally:
@@ -154,14 +152,7 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def _batch(network: Network, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
-    """Random inputs of the network's device and precision, and labels."""
-    like = next(network.parameters())
-    x = torch.randn(batch_size, *shape, device=like.device, dtype=like.dtype)
-    return x, torch.randint(network.num_classes, (batch_size,), device=like.device)
-
-
-def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
+def memory(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """Bytes kept after forward for backward's sake, and peak bytes of forward and backward, one training step.
 
     Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
@@ -175,32 +166,32 @@ def memory(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     return {"bytes_kept": kept, "peak_bytes": mode.peak}
 
 
-def bytes_kept(network: Network, shape: tuple[int, ...], batch_size: int) -> int:
+def bytes_kept(network: Model, shape: tuple[int, ...], batch_size: int) -> int:
     """The first of the numbers of ``memory``; nothing is computed, and batches must not differ in their cost."""
     loss, mode = _watched_forward(on_meta(network).train(), shape, batch_size)
     return mode.live - loss.untyped_storage().nbytes()
 
 
-def _watched_forward(network: Network, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, LiveBytes]:
-    x, y = _batch(network, shape, batch_size)
-    mode = LiveBytes([x, y, *network.parameters(), *network.buffers()])
+def _watched_forward(network: Model, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, LiveBytes]:
+    batch = network.random_batch(shape, batch_size)
+    mode = LiveBytes([*filter(torch.is_tensor, tree_leaves(batch)), *network.parameters(), *network.buffers()])
     with mode:
-        loss = _loss(network, x, y)
+        loss = network.loss(batch)
     gc.collect()
     return loss, mode
 
 
-def evaluations(network: Network, shape: tuple[int, ...]) -> dict[str, int]:
+def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
     """Calls of f in one training step, forward and backward apart."""
-    x, _ = _batch(network, shape, 2)
+    batch = network.random_batch(shape, 2)
     with counted_evaluations(network) as count:
-        loss = network(x).sum()
+        loss = network.loss(batch)
         forward = count[0]
         loss.backward()
     return {"nfe_forward": forward, "nfe_backward": count[0] - forward}
 
 
-def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
+def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """All counted costs of one training step; the network is left as it was.
 
     A network whose flow has no solution any more, because its training diverged, has no costs of solving it either.
@@ -225,7 +216,7 @@ def ledger(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[st
     }
 
 
-COUNTED: Mapping[str, Callable[[Network, tuple[int, ...], int], int]] = {
+COUNTED: Mapping[str, Callable[[Model, tuple[int, ...], int], int]] = {
     "parameters": lambda network, shape, batch_size: parameters(network),
     "flow_parameters": lambda network, shape, batch_size: flow_parameters(network),
     "macs": lambda network, shape, batch_size: macs(network, shape),
@@ -235,30 +226,30 @@ COUNTED: Mapping[str, Callable[[Network, tuple[int, ...], int], int]] = {
 """Costs that are counted without computing anything, of a network, its inputs' shape and the batch size."""
 
 
-def foreseen(network: Network, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
+def foreseen(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
     """The costs that are ``COUNTED`` before training; None for those that depend on the steps that a solve takes."""
     known = ("parameters", "flow_parameters") if varies(network) else COUNTED
     return {name: COUNTED[name](network, shape, batch_size) if name in known else None for name in COUNTED}
 
 
 def step_times(
-    networks: Mapping[str, Network], shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
+    networks: Mapping[str, Model], shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
 ) -> dict[str, dict[str, Any]]:
     """Seconds of one forward and backward of each network: median and quartiles over ``steps``, threads and device.
 
     The networks take turns, one step each a round, so that what else the machine does falls on all of them.
     """
     replicas = {name: copy.deepcopy(network).train() for name, network in networks.items()}
-    batches = {name: _batch(network, shape, batch_size) for name, network in replicas.items()}
+    batches = {name: network.random_batch(shape, batch_size) for name, network in replicas.items()}
     seconds: dict[str, list[float]] = {name: [] for name in replicas}
     for repetition in range(warm_up + steps):
         for name, network in replicas.items():
-            x, y = batches[name]
+            device = network.like()["device"]
             network.zero_grad(set_to_none=True)
             begin = time.perf_counter()
-            _loss(network, x, y).backward()
-            if x.device.type == "cuda":
-                torch.cuda.synchronize(x.device)
+            network.loss(batches[name]).backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             if repetition >= warm_up:
                 seconds[name].append(time.perf_counter() - begin)
     told = {}
@@ -266,6 +257,7 @@ def step_times(
         first, median, third = statistics.quantiles(taken, n=4)
         told[name] = {
             "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": steps,
-            "threads": torch.get_num_threads(), "device": str(batches[name][0].device), "batch_size": batch_size,
+            "threads": torch.get_num_threads(), "device": str(networks[name].like()["device"]),
+            "batch_size": batch_size,
         }  # fmt: skip
     return told

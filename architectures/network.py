@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemes.base import Coefficient, scheme_parameters
+from architectures.model import Model
+from schemes.base import scheme_parameters
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
 from schemes.gradients.backprop import Backprop
@@ -47,7 +48,7 @@ class Stage(nn.Module):
         return torch.cat((x, x.new_zeros(x.shape[0], self.augment, *x.shape[2:])), dim=1)
 
 
-class Network(nn.Module):
+class Network(Model):
     """Stem, stages, and a head: ``finish`` (norm and ReLU), global pooling, dropout, a linear classifier.
 
     (batch, in_chans, height, width) to (batch, num_classes). ``layout`` says in plain data what was built: steps and
@@ -72,15 +73,6 @@ class Network(nn.Module):
         self.reset_classifier(num_classes, "avg")
         self.apply(initialise)
 
-    @property
-    def flows(self) -> list[Flow]:
-        return [module for module in self.stages.modules() if isinstance(module, Flow)]
-
-    def coefficients(self) -> dict[str, Coefficient]:
-        """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
-        found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
-        return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
-
     # From inputs to logits ----------------------------------------------------------------------------------
 
     def enter(self, x: Tensor) -> tuple[Tensor, Past]:
@@ -100,6 +92,16 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy where the second part is class indices, the mean square error where it is numbers."""
+        x, y = batch
+        found = self(x)
+        return functional.mse_loss(found, y) if y.is_floating_point() else functional.cross_entropy(found, y)
+
+    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(batch_size, *shape, **self.like())
+        return x, torch.randint(self.num_classes, (batch_size,), device=x.device)
 
     # The classifier -----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from schemes.errors import SchemenetError, nearest
 from schemes.registry import Registry
@@ -14,6 +15,15 @@ ARCHITECTURES = Registry(
 FIELDS = Registry(
     "field", "architectures.fields", context=("channels", "out", "inner", "stride", "order", "norm", "lead")
 )
+
+CLASSIFICATION = "classification"
+"""The task of architectures and data sets that name none."""
+
+
+def tasks_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an architecture or a data set is for, by the facts of its registration: one task, or several."""
+    tasks = facts.get("task", CLASSIFICATION)
+    return (tasks,) if isinstance(tasks, str) else tuple(tasks)
 
 
 def known_as(

@@ -99,6 +99,7 @@ def _network(
     if img_size is not None:
         options["image_size"] = _side(img_size)
     network = create_model(name, **options)
+    assert isinstance(network, Network)  # of those that are registered with timm
     network.drop_rate = drop_rate
     if global_pool != network.global_pool:
         network.reset_classifier(network.num_classes, global_pool)

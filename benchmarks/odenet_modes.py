@@ -27,7 +27,6 @@ from torch.nn import functional
 from architectures.factory import create_model
 from architectures.network import Network
 from lightning_modules.registries import DATA
-from lightning_modules.running import data_context
 from lightning_modules.stored import checkpoint_in, read_checkpoint, trained_network
 
 EXACT = {"scheme": "dopri8", "grid": {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6}, "gradient": "checkpoint"}
@@ -58,12 +57,12 @@ def main() -> None:
     config = hyper["config"]["data"] | ({"root": asked.data_root} if asked.data_root else {})
     data = DATA.build(config, seed=0)
     data.setup()
-    pixels, labels = data.train_set
+    pixels, labels = data.train_set.inputs, data.train_set.labels
     x, labels = data.on_after_batch_transfer((pixels[:128], labels[:128], None), 0)
     weights = trained_network(asked.runs[0]).state_dict()
 
     def network(**axes: Any) -> Network:
-        made = create_model(hyper["architecture"], **data_context(data), **{**hyper["options"], **axes})
+        made = create_model(hyper["architecture"], **data.context, **{**hyper["options"], **axes})
         made.load_state_dict(weights)
         return made.train()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from architectures.registry import ARCHITECTURES, FIELDS
-from lightning_modules.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TRAINERS
+from lightning_modules.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
 from schemes.signature import REQUIRED, Parameter
 
@@ -34,6 +34,9 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
     "launcher": ("LAUNCHERS", LAUNCHERS),
 }
 """Config group to the registry that its choices are from, and the variable that holds it."""
+
+TASK = ("TASKS", TASKS)
+"""What the data decides is no group of its own."""
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -153,5 +156,5 @@ def _is_literal(node: ast.expr) -> bool:
 
 @cache
 def catalogue(group: str) -> Catalogue:
-    """The catalogue of a config group."""
-    return Catalogue(*REGISTRIES[group])
+    """The catalogue of a config group, or of the tasks."""
+    return Catalogue(*(TASK if group == "task" else REGISTRIES[group]))

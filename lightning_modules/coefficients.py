@@ -19,7 +19,7 @@ class ZeroStabilityWarning(UserWarning):
 class LogCoefficients(Callback):
     """Logs every learnable coefficient of a network's schemes, before training and after each epoch.
 
-    Keys are those of ``Network.coefficients``. The first to leave the range in which its scheme is zero-stable is told
+    Keys are those of ``Model.coefficients``. The first to leave the range in which its scheme is zero-stable is told
     once; none is clamped.
     """
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from architectures.registry import tasks_of
 from lightning_modules.catalogue import REGISTRIES, ROOT, catalogue
 from lightning_modules.comparing.asked import SECTIONS, SHORT, keys_of, section
 from schemes.errors import SchemenetError, not_taken, unknown
@@ -298,6 +299,26 @@ def _check(config: Config, command: str, wrong: list[str]) -> None:
     for group in REGISTRIES:
         if group != "architecture":
             _section(config, group, architecture, wrong)
+    if command != "compare":
+        wrong += _unfit(config, architecture)
+
+
+def _unfit(config: Config, architecture: str | None) -> list[str]:
+    """The objection to an architecture that is not for what the data is for, where there is one."""
+    data = config.get("data")
+    if architecture is None or not isinstance(data, dict) or data.get("name") not in catalogue("data").names:
+        return []
+    task = tasks_of(catalogue("data").facts(data["name"]))[0]
+    names = catalogue("architecture")
+    if task in (own := tasks_of(names.facts(architecture))):
+        return []
+    fit = [name for name, listing in names.listings.items() if task in tasks_of(listing.facts)]
+    sets = catalogue("data").listings
+    suited = [name for name, listing in sets.items() if tasks_of(listing.facts)[0] in own]
+    return [
+        f"architecture {architecture!r} is for {' and '.join(own)}, and data {data['name']!r} is for {task}; "
+        f"architectures for {task}: {', '.join(fit)}; data for {' or '.join(own)}: {', '.join(suited)}"
+    ]
 
 
 def _check_comparison(config: Config, wrong: list[str]) -> None:
@@ -333,6 +354,7 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
     for group in ("architecture", *AXES, "sharing"):
         if config.pop(group, None) is not None:
             wrong.append(f"{group}: {FROM_WORDS}")
+    wrong += [told for architecture in dict.fromkeys(arms.values()) for told in _unfit(config, architecture)]
     for arm, options in (config["arms"] or {}).items():
         if arm not in arms:
             wrong.append(f"arms: {unknown('arm', arm, arms)}")

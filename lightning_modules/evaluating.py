@@ -7,6 +7,7 @@ the nodes that were visited in training. Those of the new nodes, and of all that
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from architectures.model import Model
 from architectures.network import Network
 from architectures.residual import name_of
-from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import Config, described, revised
 from lightning_modules.files import read_json, write_json
+from lightning_modules.measures import MEASURES, Measure, measure_of, task_of
 from lightning_modules.registries import DATA, TRAINERS
-from lightning_modules.running import RESULT, data_context, recipe_hash, versions
+from lightning_modules.running import RESULT, recipe_hash, versions
 from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.tasks.base import TaskModule
 from lightning_modules.work import LogWork
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -50,21 +53,26 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         {**config["data"], "validation": None}, seed=config["seed"]
     )  # the test set, whatever was held out
     data.check()
-    if (context := data_context(data)) != (expected := dict(trained.hparams["data"])):
+    asked, own = (task_of(of["data"]["name"]) for of in (config, stored))
+    if asked != own:
+        raise SchemenetError(f"data {config['data']['name']!r} is for {asked}; the network was trained for {own}")
+    if (context := data.context) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
     one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
     trainer = TRAINERS.build(
         {**config["trainer"], **one_device}, folder=path.parent, callbacks=[LogWork()], logger=False
     )
 
+    measure = measure_of(config["data"]["name"])
     result: dict[str, Any] = {
         "checkpoint": path.name,
+        "measure": measure.key,
         "architecture": trained.hparams["architecture"],
         "data": config["data"]["name"],
         "trained": _described_steps(trained.network, stored) | _test(trainer, trained, data),
     }
     if all(config[section] == stored[section] for section in ("data", "trainer")):
-        result["reported"] = _reported(path.parent)
+        result["reported"] = _reported(path.parent, trained)
     if (raw := checkpoint.get("current_model_state")) is not None:
         plain = module_of({**checkpoint, "state_dict": raw})
         result["not_averaged"] = _test(trainer, plain, data)
@@ -72,8 +80,8 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         told = _estimate_statistics(changed, trainer, data, config["statistics_batches"])
         result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
         result["changed"]["statistics"] = told
-        before, after = (result[key]["test_error"] for key in ("trained", "changed"))
-        result["change_in_points"] = None if None in (before, after) else 100 * (after - before)
+        before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
+        result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
     result["versions"] = versions()
     result["file"] = _write(
         path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
@@ -94,11 +102,13 @@ def _with_tolerances(config: Config, stored: Config) -> Config:
     return config
 
 
-def _refuse_fixed(network: Network, config: Config) -> None:
+def _refuse_fixed(network: Model, config: Config) -> None:
     """Only a network whose weights belong to no step can be stepped otherwise."""
     name = config["architecture"]["name"]
     if not network.flows:
         raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
+    if not isinstance(network, Network):
+        return  # one field serves at all times
     if (statistics := network.flows[0].statistics) == "per_node_affine":
         raise SchemenetError(
             f"this network was trained with statistics={statistics}: its norms have weights of their own at each node, "
@@ -113,12 +123,15 @@ def _refuse_fixed(network: Network, config: Config) -> None:
         )
 
 
-def _restepped(trained: ClassificationModule, config: Config) -> ClassificationModule | None:
+def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
     """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"sharing": "shared", "gradient": "backprop"}  # nothing is differentiated here
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
-    module = ClassificationModule(trained.hparams["architecture"], options, data, optimizer)
+    module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
+    if not isinstance(module.network, Network):
+        module.network.load_state_dict(trained.network.state_dict())
+        return module
     pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
     same_scheme = config["scheme"] == trained.hparams["config"]["scheme"]
     if same_scheme and all(old.nodes == new.nodes and not new.adaptive for old, new in pairs):
@@ -150,15 +163,15 @@ def _refuse_unlike(old: Flow, new: Flow) -> None:
             )
 
 
-def _test(trainer: pl.Trainer, module: ClassificationModule, data: pl.LightningDataModule) -> dict[str, Any]:
-    """Error and loss on the test set, as at the end of a training epoch; calls of f a batch where batches differ."""
+def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule) -> dict[str, Any]:
+    """What is measured on the test set after a training epoch; calls of f a batch where batches differ."""
     found = trainer.validate(module, datamodule=data, verbose=False)[0]
-    told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in ("error", "loss")}
+    told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in module.names}
     return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
 
 
 def _estimate_statistics(
-    module: ClassificationModule, trainer: pl.Trainer, data: pl.LightningDataModule, batches: int
+    module: TaskModule, trainer: pl.Trainer, data: pl.LightningDataModule, batches: int
 ) -> dict[str, int] | None:
     """Give every batch norm the statistics of training batches under the network's own nodes.
 
@@ -203,21 +216,25 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
     return len(norms)
 
 
-def _described_steps(network: Network, config: Config) -> dict[str, Any]:
+def _described_steps(network: Model, config: Config) -> dict[str, Any]:
     """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
-    flows = network.flows
-    told = {"scheme": config.get("scheme"), "time": [flow.time for flow in flows]}
+    flows, along = network.flows, not isinstance(network, Network)  # of which the data says the time
+    told = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
     if any(flow.adaptive for flow in flows):
         return told | dict(zip(TOLERANCES, flows[0].grid.tolerances(training=False), strict=True))
+    if along:
+        return told | ({"steps": [flow.grid.steps for flow in flows]} if flows else {})
     return told | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
 
 
-def _reported(folder: Path) -> dict[str, Any] | None:
+def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
     """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
     try:
         result = read_json(folder / RESULT)
-        measured = {key: None if result[key] is None else float(result[key]) for key in ("test_error", "test_loss")}
-        return None if result.get("validation_error") is not None else measured
+        keys = [f"test_{name}" for name in module.names]
+        measured = {key: None if result[key] is None else float(result[key]) for key in keys}
+        held_out = any(result.get(f"validation_{name}") is not None for name in module.names)
+        return None if held_out else measured
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -234,19 +251,29 @@ def _write(path: Path, result: dict[str, Any]) -> str | None:
 
 def told(result: dict[str, Any]) -> str:
     """The result as the lines that the command prints."""
-    trained, changed = result["trained"], result.get("changed")
-    lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {_numbers(trained)}"]
+    trained, changed, measure = result["trained"], result.get("changed"), MEASURES[result["measure"]]
+    numbers = functools.partial(_numbers, measure)
+    lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {numbers(trained)}"]
     if (reported := result.get("reported")) is not None:
-        same = _numbers(reported) == _numbers({key: trained[key] for key in reported})
-        lines[0] += f"; {RESULT} says {'the same' if same else _numbers(reported)}"
+        same = numbers(reported) == numbers({key: trained[key] for key in reported})
+        lines[0] += f"; {RESULT} says {'the same' if same else numbers(reported)}"
     if (plain := result.get("not_averaged")) is not None:
-        lines.append(f"these weights are an average over the training; the last ones, not averaged: {_numbers(plain)}")
+        lines.append(f"these weights are an average over the training; the last ones, not averaged: {numbers(plain)}")
     if changed is not None:
-        lines += _told_change(trained, changed, result["change_in_points"])
+        lines += _told_change(trained, changed)
+        lines.append(f"the same weights, {_steps(changed)}: {numbers(changed)}")
+        lines.append(_difference(result["change_in_points"], measure))
     return "\n".join([*lines, f"written: {result['file']}"] if result["file"] else lines)
 
 
-def _told_change(trained: dict[str, Any], changed: dict[str, Any], points: float | None) -> list[str]:
+def _difference(points: float | None, measure: Measure) -> str:
+    if points is None:
+        return "no change can be told"
+    unit = "percentage points" if measure.unit == "%" else measure.points
+    return f"change in test {measure.words}: {points:+.{measure.digits}f} {unit}".rstrip()
+
+
+def _told_change(trained: dict[str, Any], changed: dict[str, Any]) -> list[str]:
     lines = []
     if (done := changed["statistics"]) is not None:
         lines.append(
@@ -261,20 +288,17 @@ def _told_change(trained: dict[str, Any], changed: dict[str, Any], points: float
             f"{_list(trained['time'])}"
             + (f"; grid.time={_list(trained['time'])} keeps it" if len(set(trained["time"])) == 1 else "")
         )
-    lines.append(f"the same weights, {_steps(changed)}: {_numbers(changed)}")
-    lines.append(
-        "no change can be told" if points is None else f"change in test error: {points:+.2f} percentage points"
-    )
     return lines
 
 
 def _steps(described_steps: dict[str, Any]) -> str:
-    if not described_steps["time"]:
-        return "no steps"
     scheme = name_of(described_steps["scheme"] or "its own scheme")
     if "rtol" in described_steps:
         return f"{scheme}, steps by " + ", ".join(f"{key} {described_steps[key]:g}" for key in TOLERANCES)
-    return f"{scheme}, {_list(described_steps['steps'])} steps of h = {_list(described_steps['h'])}"
+    if "steps" not in described_steps or not described_steps["steps"]:
+        return "no steps"
+    sizes = f" of h = {_list(described_steps['h'])}" if "h" in described_steps else ""
+    return f"{scheme}, {_list(described_steps['steps'])} steps{sizes}"
 
 
 def _list(values: Sequence[float]) -> str:
@@ -283,9 +307,14 @@ def _list(values: Sequence[float]) -> str:
     return "/".join(f"{value:g}" for value in distinct)
 
 
-def _numbers(measured: dict[str, Any]) -> str:
-    error, loss = measured["test_error"], measured["test_loss"]
-    if error is None or loss is None:
-        return "test error no number"
-    told = f"test error {100 * error:.2f} %, test loss {loss:.4f}"
-    return f"{told}, {measured['nfe']:.4g} evaluations of f a batch" if "nfe" in measured else told
+def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
+    found = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
+    if any(value is None for value in found.values()):
+        return f"test {measure.words} no number"
+    said = [f"test {measure.words} {measure.told(found.pop(measure.key))}"]
+    for key, value in found.items():
+        other = MEASURES.get(key)
+        said.append(f"test {other.words} {other.told(value)}" if other else f"test {key.replace('_', ' ')} {value:.4f}")
+    if "nfe" in measured:
+        said.append(f"{measured['nfe']:.4g} evaluations of f a batch")
+    return ", ".join(said)

@@ -8,11 +8,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torchmetrics import MaxMetric
 
-from architectures.network import Network
+from architectures.model import Model
 from schemes.gradients.reversible import Reversible
 
 
-def inversion_error(network: Network) -> float | None:
+def inversion_error(network: Model) -> float | None:
     """The relative error of the rebuilt starts in the last backward pass, of the worst flow; None where none is."""
     modes = [flow.gradient for flow in network.flows]
     errors = [mode.error for mode in modes if isinstance(mode, Reversible) and mode.error is not None]

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from architectures.network import Network
+from architectures.model import Model
 
 
 class OwnRandomNumbers(Callback):
@@ -30,10 +30,10 @@ class OwnRandomNumbers(Callback):
                 begin(word)
 
 
-def unequal(network: Network) -> str | None:
+def unequal(network: Model) -> str | None:
     """Why synchronised norms would wait for each other for ever; None where they would not."""
     for flow in network.flows:
-        if flow.scheme.implicit and any(isinstance(part, _BatchNorm) for part in flow.bank.modules()):
+        if flow.scheme.implicit and any(isinstance(part, _BatchNorm) for part in flow.modules()):
             return (
                 f"{type(flow.scheme).__name__} evaluates f as often as its equations ask for, on each device a number "
                 "of times of its own, and there the norms would wait for each other; use norm=group"

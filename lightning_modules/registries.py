@@ -2,6 +2,7 @@
 
 from schemes.registry import Registry
 
+TASKS = Registry("task", "lightning_modules.tasks")
 DATA = Registry("data set", "lightning_modules.data", context=("seed",))
 TRAINERS = Registry("trainer", "lightning_modules.trainers", context=("folder", "callbacks", "logger"))
 OPTIMIZERS = Registry("optimizer", "lightning_modules.optimizers", context=("network", "total_steps"))

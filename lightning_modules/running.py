@@ -25,18 +25,20 @@ from pytorch_lightning.callbacks import Callback
 from architectures.factory import create_model
 from architectures.insertion import insert
 from architectures.ledger import ledger, parameters
-from architectures.network import Network
-from lightning_modules.classification import ClassificationModule
+from architectures.model import Model
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, described, network_options
+from lightning_modules.data.splits import SplitData
 from lightning_modules.files import check_writable, read_json, writable, write_json
 from lightning_modules.inversion import LogInversion
 from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, About, conclude, opened
 from lightning_modules.many_devices import OwnRandomNumbers, unequal
-from lightning_modules.registries import DATA, OPTIMIZERS, TRAINERS
+from lightning_modules.measures import MEASURES, measure_of, task_of
+from lightning_modules.registries import DATA, OPTIMIZERS, TASKS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from lightning_modules.stored import trained_network
+from lightning_modules.tasks.base import TaskModule
 from lightning_modules.text import short
 from lightning_modules.trainers import processes_to_begin
 from lightning_modules.wandb_runs import asked_mode
@@ -53,20 +55,14 @@ NOT_RECIPE = (
 FAILED, DIVERGED, DONE = "failed", "diverged", "done"
 """What becomes of a run: one that has failed goes on by the same command, the others are finished."""
 
-MEASURED = ("test_error", "test_loss", "validation_error", "validation_loss")
-"""What a result holds of the set that errors are of; those of the other set are None."""
+SETS = ("test", "validation")
+"""What measures can be of; a result holds those of one set, and None for the other."""
 
 LIMITS = (StepLimitError, TimeLimitError)
 """What ends a solve that might have come to its end; other reasons are the equation's own."""
 
 
-def data_context(data: pl.LightningDataModule) -> dict[str, Any]:
-    """What ``create_model`` needs to know of the data."""
-    channels, *size = data.shape
-    return {"num_classes": data.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
-
-
-def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningDataModule, Network]:
+def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Model]:
     """Build data module and network and try both, on the meta device; SchemenetError tells every mistake at once.
 
     ``folder`` is tried as well, where one is given.
@@ -85,14 +81,14 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
     context: dict[str, Any] = {}
     if data is not None:
         attempt(data.check)
-        if (known := attempt(lambda: data_context(data))) is not None:
+        if (known := attempt(lambda: data.context)) is not None:
             shape, context = tuple(data.shape), known
 
-    def network() -> Network:
+    def network() -> Model:
         with torch.device("meta"), torch.no_grad():
             net = create_model(config["architecture"]["name"], **context, **network_options(config))
             try:
-                net.eval()(torch.empty(2, *shape))
+                net.eval().loss(net.random_batch(shape, 2))
             except RuntimeError as error:
                 raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
             if config["trainer"]["sync_batchnorm"] and (reason := unequal(net)) is not None:
@@ -118,7 +114,7 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[pl.LightningD
     return data, net
 
 
-def _started(config: Config, network: Network) -> Network:
+def _started(config: Config, network: Model) -> Model:
     """The network with the weights that it is to start from."""
     place = config.get("start_from")
     return network if place is None else insert(trained_network(Path(place)), network)
@@ -187,7 +183,7 @@ def run_name(config: Config) -> str:
     return f"{architecture}-{scheme}-{data}-{recipe_hash(config)}-s{config['seed']}"
 
 
-def about(config: Config, network: Network, group: str | None, arm: str | None) -> About:
+def about(config: Config, network: Model, group: str | None, arm: str | None) -> About:
     """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
     architecture, scheme, data = _names(config)
     size, seed = short(parameters(network)), f"s{config['seed']}"
@@ -225,10 +221,11 @@ def versions() -> dict[str, str]:
 
 def told_error(result: dict[str, Any]) -> str:
     """The error of a result as people read it, and of which set it is."""
-    for measured in ("test", "validation"):
-        if (error := result.get(f"{measured}_error")) is not None:
-            return f"{measured} error {100 * error:.2f} %"
-    return "error no number"
+    measure = MEASURES[result.get("measure", "error")]
+    for measured in SETS:
+        if (value := result.get(f"{measured}_{measure.key}")) is not None:
+            return f"{measured} {measure.words} {measure.told(value)}"
+    return f"{measure.words} no number"
 
 
 class Progress(Callback):
@@ -305,10 +302,8 @@ def _train_rank(
     trainer.strategy.setup_environment()  # from here on the processes hear each other
     checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
-    context = data_context(data)
-    options = network_options(config)
-    module = ClassificationModule(
-        config["architecture"]["name"], options, context, config["optimizer"], described(config)
+    module = TASKS[task_of(config["data"]["name"])](
+        config["architecture"]["name"], network_options(config), data.context, config["optimizer"], described(config)
     )
     _started(config, module.network)
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
@@ -323,7 +318,7 @@ def _train_rank(
         {"arm": arm} if arm is not None else {}
     )
     if stopped is not None:
-        result |= _outcome(stopped, trainer)
+        result |= _outcome(stopped, trainer, module)
     conclude(trainer.loggers, result)
     for needless in (PROGRESS, BEFORE):
         (folder / needless).unlink(missing_ok=True)
@@ -338,7 +333,7 @@ def _train_rank(
 
 def _fit(
     trainer: pl.Trainer,
-    module: ClassificationModule,
+    module: TaskModule,
     data: pl.LightningDataModule,
     checkpoint: Path | None,
     resumable: Resumable,
@@ -388,30 +383,38 @@ def _is_missing_others(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
-def _outcome(stopped: SolverError, trainer: pl.Trainer) -> dict[str, Any]:
+def _outcome(stopped: SolverError, trainer: pl.Trainer, module: TaskModule) -> dict[str, Any]:
     """What a solve that could not go on makes of a run's result."""
     status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
     reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
-    return {"status": status, "reason": reason, **dict.fromkeys(MEASURED)}
+    return {"status": status, "reason": reason, **dict.fromkeys(_measured(module))}
+
+
+def _measured(module: TaskModule) -> list[str]:
+    """The names of a result's measures: ``test_error``, ``validation_loss`` ..."""
+    return [f"{of}_{name}" for of in SETS for name in module.names]
 
 
 def _result(
     config: Config,
     trainer: pl.Trainer,
-    module: ClassificationModule,
-    data: pl.LightningDataModule,
+    module: TaskModule,
+    data: SplitData,
     name: str,
     metrics: dict[str, float],
     diverged: bool,
 ) -> dict[str, Any]:
-    found = {key: metrics.get(key.replace("_", "/"), math.nan) for key in (*MEASURED, "train_loss")}
-    diverged = diverged or not math.isfinite(found[f"{data.measures}_loss"])
+    found = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
+    measure = measure_of(config["data"]["name"])
+    told = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
+    diverged = diverged or not all(math.isfinite(found[f"{data.measures}_{name}"]) for name in told)
     network = module.network.cpu()
     return {
         "name": name,
         "seed": config["seed"],
         "status": DIVERGED if diverged else DONE,
         "epochs": trainer.current_epoch,
+        "measure": measure.key,
         **{key: value if math.isfinite(value) else None for key, value in found.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
         "ledger": ledger(network, tuple(data.shape), data.batch_size),

@@ -90,8 +90,7 @@ def _test_images(config: str) -> Tensor:
     data = DATA.build(options | ({"download": False} if "download" in options else {}), seed=0)
     data.check()
     data.setup()
-    inputs, labels = data.test_set
-    return data.on_after_batch_transfer((inputs[:SAMPLES], labels[:SAMPLES], None), 0)[0]
+    return data.first(SAMPLES)[0]
 
 
 def spectrum(network: Network, inputs: Tensor) -> Spectrum:

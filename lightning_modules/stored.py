@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from architectures.network import Network
-from lightning_modules.classification import ClassificationModule
+from architectures.model import Model
 from lightning_modules.composing import believed
+from lightning_modules.measures import task_of
+from lightning_modules.registries import TASKS
 from lightning_modules.resuming import NEWEST
+from lightning_modules.tasks.base import TaskModule
 from schemes.errors import SchemenetError
 
 
-def trained_network(place: Path) -> Network:
+def trained_network(place: Path) -> Model:
     """The trained network of a run folder or checkpoint, on the CPU."""
     return module_of(read_checkpoint(checkpoint_in(place))).network
 
@@ -48,10 +50,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return {**checkpoint, "hyper_parameters": {**parameters, "config": believed(parameters["config"], path)}}
 
 
-def module_of(checkpoint: dict[str, Any]) -> ClassificationModule:
+def module_of(checkpoint: dict[str, Any]) -> TaskModule:
     """The module of a checkpoint, with its weights."""
     try:
-        module = ClassificationModule(**checkpoint["hyper_parameters"])
+        parameters = checkpoint["hyper_parameters"]
+        module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
     except SchemenetError:
         raise
     except Exception as error:  # what somebody wrote there fails in any way there is

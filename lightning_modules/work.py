@@ -13,10 +13,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from architectures.ledger import varies
-from architectures.network import Network
-from schemes.flow import Flow
+from architectures.model import Model
 
-COUNTS: dict[str, Callable[[Flow], int]] = {
+COUNTS: dict[str, Callable[[Any], int]] = {
     "nfe/forward": lambda flow: flow.forward_work.calls,
     "nfe/backward": lambda flow: flow.backward_work.calls,
     "products/forward": lambda flow: flow.forward_work.products,
@@ -27,7 +26,7 @@ COUNTS: dict[str, Callable[[Flow], int]] = {
 """Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
 
 
-def counts(network: Network) -> list[int]:
+def counts(network: Model) -> list[int]:
     """The entries of ``COUNTS`` for the last batch, summed over all flows."""
     return [sum(map(count, network.flows)) for count in COUNTS.values()]
 

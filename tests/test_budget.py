@@ -19,6 +19,7 @@ from architectures.ledger import (
     step_times,
     train_flops,
 )
+from architectures.model import Model
 from architectures.network import Network
 from schemes import SchemenetError
 
@@ -203,8 +204,9 @@ def test_ledger_counts_evaluations_and_leaves_the_network_alone() -> None:
 def test_bytes_kept_are_those_that_autograd_keeps() -> None:
     """Two linear layers and a tanh: what stays alive is the two layers' outputs, one of them as the tanh's input."""
 
-    class Two(nn.Module):
+    class Two(Model):
         num_classes = 3
+        loss, random_batch = Network.loss, Network.random_batch
 
         def __init__(self) -> None:
             super().__init__()
@@ -214,7 +216,7 @@ def test_bytes_kept_are_those_that_autograd_keeps() -> None:
             return self.second(torch.tanh(self.first(x)))
 
     network = Two()
-    measured = memory(network, (5,), batch_size=11)["bytes_kept"]  # type: ignore[arg-type]
+    measured = memory(network, (5,), batch_size=11)["bytes_kept"]
     # tanh's output, log-softmax's output (the loss's), and the loss's weight total (one float).
     assert measured == 4 * (11 * 7 + 11 * 3 + 1)
 

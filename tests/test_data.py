@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from lightning_modules.data.augment import move, normalise
 from lightning_modules.data.batches import BatchLoader
+from lightning_modules.data.files import FromFiles
 from lightning_modules.data.image_folder import statistics
-from lightning_modules.data.in_memory import FileData, InMemoryData
+from lightning_modules.data.labelled import Labelled, LabelledData, LabelledLoader
 from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError
 from schemes.signature import objection
 
-IN_FILES = [name for name in DATA if issubclass(DATA[name], FileData)]
+IN_FILES = [name for name in DATA if issubclass(DATA[name], FromFiles)]
 PUBLISHED = [name for name in IN_FILES if issubclass(DATA[name], PublishedData)]
 FREE = [name for name in DATA if name not in IN_FILES]
 CLASSES = ("black cat", "dog")
@@ -117,7 +118,7 @@ def write_published(name: str, root: Path, monkeypatch) -> None:
 
 
 @pytest.fixture(params=sorted(DATA))
-def data(request, tmp_path, monkeypatch) -> InMemoryData:
+def data(request, tmp_path, monkeypatch) -> LabelledData:
     """Every registered set, those in files from fabricated ones."""
     name, root = request.param, tmp_path / "some data"
     if name not in IN_FILES:
@@ -132,7 +133,11 @@ def data(request, tmp_path, monkeypatch) -> InMemoryData:
 def indices(**options: Any) -> BatchLoader:
     """A loader whose inputs are the indices of its samples."""
     total, batch_size = options.pop("total", 50), options.pop("batch_size", 8)
-    return BatchLoader(torch.arange(total), torch.arange(total) % 10, batch_size, **options)
+    return LabelledLoader(Labelled(torch.arange(total), torch.arange(total) % 10), batch_size, **options)
+
+
+def parts(data: LabelledData) -> list[Tensor]:
+    return [part for samples in (data.train_set, data.test_set) for part in (samples.inputs, samples.labels)]
 
 
 def seen(loader: BatchLoader) -> list[int]:
@@ -145,7 +150,7 @@ class TestSets:
         data.check()
         assert data.train_set is None, "a fact or check() loaded the set"
         data.setup()
-        for inputs, labels in (data.train_set, data.test_set):
+        for inputs, labels in ((part.inputs, part.labels) for part in (data.train_set, data.test_set)):
             assert inputs.shape == (len(labels), *shape)
             assert inputs.is_contiguous()
             assert labels.dtype == torch.int64
@@ -180,24 +185,24 @@ class TestSets:
         one, two = (DATA.build(name, seed=seed) for seed in (0, 1))
         one.setup()
         two.setup()
-        for a, b in zip(one.train_set + one.test_set, two.train_set + two.test_set, strict=True):
+        for a, b in zip(parts(one), parts(two), strict=True):
             assert torch.equal(a, b)
-        assert one.train_set[1].bincount().min() > 0
+        assert one.train_set.labels.bincount().min() > 0
 
     def test_digits_split(self):
         data = DATA.build("digits")
         data.setup()
-        assert [len(part[1]) for part in (data.train_set, data.test_set)] == [1297, 500]
-        assert data.test_set[1].bincount().min() >= 48
-        assert (data.train_set[0].min(), data.train_set[0].max()) == (0, 255)
-        inputs, _ = data.on_after_batch_transfer((*data.train_set, None), 0)
+        assert [len(part) for part in (data.train_set, data.test_set)] == [1297, 500]
+        assert data.test_set.labels.bincount().min() >= 48
+        assert (data.train_set.inputs.min(), data.train_set.inputs.max()) == (0, 255)
+        inputs, _ = data.on_after_batch_transfer((data.train_set.inputs, data.train_set.labels, None), 0)
         assert inputs.mean() == pytest.approx(0, abs=1e-3)
         assert inputs.std() == pytest.approx(1, abs=1e-3)
 
     def test_spheres(self):
         data = DATA.build({"name": "spheres", "train_size": 4000})
         data.setup()
-        radius, labels = data.train_set[0].norm(dim=1), data.train_set[1]
+        radius, labels = data.train_set.inputs.norm(dim=1), data.train_set.labels
         assert radius[labels == 0].max() < 0.5
         assert 1 < radius[labels == 1].min() <= radius[labels == 1].max() < 1.5
         middle = (1 + 1.5**2) / 2  # half of the area lies within
@@ -207,20 +212,20 @@ class TestSets:
         one, two = (DATA.build({"name": "moons", "train_size": size}) for size in (10, 20))
         one.setup()
         two.setup()
-        assert torch.equal(one.test_set[0], two.test_set[0])
+        assert torch.equal(one.test_set.inputs, two.test_set.inputs)
 
     def test_limit(self, data):
         limited = {"limit_train": 4, "limit_test": 3}
         for name, value in limited.items():
             setattr(data, name, value)
         data.setup()
-        assert [len(data.train_set[1]), len(data.test_set[1])] == [4, 3]
+        assert [len(data.train_set), len(data.test_set)] == [4, 3]
 
     def test_limit_keeps_sorted_classes_mixed(self, tmp_path):
         write_images(tmp_path, each=20)
         data = DATA.build({"name": "image_folder", "root": str(tmp_path), "limit_train": 12, "size": 8})
         data.setup()
-        assert data.train_set[1].bincount().min() > 2
+        assert data.train_set.labels.bincount().min() > 2
 
 
 class TestFiles:
@@ -228,17 +233,17 @@ class TestFiles:
         write_mnist(tmp_path)
         data = DATA.build({"name": "mnist", "root": str(tmp_path)})
         data.setup()
-        assert data.train_set[0].flatten().tolist() == [i % 256 for i in range(20 * 784)]
-        assert data.test_set[1].tolist() == list(range(10))
+        assert data.train_set.inputs.flatten().tolist() == [i % 256 for i in range(20 * 784)]
+        assert data.test_set.labels.tolist() == list(range(10))
 
     def test_mnist_real(self, real_root):
         data = DATA.build("mnist")
         data.setup()
-        images, labels = data.train_set
+        images, labels = data.train_set.inputs, data.train_set.labels
         stored = (Path(real_root) / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()
         assert hashlib.sha256(stored).hexdigest().startswith("ba891046e650")
         assert images.numpy().tobytes() == stored[16:]
-        assert (len(labels), len(data.test_set[1])) == (60_000, 10_000)
+        assert (len(labels), len(data.test_set)) == (60_000, 10_000)
         for measured, declared in zip(statistics(images), (data.mean, data.std), strict=True):
             assert measured == pytest.approx(declared, abs=5e-5)
 
@@ -250,12 +255,12 @@ class TestFiles:
         for name, last in (("mnist", 9), ("fashion_mnist", 5)):
             data = DATA.build({"name": name, "root": str(tmp_path)})
             data.setup()
-            assert data.train_set[1][-1] == last
+            assert data.train_set.labels[-1] == last
         sizes = {name: DATA.build({"name": name, "root": str(tmp_path)}) for name in CIFAR}
         for name, images in (("cifar10", 20), ("cifar100", 4)):
             sizes[name].setup()
-            assert len(sizes[name].train_set[1]) == images
-            assert sizes[name].train_set[1][3] == 9
+            assert len(sizes[name].train_set) == images
+            assert sizes[name].train_set.labels[3] == 9
         assert (sizes["cifar10"].num_classes, sizes["cifar100"].num_classes) == (10, 100)
 
     def test_root_by_environment(self, tmp_path, monkeypatch):
@@ -329,9 +334,9 @@ class TestFiles:
         assert (data.shape, data.num_classes) == ((3, 12, 12), 2)
         data.setup()
         stored = np.array(Image.open(root / "train" / "dog" / "2.png"))
-        assert torch.equal(data.train_set[0][6], torch.from_numpy(stored[:, 4:16]).permute(2, 0, 1))
-        assert data.train_set[1].tolist() == [0] * 4 + [1] * 4
-        pixels = data.train_set[0].double() / 255
+        assert torch.equal(data.train_set.inputs[6], torch.from_numpy(stored[:, 4:16]).permute(2, 0, 1))
+        assert data.train_set.labels.tolist() == [0] * 4 + [1] * 4
+        pixels = data.train_set.inputs.double() / 255
         assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
         assert data.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist())
 
@@ -360,7 +365,7 @@ class TestFiles:
 class TestDecodedEachEpoch:
     """Images that workers decode come as if they lay in memory."""
 
-    def both(self, root: Path) -> tuple[InMemoryData, InMemoryData]:
+    def both(self, root: Path) -> tuple[LabelledData, LabelledData]:
         write_images(root, each=9)
         kept = {"name": "image_folder", "root": str(root), "size": 8, "augment": True}
         streamed = {**kept, "decode": "each_epoch", "workers": 2}
@@ -371,7 +376,7 @@ class TestDecodedEachEpoch:
         kept.setup()
         streamed.setup()
         assert (kept.mean, kept.std) == (streamed.mean, streamed.std)
-        assert not isinstance(streamed.train_set[0], Tensor)
+        assert not isinstance(streamed.train_set.inputs, Tensor)
         before = torch.get_rng_state()
         for loader in ("train_dataloader", "test_dataloader"):
             one, two = getattr(kept, loader)(), getattr(streamed, loader)()
@@ -628,7 +633,7 @@ class TestTrainer:
 
 def test_workers_leave_stopping_to_the_process_that_trains() -> None:
     """Ctrl-C and SIGTERM may go to all processes of a run; the step that it is to finish still gets its batch."""
-    loader = BatchLoader(torch.zeros(64, 2), torch.zeros(64).long(), 2, workers=1)
+    loader = BatchLoader(torch.zeros(64, 2), 2, workers=1)
     arrived = 0
     for _ in loader:
         if not arrived:

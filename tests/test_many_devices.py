@@ -482,4 +482,4 @@ def test_what_many_devices_cannot_do_is_told(
 
 def test_each_device_needs_a_sample() -> None:
     with pytest.raises(SchemenetError, match="1 samples are too few for 2 devices"):
-        BatchLoader(torch.zeros(1, 2), torch.zeros(1).long(), 8, rank=1, world_size=2)
+        BatchLoader(torch.zeros(1, 2), 8, rank=1, world_size=2)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from architectures.factory import create_model
-from lightning_modules.classification import ClassificationModule
 from lightning_modules.composing import compose
 from lightning_modules.files import read_rows
 from lightning_modules.optimizers import sgd
 from lightning_modules.running import dry_build, recipe_hash, train
+from lightning_modules.tasks.classification import ClassificationModule
 from schemes import GRADIENTS, SchemenetError
 
 TINY = ["architecture.depth=8", "architecture.width=0.25", "data.limit_train=128", "data.limit_test=32"]

@@ -15,11 +15,11 @@ from test_resume import DIGITS, OFTEN, assert_same_run, train_killed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_modules.classification import ClassificationModule
 from lightning_modules.cli import main
 from lightning_modules.composing import compose, network_options
 from lightning_modules.registries import DATA, TRAINERS
-from lightning_modules.running import data_context, train
+from lightning_modules.running import train
+from lightning_modules.tasks.classification import ClassificationModule
 from schemes import GRADIENTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
@@ -51,7 +51,7 @@ def parts(config: Any) -> tuple[pl.LightningDataModule, ClassificationModule]:
     pl.seed_everything(0, verbose=False)
     data = DATA.build(config["data"], seed=0)
     name, optimizer = config["architecture"]["name"], config["optimizer"]
-    return data, ClassificationModule(name, network_options(config), data_context(data), optimizer)
+    return data, ClassificationModule(name, network_options(config), data.context, optimizer)
 
 
 def trained(config: Any) -> ClassificationModule:

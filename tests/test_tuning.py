@@ -20,8 +20,9 @@ from lightning_modules.comparing.asked import section
 from lightning_modules.comparing.matching import Matching
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.composing import compose
-from lightning_modules.data.in_memory import Part, held_out
+from lightning_modules.data.batches import Part
 from lightning_modules.data.points import Moons, Points
+from lightning_modules.data.splits import held_out
 from lightning_modules.launching.order import Order
 from lightning_modules.running import recipe_hash, train
 from schemes import SchemenetError
@@ -42,11 +43,11 @@ class TestHeldOut:
         one, other = (Moons(validation=0.25, seed=seed, batch_size=size) for seed, size in ((0, 10), (7, 30)))
         for data in (one, other):
             data.setup()
-        assert torch.equal(one.validation_set[0], other.validation_set[0])
-        assert [len(part[1]) for part in (one.train_set, one.validation_set)] == [750, 250]
-        rows = torch.cat((one.train_set[0], one.validation_set[0]))
-        assert torch.equal(rows.unique(dim=0), Moons().load(train=True)[0].unique(dim=0))
-        assert 80 < int(one.validation_set[1].sum()) < 170
+        assert torch.equal(one.validation_set.inputs, other.validation_set.inputs)
+        assert [len(part) for part in (one.train_set, one.validation_set)] == [750, 250]
+        rows = torch.cat((one.train_set.inputs, one.validation_set.inputs))
+        assert torch.equal(rows.unique(dim=0), Moons().load(train=True).inputs.unique(dim=0))
+        assert 80 < int(one.validation_set.labels.sum()) < 170
 
     def test_test_set_is_not_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         load = Points.load
@@ -54,7 +55,7 @@ class TestHeldOut:
         data = Moons(validation=0.1, limit_train=20)
         data.setup()
         assert data.test_set is None
-        assert [len(part[1]) for part in (data.train_set, data.validation_set)] == [18, 2]
+        assert [len(part) for part in (data.train_set, data.validation_set)] == [18, 2]
 
     def test_part_of_inputs_that_are_not_in_memory(self) -> None:
         inputs = torch.arange(10) * 10

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
 
 from architectures.budget import check_known, match_budget
 from architectures.costs import BASELINE, STEP_TIME, Budget
 from architectures.factory import create_model
 from architectures.ledger import COUNTED, step_times
-from architectures.network import Network
-from lightning_modules.running import data_context
+from architectures.model import Model
+from lightning_modules.data.splits import SplitData
 
 
 class Matching:
@@ -25,11 +24,11 @@ class Matching:
     """
 
     def __init__(
-        self, budget: Budget | None, data: LightningDataModule, device: str, held: Mapping[str, Any] | None = None
+        self, budget: Budget | None, data: SplitData, device: str, held: Mapping[str, Any] | None = None
     ) -> None:
         self.budget, self.data, self.device = budget, data, device
         self._timed = budget is not None and budget.kind == STEP_TIME
-        self._like: Network | None = None
+        self._like: Model | None = None
         self._held: Mapping[str, Any] = {}
         if budget is not None and self._timed and held is not None and (before := held.get("budget")) is not None:
             self._held = {arm["name"]: arm.get("knobs", {}) for arm in held["arms"]}
@@ -44,7 +43,7 @@ class Matching:
         """The options by which a network meets the budget; none where it is the target, or there is no budget."""
         if self.budget is None:
             return {}
-        options = {**data_context(self.data), **own}
+        options = {**self.data.context, **own}
         if self._timed and self._like is None:
             self._like = self._network(architecture, options, self.device)
         if self.waits:
@@ -54,7 +53,7 @@ class Matching:
             return self._held[arm]
         return match_budget(
             architecture, target=self._like or self.budget.target, kind=self.budget.kind, by=self.budget.by,
-            tolerance=self.budget.tolerance, batch_size=self.data.batch_size, **options,
+            tolerance=self.budget.tolerance, batch_size=self.data.batch_size, shape=tuple(self.data.shape), **options,
         )  # fmt: skip
 
     def _cost(self, kind: str, architecture: str, options: Mapping[str, Any]) -> float:
@@ -65,6 +64,6 @@ class Matching:
             return COUNTED[kind](network, shape, batch_size)
         return step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
 
-    def _network(self, architecture: str, options: Mapping[str, Any], device: str) -> Network:
+    def _network(self, architecture: str, options: Mapping[str, Any], device: str) -> Model:
         with torch.device(device):
             return create_model(architecture, **options)

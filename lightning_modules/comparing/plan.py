@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
 
 from architectures.costs import STEP_TIME, Budget
 from architectures.factory import create_model
 from architectures.ledger import foreseen
-from architectures.network import Network
+from architectures.model import Model
 from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.asked import Tuning, section
 from lightning_modules.comparing.matching import Matching
 from lightning_modules.comparing.numbers import human, plural
 from lightning_modules.comparing.words import Choice, networks_of, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
-from lightning_modules.running import data_context, dry_build, hash_of, recipe_hash
+from lightning_modules.data.splits import SplitData
+from lightning_modules.running import dry_build, hash_of, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
 
@@ -213,18 +213,18 @@ def _arm(
     own: dict[str, Any],
     knobs: Mapping[str, Any],
     recipe: Config,
-    data: LightningDataModule,
+    data: SplitData,
 ) -> PlannedArm:
     own = {**own, **knobs}
     with torch.device("meta"):
-        network = create_model(choice.architecture, **data_context(data), **own)
+        network = create_model(choice.architecture, **data.context, **own)
     axes = {key: own.pop(key) for key in (*AXES, "sharing") if key in own}
     axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
     config = {**recipe, "architecture": {"name": choice.architecture, **own}, **axes}
     return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
 
 
-def sizes_of(network: Network, data: LightningDataModule) -> dict[str, Any]:
+def sizes_of(network: Model, data: SplitData) -> dict[str, Any]:
     """What a table tells of a network before it is trained: its layout, and the costs that are known by then."""
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"

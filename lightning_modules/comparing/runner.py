@@ -25,7 +25,7 @@ from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
-from lightning_modules.running import data_context, dry_build, forget, hash_of, versions
+from lightning_modules.running import dry_build, forget, hash_of, versions
 from lightning_modules.wandb_report import log_report
 from lightning_modules.wandb_runs import settled
 from schemes.errors import SchemenetError
@@ -97,9 +97,9 @@ def _measure(plan: Plan, folder: Path) -> None:
     device = device_of(plan.recipe)
     data, _ = dry_build(plan.arms[0].config)
     networks = {
-        arm.name: create_model(
-            arm.config["architecture"]["name"], **data_context(data), **network_options(arm.config)
-        ).to(device)
+        arm.name: create_model(arm.config["architecture"]["name"], **data.context, **network_options(arm.config)).to(
+            device
+        )
         for arm in plan.arms
     }
     for name, told in step_times(networks, tuple(data.shape), data.batch_size).items():

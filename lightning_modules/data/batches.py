@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,16 +14,26 @@ from torch.utils.data import DataLoader
 
 from schemes.errors import SchemenetError
 
-Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs as they are stored, labels, and the moves (dy, dx, flip) of each sample where it is augmented."""
 
+class Samples(Protocol):
+    """A set: anything of which indices make a batch, a tensor or a nest of them."""
 
-class Inputs(Protocol):
-    """The inputs of a set: a tensor, or anything else that indices make a tensor of."""
-
-    def __getitem__(self, chosen: Tensor, /) -> Tensor: ...
+    def __getitem__(self, chosen: Tensor, /) -> Any: ...
 
     def __len__(self) -> int: ...
+
+
+class Part:
+    """Some of the samples of a set that is not held in memory, by their indices there."""
+
+    def __init__(self, samples: Samples, chosen: Tensor) -> None:
+        self.samples, self.chosen = samples, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, chosen: Tensor) -> Any:
+        return self.samples[self.chosen[chosen]]
 
 
 def generator(*words: int) -> torch.Generator:
@@ -32,16 +42,16 @@ def generator(*words: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed[0]))
 
 
-def fetch(inputs: Inputs, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Tensor]:
-    """``inputs`` at each batch of indices, in their order, by so many processes besides this one.
+def fetch(samples: Samples, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Any]:
+    """``samples`` at each batch of indices, in their order, by so many processes besides this one.
 
     What comes is the same for every number of workers: they are told indices, and draw nothing.
     """
     if not workers:
-        yield from (inputs[chosen] for chosen in batches)
+        yield from (samples[chosen] for chosen in batches)
         return
     loader = DataLoader(
-        _Told(inputs), batch_size=None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
+        _Told(samples), batch_size=None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global random state
         worker_init_fn=_leave_stopping_to_the_trainer,
     )  # fmt: skip
@@ -63,12 +73,12 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
 class _Told:
     """Hands a user's mistake over to the main process as its text; torch would wrap it in a traceback."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self.inputs = inputs
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
 
-    def __getitem__(self, chosen: Tensor) -> Tensor | str:
+    def __getitem__(self, chosen: Tensor) -> Any:
         try:
-            return self.inputs[chosen]
+            return self.samples[chosen]
         except SchemenetError as error:
             return str(error)
 
@@ -76,8 +86,8 @@ class _Told:
 class BatchLoader:
     """Slices of a permutation of the set, gathered from memory or by ``workers``.
 
-    The order depends on (seed, epoch), the moves of a sample on (seed, epoch, its index): neither on the
-    network, nor on the batch size, nor on the number of ranks, so that what is compared sees the same data.
+    The order depends on (seed, epoch), neither on the network, nor on the batch size, nor on the number of ranks, so
+    that what is compared sees the same data.
 
     In training every rank has the same number of samples, batch b of all ranks together is batch b of one
     rank with ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only
@@ -91,8 +101,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        inputs: Inputs,
-        labels: Tensor,
+        samples: Samples,
         batch_size: int,
         *,
         workers: int = 0,
@@ -100,18 +109,15 @@ class BatchLoader:
         shuffle: bool | None = None,
         drop_last: bool | None = None,
         seed: int = 0,
-        pad: int = 0,
-        flip: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.inputs, self.labels, self.batch_size, self.workers = inputs, labels, batch_size, workers
+        self.samples, self.batch_size, self.workers, self.seed = samples, batch_size, workers, seed
         self.shuffle = train if shuffle is None else shuffle
         self.drop_last = train if drop_last is None else drop_last
-        self.seed, self.pad, self.flip = seed, pad, flip
-        if len(labels) < world_size:
-            raise SchemenetError(f"data: {len(labels)} samples are too few for {world_size} devices")
-        size, extra = divmod(len(labels), world_size)
+        if len(samples) < world_size:
+            raise SchemenetError(f"data: {len(samples)} samples are too few for {world_size} devices")
+        size, extra = divmod(len(samples), world_size)
         self.rank, self.world_size = rank, world_size
         self.size = size + (not train and rank < extra)
         self.epoch = self.batch = self._start = 0
@@ -139,28 +145,23 @@ class BatchLoader:
         whole = self.size // self.batch_size
         return whole if self.drop_last and whole else math.ceil(self.size / self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         # Lightning asks for the iterator before it tells the epoch; a generator waits for the first next().
         start, self._start = self._start, 0
-        order, moves = self._order(), self._moves()
-        batches = order.split(self.batch_size)[start : len(self)]
-        for batch, inputs in enumerate(fetch(self.inputs, batches, self.workers), start):
+        batches = self._order().split(self.batch_size)[start : len(self)]
+        handed = self.handing()
+        for batch, taken in enumerate(fetch(self.samples, batches, self.workers), start):
             self.batch = batch + 1
-            chosen = batches[batch - start]
-            yield inputs, self.labels[chosen], None if moves is None else moves[chosen]
+            yield handed(taken, batches[batch - start])
+
+    def handing(self) -> Callable[[Any, Tensor], Any]:
+        """What makes of the samples at some indices the batch of this epoch."""
+        return lambda taken, chosen: taken
 
     def _order(self) -> Tensor:
-        total = len(self.labels)
+        total = len(self.samples)
         order = torch.randperm(total, generator=self._stream(0)) if self.shuffle else torch.arange(total)
         return order[self.rank :: self.world_size][: self.size]
-
-    def _moves(self) -> Tensor | None:
-        if not (self.pad or self.flip):
-            return None
-        stream, total = self._stream(1), len(self.labels)
-        shifts = torch.randint(2 * self.pad + 1, (total, 2), generator=stream, dtype=torch.uint8)
-        flips = torch.randint(1 + self.flip, (total, 1), generator=stream, dtype=torch.uint8)
-        return torch.cat([shifts, flips], 1)
 
     def _stream(self, purpose: int) -> torch.Generator:
         return generator(self.seed, self.epoch, purpose)

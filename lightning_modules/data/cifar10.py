@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_modules.data.in_memory import Samples
+from lightning_modules.data.labelled import Labelled
 from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 
@@ -27,9 +27,10 @@ class CIFAR10(PublishedData):
     def __init__(self, *, augment: bool = True, **options: Any) -> None:
         super().__init__(augment=augment, **options)
 
-    def load(self, train: bool) -> Samples:
+    def load(self, train: bool) -> Labelled:
         stored = self.reader(self.root, train=train)
-        return torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)
+        images = torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous()
+        return Labelled(images, torch.tensor(stored.targets))
 
     def checksums(self) -> Mapping[str, str]:
         reader = self.reader

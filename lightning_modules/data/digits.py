@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_modules.data.in_memory import DATA_SEED, InMemoryData, Samples
+from lightning_modules.data.labelled import Labelled, LabelledData
+from lightning_modules.data.splits import DATA_SEED
 from lightning_modules.registries import DATA
 
 
 @DATA.register("digits")
-class Digits(InMemoryData):
+class Digits(LabelledData):
     """1,297 + 500 grey images 8x8, ten classes, a fixed stratified split; augmented by shifts of one pixel.
 
     Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
@@ -22,7 +23,7 @@ class Digits(InMemoryData):
     mean, std = (0.3053,), (0.3758,)
     pad = 1
 
-    def load(self, train: bool) -> Samples:
+    def load(self, train: bool) -> Labelled:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -30,4 +31,4 @@ class Digits(InMemoryData):
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
         split = train_test_split(images, digits.target, test_size=500, stratify=digits.target, random_state=DATA_SEED)
         train_images, test_images, train_labels, test_labels = map(torch.from_numpy, split)
-        return (train_images, train_labels.long()) if train else (test_images, test_labels.long())
+        return Labelled(train_images, train_labels.long()) if train else Labelled(test_images, test_labels.long())

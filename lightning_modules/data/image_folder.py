@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.data.batches import BatchLoader, Inputs, fetch
-from lightning_modules.data.in_memory import FileData, Samples, subset
+from lightning_modules.data.batches import BatchLoader, Samples, fetch
+from lightning_modules.data.labelled import Labelled, LabelledFiles
+from lightning_modules.data.splits import subset
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError, nearest
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @DATA.register("image_folder")
-class ImageFolder(FileData):
+class ImageFolder(LabelledFiles):
     """Colour images of ``root/train/<class>/*`` and ``root/test/<class>/*``, brought to ``size`` x ``size``.
 
     An image of another size is scaled by its shorter side and cut in the middle. Augmented by shifts of up to an eighth
@@ -39,7 +40,7 @@ class ImageFolder(FileData):
 
     flip = True
     remedy = "name the folder that holds train and test by data.root=... or by SCHEMENET_DATA"
-    least: ClassVar = {**FileData.least, "size": 1, "workers": 0}
+    least: ClassVar = {**LabelledFiles.least, "size": 1, "workers": 0}
 
     def __init__(
         self, *, size: int = 32, decode: Literal["once", "each_epoch"] = "once", workers: int = 0, **options: Any
@@ -76,21 +77,21 @@ class ImageFolder(FileData):
             f"{self.root}: train and test differ in classes: {', '.join(odd)}{'; ' + other if other else ''}"
         )
 
-    def load(self, train: bool) -> Samples:
+    def load(self, train: bool) -> Labelled:
         paths, labels = zip(*self._listing["train" if train else "test"].samples, strict=True)
         chosen = subset(len(paths), self.limit_train if train else self.limit_test)
         images = Images([paths[index] for index in chosen], self.size)
         inputs = images if self.decode == "each_epoch" else self._read(images, torch.arange(len(images)))
         if train:
             self.mean, self.std = statistics(self._read(inputs, subset(len(images), MEASURED)))
-        return inputs, torch.tensor(labels)[chosen]
+        return Labelled(inputs, torch.tensor(labels)[chosen])
 
-    def _read(self, inputs: Inputs, chosen: Tensor) -> Tensor:
+    def _read(self, inputs: Samples, chosen: Tensor) -> Tensor:
         return torch.cat(list(fetch(inputs, chosen.split(64), self.workers)))
 
-    def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
+    def _loader(self, samples: Any, train: bool = False, **options: Any) -> BatchLoader:
         workers = self.workers if self.decode == "each_epoch" else 0
-        return super()._loader(samples, workers=workers, **options)
+        return super()._loader(samples, train, workers=workers, **options)
 
 
 class Images:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning_modules.data.in_memory import Samples
+from lightning_modules.data.labelled import Labelled
 from lightning_modules.data.published import PublishedData
 from lightning_modules.registries import DATA
 
@@ -25,9 +25,9 @@ class MNIST(PublishedData):
     mean, std = (0.1307,), (0.3081,)
     pad = 4
 
-    def load(self, train: bool) -> Samples:
+    def load(self, train: bool) -> Labelled:
         stored = self.reader(self.root, train=train)
-        return stored.data[:, None], stored.targets
+        return Labelled(stored.data[:, None], stored.targets)
 
     def checksums(self) -> Mapping[str, str]:
         return {

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from lightning_modules.data.batches import generator
-from lightning_modules.data.in_memory import DATA_SEED, InMemoryData, Samples
+from lightning_modules.data.labelled import Labelled, LabelledData
+from lightning_modules.data.splits import DATA_SEED
 from lightning_modules.registries import DATA
 
 
-class Points(InMemoryData):
+class Points(LabelledData):
     """As many points of class 0 as of class 1, normal ``noise`` on their coordinates; the same for every run.
 
     ``draw`` makes them from labels and two uniform numbers in [0, 1) for each point.
     """
 
     shape, num_classes = (2,), 2
-    least: ClassVar = {**InMemoryData.least, "train_size": 1, "test_size": 1, "noise": 0}
+    least: ClassVar = {**LabelledData.least, "train_size": 1, "test_size": 1, "noise": 0}
 
     def __init__(self, *, train_size: int = 1000, test_size: int = 1000, noise: float = 0.1, **options: Any) -> None:
         self.train_size, self.test_size, self.noise = train_size, test_size, noise
@@ -29,11 +30,11 @@ class Points(InMemoryData):
     def draw(self, labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def load(self, train: bool) -> Samples:
+    def load(self, train: bool) -> Labelled:
         stream = generator(DATA_SEED, int(train))
         labels = torch.arange(self.train_size if train else self.test_size) % 2
         points = self.draw(labels, *torch.rand(2, len(labels), generator=stream))
-        return points + self.noise * torch.randn(points.shape, generator=stream), labels
+        return Labelled(points + self.noise * torch.randn(points.shape, generator=stream), labels)
 
 
 def polar(radius: Tensor, angle: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.data.in_memory import FileData
+from lightning_modules.data.labelled import LabelledFiles
 
 
-class PublishedData(FileData):
+class PublishedData(LabelledFiles):
     """A set that torchvision has under the name of this class, and whose files are the same everywhere."""
 
     def checksums(self) -> Mapping[str, str]:

@@ -27,6 +27,5 @@ def trained(folder: Path, count: int) -> Trained:
     data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
     data.check()
     data.setup()
-    inputs, labels = data.measured_set
-    inputs, labels = data.on_after_batch_transfer((inputs[:count], labels[:count], None), 0)
+    inputs, labels = data.first(count)
     return Trained(network, inputs.double(), labels)

@@ -1,0 +1,70 @@
+"""Training a network by its own loss, and measuring it as its task says."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from architectures.factory import create_model
+from architectures.model import Model
+from lightning_modules.registries import OPTIMIZERS
+
+
+class TaskModule(pl.LightningModule, abc.ABC):
+    """Minimises the network's ``loss``, logged as ``train/loss``; measures it on the test set after an epoch.
+
+    A subclass declares the ``names`` of what it measures, logged as ``test/NAME`` (``validation/NAME`` where the data
+    holds out a validation split): ``measure`` adds a batch to its ``metrics``, ``found`` tells the values of an epoch.
+    It is registered with the one by which comparisons judge: ``@TASKS.register("density", measure="nats")``.
+
+    Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
+    checkpoint alone rebuilds it; ``lightning_modules.stored`` does, and believes nothing that a file says but data.
+    ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run folder.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    metrics: nn.ModuleDict
+
+    def __init__(
+        self,
+        architecture: str,
+        options: Mapping[str, Any],
+        data: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network: Model = create_model(architecture, **data, **options)
+        self.optimizer = dict(optimizer)
+
+    @abc.abstractmethod
+    def measure(self, batch: Any) -> None:
+        """Add a batch to the metrics."""
+
+    @abc.abstractmethod
+    def found(self) -> Mapping[str, Tensor]:
+        """What the metrics amount to, by name."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss = self.network.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        measured = self.trainer.datamodule.measures
+        for name, value in self.found().items():
+            self.log(f"{measured}/{name}", value, prog_bar=name == self.names[0])
+        for metric in self.metrics.values():
+            metric.reset()  # type: ignore[operator]  # a module's attributes have no types
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        return OPTIMIZERS.build(self.optimizer, network=self.network, total_steps=total)

@@ -1,0 +1,38 @@
+"""Training a network to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_modules.registries import TASKS
+from lightning_modules.tasks.base import TaskModule
+
+
+@TASKS.register("classification", measure="error")
+class ClassificationModule(TaskModule):
+    """Cross entropy on (inputs, labels); measures it as ``loss``, and the share of wrong answers as ``error``."""
+
+    names = ("error", "loss")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        classes = self.hparams["data"]["num_classes"]
+        self.metrics = nn.ModuleDict({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": MeanMetric()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def measure(self, batch: tuple[Tensor, Tensor]) -> None:
+        inputs, labels = batch
+        logits = self.network(inputs).float()
+        self.metrics["loss"].update(functional.cross_entropy(logits, labels), weight=len(labels))
+        self.metrics["accuracy"].update(logits, labels)
+
+    def found(self) -> Mapping[str, Tensor]:
+        return {"error": 1 - self.metrics["accuracy"].compute(), "loss": self.metrics["loss"].compute()}
