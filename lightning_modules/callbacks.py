@@ -12,6 +12,7 @@ from torch import nn
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
 from schemes.gradients.backprop import Backprop
+from schemes.path import Path
 
 
 class Compiled(Callback):
@@ -34,6 +35,11 @@ class Compiled(Callback):
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
     """Compile the whole network, or its fields where the flows' gradient modes own their loops."""
+    if any(isinstance(module, Path) for module in network.modules()):
+        raise SchemenetError(
+            "trainer.compile: this network's flow is solved along the times of its data, in steps that no graph knows "
+            "beforehand; use trainer.compile=false"
+        )
     flows = [module for module in network.modules() if isinstance(module, Flow)]
     if implicit := [type(flow.scheme).__name__ for flow in flows if flow.scheme.implicit]:
         raise SchemenetError(

@@ -90,9 +90,9 @@ class Curves(WandbLogger):
 
     def conclude(self, result: Mapping[str, Any]) -> None:
         """What became of the run, for its summary."""
-        told = ("status", "reason", "epochs", "test_error", "test_loss", "train_loss", "ledger")
+        told = ("status", "reason", "epochs", "train_loss", "ledger")
         with self._dispensable():
-            self.experiment.summary.update({key: result[key] for key in told if key in result})
+            self.experiment.summary.update({k: v for k, v in result.items() if k in told or k.startswith("test_")})
         self._exit_code = 0 if result["status"] == "done" else 1
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from architectures.registry import CLASSIFICATION, tasks_of
@@ -12,7 +13,8 @@ from lightning_modules.catalogue import catalogue
 class Measure:
     """``key`` names it in metrics (``test/error``) and results (``test_error``).
 
-    People read ``scale`` times the value with so many ``digits`` and the ``unit``; differences are in ``points``.
+    People read ``scale`` times the value with so many ``digits`` and the ``unit``; differences are in ``points``. A run
+    that diverged counts as ``worst`` where a mean needs a number.
     """
 
     key: str
@@ -21,6 +23,7 @@ class Measure:
     scale: float = 1.0
     digits: int = 4
     points: str = ""
+    worst: float = math.inf
 
     def number(self, value: float, sign: str = "") -> str:
         """The value in its unit, without it: ``2.80``."""
@@ -29,6 +32,15 @@ class Measure:
     def told(self, value: float) -> str:
         """The value with its unit: ``2.80 %``."""
         return f"{self.number(value)} {self.unit}".rstrip()
+
+    def signed(self, difference: float) -> str:
+        """A difference in its unit, without it: ``-0.12``, ``+∞``."""
+        return self.number(difference, "+") if math.isfinite(difference) else f"{'-' if difference < 0 else '+'}∞"
+
+    @property
+    def axis(self) -> str:
+        """What an axis of it is called: ``test error, %``."""
+        return f"test {self.words}{', ' * bool(self.unit)}{self.unit}"
 
     @property
     def head(self) -> str:
@@ -39,7 +51,7 @@ class Measure:
 MEASURES = {
     measure.key: measure
     for measure in (
-        Measure("error", "error", "%", 100.0, 2, "points"),
+        Measure("error", "error", "%", 100.0, 2, "points", worst=1.0),
         Measure("rmse", "RMSE"),
         Measure("mse", "MSE", "x 1e-3", 1e3, 3, "x 1e-3"),
         Measure("nats", "NLL", "nats", 1.0, 3, "nats"),

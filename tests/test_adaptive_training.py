@@ -19,6 +19,7 @@ from lightning_modules.comparing.runs import _read_run
 from lightning_modules.composing import compose
 from lightning_modules.evaluating import evaluate, told
 from lightning_modules.launching.order import ERROR, Order, run_file
+from lightning_modules.measures import MEASURES
 from lightning_modules.running import train
 from lightning_modules.work import COUNTS, WorkOfBatches
 from schemes.errors import SchemenetError
@@ -159,7 +160,7 @@ def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
     assert run_file([str(order.write())]) == 1
     assert "step limit max_steps=1" in (order.folder / ERROR).read_text()
     assert not order.done  # tried again by the same command
-    read = _read_run(tmp_path, "mlp", 0)
+    read = _read_run(tmp_path, "mlp", 0, MEASURES["error"])
     assert read.status == "failed"
     assert "step limit" in read.reason
 

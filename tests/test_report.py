@@ -111,7 +111,7 @@ def damaged(tmp_path):
 def test_pairs_are_the_common_seeds(damaged):
     comparison = runs.read_comparison(damaged)
     summary = of(statistics.summarise(comparison), "rk_resnet")
-    error = {(run.arm, run.seed): run.test_error for run in comparison.runs}
+    error = {(run.arm, run.seed): run.value for run in comparison.runs}
     assert summary.pairs == (0, 2)
     expected = np.mean([error["rk_resnet", seed] - error["resnet", seed] for seed in (0, 2)])
     assert summary.difference == pytest.approx(expected)
@@ -499,7 +499,7 @@ def test_all_pairs_of_arms(tmp_path):
     assert len(found) == 7 * 6
     for a, b in found:
         assert found[a, b][0] + found[b, a][0] == 2  # what one wins the other loses
-    errors = {(run.arm, run.seed): run.test_error for run in comparison.runs}
+    errors = {(run.arm, run.seed): run.value for run in comparison.runs}
     assert found["polynet", "fractalnet"][0] == sum(errors["polynet", s] < errors["fractalnet", s] for s in (0, 1))
     assert "### P(A better than B)" in told(folder)
     assert "### P(A better than B)" not in told(eight_seeds(tmp_path / "few"))

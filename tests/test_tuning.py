@@ -79,9 +79,9 @@ class TestChoice:
             "tied": {0.01: [0.4, 0.4], 0.1: [0.1, 0.1], 1.0: [0.1, 0.1]},
             "hopeless": {0.01: [None, None], 0.1: [None, None], 1.0: [None, None]},
         }
-        chosen = tuning.choose(tried)
+        chosen = tuning.choose(tried, worst=1.0)
         assert chosen == {"plain": 0.1, "diverging": 0.01, "tied": 0.1, "hopeless": 0.01}
-        assert tuning.notes(tried, chosen) == [
+        assert tuning.notes(tried, chosen, worst=1.0) == [
             "diverging: the best learning rate, 0.01, is the smallest of the grid; widen the grid",
             "tied: as good as lr=0.1 was 1; the smallest is taken",
             "hopeless: every tuning run diverged; lr=0.01 is the smallest of the grid, and nothing more",
@@ -162,7 +162,7 @@ def test_a_tuned_comparison_picks_a_rate_for_each_arm_and_goes_on_after_a_kill(
     folder = tmp_path / "tuned"
     command = [*SMALL, f"folder={folder}"]
     choose = tuning.choose
-    monkeypatch.setattr(tuning, "choose", lambda found: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(tuning, "choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(command) == 130
     assert len(trained) == 4
     monkeypatch.setattr(tuning, "choose", choose)

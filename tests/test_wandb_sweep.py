@@ -72,7 +72,7 @@ def test_every_point_that_an_agent_is_given_is_the_run_that_the_grid_means(tmp_p
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     meant = grid(*WORDS)
-    sweep = yaml.safe_load(yaml.safe_dump(document(meant, tmp_path, "lab")))
+    sweep = yaml.safe_load(yaml.safe_dump(document(meant, tmp_path, "lab", "test/error")))
     assert sweep["parameters"]["optimizer.lr"]["values"] == [0.1, 1e-05]
     assert sweep["parameters"]["sharing"]["values"] == ["null", "shared"]
     before, after = sweep["command"][3:-1], sweep["command"][-1]
@@ -93,7 +93,7 @@ def test_every_point_that_an_agent_is_given_is_the_run_that_the_grid_means(tmp_p
 def test_without_a_server_the_file_is_written_and_the_way_on_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert begin(grid("scheme=rk2,rk4"), tmp_path / "ablation", project="lab") == 1
+    assert begin(grid("scheme=rk2,rk4"), tmp_path / "ablation", "test/error", project="lab") == 1
     told = capsys.readouterr().out
     assert told.count("\n") == 1
     assert "needs W&B's server, but W&B is offline by WANDB_MODE" in told
@@ -106,7 +106,8 @@ def test_wandbs_own_agent_runs_train_with_words_that_it_takes(tmp_path: Path, se
     asked = (
         "from pathlib import Path; from lightning_modules.comparing.grid import compose_grid;"
         "from lightning_modules.comparing.wandb_sweep import begin;"
-        "begin(compose_grid(['scheme=rk4,linear_multistep', 'data=digits'])[0], Path('ablation'), project='lab')"
+        "grid = compose_grid(['scheme=rk4,linear_multistep', 'data=digits'])[0];"
+        "begin(grid, Path('ablation'), 'test/error', project='lab')"
     )
     root = str(Path(__file__).parents[1])
     words, program = tmp_path / "words", tmp_path / "schemenet"

@@ -31,6 +31,7 @@ from lightning_modules.comparing.runs import Comparison
 from lightning_modules.comparing.sentences import at_batch, conclusions, notes, standing, the_test, unfinished
 from lightning_modules.comparing.sign_flips import LEVEL
 from lightning_modules.comparing.statistics import RATIOS, Summary, improvements
+from lightning_modules.measures import Measure
 
 MANY = 3  # arms beside the baseline, from which on all pairs are shown
 
@@ -43,16 +44,17 @@ def content(comparison: Comparison, summaries: Sequence[Summary], pictures: Sequ
     controls = [s for s in summaries if s.arm.control]
     parts: list[Part] = [Text(f"**{told}**")] if (told := standing(summaries)) else []
     parts += [Code(comparison.command or ABSENT), _facts(comparison)]
-    parts += [Heading("Test error"), _error_table(arms, comparison)]
+    parts += [Heading(f"Test {comparison.measure.words}"), _error_table(arms, comparison)]
     if controls:
         parts += [Text("Controls, each judged on its own and matched to no budget:")]
         parts += [_error_table(controls, comparison)]
     parts += [Text(_error_caption(comparison, arms))]
     parts += [Heading("What can and cannot be concluded", 3), Bullets(conclusions(comparison, summaries))]
+    parts += _beside(arms + controls)
     parts += _all_pairs(comparison, arms)
     parts += _controls(summaries, controls)
     if comparison.tuning:
-        parts += _tuning(comparison.tuning)
+        parts += _tuning(comparison.tuning, comparison.measure)
     parts += [Heading("Costs"), _cost_table(arms + controls), Text(_cost_caption(comparison))]
     parts += [Heading(f"Costs as multiples of {comparison.baseline}'s", 3), _ratio_table(arms + controls)]
     parts += [Heading("Sizes"), _size_table(arms + controls)]
@@ -97,7 +99,9 @@ def _pairs(mapping: Mapping[str, Any] | Any, prefix: str = "") -> str:
 
 
 def _error_table(summaries: Sequence[Summary], comparison: Comparison) -> Table:
-    head = ["arm", "scheme", "test error % (n)", f"difference, points [{LEVEL:.0%}]", "bootstrap", "verdict"]
+    measure = comparison.measure
+    differs = f"difference, {measure.points}" if measure.points else "difference"
+    head = ["arm", "scheme", f"test {measure.head} (n)", f"{differs} [{LEVEL:.0%}]", "bootstrap", "verdict"]
     head += ["p", "p (Holm)", "P(better)", "correlation", "pairs", "diverged", "failed", "missing"]
     return Table(head, [_error_row(s, comparison) for s in summaries])
 
@@ -109,7 +113,7 @@ def _error_row(s: Summary, comparison: Comparison) -> list[Cell]:
         _cell(s.arm.scheme or ABSENT),
         Cell(error(s), s.mean),
         Cell(difference(s), s.difference),
-        Cell(interval(*s.bootstrap) if s.bootstrap else ABSENT, s.bootstrap[0] if s.bootstrap else None),
+        Cell(interval(s.measure, *s.bootstrap) if s.bootstrap else ABSENT, s.bootstrap[0] if s.bootstrap else None),
         _cell(verdict(s)),
         Cell(probability(s.p), s.p),
         Cell(ABSENT if s.arm.control else probability(s.adjusted_p), s.adjusted_p),
@@ -121,10 +125,13 @@ def _error_row(s: Summary, comparison: Comparison) -> list[Cell]:
 
 
 def _error_caption(comparison: Comparison, arms: Sequence[Summary]) -> str:
+    measure = comparison.measure
+    points = "percentage points" if measure.unit == "%" else measure.points
+    unit = f"in {points} " if points else ""
     beside, pairs = plural(max(0, len(arms) - 1), "arm"), max((len(s.differences) for s in arms), default=0)
     return (
-        "Test error of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected on the"
-        f" test set. Difference: to `{comparison.baseline}` in percentage points over the seeds that both finished,"
+        f"Test {measure.words} of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected"
+        f" on the test set. Difference: to `{comparison.baseline}` {unit}over the seeds that both finished,"
         f" below zero is better, with the {LEVEL:.0%} sign-flip interval (Hartigan's typical values; none below six"
         f" pairs). Bootstrap: a paired BCa interval at {LEVEL:.0%} from the same pairs, shown beside; with few seeds it"
         f" is too narrow, and no word rests on it. p: {the_test(pairs)}; Holm: adjusted for the"
@@ -132,6 +139,28 @@ def _error_caption(comparison: Comparison, arms: Sequence[Summary]) -> str:
         " the share of pairs in which the arm has the lower error, ties half. Correlation: of the arm's and the"
         " baseline's errors over the pairs. A verdict with * is over an arm that has runs which are not done."
     )
+
+
+def _beside(summaries: Sequence[Summary]) -> list[Part]:
+    """What else was measured on the test set: shown, not judged."""
+    names = list(dict.fromkeys(name for s in summaries for name in s.beside))
+    if not names:
+        return []
+
+    def cell(found: tuple[float | None, float | None] | None) -> Cell:
+        if found is None or found[0] is None:
+            return Cell(ABSENT)
+        return Cell(f"{found[0]:.4g}" + (f" ± {found[1]:.2g}" if found[1] is not None else ""), found[0])
+
+    rows = [[Cell(s.arm.name), *(cell(s.beside.get(name)) for name in names)] for s in summaries]
+    return [
+        Heading("Measured beside it", 3),
+        Table(["arm", *(name.replace("_", " ") for name in names)], rows),
+        Text(
+            "On the test set after the last epoch, mean ± standard deviation over finished seeds; nothing is judged by"
+            " these."
+        ),
+    ]
 
 
 def _all_pairs(comparison: Comparison, arms: Sequence[Summary]) -> list[Part]:
@@ -150,8 +179,9 @@ def _all_pairs(comparison: Comparison, arms: Sequence[Summary]) -> list[Part]:
         Heading("P(A better than B)", 3),
         Table(["A \\ B", *names], [[Cell(first), *(cell(first, second) for second in names)] for first in names]),
         Text(
-            "The share of the seeds in common in which A (row) has a lower test error than B (column), ties half and"
-            " diverged runs as the worst. It describes these seeds; only the comparisons with the baseline are tested."
+            "The share of the seeds in common in which A (row) has a lower test"
+            f" {comparison.measure.words} than B (column), ties half and diverged runs as the worst. It describes these"
+            " seeds; only the comparisons with the baseline are tested."
         ),
     ]
 
@@ -170,37 +200,38 @@ def _controls(summaries: Sequence[Summary], controls: Sequence[Summary]) -> list
     ]
 
 
-def _tuning(tuning: Mapping[str, Any]) -> list[Part]:
+def _tuning(tuning: Mapping[str, Any], measure: Measure) -> list[Part]:
     """What was tried for each arm before the comparison, on data that the comparison does not test on."""
     candidates, chosen = list(tuning.get("lr") or ()), tuning.get("chosen") or {}
     rows = [
         [
             Cell(str(arm)),
-            *(_tried(errors.get(str(lr)) or (), strong=chosen.get(arm) == lr) for lr in candidates),
+            *(_tried(errors.get(str(lr)) or (), measure, strong=chosen.get(arm) == lr) for lr in candidates),
             _cell(chosen.get(arm, ABSENT)),
         ]
         for arm, errors in (tuning.get("errors") or {}).items()
     ]
+    worst = f"an {measure.words} of 100%" if measure.worst == 1 else "worse than any number"
     parts: list[Part] = [
         Heading("Tuning"),
         Text(
             f"Every arm was trained with each of these learning rates, {seeds_told(tuning.get('seeds') or [])} that the"
             f" comparison does not use, without the share {tuning.get('validation', ABSENT)} of the training data that"
-            " validates. The rate with the lowest mean validation error was taken, where a diverged run counts as an"
-            " error of 100%; the test set was not read."
+            f" validates. The rate with the lowest mean validation {measure.words} was taken, where a diverged run"
+            f" counts as {worst}; the test set was not read."
         ),
-        Table(["arm", *(f"lr {lr}: validation error % (n)" for lr in candidates), "chosen"], rows),
+        Table(["arm", *(f"lr {lr}: validation {measure.head} (n)" for lr in candidates), "chosen"], rows),
     ]
     return [*parts, Bullets(tuning["notes"])] if tuning.get("notes") else parts
 
 
-def _tried(errors: Sequence[float | None], strong: bool) -> Cell:
-    """The mean validation error over the runs with one learning rate."""
+def _tried(errors: Sequence[float | None], measure: Measure, strong: bool) -> Cell:
+    """The mean on the validation split over the runs with one learning rate."""
     if not errors:
         return Cell(ABSENT)
     diverged = sum(error is None for error in errors)
-    mean = sum(1.0 if error is None else error for error in errors) / len(errors)
-    return Cell(f"{100 * mean:.2f} ({len(errors)}{f', {diverged} diverged' if diverged else ''})", mean, strong)
+    mean = sum(measure.worst if error is None else error for error in errors) / len(errors)
+    return Cell(f"{measure.number(mean)} ({len(errors)}{f', {diverged} diverged' if diverged else ''})", mean, strong)
 
 
 def _cost_table(summaries: Sequence[Summary]) -> Table:

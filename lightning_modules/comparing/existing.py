@@ -23,6 +23,7 @@ from lightning_modules.comparing.runs import CONFIG, RESULT, Arm, Comparison, Ru
 from lightning_modules.comparing.words import controls
 from lightning_modules.composing import AXES
 from lightning_modules.files import read_json, writable, write_json
+from lightning_modules.measures import Measure, measure_of
 from lightning_modules.running import NOT_RECIPE
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError, unknown
@@ -90,12 +91,13 @@ def read_runs(folders: Sequence[Path], by: Sequence[str] = (), baseline: str | N
     different = [_of_the_arm(runs[0].config, by) for runs in networks.values()]
     names = _names(different)
     remarks.append(_differing(different))
+    measure = _measure(found)
     arms, runs = [], []
     seeds = sorted({run.seed for run in found})
     for name, members in zip(names, networks.values(), strict=True):
         of_seed = _one_per_seed(name, members, remarks)
         read = [
-            read_run(of_seed[seed], name, seed, {"seed": seed})
+            read_run(of_seed[seed], name, seed, measure, {"seed": seed})
             if seed in of_seed
             else Run(name, seed, "missing", "none of the folders holds it")
             for seed in seeds
@@ -117,6 +119,7 @@ def read_runs(folders: Sequence[Path], by: Sequence[str] = (), baseline: str | N
         runs=tuple(runs),
         kind="runs",
         recipe_hash=_digest(shared),
+        measure=measure,
         remarks=tuple(map(printable, remarks)),
     )
 
@@ -204,9 +207,19 @@ def _check_measured(found: Sequence[Found]) -> None:
     held_out = [str(run.folder) for run in found if "data.validation" in run.config]
     if held_out:
         raise SchemenetError(
-            f"--runs: {plural(len(held_out), 'run')} held out data.validation and measured no test error; "
+            f"--runs: {plural(len(held_out), 'run')} held out data.validation and measured no test set; "
             f"leave {', '.join(held_out[:TOLD])}{' ...' if len(held_out) > TOLD else ''} out"
         )
+
+
+def _measure(found: Sequence[Found]) -> Measure:
+    """By what the runs are judged, which must be one thing."""
+    by = {
+        measure.key: measure for run in found for measure in [measure_of(json.loads(run.config.get("data.name", '""')))]
+    }
+    if len(by) > 1:
+        raise SchemenetError(f"--runs: they are judged by {' and '.join(by)}, which cannot be compared")
+    return next(iter(by.values()))
 
 
 def _within(key: str, groups: Sequence[str]) -> bool:
@@ -315,7 +328,8 @@ def _same_result(first: Path, second: Path) -> bool:
         results = [read_json(place / RESULT) for place in (first, second)]
     except SchemenetError:
         return False
-    told = ("status", "epochs", "test_error", "test_loss", "train_loss")
+    told = ["status", "epochs", "train_loss"]
+    told += sorted({key for result in results for key in result if key.startswith("test_")})
     return all(key in result for result in results for key in told) and all(
         results[0][k] == results[1][k] for k in told
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lightning_modules.comparing.statistics import Summary
+from lightning_modules.measures import Measure
 
 ABSENT = "-"
 
@@ -55,20 +55,19 @@ def error(s: Summary) -> str:
     if s.mean is None:
         return f"{ABSENT} (0/{s.planned})"
     n = len(s.errors)
-    spread = "" if s.sd is None else f" ± {100 * s.sd:.2f}"
-    return f"{100 * s.mean:.2f}{spread} ({n if n == s.planned else f'{n}/{s.planned}'})"
+    spread = "" if s.sd is None else f" ± {s.measure.number(s.sd)}"
+    return f"{s.measure.number(s.mean)}{spread} ({n if n == s.planned else f'{n}/{s.planned}'})"
 
 
 def difference(s: Summary) -> str:
-    """The mean difference in points, with the sign-flip interval where there is one."""
-    told = ABSENT if s.difference is None else f"{100 * s.difference:+.2f}"
-    return told if s.low is None or s.high is None else f"{told} {interval(s.low, s.high)}"
+    """The mean difference, with the sign-flip interval where there is one."""
+    told = ABSENT if s.difference is None else s.measure.signed(s.difference)
+    return told if s.low is None or s.high is None else f"{told} {interval(s.measure, s.low, s.high)}"
 
 
-def interval(low: float, high: float) -> str:
-    """In points; a diverged run can take an end to infinity."""
-    ends = (f"{100 * end:+.2f}" if math.isfinite(end) else f"{'-' if end < 0 else '+'}∞" for end in (low, high))
-    return f"[{', '.join(ends)}]"
+def interval(measure: Measure, low: float, high: float) -> str:
+    """Of differences; a diverged run can take an end to infinity."""
+    return f"[{measure.signed(low)}, {measure.signed(high)}]"
 
 
 def verdict(s: Summary) -> str:

@@ -20,6 +20,7 @@ from lightning_modules.comparing.numbers import human, plural
 from lightning_modules.comparing.words import Choice, networks_of, parse_seeds
 from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
 from lightning_modules.data.splits import SplitData
+from lightning_modules.measures import measure_of
 from lightning_modules.running import dry_build, hash_of, recipe_hash
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
@@ -136,6 +137,7 @@ class Plan:
             "baseline": self.baseline,
             "seeds": list(self.seeds),
             "data": self.recipe["data"]["name"],
+            "measure": measure_of(self.recipe["data"]["name"]).key,
             "epochs": self.recipe["trainer"].get("max_epochs"),
             "recipe": self.shared(),
             "recipe_hash": self.recipe_hash(),

@@ -43,13 +43,14 @@ def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:
     usual = [*COSTS, "batch_size"]
     further = sorted({key for run in comparison.runs for key in run.ledger} - set(usual))
     arms = {arm.name: arm for arm in comparison.arms}
+    beside = dict.fromkeys(name for run in comparison.runs for name in run.beside)
     rows = []
     for run in comparison.runs:
         arm = arms[run.arm]
         row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
         row |= {"control": arm.control, "matched": arm.matched, "seed": run.seed, "status": run.status}
-        row |= {"reason": run.reason, "epochs": run.epochs, "test_error": run.test_error}
-        row |= {"test_loss": run.test_loss, "train_loss": run.train_loss}
+        row |= {"reason": run.reason, "epochs": run.epochs, f"test_{comparison.measure.key}": run.value}
+        row |= {f"test_{name}": run.beside.get(name) for name in beside} | {"train_loss": run.train_loss}
         row |= {key: run.ledger.get(key) for key in usual}
         row |= {"step_time_s": arm.step_time.median_s if arm.step_time else None}
         rows.append(row | {key: run.ledger.get(key) for key in further})
@@ -61,7 +62,8 @@ def _summary_row(comparison: Comparison, s: Summary) -> dict[str, Any]:
     row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
     row |= {"control": arm.control, "matched": arm.matched, "baseline": comparison.baseline}
     row |= {"planned": s.planned, **s.counts}
-    row |= {"test_error_mean": s.mean, "test_error_sd": s.sd, "paired_seeds": " ".join(map(str, s.pairs))}
+    key = f"test_{comparison.measure.key}"
+    row |= {f"{key}_mean": s.mean, f"{key}_sd": s.sd, "paired_seeds": " ".join(map(str, s.pairs))}
     row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": LEVEL}
     row |= dict(zip(("bootstrap_low", "bootstrap_high"), s.bootstrap or (None, None), strict=True))
     row |= {"verdict": s.verdict, "tested_pairs": len(s.differences), "sign_flip_p": s.p, "holm_p": s.adjusted_p}

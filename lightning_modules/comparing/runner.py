@@ -24,6 +24,7 @@ from lightning_modules.launching.local import cores
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.watch import Watch
+from lightning_modules.measures import measure_of
 from lightning_modules.registries import LAUNCHERS
 from lightning_modules.running import dry_build, forget, hash_of, versions
 from lightning_modules.wandb_report import log_report
@@ -71,10 +72,11 @@ def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, lau
     print(f"tuning {plural(len(asked.lr), 'learning rate')} on {asked.validation:.3g} of the training set, held out")
     launch(tuning.orders(plan, asked, folder), launcher)
     found = tuning.tried(plan, asked, folder)
-    chosen = tuning.choose(found)
+    worst = measure_of(plan.recipe["data"]["name"]).worst
+    chosen = tuning.choose(found, worst)
     plan_of_all, plan = plan, tuning.tuned(plan, chosen)
     entries = {arm.name: arm.entry() for arm in (*plan_of_all.arms, *plan.arms)}
-    told = tuning.entry(asked, found, chosen)
+    told = tuning.entry(asked, found, chosen, worst)
     write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": told})
     print("\nlearning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
     for arm in [arm for arm in entries if arm not in chosen]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.files import read_json, read_rows, safe_name
+from lightning_modules.measures import ERROR, MEASURES, Measure
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError
 
@@ -61,7 +62,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm trained with one seed. Errors are fractions; ``reason`` says why a run is not done."""
+    """One arm trained with one seed; ``reason`` says why a run is not done.
+
+    ``value`` is what the comparison's measure is on the test set, ``beside`` what else was measured there, by name.
+    """
 
     arm: str
     seed: int
@@ -69,8 +73,8 @@ class Run:
     reason: str = ""
     epochs: int | None = None
     samples_per_step: float | None = None
-    test_error: float | None = None
-    test_loss: float | None = None
+    value: float | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
     train_loss: float | None = None
     ledger: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +105,7 @@ class Comparison:
     kind: str = "comparison"
     recipe_hash: str = ""
     tuning: Mapping[str, Any] | None = None
+    measure: Measure = ERROR
     remarks: tuple[str, ...] = ()
 
     def of(self, arm: str) -> tuple[Run, ...]:
@@ -121,6 +126,7 @@ def read_comparison(folder: str | Path) -> Comparison:
         arms = tuple(_read_arm(folder, entry) for entry in entries)
         recipes = {arm.name: entry.get("recipe") for arm, entry in zip(arms, entries, strict=True)}
         budget = _read_budget(plan.get("budget"))
+        measure = MEASURES[plan.get("measure") or ERROR.key]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SchemenetError(f"{path} cannot be read as a comparison: {_told(error)}") from error
     return Comparison(
@@ -135,10 +141,11 @@ def read_comparison(folder: str | Path) -> Comparison:
         versions=plan.get("versions") or {},
         machine=str(plan.get("machine") or ""),
         arms=arms,
-        runs=tuple(_read_run(folder, arm.name, seed, recipes[arm.name]) for arm in arms for seed in seeds),
+        runs=tuple(_read_run(folder, arm.name, seed, measure, recipes[arm.name]) for arm in arms for seed in seeds),
         kind=str(plan.get("kind") or "comparison"),
         recipe_hash=str(plan.get("recipe_hash") or ""),
         tuning=plan.get("tuning") or None,
+        measure=measure,
     )
 
 
@@ -196,13 +203,13 @@ def _read_budget(told: Any) -> Budget | None:
     return Budget(str(told["kind"]), float(told["target"]), **known)
 
 
-def _read_run(folder: Path, arm: str, seed: int, recipe: str | None = None) -> Run:
+def _read_run(folder: Path, arm: str, seed: int, measure: Measure, recipe: str | None = None) -> Run:
     """A planned run; a result of another arm, seed or recipe that lies in its place is refused, and told."""
     expected = {"arm": arm, "seed": seed, "recipe": recipe}
-    return read_run(folder / arm / f"seed{seed}", arm, seed, expected)
+    return read_run(folder / arm / f"seed{seed}", arm, seed, measure, expected)
 
 
-def read_run(place: Path, arm: str, seed: int, expected: Mapping[str, Any]) -> Run:
+def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mapping[str, Any]) -> Run:
     """The run in a folder as an arm's, with what its result.json tells; ``expected`` is what it must not contradict."""
     if not (place / RESULT).is_file():
         return _without_result(place, arm, seed)
@@ -214,12 +221,13 @@ def read_run(place: Path, arm: str, seed: int, expected: Mapping[str, Any]) -> R
     if other:
         reason = f"NOT COUNTED: {RESULT} is of another run ({printable('; '.join(other))})"
         return Run(arm, seed, "failed", reason, folder=place)
-    error = finite(told.get("test_error"))
+    value = finite(told.get(f"test_{measure.key}"))
     status, reason = str(told.get("status")), str(told.get("reason") or "")
-    if status == "done" and error is None:
-        status, reason = "diverged", "the test error is not a finite number"
+    if status == "done" and value is None:
+        status, reason = "diverged", f"the test {measure.words} is not a finite number"
     elif status == "diverged":
-        reason = reason or ("no finite test error" if error is None else f"test error {100 * error:.2f}%")
+        said = f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.told(value)}"
+        reason = reason or said
     elif status != "done":
         status, reason = "failed", reason or f"its status is {status!r}"
     return Run(
@@ -229,14 +237,20 @@ def read_run(place: Path, arm: str, seed: int, expected: Mapping[str, Any]) -> R
         printable(reason),
         epochs=told.get("epochs") if isinstance(told.get("epochs"), int) else None,
         samples_per_step=finite(told.get("samples_per_step", _mapping(told.get("ledger")).get("batch_size"))),
-        test_error=error,
-        test_loss=finite(told.get("test_loss")),
+        value=value,
+        beside=_beside(told, measure),
         train_loss=finite(told.get("train_loss")),
         ledger=_scalars(told.get("ledger")),
         versions=_scalars(told.get("versions")),
         layout=_mapping(told.get("layout")),
         folder=place,
     )
+
+
+def _beside(told: Mapping[str, Any], measure: Measure) -> dict[str, float]:
+    """What else was measured on the test set."""
+    found = {printable(key[5:]): finite(value) for key, value in told.items() if key.startswith("test_")}
+    return {key: value for key, value in found.items() if value is not None and key != measure.key}
 
 
 def _without_result(place: Path, arm: str, seed: int) -> Run:

@@ -28,7 +28,9 @@ WIDTH = 120
 def screen_table(comparison: Comparison) -> str:
     """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
     summaries = summarise(comparison)
-    head = ["arm", "scheme", "test error %", f"difference [{LEVEL:.0%}]", "verdict", "p Holm"]
+    measure = comparison.measure
+    points = f" in {measure.points}" if measure.points else ""
+    head = ["arm", "scheme", f"test {measure.head}", f"difference [{LEVEL:.0%}]", "verdict", "p Holm"]
     head += ["params", "MACs", "NFE", "kept MB", "step"]
     arms = [_screen_row(s) for s in summaries if not s.arm.control]
     controls = [_screen_row(s) for s in summaries if s.arm.control]
@@ -43,10 +45,11 @@ def screen_table(comparison: Comparison) -> str:
     lines += [
         "",
         *_wrapped(
-            "Test error of the last epoch: mean ± sd (n finished seeds). Difference to"
-            f" {comparison.baseline} in points, paired by seed, with its sign-flip interval; the verdict rests on the"
-            " Holm-adjusted p. MACs per sample, forward; NFE: evaluations of f in a forward pass; kept: bytes kept for"
-            f" backward{at_batch(comparison)}; step: training step time relative to {comparison.baseline}."
+            f"Test {measure.words} of the last epoch: mean ± sd (n finished seeds). Difference to"
+            f" {comparison.baseline}{points}, paired by seed, with its sign-flip"
+            " interval; the verdict rests on the Holm-adjusted p. MACs per sample, forward; NFE: evaluations of f in a"
+            f" forward pass; kept: bytes kept for backward{at_batch(comparison)}; step: training step time relative to"
+            f" {comparison.baseline}."
         ),
     ]
     for title, said in (

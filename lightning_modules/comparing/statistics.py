@@ -1,7 +1,8 @@
 """What a comparison's runs amount to: one summary for each arm, against one baseline over the seeds in common.
 
-A difference is arm minus baseline in test error, so below zero is better. Arms are one family for Holm's correction;
-each control is judged on its own, since what is said about controls needs all of them to lose.
+A difference is arm minus baseline in the measure, of classifiers the test error, so below zero is better. Arms are one
+family for Holm's correction; each control is judged on its own, since what is said about controls needs all of them to
+lose.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_modules.comparing.paired import bootstrap_interval, correlation, mean_and_sd, wins
-from lightning_modules.comparing.runs import STATUSES, Arm, Comparison, StepTime, finite
+from lightning_modules.comparing.runs import STATUSES, Arm, Comparison, Run, StepTime, finite
 from lightning_modules.comparing.sign_flips import sign_flip_interval
 from lightning_modules.comparing.verdicts import BASELINE, Verdict, judge
+from lightning_modules.measures import ERROR, Measure
 
 COSTS = (
     "parameters", "flow_parameters", "macs", "train_flops", "nfe_forward", "nfe_backward", "bytes_kept", "peak_bytes",
@@ -35,11 +37,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """One arm over its seeds; errors are fractions.
+    """One arm over its seeds; errors are the values of the comparison's measure, of which less is better.
 
     ``difference`` is the mean over ``pairs``, the seeds that arm and baseline both finished. ``differences`` has the
     seeds beside these where one of the two diverged, as +inf (the arm) or -inf (the baseline), or zero for both: these
-    are tested. ``low`` and ``high`` are the sign-flip interval, where there is one, perhaps infinite.
+    are tested. ``low`` and ``high`` are the sign-flip interval, where there is one, perhaps infinite. ``beside`` has
+    mean and deviation of what else was measured, which is not judged.
     """
 
     arm: Arm
@@ -61,6 +64,8 @@ class Summary:
     wins: float | None = None
     differences: Mapping[int, float] = field(default_factory=dict)
     ratios: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    measure: Measure = ERROR
 
     @property
     def planned(self) -> int:
@@ -136,13 +141,21 @@ def _summary(
         wins=wins(tested) if tested else None,
         differences=differences,
         ratios=ratios,
+        beside=_beside(comparison.of(arm.name)),
+        measure=comparison.measure,
     )
 
 
+def _beside(runs: Sequence[Run]) -> dict[str, tuple[float | None, float | None]]:
+    finished = [run.beside for run in runs if run.status == "done"]
+    names = dict.fromkeys(name for found in finished for name in found)
+    return {name: mean_and_sd([found[name] for found in finished if name in found]) for name in names}
+
+
 def outcomes_of(comparison: Comparison, arm: str) -> dict[int, float]:
-    """Test error by seed of the runs of an arm that are done, infinite for those that diverged."""
+    """The measure by seed of the runs of an arm that are done, infinite for those that diverged."""
     return {
-        run.seed: run.test_error if run.status == "done" and run.test_error is not None else math.inf
+        run.seed: run.value if run.status == "done" and run.value is not None else math.inf
         for run in comparison.of(arm)
         if run.status in ("done", "diverged")
     }

@@ -13,6 +13,7 @@ from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
 from lightning_modules.comparing.runner import carry_out, machine
 from lightning_modules.comparing.words import parse_seeds
 from lightning_modules.composing import SWEEP_KEYS, TRAIN_KEYS, Config, described
+from lightning_modules.measures import measure_of
 from lightning_modules.running import dry_build, recipe_hash, versions
 from schemes.errors import SchemenetError, unknown
 
@@ -31,10 +32,11 @@ def hand_to_wandb(grid: Grid, configs: dict[str, Config], config_dir: str | None
     """The same grid as a W&B sweep, whose agents train it; checked here as any other. Returns the exit status."""
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
-    logger = config["logger"]
+    logger, metric = config["logger"], f"test/{measure_of(config['data']['name']).key}"
     return wandb_sweep.begin(
-        grid, _folder(plan, config), project=logger.get("project"), entity=logger.get("entity"), config_dir=config_dir
-    )
+        grid, _folder(plan, config), metric,
+        project=logger.get("project"), entity=logger.get("entity"), config_dir=config_dir,
+    )  # fmt: skip
 
 
 def _folder(plan: Plan, config: Config) -> Path:

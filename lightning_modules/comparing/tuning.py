@@ -16,12 +16,10 @@ from lightning_modules.comparing.plan import Plan, PlannedArm
 from lightning_modules.composing import Config
 from lightning_modules.files import read_json
 from lightning_modules.launching.order import Order
+from lightning_modules.measures import ERROR
 from lightning_modules.running import DIVERGED, RESULT, recipe_hash
 
 FOLDER = "tuning"
-
-WORST = 1.0
-"""The error that a diverged run counts as: nothing classified."""
 
 Tried = Mapping[float, Sequence[float | None]]
 """Validation errors of an arm by learning rate, one for each seed; None for a run that diverged."""
@@ -45,17 +43,20 @@ def tried(plan: Plan, tuning: Tuning, folder: Path) -> dict[str, Tried]:
     }
 
 
-def choose(by_arm: Mapping[str, Tried]) -> dict[str, float]:
-    """The learning rate of each arm with the lowest mean error, of equally good ones the smallest."""
-    return {arm: min(errors, key=lambda lr: (_mean(errors[lr]), lr)) for arm, errors in by_arm.items()}
+def choose(by_arm: Mapping[str, Tried], worst: float) -> dict[str, float]:
+    """The learning rate of each arm with the lowest mean error, of equally good ones the smallest.
+
+    A diverged run counts as ``worst``.
+    """
+    return {arm: min(errors, key=lambda lr: (_mean(errors[lr], worst), lr)) for arm, errors in by_arm.items()}
 
 
-def notes(by_arm: Mapping[str, Tried], chosen: Mapping[str, float]) -> list[str]:
+def notes(by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float) -> list[str]:
     """What has to be said of a choice, by rule."""
     said = []
     for arm, errors in by_arm.items():
         lr = chosen[arm]
-        ties = [other for other in errors if other != lr and _mean(errors[other]) == _mean(errors[lr])]
+        ties = [other for other in errors if other != lr and _mean(errors[other], worst) == _mean(errors[lr], worst)]
         if all(error is None for found in errors.values() for error in found):
             said.append(f"{arm}: every tuning run diverged; lr={lr:g} is the smallest of the grid, and nothing more")
             continue
@@ -81,10 +82,10 @@ def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
     )
 
 
-def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, float]) -> dict[str, Any]:
+def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float) -> dict[str, Any]:
     """As it stands in comparison.json."""
     found = {arm: {str(lr): list(errors) for lr, errors in by_lr.items()} for arm, by_lr in by_arm.items()}
-    return {**asdict(tuning), "chosen": dict(chosen), "errors": found, "notes": notes(by_arm, chosen)}
+    return {**asdict(tuning), "chosen": dict(chosen), "errors": found, "notes": notes(by_arm, chosen, worst)}
 
 
 def _order(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Order:
@@ -112,8 +113,8 @@ def _seeds(tuning: Tuning) -> Sequence[int]:
 def _error(folder: Path) -> float | None:
     """None where the run diverged: what weights that are no numbers classify by chance is no error."""
     result = read_json(folder / RESULT)
-    return None if result["status"] == DIVERGED else result["validation_error"]
+    return None if result["status"] == DIVERGED else result[f"validation_{result.get('measure', ERROR.key)}"]
 
 
-def _mean(errors: Sequence[float | None]) -> float:
-    return sum(WORST if error is None else error for error in errors) / len(errors)
+def _mean(errors: Sequence[float | None], worst: float) -> float:
+    return sum(worst if error is None else error for error in errors) / len(errors)

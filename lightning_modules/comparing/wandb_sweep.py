@@ -14,7 +14,13 @@ SWEEP = "sweep.yaml"
 
 
 def begin(
-    grid: Grid, folder: Path, *, project: str | None = None, entity: str | None = None, config_dir: str | None = None
+    grid: Grid,
+    folder: Path,
+    metric: str,
+    *,
+    project: str | None = None,
+    entity: str | None = None,
+    config_dir: str | None = None,
 ) -> int:
     """Write ``sweep.yaml`` and give it to W&B's server, if there is one; say how to go on. Returns the exit status."""
     import yaml
@@ -23,7 +29,7 @@ def begin(
     from lightning_modules.wandb_runs import settled_mode
 
     project = named(project)
-    sweep = document(grid, folder, project, config_dir)
+    sweep = document(grid, folder, project, metric, config_dir)
     writable(folder)
     with whole(folder / SWEEP) as file:
         file.write(yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True).encode())
@@ -43,7 +49,7 @@ def begin(
     return 0
 
 
-def document(grid: Grid, folder: Path, project: str, config_dir: str | None = None) -> dict[str, Any]:
+def document(grid: Grid, folder: Path, project: str, metric: str, config_dir: str | None = None) -> dict[str, Any]:
     """The sweep in W&B's terms. Every run gets a folder of its own below ``folder``, by which it goes on."""
     kept = [word for word in grid.fixed if not _is_of_a_whole_sweep(word.partition("=")[0])]
     place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
@@ -51,7 +57,7 @@ def document(grid: Grid, folder: Path, project: str, config_dir: str | None = No
         "name": folder.name,
         "project": project,
         "method": "grid",
-        "metric": {"name": "test/error", "goal": "minimize"},
+        "metric": {"name": metric, "goal": "minimize"},
         "command": [
             "${env}", "schemenet", "train", *(["--config-dir", config_dir] if config_dir else []), *kept,
             f"folder='{place}/'", "logger=wandb", f"logger.project={project}", "${args_no_hyphens}",

@@ -54,18 +54,18 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         _front(ax, [(s, x) for s, x in points if not s.arm.control])
         for s, x in points:
             look, spread = looks[s.arm.name], [[x.value - x.low], [x.high - x.value]]
-            error = None if s.sd is None else 100 * s.sd
-            ax.errorbar(x.value, 100 * s.mean, error, spread, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5,
-                        zorder=3, **mark(look))  # fmt: skip
+            bar = None if s.sd is None else s.measure.scale * s.sd
+            ax.errorbar(x.value, s.measure.scale * s.mean, bar, spread, c=look.colour, lw=0, elinewidth=1.2,
+                        capsize=2.5, zorder=3, **mark(look))  # fmt: skip
         ax.set_xlabel(label)
         cost_axis(ax, [end for _, x in points for end in (x.low, x.high)], told)
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
     _error_axis(axes[0, 0], shown)
     for ax in axes[:, 0]:
-        ax.set_ylabel("test error, %")
+        ax.set_ylabel(comparison.measure.axis)
     arm_legend(figure, shown, looks, lines=False)
-    figure.suptitle("Test error against costs", fontsize=11)
+    figure.suptitle(f"Test {comparison.measure.words} against costs", fontsize=11)
     return Drawn(figure, _caption(shown, beyond))
 
 
@@ -80,7 +80,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _front(ax: Axes, points: Sequence[tuple[Summary, Amount]]) -> None:
     """As a staircase: what is above and to the right of it is beaten."""
-    front = pareto([(x.value, 100 * s.mean) for s, x in points if s.mean is not None])
+    front = pareto([(x.value, s.measure.scale * s.mean) for s, x in points if s.mean is not None])
     if len(front) > 1:
         xs, ys = zip(*front, strict=True)
         ax.step(xs, ys, where="post", c=GREY, lw=1, ls=(0, (4, 2)), alpha=0.8, zorder=1)
@@ -95,7 +95,7 @@ def _caption(shown: Sequence[Summary], beyond: Sequence[Summary]) -> str:
     told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
              " on it, and within the bars it may be luck"]  # fmt: skip
     if beyond:
-        left_out = ", ".join(f"{s.arm.name} {100 * s.mean:.1f}%" for s in beyond if s.mean is not None)
+        left_out = ", ".join(f"{s.arm.name} {s.measure.told(s.mean)}" for s in beyond if s.mean is not None)
         told += [f"Controls off the scale and not drawn: {left_out}"]
     return ". ".join(told) + "."
 
@@ -116,9 +116,10 @@ def _amount(s: Summary, name: str) -> Amount | None:
 
 
 def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
-    low, high = 100 * min(s.mean for s in shown), 100 * max(s.mean + (s.sd or 0) for s in shown)
+    scale = shown[0].measure.scale
+    low, high = scale * min(s.mean for s in shown), scale * max(s.mean + (s.sd or 0) for s in shown)
     if low > 0 and high > 5 * low:
-        bars = [100 * (s.mean - (s.sd or 0)) for s in shown]
+        bars = [scale * (s.mean - (s.sd or 0)) for s in shown]
         bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)

@@ -1,4 +1,4 @@
-"""Learning curves: test error and training loss as training goes on, and as it costs."""
+"""Learning curves: the measure on the test set and training loss as training goes on, and as it costs."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from lightning_modules.comparing.pictures.arms import (
 )
 from lightning_modules.comparing.runs import Comparison, Run, finite, read_metrics
 from lightning_modules.comparing.statistics import Summary, mean_and_sd
+from lightning_modules.measures import Measure
 from lightning_modules.plotting.style import log_ticks, mark, new_figure
 
 Curves = Mapping[str, Sequence[Curve]]
 
 
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
-    """A row for the test error and one for the loss, where they were logged; against FLOPs where these are known."""
+    """A row for the measure and one for the loss, where they were logged; against FLOPs where these are known."""
     runs = {s.arm.name: done(comparison, s.arm.name) for s in summaries}
-    errors = {arm: [_by_epoch(run) for run in found] for arm, found in runs.items()}
+    measure = comparison.measure
+    errors = {arm: [_by_epoch(run, measure) for run in found] for arm, found in runs.items()}
     losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in found] for arm, found in runs.items()}
-    by_flops = {arm: [_by_flops(run, read_metrics(run, "test/error"), 100) for run in found]
+    by_flops = {arm: [_by_flops(run, read_metrics(run, f"test/{measure.key}"), measure.scale) for run in found]
                 for arm, found in runs.items()}  # fmt: skip
     losses_by_flops = {arm: [_by_flops(run, curve) for run, curve in zip(runs[arm], losses[arm], strict=True)]
                        for arm in runs}  # fmt: skip
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
-    rows = [(errors, by_flops, "test error, %")] if last else []
+    rows = [(errors, by_flops, measure.axis)] if last else []
     rows += [(losses, losses_by_flops, "training loss, smoothed")] if _any(losses) else []
     columns = 1 + (_any(by_flops) or _any(losses_by_flops))
     shape = (len(rows), columns) if columns > 1 else (1, len(rows))
@@ -47,7 +49,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     axes = figure.subplots(*shape, squeeze=False).reshape(len(rows), columns)
     for row, (curves, against_flops, label) in zip(axes, rows, strict=True):
         if curves is errors and last == 1:
-            _draw_single_epoch(row[0], summaries, errors, looks)
+            _draw_single_epoch(row[0], summaries, errors, looks, measure)
         else:
             draw_curves(row[0], summaries, curves, looks, marked=curves is errors and last <= 40)
             row[0].set(xlabel="epoch" if curves is errors else "training step", ylabel=label)
@@ -59,7 +61,8 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
     arm_legend(figure, shown, looks)
     figure.suptitle("Learning curves", fontsize=11)
-    caption = f"Test error after the epochs that measured it, and training loss: {told_of_bands(comparison, shown)}."
+    bands = told_of_bands(comparison, shown)
+    caption = f"Test {measure.words} after the epochs that measured it, and training loss: {bands}."
     if columns > 1:
         caption += " FLOPs of training: those of one sample's forward and backward pass times the samples seen."
     return Drawn(figure, caption)
@@ -69,11 +72,11 @@ def _any(curves: Curves) -> bool:
     return any(curve for found in curves.values() for curve in found)
 
 
-def _by_epoch(run: Run) -> dict[float, float]:
-    """Test error in percent by epoch, counted from one; without a log, the last epoch's from the result."""
-    if logged := read_metrics(run, "test/error", against="epoch"):
-        return {epoch + 1: 100 * error for epoch, error in logged.items()}
-    return {run.epochs: 100 * run.test_error} if run.epochs and run.test_error is not None else {}
+def _by_epoch(run: Run, measure: Measure) -> dict[float, float]:
+    """The measure in its unit by epoch, counted from one; without a log, the last epoch's from the result."""
+    if logged := read_metrics(run, f"test/{measure.key}", against="epoch"):
+        return {epoch + 1: measure.scale * value for epoch, value in logged.items()}
+    return {run.epochs: measure.scale * run.value} if run.epochs and run.value is not None else {}
 
 
 def _by_flops(run: Run, curve: Curve, scale: float = 1.0) -> dict[float, float]:
@@ -84,7 +87,7 @@ def _by_flops(run: Run, curve: Curve, scale: float = 1.0) -> dict[float, float]:
     return {(step + 1) * samples * each: scale * value for step, value in curve.items()}
 
 
-def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks: Looks) -> None:
+def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks: Looks, measure: Measure) -> None:
     """After one epoch there is no curve: one row per arm, small dots for the seeds."""
     beyond, extremes = off_scale(shown), []
     shown = [s for s in shown if any(errors[s.arm.name])]
@@ -99,7 +102,7 @@ def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks
         extremes += values
     ax.set_yticks(range(len(shown)), [s.arm.name for s in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.set_xlabel("test error after one epoch, %")
+    ax.set_xlabel(f"{measure.axis}, after one epoch")
     if extremes and 0 < 5 * min(extremes) < max(extremes):
         ax.set_xscale("log")
         ax.set_xlim(0.8 * min(extremes), 1.25 * max(extremes))
