@@ -54,9 +54,10 @@ def create_model(
         raise SchemenetError(f"architecture {name!r}: {error}") from error
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the registered networks that match a shell pattern, in natural order."""
-    return ARCHITECTURES.list(pattern)
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """The names of the registered networks that match a shell pattern, in natural order; those for one task alone."""
+    found = ARCHITECTURES.list(pattern)
+    return [name for name in found if task is None or task in tasks_of(ARCHITECTURES.entry(name).facts)]
 
 
 def for_scheme(word: str) -> list[str]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 
-from architectures.factory import create_model, made_for
+from architectures.factory import create_model, list_models, made_for
 from architectures.network import Network
-from architectures.registry import ARCHITECTURES
+from architectures.registry import ARCHITECTURES, CLASSIFICATION
 from schemes.errors import SchemenetError, not_taken
 
 PREFIX = "schemenet_"
@@ -35,11 +35,11 @@ __all__ = ["register_with_timm"]
 
 
 def register_with_timm() -> list[str]:
-    """Register every network that timm does not know yet; returns the names of all, in natural order.
+    """Register every network for images that timm does not know yet; returns the names of all, in natural order.
 
     Runs when this module is imported; call it again after registering an architecture of your own.
     """
-    names = {PREFIX + name: name for name in ARCHITECTURES}
+    names = {PREFIX + name: name for name in list_models(task=CLASSIFICATION)}
     for model, name in names.items():
         if not is_model(model):
             default_cfgs.update(generate_default_cfgs({model: _default_cfg(name)}))

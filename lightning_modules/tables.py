@@ -6,7 +6,7 @@ import inspect
 import re
 
 from architectures.factory import for_scheme, list_models
-from architectures.registry import ARCHITECTURES
+from architectures.registry import ARCHITECTURES, tasks_of
 from lightning_modules.text import aligned
 from schemes.registry import SCHEMES, Registry
 from schemes.stability import stability_intervals
@@ -25,8 +25,9 @@ def models(pattern: str | None = None) -> str:
     for name in list_models(pattern or "*"):
         first = inspect.getdoc(ARCHITECTURES[name]) or ""
         preset = ", ".join(f"{k}={v}" for k, v in ARCHITECTURES.entry(name).preset.items())
-        rows.append([name, preset or first.splitlines()[0]])
-    return aligned([["network", "what it is"], *rows])
+        tasks = ", ".join(tasks_of(ARCHITECTURES.entry(name).facts))
+        rows.append([name, tasks, preset or first.splitlines()[0]])
+    return aligned([["network", "task", "what it is"], *rows])
 
 
 def scheme_table() -> str:

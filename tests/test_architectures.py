@@ -524,7 +524,7 @@ def test_zero_coefficient_has_the_very_state_of_a_resnet():
 # 4. Everything builds, runs, and trains all of its parameters ---------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_forward_on_the_meta_device(name):
     with torch.device("meta"), torch.no_grad():
         model = create_model(name, num_classes=7)

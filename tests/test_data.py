@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from architectures.registry import CLASSIFICATION, tasks_of
 from lightning_modules.data.augment import move, normalise
 from lightning_modules.data.batches import BatchLoader
 from lightning_modules.data.files import FromFiles
@@ -28,9 +29,10 @@ from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError
 from schemes.signature import objection
 
-IN_FILES = [name for name in DATA if issubclass(DATA[name], FromFiles)]
+LABELLED = [name for name in DATA if tasks_of(DATA.entry(name).facts) == (CLASSIFICATION,)]
+IN_FILES = [name for name in LABELLED if issubclass(DATA[name], FromFiles)]
 PUBLISHED = [name for name in IN_FILES if issubclass(DATA[name], PublishedData)]
-FREE = [name for name in DATA if name not in IN_FILES]
+FREE = [name for name in LABELLED if name not in IN_FILES]
 CLASSES = ("black cat", "dog")
 
 
@@ -117,7 +119,7 @@ def write_published(name: str, root: Path, monkeypatch) -> None:
         write_mnist(root, name={"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name])
 
 
-@pytest.fixture(params=sorted(DATA))
+@pytest.fixture(params=sorted(LABELLED))
 def data(request, tmp_path, monkeypatch) -> LabelledData:
     """Every registered set, those in files from fabricated ones."""
     name, root = request.param, tmp_path / "some data"
@@ -168,7 +170,7 @@ class TestSets:
         assert inputs.dtype == torch.float32
         assert inputs.shape == (len(labels), *data.shape)
 
-    @pytest.mark.parametrize("name", sorted(DATA))
+    @pytest.mark.parametrize("name", sorted(LABELLED))
     def test_signature_is_the_schema(self, name):
         defaults = DATA.defaults(name)
         base = {"batch_size": 128, "limit_train": None, "limit_test": None}
