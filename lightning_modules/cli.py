@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SchemenetError as error:
         print(f"schemenet: {error}", file=sys.stderr)
         return 1 if isinstance(error, RankError) else 2
+    except BrokenPipeError:  # who reads has enough of it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest is flushed to
+        return 0
     except OSError as error:  # what the file system refuses, wherever that was
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
