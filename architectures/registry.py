@@ -13,7 +13,7 @@ ARCHITECTURES = Registry(
     skip=("timm_models",),  # importing timm takes seconds
 )  # fmt: skip
 FIELDS = Registry(
-    "field", "architectures.fields", context=("channels", "out", "inner", "stride", "order", "norm", "lead")
+    "field", "architectures.fields", context=("channels", "out", "inner", "fine", "stride", "order", "norm", "lead")
 )
 
 CLASSIFICATION = "classification"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from schemes.noise.none import NoNoise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 from schemes.runge_kutta import RungeKutta
 from schemes.signature import Spec
+from schemes.state import State
 
 
 class Flow(nn.Module):
@@ -36,7 +37,8 @@ class Flow(nn.Module):
     network (index of the first, number of all), for noise that grows with depth; None: they are all there are.
 
     Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
-    and joins them at the end. With ``remember`` the output is that and the scheme's memory after the last step.
+    and joins them at the end, or is handed a tuple of components of any sizes and gives one back. With ``remember`` the
+    output is that and the scheme's memory after the last step.
     """
 
     def __init__(
@@ -79,18 +81,14 @@ class Flow(nn.Module):
         self.forward_work, self.backward_work = Work(), Work()
         self.captured: str | None = None
 
-    def forward(self, x: Tensor, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
-        parts = self.scheme.components
-        if self.adaptive and x.dtype in (torch.float16, torch.bfloat16):
-            x = x.float()  # no error could be estimated in half precision; f computes in it where autocast says so
-        if x.shape[1] % parts:
-            raise SchemenetError(
-                f"scheme {type(self.scheme).__name__} splits the channels into {parts} equal components, got "
-                f"{x.shape[1]} channels; use a width that {parts} divides"
-            )
-        y = x if parts == 1 else x.chunk(parts, dim=1)
+    def forward(self, x: Any, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
+        split = self.scheme.components > 1 and isinstance(x, Tensor)
+        y = self._components(x) if split else x
+        first: Tensor = y[0] if isinstance(y, tuple) else y
+        if self.adaptive and first.dtype in (torch.float16, torch.bfloat16):
+            y = first = first.float()  # no error could be estimated in half precision; autocast lets f compute in it
         carry = (y, self.scheme.start(y, past))
-        weights = self.noise.draw(self.visits, self.blocks, x, self.training)
+        weights = self.noise.draw(self.visits, self.blocks, first, self.training)
         compiling = torch.compiler.is_compiling()  # counting is no part of a graph
         if not compiling:
             self.forward_work, self.backward_work = Work(), Work()
@@ -98,13 +96,37 @@ class Flow(nn.Module):
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
             projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
         )  # fmt: skip
-        if self.captured is not None and not x.is_meta:
+        if self.captured is not None and not first.is_meta:
             steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.captured)
             loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
         with contextlib.nullcontext() if compiling else counting(loop.forward):
             y, memory = self.gradient(loop, carry).carry
-        y = y if parts == 1 else torch.cat(y, dim=1)
+        y = torch.cat(y, dim=1) if split else y
         return (y, memory) if remember else y
+
+    def _components(self, x: Tensor) -> tuple[Tensor, ...]:
+        parts = self.scheme.components
+        if x.shape[1] % parts:
+            raise SchemenetError(
+                f"scheme {type(self.scheme).__name__} splits the channels into {parts} equal components, got "
+                f"{x.shape[1]} channels; use a width that {parts} divides"
+            )
+        return x.chunk(parts, dim=1)
+
+    def undone(self, y: State) -> Iterator[State]:
+        """The states before each step, from the last step to the first, of a flow that ends in y.
+
+        For schemes that can be undone and remember nothing. Differentiated by plain backprop.
+        """
+        if not self.scheme.reversible or self.scheme.history or self.projection is not None:
+            raise SchemenetError(
+                f"scheme {type(self.scheme).__name__} cannot be undone from the end state alone; use symplectic_euler "
+                "or verlet"
+            )
+        memory = self.scheme.start(y)
+        for node in reversed(self.nodes):
+            y, memory = self.scheme.inverse(self.bank, node, y, memory)
+            yield y
 
     def capture(self, backend: str = "inductor") -> None:
         """From now on each step of an adaptive grid is one graph of torch.compile's."""
