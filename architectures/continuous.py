@@ -75,6 +75,9 @@ class Transport(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, noise: Sequence[Tensor] = (), costs: int = 0) -> tuple[Tensor, ...]:
         """The points at the last time, and the integrals of the trace and of ``costs`` more (see ``Dynamics``)."""
+        if torch.is_inference_mode_enabled():  # where no product with a Jacobian can be computed
+            with torch.inference_mode(False), torch.no_grad():
+                return self(x.clone(), times.clone(), [part.clone() for part in noise], costs)
         nothing = x.new_zeros(len(x))
         values = self.path((x, *[nothing] * (1 + costs)), times, *noise).values
         return tuple(value[-1] for value in values)
@@ -99,13 +102,13 @@ class ContinuousDensity(DensityModel):
         self.trace, self.kinetic, self.jacobian, self.draws = trace, kinetic, jacobian, draws
 
     @property
-    def estimates(self) -> bool:
-        """Whether likelihoods are estimates now."""
-        return self.trace != "exact" and (self.training or self.dims > EXACT_UP_TO)
+    def estimated(self) -> bool:
+        """Whether likelihoods are estimates in evaluation too."""
+        return self.trace != "exact" and self.dims > EXACT_UP_TO
 
     def noise(self, x: Tensor) -> tuple[Tensor, ...]:
         """One vector for each point; none where the trace is exact."""
-        if not self.estimates:
+        if self.trace == "exact" or not (self.training or self.estimated):
             return ()
         if self.trace == "gaussian":
             return (torch.randn_like(x),)
@@ -147,7 +150,7 @@ class ContinuousDensity(DensityModel):
         return found
 
     def likelihood(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.training or not self.estimates:
+        if self.training or not self.estimated:
             return super().likelihood(x)
         found = torch.stack([super(ContinuousDensity, self).likelihood(x)[0] for _ in range(self.draws)])
         return found.mean(0), found.std(0) / math.sqrt(self.draws)

@@ -51,9 +51,13 @@ class TaskModule(pl.LightningModule, abc.ABC):
         """What the metrics amount to, by name."""
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        loss = self.network.loss(batch)
+        loss = self.training_loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def training_loss(self, batch: Any) -> Tensor:
+        """What is minimised; a task that is not about the network's own loss says another."""
+        return self.network.loss(batch)
 
     def validation_step(self, batch: Any, index: int) -> None:
         self.measure(batch)

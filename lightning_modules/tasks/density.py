@@ -1,0 +1,46 @@
+"""Training a density by maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, SumMetric
+
+from architectures.continuous import ContinuousDensity
+from lightning_modules.registries import TASKS
+from lightning_modules.tasks.base import TaskModule
+
+
+@TASKS.register("density", measure="nats")
+class DensityModule(TaskModule):
+    """Mean negative log density, of the data in its own units: ``nats`` of a sample, ``bits_per_dim``.
+
+    Where the network can only estimate it, ``standard_error`` is that of nats by the noise of the estimate; that of
+    the choice of test samples is not in it.
+    """
+
+    names = ("nats", "bits_per_dim")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.metrics = nn.ModuleDict({"nats": MeanMetric()})
+        if isinstance(self.network, ContinuousDensity) and self.network.estimated:
+            self.names = (*self.names, "standard_error")
+            self.metrics |= {"variance": SumMetric(), "count": SumMetric()}
+
+    def measure(self, batch: Tensor) -> None:
+        log_density, error = self.network.likelihood(batch)
+        self.metrics["nats"].update(-log_density - self.trainer.datamodule.log_jacobian(batch))
+        if error is not None:
+            self.metrics["variance"].update(error.square())
+            self.metrics["count"].update(len(error))
+
+    def found(self) -> Mapping[str, Tensor]:
+        nats = self.metrics["nats"].compute()
+        told = {"nats": nats, "bits_per_dim": nats / (self.network.dims * math.log(2))}
+        if "standard_error" in self.names:
+            told["standard_error"] = self.metrics["variance"].compute().sqrt() / self.metrics["count"].compute()
+        return told

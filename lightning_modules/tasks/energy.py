@@ -1,0 +1,38 @@
+"""Training a density to match one that is given by an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_modules.registries import TASKS
+from lightning_modules.tasks.base import TaskModule
+
+
+@TASKS.register("energy", measure="kl")
+class EnergyModule(TaskModule):
+    """Minimises KL(q || p), p = exp(-U) / Z, by E[log q + U] over samples of q made of fresh noise.
+
+    ``kl`` is the divergence itself: that mean over the test set's noise, and log Z by quadrature.
+    """
+
+    names = ("kl",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.metrics = nn.ModuleDict({"kl": MeanMetric()})
+
+    def training_loss(self, batch: Tensor) -> Tensor:
+        return self.network.matching_loss(self.trainer.datamodule.energy, torch.randn_like(batch))
+
+    def measure(self, batch: Tensor) -> None:
+        target = self.trainer.datamodule
+        loss = self.network.matching_loss(target.energy, batch)
+        self.metrics["kl"].update(loss + target.log_normaliser, weight=len(batch))
+
+    def found(self) -> Mapping[str, Tensor]:
+        return {"kl": self.metrics["kl"].compute()}
