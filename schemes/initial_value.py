@@ -217,7 +217,7 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
 def _numbers(times: Tensor) -> Any:
     """Times as numbers of the host; on the meta device, where there are none, equal steps stand for all."""
     if times.is_meta:
-        return torch.linspace(0, 1, times.shape[-1]).expand(times.shape).tolist()
+        return torch.linspace(0, 1, times.shape[-1], device="cpu").expand(times.shape).tolist()
     return times.detach().tolist()
 
 
