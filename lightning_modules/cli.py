@@ -27,6 +27,8 @@ USAGE = """schemenet COMMAND ...
                                           scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
   schemes  [NAME]                         the registry of schemes, or one with its equation
   models   [PATTERN | NAME]               the networks, or one with its options
+  sample   RUN [n=1000] [seed=0] [out=FILE.csv]
+                                          samples of a trained density, as csv or npy
   figure   WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet figure --help` lists them
 
 Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug;
@@ -35,7 +37,7 @@ Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER
 --config-dir FOLDER adds your own yaml files."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "figure", "plot")
+COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", "figure", "plot")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +87,10 @@ def _dispatch(arguments: list[str]) -> int:
         return _list(command, rest)
     if command == "eval":
         return _eval(rest)
+    if command == "sample":
+        from lightning_modules.sampling import sample
+
+        return sample(rest)
     if command == RUN_FILE:
         from lightning_modules.launching.order import run_file
 

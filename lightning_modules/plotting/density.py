@@ -1,0 +1,148 @@
+"""A trained density beside its data, and the way that noise goes to become data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from architectures.density import DensityModel
+from lightning_modules.data.energy import Energy
+from lightning_modules.plotting.style import COLOURS, new_figure
+from lightning_modules.trained_density import TrainedDensity, trained_density
+from schemes.errors import SchemenetError
+
+POINTS = 5000  # samples, as many as there are of the data where it has so many
+STOPS = 5  # on the way from noise to data
+LATTICE = 140  # points in each direction
+BINS = 90
+DEPTH = 10.0  # nats below the highest density that are told apart by colour
+IMAGES = 10  # in a row
+MAP = "magma"
+
+
+def draw(folder: Path) -> Figure:
+    """Samples, log density and path; of images, images."""
+    held = trained_density(folder)
+    if held.network.dims < 2:
+        raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
+    with torch.no_grad():
+        figure = _images(held) if held.data.picture is not None else _points(held)
+    figure.suptitle(f"{folder.absolute().name}: {held.told}, {told_steps(held.network)}", fontsize=9)
+    return figure
+
+
+def told_steps(network: DensityModel) -> str:
+    """What the map from noise to data is made of."""
+    layout = network.layout
+    if layout["scheme"] == "none":
+        return f"{layout['steps'][0]} steps"
+    many = f"{len(layout['steps'])} flows, " if len(layout["steps"]) > 1 else ""
+    return f"{many}{layout['scheme']}, {layout['steps'][0]} steps"
+
+
+def way(network: DensityModel, z: Tensor) -> list[tuple[str, Tensor]]:
+    """States from noise to data, not more than there is room for."""
+    found = network.along(z, STOPS)
+    chosen = sorted({round(i * (len(found) - 1) / (STOPS - 1)) for i in range(STOPS)})
+    return [found[i] for i in chosen]
+
+
+def _points(held: TrainedDensity) -> Figure:
+    network, data, _ = held
+    stream = torch.Generator().manual_seed(0)
+    z = torch.randn(POINTS, network.dims, generator=stream, dtype=torch.float64)
+    states = way(network, z)
+    samples = states[-1][1]
+    energy = data.energy if isinstance(data, Energy) else None
+    known = samples if energy else data.first(POINTS).double()
+    box = square(torch.cat([known, samples[: len(known)]]))
+    figure = new_figure(9.6, 6.0)
+    above, below = figure.subfigures(2, 1, height_ratios=(1.55, 1))
+    first, second, third = above.subplots(1, 3)
+    if energy is not None:
+        _surface(first, -energy(lattice(box)), box)
+        first.set_title("$-U$, the energy that is given", loc="left", fontsize=9)
+    else:
+        _histogram(first, known, box)
+        first.set_title(f"data: {len(known)} test points", loc="left", fontsize=9)
+    _histogram(second, samples, box)
+    second.set_title(f"{len(samples)} samples", loc="left", fontsize=9)
+    if network.dims == 2:
+        density = network.log_density(lattice(box))
+        bar = _surface(third, density, box)
+        above.colorbar(bar, ax=third, shrink=0.8, label="nats")
+        third.set_title("log density", loc="left", fontsize=9)
+    else:
+        _densities(third, network.log_density(known), network.log_density(samples[: len(known)]))
+    for ax, (word, state) in zip(below.subplots(1, len(states)), states, strict=True):
+        _histogram(ax, state, square(torch.cat([state, samples])) if network.dims > 2 else box)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(word, loc="left", fontsize=9)
+    if network.dims > 2:
+        for ax in (first, second):
+            ax.set(xlabel=data.columns[0], ylabel=data.columns[1])
+        below.suptitle(f"the first two of {network.dims} columns, on the way", fontsize=9)
+    return figure
+
+
+def square(points: Tensor) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a square around all but the outermost of the points."""
+    low, high = (torch.quantile(points[:, :2], q, dim=0) for q in (0.002, 0.998))
+    (x, y), half = ((low + high) / 2).tolist(), 0.58 * float((high - low).max())
+    return x - half, x + half, y - half, y + half
+
+
+def lattice(box: tuple[float, float, float, float]) -> Tensor:
+    """Points of a lattice in a square, row after row from the bottom."""
+    x, y = torch.linspace(*box[:2], LATTICE), torch.linspace(*box[2:], LATTICE)
+    return torch.cartesian_prod(y, x).flip(1).double()
+
+
+def _surface(ax: Axes, values: Tensor, box: tuple[float, float, float, float]) -> Any:
+    top = math.ceil(float(values.max()))
+    grid = values.reshape(LATTICE, LATTICE).numpy()
+    ax.set_aspect("equal")
+    return ax.imshow(grid, extent=box, origin="lower", cmap=MAP, vmin=top - DEPTH, vmax=top, interpolation="bilinear")
+
+
+def _histogram(ax: Axes, points: Tensor, box: tuple[float, float, float, float]) -> None:
+    x, y = points[:, :2].T.numpy()
+    ax.hist2d(x, y, bins=BINS, range=[box[:2], box[2:]], cmap=MAP)
+    ax.set_aspect("equal")
+
+
+def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
+    """How likely the network holds the data, and how likely what it makes itself."""
+    low = float(torch.quantile(torch.cat([of_data, of_samples]), 0.005))
+    edges = np.linspace(low, float(torch.cat([of_data, of_samples]).max()), 50)
+    for values, colour, word in ((of_data, COLOURS[0], "data"), (of_samples, COLOURS[1], "samples")):
+        ax.hist(values.numpy(), edges, density=True, histtype="step", color=colour, lw=1.6, label=word)
+    ax.set(yticks=[], xlabel="nats, of what the network sees")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    ax.set_title("log density of each", loc="left", fontsize=9)
+
+
+def _images(held: TrainedDensity) -> Figure:
+    network, data, _ = held
+    stream = torch.Generator().manual_seed(0)
+    z = torch.randn(2 * IMAGES, network.dims, generator=stream, dtype=torch.float64)
+    states = way(network, z)
+    rows = [("data", part) for part in data.original(data.first(2 * IMAGES).double()).split(IMAGES)]
+    rows += [("samples", part) for part in data.original(states[-1][1]).split(IMAGES)]
+    rows += [(word, data.original(state[:IMAGES])) for word, state in states]
+    figure = new_figure(7.2, 0.72 * len(rows) + 0.5)
+    for (word, images), axes in zip(rows, figure.subplots(len(rows), IMAGES), strict=True):
+        for image, ax in zip(images, axes, strict=True):
+            ax.imshow(image.reshape(data.picture).numpy(), cmap="gray_r", vmin=0, vmax=17)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        axes[0].set_ylabel(word, fontsize=9, rotation=0, ha="right", va="center")
+    return figure

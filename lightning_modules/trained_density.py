@@ -1,0 +1,37 @@
+"""A run's density, and the data that it is one of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from architectures.density import DensityModel
+from lightning_modules.data.densities import DensityData
+from lightning_modules.registries import DATA
+from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from schemes.errors import SchemenetError
+
+
+class TrainedDensity(NamedTuple):
+    """A trained network in evaluation mode, in double precision on the CPU, its data, set up, and what both are."""
+
+    network: DensityModel
+    data: DensityData
+    told: str
+
+
+def trained_density(place: Path) -> TrainedDensity:
+    """What a run folder or a checkpoint holds. Raises SchemenetError where that is no density."""
+    checkpoint = read_checkpoint(checkpoint_in(place))
+    network = module_of(checkpoint).network
+    config = checkpoint["hyper_parameters"]["config"]
+    if not isinstance(network, DensityModel):
+        raise SchemenetError(
+            f"{str(place)!r} was trained on data={config['data']['name']}; expected a density, trained on plane, "
+            "digits_density, table or energy"
+        )
+    data = DATA.build({**config["data"], "validation": None}, seed=0)
+    data.check()
+    data.setup()
+    told = f"{config['architecture']['name']} on {config['data']['name']}"
+    return TrainedDensity(network.double().eval(), data, told)
