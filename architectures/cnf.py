@@ -11,7 +11,7 @@ from schemes.signature import Spec
 def cnf(
     in_chans: int = 2,
     *,
-    units: int = 64,
+    units: int = 32,
     time: float = 1.0,
     train_time: bool = False,
     width: float = 1.0,

@@ -97,7 +97,9 @@ class PlanarFlow(LayeredDensity):
             yield z
 
 
-@ARCHITECTURES.register("planar_flow", task=("density", "energy"))
+@ARCHITECTURES.register(
+    "planar_flow", sizes={"planar_flow_vi": {"analytic": "from_noise"}}, task=("density", "energy")
+)
 def planar_flow(
     in_chans: int = 2,
     *,
@@ -114,7 +116,7 @@ def planar_flow(
     by u + (m(w.u) - w.u) w / |w|^2, m(x) = -1 + log(1 + e^x).
 
     In one direction this is a formula. ``analytic="to_noise"`` gives it to data, for maximum likelihood, and
-    ``"from_noise"`` to noise, for density matching, as in the paper. The other direction solves one monotone equation
+    ``"from_noise"`` to noise (``planar_flow_vi``), for density matching, as in the paper. The other direction solves one monotone equation
     in one unknown for each layer and point, differentiably, which takes tens of times as long.
 
     ``width`` multiplies the number of layers: there is nothing else to make larger.

@@ -107,7 +107,7 @@ def _refuse_fixed(network: Model, config: Config) -> None:
     name = config["architecture"]["name"]
     if not network.flows:
         raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
-    if not isinstance(network, Network):
+    if not isinstance(network.flows[0], Flow):
         return  # one field serves at all times
     if (statistics := network.flows[0].statistics) == "per_node_affine":
         raise SchemenetError(
@@ -126,7 +126,8 @@ def _refuse_fixed(network: Model, config: Config) -> None:
 def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
     """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
-    options |= {"sharing": "shared", "gradient": "backprop"}  # nothing is differentiated here
+    options |= {"gradient": "backprop"}  # nothing is differentiated here
+    options |= {"sharing": "shared"} if isinstance(trained.network, Network) else {}
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
     module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
     if not isinstance(module.network, Network):
@@ -218,7 +219,8 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 def _described_steps(network: Model, config: Config) -> dict[str, Any]:
     """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
-    flows, along = network.flows, not isinstance(network, Network)  # of which the data says the time
+    flows = network.flows
+    along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
     told = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
     if any(flow.adaptive for flow in flows):
         return told | dict(zip(TOLERANCES, flows[0].grid.tolerances(training=False), strict=True))
