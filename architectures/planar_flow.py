@@ -45,11 +45,17 @@ class PlanarFlow(LayeredDensity):
         """All layers after one another, and the logarithm of their determinant."""
         u, slack = self.directions()
         heights = []
-        for w, b, direction in zip(self.w, self.b, u, strict=True):
-            heights.append(torch.tanh(torch.addmv(b, y, w)))
-            y = torch.addr(y, heights[-1], direction)
-        squares = torch.stack(heights, 1).square()
+        for layer in zip(self.w, self.b, u, strict=True):
+            y, height = self._layer(y, *layer)
+            heights.append(height)
+        squares = torch.cat(heights, 1).square()
         return y, (squares + slack * (1 - squares)).log().sum(1)
+
+    @staticmethod
+    def _layer(y: Tensor, w: Tensor, b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """y + u tanh(w.y + b), and the tanh of each point, (batch, 1)."""
+        height = torch.tanh(torch.addmm(b, y, w.unsqueeze(1)))
+        return torch.addmm(y, height, u.unsqueeze(0)), height
 
     def _back(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The inverse of :meth:`_forth`."""
@@ -58,17 +64,17 @@ class PlanarFlow(LayeredDensity):
         for k in reversed(range(len(self.b))):
             y, height = self._undone(y, self.w[k], self.b[k], u[k], slack[k])
             heights.append(height)
-        squares = torch.stack(heights[::-1], 1).square()
+        squares = torch.cat(heights[::-1], 1).square()
         return y, -(squares + slack * (1 - squares)).log().sum(1)
 
     @staticmethod
     def _undone(y: Tensor, w: Tensor, b: Tensor, u: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-        """The point that one layer takes to y, and its tanh.
+        """The point that one layer takes to y, and its tanh, (batch, 1).
 
         Its a = w.z + b is the root of a + c tanh(a) - w.y - b, c = w.u > -1, which grows in a; found by halving, and
         then one step of Newton's, whose derivative is the root's.
         """
-        c, goal = slack - 1, torch.addmv(b, y, w)
+        c, goal = slack - 1, torch.addmm(b, y, w.unsqueeze(1))
         with torch.no_grad():
             low, high = goal - c.abs(), goal + c.abs()
             for _ in range(HALVINGS):
@@ -78,7 +84,7 @@ class PlanarFlow(LayeredDensity):
             a = (low + high) / 2
             slope = a.tanh().square() + slack * (1 - a.tanh().square())
         height = torch.tanh(a - (a + c * torch.tanh(a) - goal) / slope)
-        return torch.addr(y, height, u, alpha=-1), height
+        return torch.addmm(y, height, u.unsqueeze(0), alpha=-1), height
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._forth(x) if self.analytic == "to_noise" else self._back(x)
@@ -90,16 +96,12 @@ class PlanarFlow(LayeredDensity):
         u, slack = self.directions()
         order = range(len(self.b))
         for k in order if self.analytic == "from_noise" else reversed(order):
-            if self.analytic == "from_noise":
-                z = torch.addr(z, torch.tanh(torch.addmv(self.b[k], z, self.w[k])), u[k])
-            else:
-                z, _ = self._undone(z, self.w[k], self.b[k], u[k], slack[k])
+            layer = self.w[k], self.b[k], u[k]
+            z, _ = self._layer(z, *layer) if self.analytic == "from_noise" else self._undone(z, *layer, slack[k])
             yield z
 
 
-@ARCHITECTURES.register(
-    "planar_flow", sizes={"planar_flow_vi": {"analytic": "from_noise"}}, task=("density", "energy")
-)
+@ARCHITECTURES.register("planar_flow", sizes={"planar_flow_vi": {"analytic": "from_noise"}}, task=("density", "energy"))
 def planar_flow(
     in_chans: int = 2,
     *,
@@ -116,8 +118,8 @@ def planar_flow(
     by u + (m(w.u) - w.u) w / |w|^2, m(x) = -1 + log(1 + e^x).
 
     In one direction this is a formula. ``analytic="to_noise"`` gives it to data, for maximum likelihood, and
-    ``"from_noise"`` to noise (``planar_flow_vi``), for density matching, as in the paper. The other direction solves one monotone equation
-    in one unknown for each layer and point, differentiably, which takes tens of times as long.
+    ``"from_noise"`` to noise (``planar_flow_vi``), for density matching, as in the paper. The other direction solves
+    one monotone equation in one unknown for each layer and point, differentiably, which takes tens of times as long.
 
     ``width`` multiplies the number of layers: there is nothing else to make larger.
 

@@ -76,8 +76,10 @@ def measured(folder: Path) -> Spectrum:
     key = [state.st_size, state.st_mtime_ns, SAMPLES, STEPS, VECTORS, TOLERANCE]
     if (kept := _kept(folder / FILE, key)) is not None:
         return kept
-    inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
-    found = spectrum(trained_network(folder).eval(), inputs)
+    network = trained_network(folder).eval()
+    if not isinstance(network, Network):
+        raise SchemenetError("spectra are those of classifiers' flows, at their test inputs")
+    found = spectrum(network, _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True)))
     with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
         write_json(folder / FILE, {"of": key, **_plain(found)})
     return found

@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnf": {"units": 5, "field": {"name": "planar", "hidden": 4}, "grid": TIGHT},
     "ffjord": {"hidden": 6, "flows": 2, "field": {"name": "concat_squash", "layers": 2}, "grid": TIGHT},
     "planar_flow": {"layers": 5},
-    "planar_flow, from noise": {"layers": 5, "analytic": "from_noise"},
+    "planar_flow_vi": {"layers": 5},
     "nice": {"steps": 2, "hidden": 6},
     "real_nvp": {"steps": 2, "hidden": 6},
 }
@@ -37,8 +37,7 @@ def built(name: str, dims: int, **options: Any) -> Any:
 def small(name: str, dims: int = 2, scale: float = 0.5, **options: Any) -> Any:
     """A network in float64, off its initial weights, in evaluation: without estimates."""
     torch.manual_seed(0)
-    family = name.split(",")[0]
-    model = built(family, dims, **{**SMALL[name], **options}).double().eval()
+    model = built(name, dims, **{**SMALL[name], **options}).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(scale * torch.randn_like(parameter) / math.sqrt(max(parameter.shape, default=1)))
@@ -55,7 +54,7 @@ def gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 
 def test_every_density_network_is_tried_here() -> None:
-    assert {name.split(",")[0] for name in SMALL} == set(NETWORKS) != set()
+    assert set(SMALL) == set(NETWORKS) != set()
 
 
 # The map and its determinant ----------------------------------------------------------------------------
@@ -113,10 +112,10 @@ def test_samples_have_the_density_that_is_said(name: str) -> None:
 def test_a_training_step_runs_where_there_are_no_numbers(name: str) -> None:
     with torch.device("meta"):
         model: DensityModel = built(name, 3, **SMALL[name])
-    model.loss(model.random_batch((3,), 7)).backward()
+        assert model.eval().log_density(model.random_batch((3,), 7)).shape == (7,)
+    model.train().loss(model.random_batch((3,), 7)).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    assert model.eval().log_density(model.random_batch((3,), 7)).shape == (7,)
-    assert model.sample(4).shape == (4, 3)
+    assert model.eval().sample(4).shape == (4, 3)
 
 
 @pytest.mark.parametrize("name", SMALL)

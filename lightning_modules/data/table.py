@@ -145,7 +145,7 @@ def _rows(path: Path, reader: Any) -> Table:
                 f"{len(cells)}"
             )
         values.append([_number(path, reader.line_num, name, cell) for name, cell in zip(columns, cells, strict=True)])
-    return Table(columns, np.array(values, np.float64).reshape(-1, len(columns)))
+    return Table(columns, np.array(values, np.float64).reshape(len(values), len(columns)))
 
 
 def _is_number(cell: str) -> bool:

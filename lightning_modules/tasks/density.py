@@ -29,7 +29,7 @@ class DensityModule(TaskModule):
         self.metrics = nn.ModuleDict({"nats": MeanMetric()})
         if isinstance(self.network, ContinuousDensity) and self.network.estimated:
             self.names = (*self.names, "standard_error")
-            self.metrics |= {"variance": SumMetric(), "count": SumMetric()}
+            self.metrics.update({"variance": SumMetric(), "count": SumMetric()})
 
     def measure(self, batch: Tensor) -> None:
         log_density, error = self.network.likelihood(batch)
