@@ -127,11 +127,12 @@ def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
     """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"gradient": "backprop"}  # nothing is differentiated here
-    options |= {"sharing": "shared"} if isinstance(trained.network, Network) else {}
+    if isinstance(trained.network, Network):
+        options |= {"sharing": "shared"}
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
     module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
     if not isinstance(module.network, Network):
-        module.network.load_state_dict(trained.network.state_dict())
+        module.load_state_dict(trained.state_dict())
         return module
     pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
     same_scheme = config["scheme"] == trained.hparams["config"]["scheme"]

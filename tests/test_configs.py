@@ -9,6 +9,7 @@ import torch
 
 from architectures.costs import Budget, amount
 from architectures.factory import create_model
+from architectures.registry import tasks_of
 from lightning_modules.catalogue import REGISTRIES, catalogue
 from lightning_modules.comparing.asked import section
 from lightning_modules.comparing.words import networks_of
@@ -35,6 +36,16 @@ def test_every_registered_name_has_its_yaml_and_the_other_way_round(group: str) 
     assert files == set(REGISTRIES[group][1].list())
 
 
+def partner(group: str, name: str) -> list[str]:
+    """A word that chooses data of an architecture's task, or an architecture for that of a data set, if needed."""
+    other = {"architecture": "data", "data": "architecture"}[group]
+    tasks = set(tasks_of(catalogue(group).facts(name)))
+    if "classification" in tasks:
+        return []
+    fit = [choice for choice, found in catalogue(other).listings.items() if tasks & set(tasks_of(found.facts))]
+    return [f"{other}={fit[0]}"]
+
+
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_yaml_composes(file: Path) -> None:
     group, name = file.parent.name, file.stem
@@ -45,7 +56,7 @@ def test_every_yaml_composes(file: Path) -> None:
         assert config["optimizer"]["lr"] > 0
         assert config["trainer"]["max_epochs"] >= 1
     elif group in ("architecture", "data"):
-        compose("train", [f"{group}={name}"])
+        compose("train", [f"{group}={name}", *partner(group, name)])
     elif group == "field":
         architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "ode_resnet"
         assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
