@@ -33,5 +33,5 @@ def trained_density(place: Path) -> TrainedDensity:
     data = DATA.build({**config["data"], "validation": None}, seed=0)
     data.check()
     data.setup()
-    told = f"{config['architecture']['name']} on {config['data']['name']}"
+    told = f"{config['architecture']['name']} on {config['data'].get('set') or config['data']['name']}"
     return TrainedDensity(network.double().eval(), data, told)

@@ -141,6 +141,12 @@ def test_both_losses_have_the_gradients_of_finite_differences(name: str) -> None
         torch.testing.assert_close(told, slope, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_density_matches_its_own_energy(name: str) -> None:
+    model = small(name)
+    assert float(model.matching_loss(lambda y: -model.log_density(y), points()).detach()) == pytest.approx(0, abs=1e-6)
+
+
 # Layered flows ------------------------------------------------------------------------------------------
 
 

@@ -296,7 +296,7 @@ def test_a_density_is_drawn(runs: dict[str, Path], tmp_path: Path) -> None:
     assert {"data: 100 test points", "log density", "noise"} <= set(texts(figure))
     assert not clipped(figure)
     matched = texts(density.draw(runs["planar_flow_vi"]))
-    assert {"$-U$, the energy that is given", "layer 4 of 4"} <= set(matched)
+    assert {"log density to be matched", "layer 4 of 4"} <= set(matched)
     assert "log density of each" in texts(density.draw(runs["table"]))
     rows = density.draw(runs["nice"]).axes
     assert len(rows) % density.IMAGES == 0

@@ -60,15 +60,15 @@ def _points(held: TrainedDensity) -> Figure:
     z = torch.randn(POINTS, network.dims, generator=stream, dtype=torch.float64)
     states = way(network, z)
     samples = states[-1][1]
-    energy = data.energy if isinstance(data, Energy) else None
-    known = samples if energy else data.first(POINTS).double()
+    target = data if isinstance(data, Energy) else None
+    known = samples if target else data.first(POINTS).double()
     box = square(torch.cat([known, samples[: len(known)]]))
     figure = new_figure(9.6, 6.0)
     above, below = figure.subfigures(2, 1, height_ratios=(1.55, 1))
     first, second, third = above.subplots(1, 3)
-    if energy is not None:
-        _surface(first, -energy(lattice(box)), box)
-        first.set_title("$-U$, the energy that is given", loc="left", fontsize=9)
+    if target is not None:
+        _surface(first, -target.energy(lattice(box)) - target.log_normaliser, box)
+        first.set_title("log density to be matched", loc="left", fontsize=9)
     else:
         _histogram(first, known, box)
         first.set_title(f"data: {len(known)} test points", loc="left", fontsize=9)
@@ -82,9 +82,11 @@ def _points(held: TrainedDensity) -> Figure:
     else:
         _densities(third, network.log_density(known), network.log_density(samples[: len(known)]))
     for ax, (word, state) in zip(below.subplots(1, len(states)), states, strict=True):
-        _histogram(ax, state, square(torch.cat([state, samples])) if network.dims > 2 else box)
+        around = square(state)
+        wide = around[1] - around[0] > 1.5 * (box[1] - box[0])  # layers may lead far away and back
+        _histogram(ax, state, around if wide or network.dims > 2 else box)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(word, loc="left", fontsize=9)
+        ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=9)
     if network.dims > 2:
         for ax in (first, second):
             ax.set(xlabel=data.columns[0], ylabel=data.columns[1])
