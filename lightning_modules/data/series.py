@@ -1,0 +1,114 @@
+"""Sets of series of observations, whose batches lie on the union of their times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from architectures.observations import Observations, SeriesBatch
+from schemes.errors import SchemenetError
+
+BITS = 22
+"""Times are whole multiples of the 2^BITS-th part of the span: exact in single precision, and never almost equal."""
+
+
+class Series(NamedTuple):
+    """What was observed of one series.
+
+    ``times`` (points,), increasing; ``values`` (points, channels); ``mask`` like it, True where there is a value;
+    ``label`` the series' class, if it has one.
+    """
+
+    times: Tensor
+    values: Tensor
+    mask: Tensor
+    label: int | None = None
+
+    def at(self, chosen: Tensor) -> Series:
+        """Some of the points: by their indices, or by a mask of the points."""
+        return Series(self.times[chosen], self.values[chosen], self.mask[chosen], self.label)
+
+
+class SeriesSet:
+    """Samples of which each is two series: what a network is shown, and what it is asked for.
+
+    Indices make a :class:`SeriesBatch` of them, each half on the union of its series' times. Times are rounded once to
+    multiples of ``resolution`` (by default the largest time's part that single precision still holds exactly), so that
+    what is one time in two series is one in their union, and a series has the same times in every batch.
+    """
+
+    def __init__(
+        self, observed: Sequence[Series], asked: Sequence[Series] | None = None, resolution: float | None = None
+    ) -> None:
+        """``asked`` is left out where it is what was observed."""
+        step = resolution or _resolution([*observed, *(asked or ())])
+        shown = _Ragged.of(observed, step)
+        labels = [series.label for series in observed]
+        known = [label for label in labels if label is not None]
+        if known and len(known) < len(labels):
+            raise SchemenetError(f"{len(labels) - len(known)} of {len(labels)} series have no label")
+        self._observed = shown
+        self._asked = shown if asked is None else _Ragged.of(asked, step)
+        self._labels = torch.tensor(known) if known else None
+        self._chosen = torch.arange(len(observed))
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def part(self, indices: Tensor) -> SeriesSet:
+        """Some of the samples, by their indices; their points are not copied."""
+        part = SeriesSet.__new__(SeriesSet)
+        part.__dict__ = {**self.__dict__, "_chosen": self._chosen[indices]}
+        return part
+
+    def __getitem__(self, indices: Tensor) -> SeriesBatch:
+        chosen = self._chosen[indices]
+        observed = self._observed.union(chosen)
+        asked = observed if self._asked is self._observed else self._asked.union(chosen)
+        return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen])
+
+
+class _Ragged(NamedTuple):
+    """Series one after the other, ``times`` (points,), ``values`` and ``mask`` (points, channels); where each begins."""
+
+    times: Tensor
+    values: Tensor
+    mask: Tensor
+    first: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, series: Sequence[Series], step: float) -> _Ragged:
+        count = torch.tensor([len(one.times) for one in series])
+        values = torch.cat([one.values for one in series])
+        mask = torch.cat([one.mask for one in series]).bool()
+        slots = (torch.cat([one.times for one in series]).double() / step).round()
+        first = count.cumsum(0) - count
+        early = slots.diff() <= 0
+        early[first[(first > 0) & (first < len(slots))] - 1] = False  # from one series to the next
+        if early.any():
+            which = int(torch.searchsorted(first, early.nonzero()[0, 0], right=True)) - 1
+            times = series[which].times.tolist()
+            raise SchemenetError(f"series {which}: expected times that increase by {step:.3g} at least, got {times}")
+        return cls((slots * step).to(values.dtype), values.where(mask, 0), mask, first, count)
+
+    def union(self, chosen: Tensor) -> Observations:
+        """Some of the series as one batch."""
+        count = self.count[chosen]
+        before = count.cumsum(0) - count
+        points = torch.arange(int(count.sum())) + (self.first[chosen] - before).repeat_interleave(count)
+        sample = torch.arange(len(chosen)).repeat_interleave(count)
+        times, slot = self.times[points].unique(return_inverse=True)
+        values = self.values.new_zeros(len(chosen), len(times), self.values.shape[1])
+        mask = torch.zeros_like(values)
+        values[sample, slot], mask[sample, slot] = self.values[points], self.mask[points].to(values.dtype)
+        return Observations(times, values, mask)
+
+
+def _resolution(series: Sequence[Series]) -> float:
+    largest = max((float(one.times.abs().max()) for one in series if len(one.times)), default=1.0) or 1.0
+    return 2.0 ** (math.ceil(math.log2(largest)) - BITS)
