@@ -73,35 +73,35 @@ class SeriesSet:
 
 
 class _Ragged(NamedTuple):
-    """Series one after the other, ``times`` (points,), ``values`` and ``mask`` (points, channels); where each begins."""
+    """Series in one row: ``times`` (points,), ``values`` and ``mask`` (points, channels); where each begins."""
 
     times: Tensor
     values: Tensor
     mask: Tensor
     first: Tensor
-    count: Tensor
+    length: Tensor
 
     @classmethod
     def of(cls, series: Sequence[Series], step: float) -> _Ragged:
-        count = torch.tensor([len(one.times) for one in series])
+        length = torch.tensor([len(one.times) for one in series])
         values = torch.cat([one.values for one in series])
         mask = torch.cat([one.mask for one in series]).bool()
         slots = (torch.cat([one.times for one in series]).double() / step).round()
-        first = count.cumsum(0) - count
+        first = length.cumsum(0) - length
         early = slots.diff() <= 0
         early[first[(first > 0) & (first < len(slots))] - 1] = False  # from one series to the next
         if early.any():
             which = int(torch.searchsorted(first, early.nonzero()[0, 0], right=True)) - 1
             times = series[which].times.tolist()
             raise SchemenetError(f"series {which}: expected times that increase by {step:.3g} at least, got {times}")
-        return cls((slots * step).to(values.dtype), values.where(mask, 0), mask, first, count)
+        return cls((slots * step).to(values.dtype), values.where(mask, 0), mask, first, length)
 
     def union(self, chosen: Tensor) -> Observations:
         """Some of the series as one batch."""
-        count = self.count[chosen]
-        before = count.cumsum(0) - count
-        points = torch.arange(int(count.sum())) + (self.first[chosen] - before).repeat_interleave(count)
-        sample = torch.arange(len(chosen)).repeat_interleave(count)
+        length = self.length[chosen]
+        before = length.cumsum(0) - length
+        points = torch.arange(int(length.sum())) + (self.first[chosen] - before).repeat_interleave(length)
+        sample = torch.arange(len(chosen)).repeat_interleave(length)
         times, slot = self.times[points].unique(return_inverse=True)
         values = self.values.new_zeros(len(chosen), len(times), self.values.shape[1])
         mask = torch.zeros_like(values)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,17 +40,15 @@ def read_series(path: Path) -> SeriesTable:
     reading = _Reading()
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            reading.header(next(rows, []))
-            for row in rows if not reading.mistakes else ():
-                if row:
-                    reading.row(rows.line_num, row)
+            reading.file(csv.reader(file, strict=True))
     except OSError as error:
         raise SchemenetError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SchemenetError(f"cannot read {os.fspath(path)!r}: expected a csv file as UTF-8 text") from error
     except csv.Error as error:
-        raise SchemenetError(f"{os.fspath(path)}, line {rows.line_num}: cannot be read as csv: {error}") from error
+        raise SchemenetError(
+            f"{os.fspath(path)}, line {reading.rows.line_num}: cannot be read as csv: {error}"
+        ) from error
     reading.end()
     if reading.mistakes:
         raise SchemenetError("\n".join(_told(path, reading.mistakes)))
@@ -79,6 +77,7 @@ class _Reading:
     """What was read so far, and what was wrong with it: line and text."""
 
     def __init__(self) -> None:
+        self.rows: Any = None
         self.mistakes: list[tuple[int, str]] = []
         self.columns: list[str] = []
         self.channels: list[str] = []
@@ -86,6 +85,14 @@ class _Reading:
 
     def wrong(self, line: int, what: str) -> None:
         self.mistakes.append((line, what))
+
+    def file(self, rows: Any) -> None:
+        """All rows of a ``csv.reader``."""
+        self.rows = rows
+        self.header(next(rows, []))
+        for row in rows if not self.mistakes else ():
+            if row:
+                self.row(rows.line_num, row)
 
     def header(self, row: list[str]) -> None:
         self.columns = [name.strip() for name in row]
