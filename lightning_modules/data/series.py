@@ -28,8 +28,8 @@ class Series(NamedTuple):
     mask: Tensor
     label: int | None = None
 
-    def at(self, chosen: Tensor) -> Series:
-        """Some of the points: by their indices, or by a mask of the points."""
+    def at(self, chosen: Tensor | slice) -> Series:
+        """Some of the points: by their indices, a mask of the points, or a slice."""
         return Series(self.times[chosen], self.values[chosen], self.mask[chosen], self.label)
 
 

@@ -1,0 +1,33 @@
+"""Training a network to give numbers for numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import MeanSquaredError
+
+from lightning_modules.registries import TASKS
+from lightning_modules.tasks.base import TaskModule
+
+
+@TASKS.register("regression", measure="rmse")
+class RegressionModule(TaskModule):
+    """The mean square error on (inputs, targets); measures its root, over all outputs, in the targets' unit."""
+
+    names = ("rmse",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.metrics = nn.ModuleDict({"rmse": MeanSquaredError(squared=False)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def measure(self, batch: tuple[Tensor, Tensor]) -> None:
+        inputs, targets = batch
+        self.metrics["rmse"].update(self.network(inputs).float(), targets.float())
+
+    def found(self) -> Mapping[str, Tensor]:
+        return {"rmse": self.metrics["rmse"].compute()}

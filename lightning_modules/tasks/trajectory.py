@@ -1,0 +1,55 @@
+"""Fitting a model to observed trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from architectures.observations import SeriesBatch
+from architectures.trajectories import TrajectoryModel
+from lightning_modules.registries import TASKS
+from lightning_modules.tasks.base import TaskModule
+
+SERIES = 1024
+"""So many of the training series tell the data's units, at most."""
+
+
+@TASKS.register("trajectory", measure="rmse")
+class TrajectoryModule(TaskModule):
+    """The distance along the path; measures its root mean square over the observed values, in the data's unit.
+
+    ``rmse`` is that within the time which the training series span, ``rmse_beyond`` that of later times. Comparisons
+    judge by the first: beyond, a chaotic system tells more of its own instability than of the model.
+    """
+
+    names = ("rmse", "rmse_beyond")
+    network: TrajectoryModel  # pyright: ignore[reportIncompatibleVariableOverride]
+    span: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.metrics = nn.ModuleDict({name: MeanMetric() for name in self.names})
+        self.register_buffer("span", torch.tensor(torch.inf))
+
+    def on_fit_start(self) -> None:
+        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        training = data.train_set
+        self.network.adapt(training[torch.arange(min(SERIES, len(training)))])
+        self.span.fill_(data.span)
+
+    def forward(self, batch: SeriesBatch) -> Tensor:
+        return self.network(batch)
+
+    def measure(self, batch: SeriesBatch) -> None:
+        asked = batch.asked
+        squares = ((self.network(batch) - asked.values) ** 2).float()
+        beyond = (asked.times - batch.observed.times[0] > self.span * (1 + 1e-6))[:, None]
+        for name, counted in (("rmse", ~beyond), ("rmse_beyond", beyond)):
+            self.metrics[name].update(squares, weight=asked.mask * counted)
+
+    def found(self) -> Mapping[str, Tensor]:
+        return {name: metric.compute().sqrt() for name, metric in self.metrics.items()}
