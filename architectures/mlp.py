@@ -16,7 +16,7 @@ from schemes.registry import SCHEMES
 from schemes.signature import Spec
 
 
-@ARCHITECTURES.register("mlp", reads=("vector", "image"))
+@ARCHITECTURES.register("mlp", reads=("vector", "image"), task=("classification", "regression"))
 def mlp(
     num_classes: int = 2,
     in_chans: int = 2,
