@@ -76,9 +76,18 @@ class NeuralODE(TrajectoryModel):
         """The known part of f, with its constants as they were learned."""
         return next((module for module in self.path.modules() if isinstance(module, System)), None)
 
+    def rate(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y), of the whole state."""
+        functions = self.path.functions
+        halves = y.chunk(len(functions), -1)
+        return torch.cat([f(t, half) for f, half in zip(functions, reversed(halves), strict=True)], -1)
+
+    def initial(self, batch: SeriesBatch) -> Tensor:
+        """The state that was observed, and the channels that go with it."""
+        return functional.pad(batch.observed.values[:, 0], (0, self.augment))
+
     def forward(self, batch: SeriesBatch) -> Tensor:
-        y = functional.pad(batch.observed.values[:, 0], (0, self.augment))
-        states = self.states(y, batch.observed.times[0], batch.asked.times)
+        states = self.states(self.initial(batch), batch.observed.times[0], batch.asked.times)
         return states[..., : self.channels].transpose(0, 1)
 
     def states(self, y: Tensor, start: Tensor, times: Tensor) -> Tensor:

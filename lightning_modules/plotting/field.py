@@ -1,0 +1,217 @@
+"""The vector field that a neural ODE has learned, beside the true one, and where it leads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from architectures.neural_ode import NeuralODE
+from architectures.observations import SeriesBatch
+from architectures.systems import System
+from lightning_modules.data.trajectories import TrajectoryData
+from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
+from lightning_modules.registries import DATA
+from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from schemes.errors import SchemenetError
+
+SERIES = 16  # of the test set, whose states say where to look
+DRAWN = 2  # of these, against time
+MOMENTS = 400  # at which solutions are drawn
+LATTICE = 48  # points in each direction
+ARROWS = 250  # where the state is no plane
+TRUE, LEARNED = "black", COLOURS[1]
+
+
+class Learned(NamedTuple):
+    """A run's model in double precision, its data, a batch of the test set, and the span of the training series."""
+
+    network: NeuralODE
+    data: TrajectoryData
+    batch: SeriesBatch
+    span: float
+
+
+def draw(folder: Path) -> Figure:
+    """Above the true field, the learned one and their distance; below test series against time."""
+    held = learned(folder)
+    fields = _Fields(held)
+    figure = new_figure(9.6, 3.2 + 1.5 * len(held.data.channels))
+    above, below = figure.subfigures(2, 1, height_ratios=[3.2, 1.5 * len(held.data.channels)])
+    if held.data.system is None:
+        fields.draw(above.subplots(1, 1), fields.by_model, "learned field", LEARNED)
+    else:
+        panels = above.subplots(1, 3, sharex=True, sharey=True)
+        fields.draw(panels[0], fields.by_system, "true field", TRUE)
+        fields.draw(panels[1], fields.by_model, "learned field", LEARNED)
+        fields.draw_distance(panels[2])
+    _draw_series(below, held)
+    constants = _constants(held.network, held.data.system)
+    figure.suptitle(f"{folder.absolute().name}{constants}", fontsize=9)
+    handles: list[Any] = [
+        Line2D([], [], c=TRUE, lw=1.2, ls="" if held.data.system is None else "-", marker=".", label="true"),
+        Line2D([], [], c=LEARNED, lw=1.2, label="learned, from the first state on"),
+        Patch(color=GREY, alpha=0.15, lw=0, label="span of the training series"),
+    ]
+    legend(figure, handles)
+    return figure
+
+
+def learned(folder: Path) -> Learned:
+    """What a run folder holds, refused where there is no field to be drawn."""
+    checkpoint = read_checkpoint(checkpoint_in(folder))
+    module = module_of(checkpoint).double().eval()
+    network = module.network
+    if not isinstance(network, NeuralODE):
+        told = checkpoint["hyper_parameters"]["architecture"]
+        raise SchemenetError(
+            f"{folder}: architecture {told!r} has no field of a trajectory's state; expected a run of neural_ode or "
+            "universal_ode on trajectories (schemenet train experiment=dynamics)"
+        )
+    data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
+    data.check()
+    if len(data.channels) < 2:
+        raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
+    data.setup()
+    batch = data.first(SERIES)
+    doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.asked)]
+    return Learned(network, data, SeriesBatch(*doubled), float(module.span))
+
+
+@torch.no_grad()
+def solutions(held: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The learned solution at equal times, (times,) and (times, series, state)."""
+    start = held.batch.observed.times[0]
+    times = start + (held.batch.asked.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
+    return times, torch.cat((y[None], held.network.states(y, start, times[1:])))
+
+
+class _Fields:
+    """Both fields in the plane of the first and the last channel: on a lattice, or where the model's series go."""
+
+    def __init__(self, held: Learned) -> None:
+        self.held, channels = held, held.data.channels
+        self.shown = (0, len(channels) - 1)
+        self.names = [channels[i] for i in self.shown]
+        y = held.network.initial(held.batch)
+        self.times, self.paths = solutions(held, y)
+        self.plane = y.shape[1] == 2
+        self.seen = held.batch.asked.values[held.batch.asked.mask.amin(-1) > 0]
+        whole = torch.cat((self.seen, held.batch.observed.values[:, 0]))
+        low, high = (end[list(self.shown)] for end in (whole.amin(0), whole.amax(0)))
+        margin = 0.08 * (high - low)
+        self.box = torch.stack((low - margin, high + margin), 1)
+        self.points = self._lattice() if self.plane else self._some(self._visited())
+
+    def _lattice(self) -> Tensor:
+        sides = [torch.linspace(*ends.tolist(), LATTICE, dtype=torch.float64) for ends in self.box]
+        return torch.stack(torch.meshgrid(*sides, indexing="xy"), -1).reshape(-1, 2)
+
+    def _visited(self) -> Tensor:
+        """Where the series go; with channels that nobody has seen, where the model's do."""
+        return self.paths.flatten(0, 1) if self.held.network.augment else self.seen
+
+    def _some(self, points: Tensor) -> Tensor:
+        return points[torch.linspace(0, len(points) - 1, ARROWS).long()]
+
+    @torch.no_grad()
+    def by_model(self, points: Tensor) -> Tensor:
+        return self.held.network.rate(self.times[0], points)[:, : len(self.held.data.channels)]
+
+    @torch.no_grad()
+    def by_system(self, points: Tensor) -> Tensor:
+        assert self.held.data.system is not None
+        return self.held.data.system(self.times[0], points[:, : len(self.held.data.channels)])
+
+    def distance(self, points: Tensor) -> Tensor:
+        """Of both fields, over the mean size of the true one where the series go."""
+        there = self.by_system(self._some(self._visited())).norm(dim=-1).mean()
+        return (self.by_model(points) - self.by_system(points)).norm(dim=-1) / there
+
+    def draw(self, ax: Axes, field: Any, title: str, colour: str) -> None:
+        x, y = self.shown
+        rates, points = field(self.points).numpy(), self.points.numpy()
+        if self.plane:
+            grid = (LATTICE, LATTICE)
+            at = [points[:, i].reshape(grid) for i in (x, y)]
+            flow = [rates[:, i].reshape(grid) for i in (x, y)]
+            ax.streamplot(at[0][0], at[1][:, 0], *flow, color=GREY, linewidth=0.6, arrowsize=0.6, density=1.1)
+        else:
+            ax.quiver(points[:, x], points[:, y], rates[:, x], rates[:, y], color=GREY, width=0.004)
+        self._draw_paths(ax, colour)
+        self._frame(ax, title)
+
+    def _draw_paths(self, ax: Axes, colour: str) -> None:
+        observed, asked = self.held.batch.observed, self.held.batch.asked
+        x, y = self.shown
+        for series in range(DRAWN):
+            if colour == TRUE:
+                seen = asked.mask[series].amin(-1) > 0
+                path = torch.cat((observed.values[series], asked.values[series, seen]))
+            else:
+                path = self.paths[:, series]
+            ax.plot(path[:, x], path[:, y], c=colour, lw=0.9, zorder=3)
+            ax.plot(observed.values[series, 0, x], observed.values[series, 0, y], c=colour, marker="o", ms=4, zorder=4)
+
+    def draw_distance(self, ax: Axes) -> None:
+        """The colours end at the largest distance where the series go; elsewhere there was nothing to learn from."""
+        most = float(self.distance(self._visited()).max())
+        colours = {"cmap": "viridis", "vmin": 0, "vmax": most}
+        points, (x, y), distance = self.points.numpy(), self.shown, self.distance(self.points).numpy()
+        if self.plane:
+            at = [points[:, i].reshape(LATTICE, LATTICE) for i in (x, y)]
+            drawn = ax.pcolormesh(*at, distance.reshape(LATTICE, LATTICE), shading="gouraud", **colours)
+            ax.plot(self.seen[:, x], self.seen[:, y], ls="", marker=".", ms=1.5, c="white", alpha=0.6)
+        else:
+            drawn = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
+        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend="max" if self.plane else "neither")
+        bar.ax.tick_params(labelsize=7)
+        self._frame(ax, "|learned - true| / mean |true|")
+
+    def _frame(self, ax: Axes, title: str) -> None:
+        ax.set_title(title, loc="left", fontsize=9)
+        ax.set_xlabel(self.names[0])
+        ax.set_ylabel(self.names[1])
+        ax.set(xlim=self.box[0].tolist(), ylim=self.box[1].tolist())
+        ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_series(figure: Any, held: Learned) -> None:
+    """The channels of some series against time, observed and predicted, the training series' span shaded."""
+    panels = figure.subplots(len(held.data.channels), DRAWN, sharex=True, sharey="row", squeeze=False)
+    times, paths = solutions(held, held.network.initial(held.batch))
+    start, asked, first = held.batch.observed.times[0], held.batch.asked, held.batch.observed.values[:, 0]
+    for (channel, series), ax in np.ndenumerate(panels):
+        seen = asked.mask[series, :, channel] > 0
+        moments = torch.cat((start[None], asked.times[seen]))
+        values = torch.cat((first[series, channel, None], asked.values[series, seen, channel]))
+        ax.axvspan(float(start), float(start) + held.span, color=GREY, alpha=0.15, lw=0)
+        ax.plot(moments, values, c=TRUE, lw=0 if held.data.system is None else 0.9, marker=".", ms=3)
+        ax.plot(times, paths[:, series, channel], c=LEARNED, lw=1.1)
+        if series == 0:
+            ax.set_ylabel(held.data.channels[channel])
+        if channel == 0:
+            ax.set_title(f"test series {series}", loc="left", fontsize=9)
+    for ax in panels[-1]:
+        ax.set_xlabel("time")
+    tidy(figure)
+
+
+def _constants(network: NeuralODE, true: System | None) -> str:
+    """The constants of the known part that were learned, beside the true ones where those have the same names."""
+    if network.system is None:
+        return ""
+    right = dict(true.named_parameters()) if isinstance(true, type(network.system)) else {}
+    told = [
+        f"{name} = {float(value):.4g}" + (f" (true {float(right[name]):.4g})" if name in right else "")
+        for name, value in network.system.named_parameters()
+        if value.requires_grad
+    ]
+    return "\nlearned " + ", ".join(told) if told else ""
