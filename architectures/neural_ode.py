@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from architectures.residual import augmented, name_of, require, scaled
 from architectures.systems import System
 from architectures.trajectories import TrajectoryModel
 from architectures.units import Units
+from schemes.base import Coefficient
 from schemes.errors import SchemenetError
 from schemes.errors import unknown as unknown_word
 from schemes.node import Node
@@ -76,6 +78,12 @@ class NeuralODE(TrajectoryModel):
         """The known part of f, with its constants as they were learned."""
         return next((module for module in self.path.modules() if isinstance(module, System)), None)
 
+    def coefficients(self) -> dict[str, Coefficient]:
+        """Those of the scheme, and the constants of the known part that are learned: ``known/alpha``."""
+        learned = {name: value for name, value in constants(self.system).items() if value.requires_grad}
+        own = {f"known/{name}": Coefficient(name, 0, value, -math.inf, math.inf) for name, value in learned.items()}
+        return {**super().coefficients(), **own}
+
     def rate(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y), of the whole state."""
         functions = self.path.functions
@@ -123,12 +131,12 @@ def neural_ode(
     in_chans: int = 2,
     image_size: int | None = None,
     *,
-    steps: int = 32,
+    steps: int = 16,
     augment: int = 0,
     hidden: int = 64,
     width: float = 1.0,
     inner: float = 1.0,
-    field: Spec = "mlp",
+    field: Spec = {"name": "mlp", "layers": 2},  # noqa: B006  read only
     scheme: Spec = "rk4",
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
@@ -156,12 +164,12 @@ def universal_ode(
     known: Spec = "lotka_volterra_growth",
     learned: Sequence[str] = (),
     unknown: Literal["field", "nothing"] = "field",
-    steps: int = 32,
+    steps: int = 16,
     augment: int = 0,
     hidden: int = 64,
     width: float = 1.0,
     inner: float = 1.0,
-    field: Spec = "mlp",
+    field: Spec = {"name": "mlp", "layers": 2},  # noqa: B006  read only
     scheme: Spec = "rk4",
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
@@ -186,9 +194,9 @@ def universal_ode(
     return _built(in_chans, system, steps, augment, inside, field, scheme, grid, gradient)
 
 
-def constants(system: System) -> dict[str, Tensor]:
-    """The named constants of a system."""
-    return dict(system.named_parameters())
+def constants(system: System | None) -> dict[str, Tensor]:
+    """The constants of a system by name; none where there is none."""
+    return {} if system is None else dict(system.named_parameters())
 
 
 def _system(known: Spec, channels: int, learned: Sequence[str]) -> System:
@@ -228,8 +236,8 @@ def _built(
     for writes, reads in zip(halves, reversed(halves), strict=True):
         of_known = [Known(system)] if system is not None else []
         size = total // parts
-        of_field = [Learned(units, FIELDS.build(field, channels=size, out=size, inner=inside), reads, writes)]
-        functions.append(Sum([*of_known, *(of_field if inside else ())]))
+        built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
+        functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
     asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
     if asked["name"] == "uniform":
         asked.setdefault("steps", steps)

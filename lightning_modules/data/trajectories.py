@@ -59,11 +59,11 @@ class Generated(TrajectoryData):
     def __init__(
         self,
         *,
-        train_size: int = 64,
+        train_size: int = 256,
         test_size: int = 64,
-        times: int = 32,
-        span: float = 1.0,
-        beyond: float = 1.0,
+        times: int = 16,
+        span: float = 0.5,
+        beyond: float = 3.0,
         irregular: bool = False,
         noise: float = 0.0,
         **options: Any,
@@ -133,7 +133,7 @@ class LotkaVolterraData(Generated):
 
     name = "lotka_volterra"
 
-    def __init__(self, *, span: float = 4.0, **options: Any) -> None:
+    def __init__(self, *, span: float = 2.0, **options: Any) -> None:
         super().__init__(span=span, **options)
 
     def starts(self, u: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class PendulumData(Generated):
     name = "pendulum"
     least: ClassVar = {**Generated.least, "damping": 0}
 
-    def __init__(self, *, span: float = 8.0, damping: float = 0.0, **options: Any) -> None:
+    def __init__(self, *, span: float = 4.0, damping: float = 0.0, **options: Any) -> None:
         self.damping = damping
         super().__init__(span=span, **options)
 
@@ -165,7 +165,7 @@ class SpiralData(Generated):
 
     name = "spiral"
 
-    def __init__(self, *, span: float = 4.0, **options: Any) -> None:
+    def __init__(self, *, span: float = 1.0, **options: Any) -> None:
         super().__init__(span=span, **options)
 
     def starts(self, u: Tensor) -> Tensor:

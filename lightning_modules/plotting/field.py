@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from architectures.neural_ode import NeuralODE
+from architectures.neural_ode import NeuralODE, constants
 from architectures.observations import SeriesBatch
 from architectures.systems import System
 from lightning_modules.data.trajectories import TrajectoryData
@@ -53,8 +53,7 @@ def draw(folder: Path) -> Figure:
         fields.draw(panels[1], fields.by_model, "learned field", LEARNED)
         fields.draw_distance(panels[2])
     _draw_series(below, held)
-    constants = _constants(held.network, held.data.system)
-    figure.suptitle(f"{folder.absolute().name}{constants}", fontsize=9)
+    figure.suptitle(folder.absolute().name + _learned_constants(held.network, held.data.system), fontsize=9)
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="" if held.data.system is None else "-", marker=".", label="true"),
         Line2D([], [], c=LEARNED, lw=1.2, label="learned, from the first state on"),
@@ -204,14 +203,12 @@ def _draw_series(figure: Any, held: Learned) -> None:
     tidy(figure)
 
 
-def _constants(network: NeuralODE, true: System | None) -> str:
+def _learned_constants(network: NeuralODE, true: System | None) -> str:
     """The constants of the known part that were learned, beside the true ones where those have the same names."""
-    if network.system is None:
-        return ""
-    right = dict(true.named_parameters()) if isinstance(true, type(network.system)) else {}
+    right = constants(true) if isinstance(true, type(network.system)) else {}
     told = [
-        f"{name} = {float(value):.4g}" + (f" (true {float(right[name]):.4g})" if name in right else "")
-        for name, value in network.system.named_parameters()
+        f"{name} = {value.item():.4g}" + (f" (true {right[name].item():.4g})" if name in right else "")
+        for name, value in constants(network.system).items()
         if value.requires_grad
     ]
     return "\nlearned " + ", ".join(told) if told else ""
