@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from csv import DictReader
 from pathlib import Path
 from typing import Any
@@ -156,7 +155,9 @@ def test_gradient_modes_agree_on_the_loss_along_a_path(scheme: str, mode: str, g
         network.adapt(batch)
         found.append(gradients(network, network.loss(batch)))
     for plain, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, plain, rtol=1e-6 if mode == "adjoint" else 1e-9, atol=1e-10)
+        torch.testing.assert_close(
+            other, plain, rtol=1e-5 if mode == "adjoint" else 1e-9, atol=1e-8 if mode == "adjoint" else 1e-12
+        )
 
 
 # What they learn
@@ -411,13 +412,13 @@ def test_constants_are_learned_and_told_by_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command(
         "train", *SHORT, f"folder={folder}", "architecture=universal_ode",
-        "architecture.known={name: pendulum, gravity: 2}",
+        "architecture.known={name: pendulum, gravity: 1.5}",
         "architecture.learned=[gravity]", "architecture.unknown=nothing", "scheme=dopri5", "grid=adaptive",
-        "trainer.max_epochs=25", "optimizer.lr=0.3",
+        "trainer.max_epochs=60", "optimizer.lr=0.1", "trainer.check_test_every_n_epoch=60",
     )  # fmt: skip
     with (folder / "metrics.csv").open() as file:
         told = [float(row["known/gravity"]) for row in DictReader(file) if row["known/gravity"]]
-    assert told[0] == 2
+    assert told[0] == 1.5
     assert told[-1] == pytest.approx(1, abs=0.02)
     figure = field.draw(folder)
     assert f"learned gravity = {told[-1]:.4g} (true 1)" in figure.get_suptitle()
@@ -443,7 +444,7 @@ def test_a_field_that_cannot_be_drawn_is_refused(tmp_path: Path, words: list[str
 def test_a_sine_is_learned(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command(
-        "train", "architecture=mlp", "data=sine", f"folder={folder}", "trainer.max_epochs=10", "optimizer=adamw",
-        "optimizer.lr=0.05", "data.batch_size=32", "logger=csv", "trainer.check_test_every_n_epoch=30",
+        "train", "architecture=mlp", "data=sine", f"folder={folder}", "trainer.max_epochs=20", "optimizer=adamw",
+        "optimizer.lr=0.01", "data.batch_size=32", "logger=csv", "trainer.check_test_every_n_epoch=30",
     )  # fmt: skip
     assert json.loads((folder / "result.json").read_text())["test_rmse"] < 0.05
