@@ -39,7 +39,7 @@ class TrajectoryModel(Model):
     def random_batch(self, shape: tuple[int, ...], batch_size: int) -> SeriesBatch:
         times, channels = shape
         values = torch.randn(batch_size, times + 1, channels, **self.like())
-        moments = torch.arange(times + 1, **self.like()) / times
+        moments = self.units.span * torch.arange(times + 1, **self.like()) / times
         mask = torch.ones_like(values)
         observed, asked = (
             Observations(moments[part], values[:, part], mask[:, part]) for part in (slice(0, 1), slice(1, None))

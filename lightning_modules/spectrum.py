@@ -78,8 +78,9 @@ def measured(folder: Path) -> Spectrum:
         return kept
     network = trained_network(folder).eval()
     if not isinstance(network, Network):
-        raise SchemenetError("spectra are those of classifiers' flows, at their test inputs")
-    found = spectrum(network, _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True)))
+        raise SchemenetError("it solves through times that its data give, and has no steps of its own")
+    inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
+    found = spectrum(network, inputs)
     with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
         write_json(folder / FILE, {"of": key, **_plain(found)})
     return found

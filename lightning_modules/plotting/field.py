@@ -172,7 +172,7 @@ class _Fields:
             drawn = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
         bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend="max" if self.plane else "neither")
         bar.ax.tick_params(labelsize=7)
-        self._frame(ax, "|learned - true| / mean |true|")
+        self._frame(ax, "|learned - true| / mean |true|" + ("; dots: data" if self.plane else ""))
 
     def _frame(self, ax: Axes, title: str) -> None:
         ax.set_title(title, loc="left", fontsize=9)
