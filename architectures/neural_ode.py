@@ -239,8 +239,8 @@ def _built(
         built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
         functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
     asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
-    if asked["name"] == "uniform":
-        asked.setdefault("steps", steps)
+    if asked["name"] == "uniform" and asked.get("steps") is None:
+        asked["steps"] = steps
     path = Path(functions, scheme, asked, gradient)
     layout = layout_along(
         path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"

@@ -10,6 +10,7 @@ from torch import Tensor
 from architectures.network import Network
 from lightning_modules.registries import DATA
 from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from schemes.errors import SchemenetError
 
 
 class Trained(NamedTuple):
@@ -24,6 +25,11 @@ def trained(folder: Path, count: int) -> Trained:
     """What a run folder holds, in double precision."""
     checkpoint = read_checkpoint(checkpoint_in(folder))
     network = module_of(checkpoint).network.double().eval()
+    if not isinstance(network, Network):
+        raise SchemenetError(
+            f"{folder}: this picture is of networks that answer inputs with labels or numbers, and "
+            f"{checkpoint['hyper_parameters']['architecture']!r} is none; `schemenet figure --help` lists others"
+        )
     data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
     data.check()
     data.setup()
