@@ -26,6 +26,7 @@ from architectures.factory import create_model
 from architectures.insertion import insert
 from architectures.ledger import ledger, parameters
 from architectures.model import Model
+from architectures.registry import CLASSIFICATION
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import Config, described, network_options
 from lightning_modules.data.splits import SplitData
@@ -95,7 +96,9 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Mo
                 raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
             return net
 
-    net = attempt(network)
+    # Without its data a network for images can be tried on others; one for another task on none.
+    tried = context or task_of(config["data"]["name"]) == CLASSIFICATION
+    net = attempt(network) if tried else None
     if config["start_from"] is not None and net is not None:
         attempt(
             lambda: _started(config, create_model(config["architecture"]["name"], **context, **network_options(config)))

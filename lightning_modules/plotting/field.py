@@ -23,7 +23,7 @@ from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look
-DRAWN = 2  # of these, against time
+DRAWN = 2  # of these, against time, at most
 MOMENTS = 400  # at which solutions are drawn
 LATTICE = 48  # points in each direction
 ARROWS = 250  # where the state is no plane
@@ -55,7 +55,15 @@ def draw(folder: Path) -> Figure:
     _draw_series(below, held)
     figure.suptitle(folder.absolute().name + _learned_constants(held.network, held.data.system), fontsize=9)
     handles: list[Any] = [
-        Line2D([], [], c=TRUE, lw=1.2, ls="" if held.data.system is None else "-", marker=".", label="true"),
+        Line2D(
+            [],
+            [],
+            c=TRUE,
+            lw=1.2,
+            ls="" if held.data.system is None else "-",
+            marker=".",
+            label="observed" if held.data.system is None else "true",
+        ),
         Line2D([], [], c=LEARNED, lw=1.2, label="learned, from the first state on"),
         Patch(color=GREY, alpha=0.15, lw=0, label="span of the training series"),
     ]
@@ -82,6 +90,11 @@ def learned(folder: Path) -> Learned:
     batch = data.first(SERIES)
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.asked)]
     return Learned(network, data, SeriesBatch(*doubled), float(module.span))
+
+
+def drawn(held: Learned) -> int:
+    """How many series are drawn."""
+    return min(DRAWN, len(held.batch.asked.values))
 
 
 @torch.no_grad()
@@ -150,7 +163,7 @@ class _Fields:
     def _draw_paths(self, ax: Axes, colour: str) -> None:
         observed, asked = self.held.batch.observed, self.held.batch.asked
         x, y = self.shown
-        for series in range(DRAWN):
+        for series in range(drawn(self.held)):
             if colour == TRUE:
                 seen = asked.mask[series].amin(-1) > 0
                 path = torch.cat((observed.values[series], asked.values[series, seen]))
@@ -166,11 +179,11 @@ class _Fields:
         points, (x, y), distance = self.points.numpy(), self.shown, self.distance(self.points).numpy()
         if self.plane:
             at = [points[:, i].reshape(LATTICE, LATTICE) for i in (x, y)]
-            drawn = ax.pcolormesh(*at, distance.reshape(LATTICE, LATTICE), shading="gouraud", **colours)
+            colours_of = ax.pcolormesh(*at, distance.reshape(LATTICE, LATTICE), shading="gouraud", **colours)
             ax.plot(self.seen[:, x], self.seen[:, y], ls="", marker=".", ms=1.5, c="white", alpha=0.6)
         else:
-            drawn = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
-        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, extend="max" if self.plane else "neither")
+            colours_of = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
+        bar = ax.figure.colorbar(colours_of, ax=ax, shrink=0.85, extend="max" if self.plane else "neither")
         bar.ax.tick_params(labelsize=7)
         self._frame(ax, "|learned - true| / mean |true|" + ("; dots: data" if self.plane else ""))
 
@@ -184,7 +197,7 @@ class _Fields:
 
 def _draw_series(figure: Any, held: Learned) -> None:
     """The channels of some series against time, observed and predicted, the training series' span shaded."""
-    panels = figure.subplots(len(held.data.channels), DRAWN, sharex=True, sharey="row", squeeze=False)
+    panels = figure.subplots(len(held.data.channels), drawn(held), sharex=True, sharey="row", squeeze=False)
     times, paths = solutions(held, held.network.initial(held.batch))
     start, asked, first = held.batch.observed.times[0], held.batch.asked, held.batch.observed.values[:, 0]
     for (channel, series), ax in np.ndenumerate(panels):
