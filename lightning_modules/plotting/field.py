@@ -54,16 +54,9 @@ def draw(folder: Path) -> Figure:
         fields.draw_distance(panels[2])
     _draw_series(below, held)
     figure.suptitle(folder.absolute().name + _learned_constants(held.network, held.data.system), fontsize=9)
+    known = held.data.system is not None
     handles: list[Any] = [
-        Line2D(
-            [],
-            [],
-            c=TRUE,
-            lw=1.2,
-            ls="" if held.data.system is None else "-",
-            marker=".",
-            label="observed" if held.data.system is None else "true",
-        ),
+        Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
         Line2D([], [], c=LEARNED, lw=1.2, label="learned, from the first state on"),
         Patch(color=GREY, alpha=0.15, lw=0, label="span of the training series"),
     ]
