@@ -27,6 +27,7 @@ from lightning_modules.plotting import field
 from lightning_modules.registries import DATA
 from lightning_modules.tasks.trajectory import TrajectoryModule
 from schemes.errors import SchemenetError
+from schemes.node import Node
 from schemes.path import Path as Along
 
 MODELS = ["neural_ode", "universal_ode", "trajectory_gru"]
@@ -118,6 +119,11 @@ def test_a_coupled_scheme_moves_each_half_by_the_other(scheme: str) -> None:
     assert not jacobian[:2, :2].any()
     assert not jacobian[2:, 2:].any()
     assert jacobian[:2, 2:].all()
+    units, first = network.units, network.path.functions[0][0].field
+    seen = (y[2:] - units.location[2:]) / units.scale[2:]
+    torch.testing.assert_close(
+        network.rate(t, y[None])[0, :2], units.rate[:2] * first(Node(0, 0.0, 0.0), seen[None])[0]
+    )
     assert network(whole(irregular(3))).shape == (3, len(whole(irregular(3)).asked.times), 2)
 
 
