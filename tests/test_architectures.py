@@ -26,7 +26,7 @@ from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import GRADIENTS, SCHEMES
 
-FAMILIES = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset]
+FAMILIES = [name for name in list_models(task="classification") if not ARCHITECTURES.entry(name).preset]
 IMAGE_FAMILIES = [name for name in FAMILIES if "image" in ARCHITECTURES.entry(name).facts.get("reads", ("image",))]
 STEPPED = [name for name in FAMILIES if "gradient" in ARCHITECTURES.parameters(name)]
 SMALL: dict[str, Any] = {"image_size": 8, "num_classes": 5}

@@ -27,7 +27,7 @@ from lightning_modules.optimizers import sgd
 from schemes.errors import SchemenetError
 
 NAMES = architectures.register_with_timm()
-FAMILIES = [name for name in ARCHITECTURES if not ARCHITECTURES.entry(name).preset]
+FAMILIES = [name for name in list_models(task="classification") if not ARCHITECTURES.entry(name).preset]
 MAPS = [name for name in FAMILIES if "reads" not in ARCHITECTURES.entry(name).facts]
 NARROW: dict[str, Any] = {"width": 0.25}
 ROOT = Path(__file__).resolve().parent.parent
