@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import re
 from typing import Any
 
 import pytest
@@ -55,6 +58,15 @@ def gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
 
 def test_every_density_network_is_tried_here() -> None:
     assert set(SMALL) == set(NETWORKS) != set()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_density_names_its_reference_and_can_be_copied(name: str) -> None:
+    assert re.search(r"References?: .*?\b(19|20)\d\d\b", str(ARCHITECTURES[name].__doc__), re.DOTALL)
+    model, x = small(name), points()
+    expected = model.log_density(x)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again.log_density(x), expected)
 
 
 # The map and its determinant ----------------------------------------------------------------------------
