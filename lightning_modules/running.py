@@ -182,27 +182,26 @@ def forget(folder: Path) -> None:
 
 def run_name(config: Config) -> str:
     """A name that no other recipe or seed has."""
-    architecture, scheme, data = _names(config)
-    return f"{architecture}-{scheme}-{data}-{recipe_hash(config)}-s{config['seed']}"
+    return f"{'-'.join(_names(config))}-{recipe_hash(config)}-s{config['seed']}"
 
 
 def about(config: Config, network: Model, group: str | None, arm: str | None) -> About:
     """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
-    architecture, scheme, data = _names(config)
+    *known_as, data = _names(config)
     size, seed = short(parameters(network)), f"s{config['seed']}"
     return About(
         key=f"{recipe_hash(config)}-{seed}",
-        name=f"{arm or f'{architecture}-{scheme}'}-{size}-{seed}",
+        name=f"{arm or '-'.join(known_as)}-{size}-{seed}",
         group=group,
-        tags=(scheme, architecture, data, f"{size} parameters"),
+        tags=(*reversed(known_as), data, f"{size} parameters"),
         config=described(config),
     )
 
 
-def _names(config: Config) -> tuple[str, str, str]:
-    """Architecture, scheme and data set."""
+def _names(config: Config) -> list[str]:
+    """Architecture, scheme, where it takes one, and data set."""
     full = described(config)
-    return full["architecture"]["name"], (full.get("scheme") or {"name": "fractal"})["name"], full["data"]["name"]
+    return [full[group]["name"] for group in ("architecture", "scheme", "data") if full.get(group) is not None]
 
 
 def run_folder(config: Config) -> Path:

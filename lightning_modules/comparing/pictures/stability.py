@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from architectures.registry import CLASSIFICATION
 from lightning_modules.comparing.pictures.arms import Drawn, Looks, done
 from lightning_modules.comparing.runs import Comparison
 from lightning_modules.comparing.statistics import Summary
+from lightning_modules.measures import task_of
 from schemes.errors import SchemenetError
 
 if TYPE_CHECKING:
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
     """A panel an arm, from the checkpoint of its first seed that finished and kept one.
 
-    None of runs that were only brought together: they may be another's, whose checkpoints are not loaded and whose
-    folders are not written to. `schemenet figure spectrum RUN` draws one's own.
+    Of classifiers, whose steps are their own and not the data's. None of runs that were only brought together: they may
+    be another's, whose checkpoints are not loaded and whose folders are not written to. `schemenet figure spectrum RUN`
+    draws one's own.
     """
-    if comparison.kind == "runs":
+    if comparison.kind == "runs" or task_of(comparison.data) != CLASSIFICATION:
         return None
     folders = {s.arm.name: _trained(comparison, s.arm.name) for s in summaries}
     if not any(folders.values()):
