@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from schemes.base import Coefficient
+from schemes.base import Coefficient, scheme_parameters
 from schemes.flow import Flow
 from schemes.path import Path
 
@@ -30,6 +30,10 @@ class Model(nn.Module, abc.ABC):
         """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
         found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
         return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
+
+    def no_weight_decay(self) -> set[str]:
+        """The names of the schemes' own coefficients (k_n): decay would pull them towards another scheme."""
+        return set(scheme_parameters(self))
 
     @abc.abstractmethod
     def loss(self, batch: Any) -> Tensor:

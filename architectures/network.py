@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from architectures.model import Model
-from schemes.base import scheme_parameters
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
 from schemes.gradients.backprop import Backprop
@@ -189,10 +188,6 @@ class Network(Model):
             if isinstance(flow.gradient, before):
                 flow.gradient = GRADIENTS.build(after)
                 self.layout["gradient"] = after
-
-    def no_weight_decay(self) -> set[str]:
-        """The names of the schemes' own coefficients (k_n): decay would pull them towards another scheme."""
-        return set(scheme_parameters(self))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How timm's layer-wise learning rates tell one layer from the next: by stage, or by field."""

@@ -84,6 +84,11 @@ class NeuralODE(TrajectoryModel):
         own = {f"known/{name}": Coefficient(name, 0, value, -math.inf, math.inf) for name, value in learned.items()}
         return {**super().coefficients(), **own}
 
+    def no_weight_decay(self) -> set[str]:
+        """The constants of the known part as well: decay would pull them towards another equation."""
+        own = {id(value) for value in constants(self.system).values()}
+        return super().no_weight_decay() | {name for name, p in self.named_parameters() if id(p) in own}
+
     def rate(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y), of the whole state."""
         functions = self.path.functions

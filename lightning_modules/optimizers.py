@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from architectures.model import Model
 from lightning_modules.registries import OPTIMIZERS
-from schemes.base import scheme_parameters
 from schemes.errors import SchemenetError
 
 
@@ -73,8 +73,9 @@ def _require(momentum: float = 0.0, nesterov: bool = False, **values: float) -> 
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    free = list(scheme_parameters(network).values())
-    decayed = [p for p in network.parameters() if not any(p is own for own in free)]
+    spared = network.no_weight_decay() if isinstance(network, Model) else set()
+    free = [p for name, p in network.named_parameters() if name in spared]
+    decayed = [p for name, p in network.named_parameters() if name not in spared]
     groups = [{"params": decayed, "weight_decay": weight_decay}]
     return [*groups, {"params": free, "weight_decay": 0.0}] if free else groups
 

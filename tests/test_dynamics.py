@@ -24,7 +24,7 @@ from lightning_modules.cli import main
 from lightning_modules.data.series import Series, SeriesSet
 from lightning_modules.data.trajectories import trajectories
 from lightning_modules.plotting import field
-from lightning_modules.registries import DATA
+from lightning_modules.registries import DATA, OPTIMIZERS
 from lightning_modules.tasks.trajectory import TrajectoryModule
 from schemes.errors import SchemenetError
 from schemes.node import Node
@@ -454,3 +454,13 @@ def test_a_sine_is_learned(tmp_path: Path) -> None:
         "optimizer.lr=0.01", "data.batch_size=32", "logger=csv", "trainer.check_test_every_n_epoch=30",
     )  # fmt: skip
     assert json.loads((folder / "result.json").read_text())["test_rmse"] < 0.05
+
+
+def test_learned_constants_are_not_decayed() -> None:
+    network = create_model(
+        "universal_ode", num_classes=0, in_chans=2, image_size=None, known="lotka_volterra", learned=["alpha"], hidden=4
+    )
+    made = OPTIMIZERS.build("adamw", network=network, total_steps=1)["optimizer"]
+    free = [p for group in made.param_groups if group["weight_decay"] == 0 for p in group["params"]]
+    assert any(p is network.system.alpha for p in free)
+    assert len(free) == len(list(network.system.parameters()))
