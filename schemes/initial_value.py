@@ -195,7 +195,7 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
         times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype))  # f tells apart what its state can
     else:
         try:
-            times = torch.tensor([float(x) for x in t], dtype=torch.float64)
+            times = torch.tensor([float(x) for x in t], dtype=torch.float64, device="cpu")
         except (TypeError, ValueError) as error:
             raise SchemenetError(f"t: expected numbers in a list or a tensor, got {t!r}") from error
     per_sample = batching == "per_sample" and like.dim() > 0 and times.dim() == 2 and times.shape[0] == like.shape[0]

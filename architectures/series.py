@@ -1,0 +1,128 @@
+"""What the networks of irregular series have in common: what they are asked, and the parts that they are made of."""
+
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from architectures.model import Model
+from architectures.observations import Observations, SeriesBatch
+from architectures.registry import FIELDS
+from architectures.residual import name_of
+from architectures.timeline import Timeline, all_events, gathered
+from schemes.errors import SchemenetError
+from schemes.node import Node
+from schemes.signature import Spec
+
+UNLABELLED = -1
+"""The label of a series of which no class is known; it adds nothing to a loss."""
+
+
+class Prediction(NamedTuple):
+    """``values`` (samples, batch, asked times, channels); ``logits`` (batch, classes), None without labels."""
+
+    values: Tensor
+    logits: Tensor | None
+
+
+class SeriesModel(Model):
+    """A network that reads a :class:`SeriesBatch` and predicts what it is asked for.
+
+    Times begin at 0 or later, and a unit of time is the span that the data calls one. What a network answers for one
+    series depends on no other of the batch, and never on asked values. With ``num_classes`` it also tells the class of
+    a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
+    """
+
+    def __init__(self, channels: int, read: int, hidden: int, num_classes: int, label_weight: float) -> None:
+        super().__init__()
+        self.channels, self.num_classes, self.label_weight = channels, num_classes, label_weight
+        self.classifier = two_layers(read, hidden, num_classes) if num_classes else None
+
+    @abc.abstractmethod
+    def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
+        """The answer of the mean, or where the network has a distribution of answers, ``samples`` of them."""
+
+    def of_labels(self, logits: Tensor | None, labels: Tensor | None) -> Tensor | float:
+        """What wrong classes add to the loss."""
+        if logits is None or labels is None:
+            return 0.0
+        known = labels != UNLABELLED
+        losses = functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+        return self.label_weight * losses / known.sum().clamp(min=1)
+
+    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> SeriesBatch:
+        """Regular series, all of them observed: an upper bound of what irregular ones cost."""
+        like = self.like()
+        times = torch.linspace(0, 1, shape[0], **like)
+        values = torch.randn(batch_size, *shape, **like)
+        points = Observations(times, values, torch.ones_like(values))
+        labels = torch.zeros(batch_size, dtype=torch.long, device=like["device"]) if self.num_classes else None
+        return SeriesBatch(points, points, labels)
+
+
+class Autoregressive(SeriesModel):
+    """A recurrence that predicts each event of a series from the observations before it.
+
+    One step ahead where there are observations; behind the last one it is rolled out on its own predictions. Trained
+    by the mean squared error of all asked entries of a batch.
+    """
+
+    def __init__(self, channels: int, state: int, hidden: int, num_classes: int, label_weight: float) -> None:
+        super().__init__(channels, state, hidden, num_classes, label_weight)
+        self.state = state
+        self.decoder = two_layers(state, hidden, channels)
+
+    @abc.abstractmethod
+    def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
+        """The prediction of each event (batch, events, channels), and the state behind the last observation."""
+
+    def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
+        events, asked = all_events(batch)
+        values, last = self.walk(events)
+        logits = None if self.classifier is None else self.classifier(last)
+        return Prediction(gathered(values, asked)[None], logits)
+
+    def loss(self, batch: SeriesBatch) -> Tensor:
+        found = self.predict(batch)
+        asked = batch.asked
+        squares = (asked.mask * (found.values[0] - asked.values).square()).sum()
+        return squares / asked.mask.sum().clamp(min=1) + self.of_labels(found.logits, batch.labels)
+
+
+def fed(values: Tensor, mask: Tensor, free: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """What a recurrence reads at one event: the observation, or where it runs ``free`` its own prediction."""
+    free = free[:, None]
+    return torch.where(free, predicted, values), torch.where(free, torch.ones_like(mask), mask)
+
+
+def two_layers(channels: int, hidden: int, out: int) -> nn.Sequential:
+    """Linear, tanh, linear."""
+    return nn.Sequential(nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, out))
+
+
+def vector_field(field: Spec, width: int, inner: int) -> nn.Module:
+    """A registered field on vectors; refused where it takes images."""
+    FIELDS.check_spec(field)
+    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    return FIELDS.build(field, channels=width, out=width, inner=inner)
+
+
+class AcrossGaps(nn.Module):
+    r"""A field along gaps that each series has of its own, as one equation over s in [0, 1].
+
+        dy/ds = gap f(start + s gap, y)
+
+    ``start`` and ``gap`` (batch,); a series without a gap stands still, and a negative gap leads back in time.
+    """
+
+    def __init__(self, field: nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, s: Tensor, y: Tensor, start: Tensor, gap: Tensor) -> Tensor:
+        return gap[:, None] * self.field(Node(0, start + s * gap, 0.0), y)
