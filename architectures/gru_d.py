@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from architectures.model import layout_along
-from architectures.observations import Observations, SeriesBatch
 from architectures.registry import ARCHITECTURES
 from architectures.residual import require, scaled
 from architectures.series import Autoregressive, fed
@@ -22,15 +21,12 @@ class GruD(Autoregressive):
 
     d_k (channels) is the time since each channel was last observed (since 0 where it never was), x_last what it then
     was (the mean where it never was), m the mask; w is a vector, W a matrix. The prediction of an event is decoded from
-    the decayed state before it; behind the last observation it is fed what it predicts. x_mean is that of all
-    observations seen in training, kept in buffers.
+    the decayed state before it; behind the last observation it is fed what it predicts. Channels are counted from
+    x_mean, so that it is 0 inside.
 
     Reference: Che, Purushotham, Cho, Sontag, Liu, "Recurrent Neural Networks for Multivariate Time Series with Missing
     Values", Scientific Reports 8, 2018, arXiv:1606.01865.
     """
-
-    total: Tensor
-    count: Tensor
 
     def __init__(
         self,
@@ -50,39 +46,22 @@ class GruD(Autoregressive):
         self.cell = nn.GRUCell(2 * in_chans, state)
         self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))
         self.state_rate = nn.Linear(in_chans, state)
-        self.register_buffer("total", torch.zeros(in_chans))
-        self.register_buffer("count", torch.zeros(in_chans))
         self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field="gru")
-
-    @property
-    def mean(self) -> Tensor:
-        """(channels,): the mean of all observations that were seen in training."""
-        return self.total / self.count.clamp(min=1)
-
-    def loss(self, batch: SeriesBatch) -> Tensor:
-        if self.training:
-            self._remember(batch.observed)
-        return super().loss(batch)
-
-    @torch.no_grad()
-    def _remember(self, observed: Observations) -> None:
-        self.total += (observed.mask * observed.values).sum((0, 1))
-        self.count += observed.mask.sum((0, 1))
 
     def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
         led = events.led()
         free = events.here & ~led
         gaps = torch.cat((events.times[:, :1], events.times.diff(dim=1)), 1)
         last = state = events.values.new_zeros(len(gaps), self.state)
-        mean = self.mean
-        since, latest, predictions = torch.zeros_like(events.values[:, 0]), mean.expand(len(gaps), -1), []
+        since = latest = torch.zeros_like(events.values[:, 0])
+        predictions = []
         for k, (values, mask) in enumerate(zip(events.values.unbind(1), events.mask.unbind(1), strict=True)):
             since = since + gaps[:, k, None]
             faded = state * torch.exp(-self.state_rate(since).relu())
             predictions.append(self.decoder(faded))
             values, mask = fed(values, mask, free[:, k], predictions[-1])
             kept = torch.exp(-(self.input_rate * since + self.input_bias).relu())
-            read = mask * values + (1 - mask) * (kept * latest + (1 - kept) * mean)
+            read = mask * values + (1 - mask) * kept * latest
             state = torch.where(mask.any(1, keepdim=True), self.cell(torch.cat((read, mask), 1), faded), state)
             since, latest = since * (1 - mask), torch.where(mask > 0, values, latest)
             last = torch.where(led[:, k, None], state, last)

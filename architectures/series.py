@@ -35,12 +35,38 @@ class SeriesModel(Model):
     Times begin at 0 or later, and a unit of time is the span that the data calls one. What a network answers for one
     series depends on no other of the batch, and never on asked values. With ``num_classes`` it also tells the class of
     a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
+
+    Inside, channels are counted in ``scale`` from ``location``, buffers that :meth:`adapt` takes from a training set
+    (0 and 1 until then); answers and losses are in the data's own units.
     """
+
+    location: Tensor
+    scale: Tensor
 
     def __init__(self, channels: int, read: int, hidden: int, num_classes: int, label_weight: float) -> None:
         super().__init__()
+        self.register_buffer("location", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
         self.channels, self.num_classes, self.label_weight = channels, num_classes, label_weight
         self.classifier = two_layers(read, hidden, num_classes) if num_classes else None
+
+    @torch.no_grad()
+    def adapt(self, observed: Observations) -> None:
+        """Take mean and standard deviation of each channel from what was observed of training series."""
+        count = observed.mask.sum((0, 1)).clamp(min=1)
+        mean = observed.values.sum((0, 1)) / count
+        spread = (observed.mask * (observed.values - mean).square()).sum((0, 1)).div(count).sqrt()
+        self.location.copy_(mean)
+        self.scale.copy_(spread.where(spread > 0, 1.0))
+
+    def inward(self, observed: Observations) -> Observations:
+        """Observations as the network counts them; 0 wherever nothing was observed."""
+        values = (observed.values - self.location) / self.scale
+        return observed._replace(values=values.where(observed.mask > 0, 0.0))
+
+    def outward(self, values: Tensor) -> Tensor:
+        """The network's (..., channels) in the data's units."""
+        return self.location + self.scale * values
 
     @abc.abstractmethod
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
@@ -78,13 +104,16 @@ class Autoregressive(SeriesModel):
 
     @abc.abstractmethod
     def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
-        """The prediction of each event (batch, events, channels), and the state behind the last observation."""
+        """The prediction of each event (batch, events, channels), and the state behind the last observation.
+
+        Both events and predictions are as the network counts them.
+        """
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
-        events, asked = all_events(batch)
+        events, asked = all_events(batch._replace(observed=self.inward(batch.observed)))
         values, last = self.walk(events)
         logits = None if self.classifier is None else self.classifier(last)
-        return Prediction(gathered(values, asked)[None], logits)
+        return Prediction(self.outward(gathered(values, asked))[None], logits)
 
     def loss(self, batch: SeriesBatch) -> Tensor:
         found = self.predict(batch)

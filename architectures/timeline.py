@@ -77,9 +77,7 @@ def _drawn_together(times: Tensor, values: Tensor, mask: Tensor, rows: Tensor, b
     here, own = rows.gather(1, order), times[order]
     own = torch.where(here, own, times[:1])
     own = own.cummin(1).values if backwards else own.cummax(1).values
-    mask = gathered(mask, order)
-    values = torch.where(mask > 0, gathered(values, order), 0.0)  # whatever stands where nothing was observed
-    return Timeline(own, values, mask, here)
+    return Timeline(own, gathered(values, order), gathered(mask, order), here)
 
 
 def gathered(values: Tensor, index: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Variational(SeriesModel):
         ]  # fmt: skip
         if wrong:
             raise SchemenetError("\n".join(wrong))
-        self.encoder = encoder
+        self.encoder, self.latent = encoder, latent
         self.posterior = nn.Linear(recognition, 2 * latent)
         self.observation_sd, self.samples = observation_sd, samples
         self.kl_weight, self.kl_wait, self.kl_rise = kl_weight, kl_wait, kl_rise
@@ -93,24 +93,31 @@ class Variational(SeriesModel):
 
     @abc.abstractmethod
     def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        """What latent states (samples, batch, latent) make of the asked times: (samples, batch, times, channels)."""
+        """What latent states (samples, batch, latent) make of the asked times: (samples, batch, times, channels).
+
+        As the network counts channels.
+        """
+
+    def decode(self, z: Tensor, asked: Observations) -> Tensor:
+        """The same in the data's units."""
+        return self.outward(self.generate(z, asked))
 
     def encode(self, observed: Observations) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q, each (batch, latent)."""
-        mean, log_variance = self.posterior(self.encoder(observed)).chunk(2, 1)
+        mean, log_variance = self.posterior(self.encoder(self.inward(observed))).chunk(2, 1)
         return mean, (0.5 * log_variance).exp()
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
         """By the mean of q where ``samples`` is 0, else by so many draws from it."""
         mean, sd = self.encode(batch.observed)
         z = mean[None] if samples == 0 else mean + sd * torch.randn(samples, *mean.shape, **self.like())
-        return Prediction(self.generate(z, batch.asked), self._logits(mean))
+        return Prediction(self.decode(z, batch.asked), self._logits(mean))
 
     def loss(self, batch: SeriesBatch) -> Tensor:
         beta = self._beta()
         mean, sd = self.encode(batch.observed)
         z = mean + sd * torch.randn(self.samples, *mean.shape, **self.like())
-        missed = self.surprise(self.generate(z, batch.asked), batch.asked).mean(0)
+        missed = self.surprise(self.decode(z, batch.asked), batch.asked).mean(0)
         bound = (missed + beta * divergence(mean, sd)).mean()
         return bound + self.of_labels(self._logits(mean), batch.labels)
 
@@ -123,7 +130,8 @@ class Variational(SeriesModel):
     def nats(self, batch: SeriesBatch, noise: Tensor) -> Tensor:
         """The negative bound (batch,) with KL in full, by draws mu + sigma ``noise`` (samples, batch, latent)."""
         mean, sd = self.encode(batch.observed)
-        return self.surprise(self.generate(mean + sd * noise, batch.asked), batch.asked).mean(0) + divergence(mean, sd)
+        missed = self.surprise(self.decode(mean + sd * noise, batch.asked), batch.asked)
+        return missed.mean(0) + divergence(mean, sd)
 
     def _logits(self, mean: Tensor) -> Tensor | None:
         return None if self.classifier is None else self.classifier(mean)

@@ -45,8 +45,7 @@ def network(case: str, **options: Any) -> Any:
     if isinstance(made, GruD):  # rates of 0 decay nothing
         for parameter in (made.input_rate, made.input_bias):
             nn.init.uniform_(parameter, 0.1, 1.0)
-        made.total += torch.arange(1.0, CHANNELS + 1)
-        made.count += 2
+        made.location += torch.arange(1.0, CHANNELS + 1)
     return made
 
 
@@ -223,28 +222,36 @@ def test_gradient_modes_agree(case: str, gradient: str) -> None:
 def test_gru_d_is_the_published_recurrence() -> None:
     made, batch = network("gru_d"), alone(irregular(), 1)
     times, values, mask = batch.observed.times, batch.observed.values[0], batch.observed.mask[0]
-    rate, bias = made.input_rate, made.input_bias
-    h, last, since = torch.zeros(made.state, dtype=torch.float64), made.mean, torch.zeros(CHANNELS).double()
+    rate, bias, mean = made.input_rate, made.input_bias, made.location
+    h, last, since = torch.zeros(made.state, dtype=torch.float64), mean, torch.zeros(CHANNELS).double()
     expected, before = [], 0.0
     for t, x, m in zip(times.tolist(), values, mask, strict=True):
         since = since + t - before
         h = h * torch.exp(-torch.clamp(made.state_rate.weight @ since + made.state_rate.bias, min=0))
-        expected.append(made.decoder(h))
+        expected.append(mean + made.decoder(h))
         decay = torch.exp(-torch.clamp(rate * since + bias, min=0))
-        imputed = torch.where(m > 0, x, decay * last + (1 - decay) * made.mean)
-        h = made.cell(torch.cat((imputed, m))[None], h[None])[0]
+        imputed = torch.where(m > 0, x, decay * last + (1 - decay) * mean)
+        h = made.cell(torch.cat((imputed - mean, m))[None], h[None])[0]
         last, since, before = torch.where(m > 0, x, last), torch.where(m > 0, 0.0, since), t
     torch.testing.assert_close(made.predict(batch).values[0, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
-def test_gru_d_knows_the_mean_of_what_it_was_trained_on() -> None:
-    made, batch = network("gru_d").train(), irregular()
-    made.total.zero_(), made.count.zero_()
-    made.loss(batch)
-    made.eval().loss(irregular(later=True))  # evaluation adds nothing
-    seen = [batch.observed.values[..., c][batch.observed.mask[..., c] > 0].mean() for c in range(CHANNELS)]
-    torch.testing.assert_close(made.mean, torch.stack(seen))
-    torch.testing.assert_close(made.state_dict()["total"], made.total)
+@pytest.mark.parametrize("case", NETWORKS)
+def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -> None:
+    made, batch = network(case), irregular(later=True)
+    shift, factor = torch.tensor([3.0, -100.0, 0.0]).double(), torch.tensor([2.0, 30.0, 1e-3]).double()
+
+    def told(points: Observations) -> Observations:
+        return points._replace(values=(shift + factor * points.values) * points.mask)
+
+    made.adapt(batch.observed)
+    before = made.predict(batch)
+    moved = SeriesBatch(told(batch.observed), told(batch.asked))
+    made.adapt(moved.observed)
+    torch.testing.assert_close(made.predict(moved).values, shift + factor * before.values, rtol=1e-9, atol=0)
+    seen = [moved.observed.values[..., c][moved.observed.mask[..., c] > 0] for c in range(CHANNELS)]
+    torch.testing.assert_close(made.location, torch.stack([own.mean() for own in seen]))
+    torch.testing.assert_close(made.state_dict()["scale"], torch.stack([own.std(correction=0) for own in seen]))
 
 
 def still(module: nn.Module) -> None:

@@ -1,0 +1,47 @@
+"""What sets of irregular series share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.data.batches import generator
+from lightning_modules.data.series import Series, SeriesSet
+from lightning_modules.data.splits import DATA_SEED, SplitData
+from schemes.errors import SchemenetError
+
+SPLIT = 3
+"""Beside DATA_SEED, the stream that parts a set into training and test."""
+
+
+class SeriesData(SplitData):
+    """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs."""
+
+    @property
+    def context(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "in_chans": self.shape[1], "image_size": None}
+
+
+def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of a training and a test set, the latter a ``share`` of all; drawn once and for all."""
+    if total < 2:
+        raise SchemenetError(f"{total} series have no test set; expected at least 2")
+    order = torch.randperm(total, generator=generator(DATA_SEED, SPLIT))
+    count = min(max(1, round(share * total)), total - 1)
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def asked_by(series: list[Series], mode: str, half: float) -> SeriesSet:
+    """A set that is asked for what is shown, or that is shown what lies before a time and asked for what lies behind.
+
+    Series that have nothing on one side are then left out.
+    """
+    if mode == "interpolation":
+        return SeriesSet(series)
+    both = [(one.at(one.times < half), one.at(one.times >= half)) for one in series]
+    pairs = [(before, behind) for before, behind in both if len(before.times) and len(behind.times)]
+    if not pairs:
+        raise SchemenetError("data.mode=extrapolation: no series has observations in both halves of the span")
+    return SeriesSet(*map(list, zip(*pairs, strict=True)))

@@ -1,0 +1,99 @@
+"""The user's irregular series, from a csv file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_modules.data.irregular import SeriesData, asked_by, parted
+from lightning_modules.data.series import Series, SeriesSet
+from lightning_modules.data.series_csv import SeriesTable, read_series
+from lightning_modules.registries import DATA
+
+
+@DATA.register("series_csv", task="series")
+class SeriesCSV(SeriesData):
+    """The series of a csv file (``series,time,CHANNEL,...``, perhaps ``label``) with channels missing here and there.
+
+    A share ``test`` of the series, drawn once and for all, is held out and measured. Times count from the first of all,
+    in units of the span up to the last of the training part. Channels are counted in their standard deviations from
+    their means over the training part, unless ``scale=none``; errors are in these units. With ``mode=interpolation`` a
+    network is asked for what it is shown, with ``extrapolation`` it is shown the first half of the span and asked for
+    the second; series that have nothing on one side are then left out. Where there are labels, the class of a series is
+    learned too.
+    """
+
+    least: ClassVar = {**SeriesData.least, "test": 0}
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        mode: Literal["interpolation", "extrapolation"] = "interpolation",
+        test: float = 0.2,
+        scale: Literal["standard", "none"] = "standard",
+        **options: Any,
+    ) -> None:
+        self.path, self.mode, self.test, self.scale = path, mode, test, scale
+        super().__init__(**options)
+
+    def mistakes(self) -> list[str]:
+        wrong = super().mistakes()
+        if self.path is None:
+            wrong.append("data.path: expected a csv file of series (series,time,CHANNEL,...), got null")
+        if not 0 < self.test < 1:
+            wrong.append(f"data.test: expected a share of the series in (0, 1), got {self.test}")
+        return wrong
+
+    def check(self) -> None:
+        self.sets  # noqa: B018  # read, and refused where it cannot be
+
+    @cached_property
+    def table(self) -> SeriesTable:
+        return read_series(Path(str(self.path)).expanduser())
+
+    @property
+    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return len(self.table.classes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        middle = sorted(len(one.times) for one in self.table.series)
+        return middle[len(middle) // 2], len(self.table.channels)
+
+    def load(self, train: bool) -> SeriesSet:
+        return self.sets[0 if train else 1]
+
+    @cached_property
+    def sets(self) -> tuple[SeriesSet, SeriesSet]:
+        """Training and test set."""
+        parts = parted(len(self.table.series), self.test)
+        train, test = ([self.table.series[i] for i in part.tolist()] for part in parts)
+        begin = min(float(one.times[0]) for one in self.table.series)
+        span = max(float(one.times[-1]) for one in train) - begin or 1.0
+        mean, sd = moments(train) if self.scale == "standard" else (0.0, 1.0)
+        train, test = (
+            [
+                one._replace(times=(one.times - begin) / span, values=((one.values - mean) / sd).where(one.mask, 0.0))
+                for one in part
+            ]
+            for part in (train, test)
+        )
+        first, second = (asked_by(part, self.mode, half=0.5) for part in (train, test))
+        return first, second
+
+
+def moments(series: Sequence[Series]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over what was observed; the latter 1 where all is the same."""
+    values, mask = (
+        torch.cat(parts) for parts in zip(*((one.values.double(), one.mask) for one in series), strict=True)
+    )
+    count = mask.sum(0).clamp(min=1)
+    mean = values.where(mask, 0).sum(0) / count
+    sd = ((values - mean).where(mask, 0).square().sum(0) / count).sqrt()
+    return mean.float(), torch.where(sd > 0, sd, 1.0).float()
