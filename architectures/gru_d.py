@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.residual import require, scaled
-from architectures.series import Autoregressive, fed
-from architectures.timeline import Timeline
+from architectures.series import Autoregressive, State
 
 
 @ARCHITECTURES.register("gru_d", task="series")
@@ -38,31 +37,28 @@ class GruD(Autoregressive):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width, 1)[0], scaled([units], width * inner, 1)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
         self.cell = nn.GRUCell(2 * in_chans, state)
         self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))
         self.state_rate = nn.Linear(in_chans, state)
         self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field="gru")
 
-    def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
-        led = events.led()
-        free = events.here & ~led
-        gaps = torch.cat((events.times[:, :1], events.times.diff(dim=1)), 1)
-        last = state = events.values.new_zeros(len(gaps), self.state)
-        since = latest = torch.zeros_like(events.values[:, 0])
-        predictions = []
-        for k, (values, mask) in enumerate(zip(events.values.unbind(1), events.mask.unbind(1), strict=True)):
-            since = since + gaps[:, k, None]
-            faded = state * torch.exp(-self.state_rate(since).relu())
-            predictions.append(self.decoder(faded))
-            values, mask = fed(values, mask, free[:, k], predictions[-1])
-            kept = torch.exp(-(self.input_rate * since + self.input_bias).relu())
-            read = mask * values + (1 - mask) * kept * latest
-            state = torch.where(mask.any(1, keepdim=True), self.cell(torch.cat((read, mask), 1), faded), state)
-            since, latest = since * (1 - mask), torch.where(mask > 0, values, latest)
-            last = torch.where(led[:, k, None], state, last)
-        return torch.stack(predictions, 1), last
+    def begin(self, like: Tensor) -> State:
+        return (*super().begin(like), torch.zeros_like(like), torch.zeros_like(like))
+
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        h, since, latest = state
+        since = since + gap[:, None]
+        return h * torch.exp(-self.state_rate(since).relu()), h, since, latest
+
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        faded, h, since, latest = state
+        kept = torch.exp(-(self.input_rate * since + self.input_bias).relu())
+        entered = torch.cat((mask * values + (1 - mask) * kept * latest, mask), 1)
+        h = torch.where(mask.any(1, keepdim=True), self.cell(entered, faded), h)  # what is not read decays on
+        return h, since * (1 - mask), torch.where(mask > 0, values, latest)

@@ -37,6 +37,8 @@ class LatentOde(Variational):
     ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
     """
 
+    anywhere = True
+
     def __init__(
         self,
         num_classes: int = 0,

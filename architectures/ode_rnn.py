@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.residual import name_of, require, scaled
-from architectures.series import AcrossGaps, Autoregressive, fed, vector_field
-from architectures.timeline import Timeline
+from architectures.series import AcrossGaps, Autoregressive, State, vector_field
 from schemes.path import Path
 from schemes.signature import Spec
 
@@ -63,25 +62,19 @@ class OdeRnn(Autoregressive):
         scheme: Spec = "rk4",
         grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
         gradient: Spec = "backprop",
+        feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width, 1)[0], scaled([units], width * inner, 1)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
         self.flow = JumpFlow(in_chans, state, inside, field, scheme, grid, gradient)
         self.layout = layout_along(
             self.flow.path, widths=[state], inner=[inside], stem="none", field=name_of(field)
         )  # fmt: skip
 
-    def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
-        times, led = events.times, events.led()
-        free = events.here & ~led
-        last = state = events.values.new_zeros(len(times), self.state)
-        before, predictions = torch.zeros_like(times[:, 0]), []
-        for k, (values, mask) in enumerate(zip(events.values.unbind(1), events.mask.unbind(1), strict=True)):
-            state = self.flow.through(state, before, times[:, k] - before, goes_on=k > 0)
-            predictions.append(self.decoder(state))
-            state = self.flow.jump(state, *fed(values, mask, free[:, k], predictions[-1]))
-            last = torch.where(led[:, k, None], state, last)
-            before = times[:, k]
-        return torch.stack(predictions, 1), last
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        return (self.flow.through(state[0], start, gap, goes_on),)
+
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        return (self.flow.jump(state[0], values, mask),)

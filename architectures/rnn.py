@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.residual import require, scaled
-from architectures.series import Autoregressive
-from architectures.timeline import Timeline, gathered
+from architectures.series import Autoregressive, State
 
-CELLS = {"rnn": nn.RNN, "gru": nn.GRU}
+CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell}
 
 
 @ARCHITECTURES.register("rnn", task="series")
@@ -43,35 +42,19 @@ class Recurrent(Autoregressive):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width, 1)[0], scaled([units], width * inner, 1)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
         self.told = gaps
-        self.rnn = CELLS[cell](2 * in_chans + int(gaps), state, batch_first=True)
+        self.cell = CELLS[cell](2 * in_chans + int(gaps), state)
         self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field=cell)
 
-    def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
-        free = events.here & ~events.led()
-        ahead = torch.cat((events.gaps()[:, 1:], torch.zeros_like(events.times[:, :1])), 1)[..., None]
-        led = events.led().sum(1)  # so many events of each series come before it runs free
-        most, rolled = (len(free[0]), 0) if free.is_meta else (max(1, int(led.max())), int(free.sum(1).max()))
-        start = events.values.new_zeros(1, len(free), self.state)
-        states, _ = self.rnn(self._input(events.values, events.mask, ahead)[:, :most], start)
-        before = torch.cat((start.transpose(0, 1), states), 1)  # the state before each event
-        last = gathered(before, led[:, None])[:, 0]
-        predictions, state = [self.decoder(before[:, :most])], last
-        for i in range(rolled):
-            predicted = self.decoder(state)
-            at = (led + i).clamp(max=len(free[0]) - 1)[:, None]
-            read = self._input(predicted[:, None], torch.ones_like(predicted)[:, None], gathered(ahead, at))
-            state = self.rnn(read, state[None].contiguous())[1][0]
-            predictions.append(predicted[:, None])
-        place = torch.arange(len(free[0]), device=led.device).expand_as(free)
-        place = torch.where(place < led[:, None], place, most - led[:, None] + place)
-        together = torch.cat(predictions, 1)
-        return gathered(together, place.clamp(max=together.shape[1] - 1)), last
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        return state
 
-    def _input(self, values: Tensor, mask: Tensor, ahead: Tensor) -> Tensor:
-        return torch.cat((values, mask, ahead) if self.told else (values, mask), 2)
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        told = (values, mask, ahead[:, None]) if self.told else (values, mask)
+        return (self.cell(torch.cat(told, 1), state[0]),)

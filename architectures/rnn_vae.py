@@ -11,10 +11,9 @@ from architectures.model import layout_along
 from architectures.observations import Observations
 from architectures.registry import ARCHITECTURES
 from architectures.residual import require, scaled
-from architectures.rnn import CELLS
 from architectures.series import two_layers
 from architectures.timeline import asked_events, gathered
-from architectures.variational import RecurrentEncoder, Variational
+from architectures.variational import RECURRENT, RecurrentEncoder, Variational
 
 
 @ARCHITECTURES.register("rnn_vae", task="series")
@@ -63,7 +62,7 @@ class RnnVae(Variational):
             kl_wait=kl_wait, kl_rise=kl_rise,
         )  # fmt: skip
         self.first = nn.Linear(state, run)
-        self.rnn = CELLS[cell](1, run, batch_first=True)
+        self.rnn = RECURRENT[cell](1, run, batch_first=True)
         self.decoder = two_layers(run, inside, in_chans)
         self.layout = layout_along(None, widths=[state, read, run], inner=[inside], stem="rnn encoder", field=cell)
 

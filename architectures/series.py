@@ -37,9 +37,11 @@ class SeriesModel(Model):
     a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
 
     Inside, channels are counted in ``scale`` from ``location``, buffers that :meth:`adapt` takes from a training set
-    (0 and 1 until then); answers and losses are in the data's own units.
+    (0 and 1 until then); answers and losses are in the data's own units. ``anywhere`` says that what it answers for one
+    time depends on no other that is asked.
     """
 
+    anywhere = False
     location: Tensor
     scale: Tensor
 
@@ -90,24 +92,63 @@ class SeriesModel(Model):
         return SeriesBatch(points, points, labels)
 
 
+State = tuple[Tensor, ...]
+"""Of a recurrence: the first part (batch, state) is what predictions are decoded from."""
+
+
 class Autoregressive(SeriesModel):
     """A recurrence that predicts each event of a series from the observations before it.
 
     One step ahead where there are observations; behind the last one it is rolled out on its own predictions. Trained
-    by the mean squared error of all asked entries of a batch.
+    by the mean squared error of all asked entries of a batch. In training it also reads its own prediction in place of
+    an observation with probability ``feeding``, so that it learns to go on alone.
+
+    Reference: ``feeding``: Bengio, Vinyals, Jaitly, Shazeer, "Scheduled Sampling for Sequence Prediction with Recurrent
+    Neural Networks", NeurIPS 2015, arXiv:1506.03099.
     """
 
-    def __init__(self, channels: int, state: int, hidden: int, num_classes: int, label_weight: float) -> None:
+    def __init__(
+        self, channels: int, state: int, hidden: int, num_classes: int, label_weight: float, feeding: float
+    ) -> None:
         super().__init__(channels, state, hidden, num_classes, label_weight)
-        self.state = state
+        if not 0 <= feeding <= 1:
+            raise SchemenetError(f"feeding expected to be a probability, got {feeding}")
+        self.state, self.feeding = state, feeding
         self.decoder = two_layers(state, hidden, channels)
 
+    def begin(self, like: Tensor) -> State:
+        """The state at time 0; ``like`` is (batch, channels)."""
+        return (like.new_zeros(len(like), self.state),)
+
     @abc.abstractmethod
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        """The state right before an event, behind the gap (batch,) that begins at ``start`` (batch,)."""
+
+    @abc.abstractmethod
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        """The state after an event with these entries (batch, channels); ``ahead`` (batch,) is the gap to the next."""
+
     def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
         """The prediction of each event (batch, events, channels), and the state behind the last observation.
 
         Both events and predictions are as the network counts them.
         """
+        times, led = events.times, events.led()
+        alone = events.here & ~led
+        if self.training and self.feeding:
+            alone = alone | (torch.rand_like(times) < self.feeding)
+        gaps = torch.cat((times[:, :1], times.diff(dim=1), torch.zeros_like(times[:, :1])), 1)
+        state = self.begin(events.values[:, 0])
+        last, predictions = state[0], []
+        for k in range(times.shape[1]):
+            state = self.reach(state, times[:, k] - gaps[:, k], gaps[:, k], goes_on=k > 0)
+            predicted, own = self.decoder(state[0]), alone[:, k, None]
+            values = torch.where(own, predicted, events.values[:, k])
+            mask = torch.where(own, 1.0, events.mask[:, k])
+            state = self.read(state, values, mask, gaps[:, k + 1])
+            last = torch.where(led[:, k, None], state[0], last)
+            predictions.append(predicted)
+        return torch.stack(predictions, 1), last
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
         events, asked = all_events(batch._replace(observed=self.inward(batch.observed)))
@@ -120,12 +161,6 @@ class Autoregressive(SeriesModel):
         asked = batch.asked
         squares = (asked.mask * (found.values[0] - asked.values).square()).sum()
         return squares / asked.mask.sum().clamp(min=1) + self.of_labels(found.logits, batch.labels)
-
-
-def fed(values: Tensor, mask: Tensor, free: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """What a recurrence reads at one event: the observation, or where it runs ``free`` its own prediction."""
-    free = free[:, None]
-    return torch.where(free, predicted, values), torch.where(free, torch.ones_like(mask), mask)
 
 
 def two_layers(channels: int, hidden: int, out: int) -> nn.Sequential:

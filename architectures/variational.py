@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from architectures.observations import Observations, SeriesBatch
 from architectures.ode_rnn import JumpFlow
-from architectures.rnn import CELLS
 from architectures.series import Prediction, SeriesModel
 from architectures.timeline import gathered, observed_events
 from schemes.errors import SchemenetError
+
+RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
 
 
 class RecurrentEncoder(nn.Module):
@@ -24,7 +25,7 @@ class RecurrentEncoder(nn.Module):
 
     def __init__(self, channels: int, hidden: int, cell: str) -> None:
         super().__init__()
-        self.rnn = CELLS[cell](2 * channels + 1, hidden, batch_first=True)
+        self.rnn = RECURRENT[cell](2 * channels + 1, hidden, batch_first=True)
 
     def forward(self, observed: Observations) -> Tensor:
         events = observed_events(observed, backwards=True)

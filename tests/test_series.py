@@ -175,6 +175,16 @@ def test_behind_its_observations_a_recurrence_is_fed_its_own_predictions(case: s
     torch.testing.assert_close(made.predict(SeriesBatch(led, whole)).values[0], rolled, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("case", ["rnn", "gru_d", "ode_rnn"])
+def test_fed_in_training_it_reads_its_predictions_in_place_of_observations(case: str) -> None:
+    made, batch = network(case, feeding=1.0), irregular()
+    values = batch.observed.values.clone().requires_grad_()
+    seen = batch.observed._replace(values=values)
+    for training in (True, False):
+        (gradient,) = torch.autograd.grad(made.train(training).predict(SeriesBatch(seen, seen)).values.sum(), values)
+        assert gradient.any() != training
+
+
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_series_without_any_observation_has_a_prediction(case: str) -> None:
     made, batch = network(case), irregular(later=True)
@@ -390,6 +400,7 @@ def test_a_class_is_told_by_what_was_observed_alone(case: str) -> None:
 BAD: dict[str, tuple[Callable[..., SeriesModel], dict[str, Any], str]] = {
     "samples": (LatentOde, {"samples": 0}, "samples expected to be at least 1, got 0"),
     "weights": (RnnVae, {"kl_weight": -1.0}, "kl_weight expected to be at least 0, got -1"),
+    "feeding": (Recurrent, {"feeding": 1.5}, "feeding expected to be a probability, got 1.5"),
     "sizes": (Recurrent, {"hidden": 0}, "hidden expected to be positive, got 0"),
     "images": (OdeRnn, {"field": "basic"}, "has vectors for states; field 'basic' takes images"),
     "uniform": (LatentOde, {"grid": "uniform"}, "expected steps, and no time"),

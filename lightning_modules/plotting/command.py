@@ -34,6 +34,7 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png]
   density RUN            a trained density: samples and log density beside the data, and the way from noise to data
   spectrum RUN           eigenvalues of h df/dy of the trained blocks, in the stability region of their scheme
   field RUN              the vector field learned from trajectories beside the true one, and where both lead
+  series RUN             irregular series: what was observed, its reconstruction, how it goes on, with its band
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
 A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
@@ -171,7 +172,7 @@ def _of_one_run(what: str, names: list[str]) -> Figure:
     return import_module(f"lightning_modules.plotting.{what}").draw(folder)
 
 
-OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field")
+OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field", "series")
 """Modules of this package that draw one run."""
 
 KINDS: dict[str, Callable[[list[str]], Figure]] = {

@@ -1,0 +1,175 @@
+"""Irregular series as a trained network reconstructs them and goes on from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from architectures.observations import Observations, SeriesBatch
+from architectures.series import SeriesModel
+from architectures.variational import Variational
+from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
+from lightning_modules.registries import DATA
+from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from schemes.errors import SchemenetError
+
+SHOWN, CHANNELS = 6, 3
+"""Series in the plane; of more channels half as many series, with so many of their channels."""
+
+SAMPLES, SHARE = 100, 0.9
+"""Draws from the posterior, and the share of them that a band holds."""
+
+PATHS = 25
+"""Draws that are drawn in the plane."""
+
+DENSE = 400
+FIT, AHEAD, TRUTH = COLOURS[0], COLOURS[1], "#AAAAAA"
+
+
+class Answer(NamedTuple):
+    """What a network makes of one series: ``times``, the ``mean`` answer (times, channels), and samples of it or None.
+
+    ``shown`` and ``asked`` are times, values and mask; ``last`` is the time of the last observation.
+    """
+
+    times: np.ndarray
+    mean: np.ndarray
+    samples: np.ndarray | None
+    shown: tuple[np.ndarray, np.ndarray, np.ndarray]
+    asked: tuple[np.ndarray, np.ndarray, np.ndarray]
+    last: float
+
+
+def draw(folder: Path) -> Figure:
+    """The first series of the test set: in the plane where they have two channels, else some channels over time."""
+    network, data = _held(folder)
+    batch = data.first(SHOWN if data.shape[1] == 2 else SHOWN // 2)
+    answers = [answer(network, batch, i) for i in range(len(batch.observed.values))]
+    if data.shape[1] == 2:
+        figure = _in_the_plane(answers)
+    else:
+        figure = _over_time(answers, getattr(data, "channel_names", None))
+    _explain(figure, folder, network, answers)
+    return figure
+
+
+def _held(folder: Path) -> tuple[SeriesModel, object]:
+    """A run's network in evaluation mode and double precision, and its data set."""
+    checkpoint = read_checkpoint(checkpoint_in(folder))
+    network = module_of(checkpoint).network.double().eval()
+    if not isinstance(network, SeriesModel):
+        raise SchemenetError(f"{folder}: expected a run on irregular series, such as data=spiral_series or physionet")
+    options = checkpoint["hyper_parameters"]["config"]["data"]
+    data = DATA.build({**options, "validation": None}, seed=0)
+    data.check()
+    data.setup()
+    return network, data
+
+
+@torch.no_grad()
+def answer(network: SeriesModel, batch: SeriesBatch, i: int) -> Answer:
+    """The i-th series of a batch: at many times where the network can be asked at any, else at the series' own."""
+    shown, asked = (_own(points, i) for points in (batch.observed, batch.asked))
+    times = torch.cat((shown.times, asked.times)).unique()
+    if network.anywhere:
+        times = torch.cat((times, torch.linspace(0, float(times[-1]), DENSE, dtype=times.dtype))).unique()
+    blank = torch.zeros(1, len(times), shown.values.shape[2], dtype=times.dtype)
+    query = SeriesBatch(shown, Observations(times, blank, torch.ones_like(blank)))
+    mean = network.predict(query).values[0, 0].numpy()
+    samples = None
+    if isinstance(network, Variational):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            samples = network.predict(query, samples=SAMPLES).values[:, 0].numpy()
+    told = [tuple(part.squeeze(0).numpy() for part in points) for points in (shown, asked)]
+    return Answer(times.numpy(), mean, samples, *told, float(shown.times[-1]))  # type: ignore[arg-type]
+
+
+def _own(points: Observations, i: int) -> Observations:
+    """One series alone, in double precision."""
+    own = points.mask[i].any(1)
+    values, mask = (part[i : i + 1, own].double() for part in points[1:])
+    return Observations(points.times[own].double(), values, mask)
+
+
+# What is drawn -------------------------------------------------------------------------------------------------
+
+
+def _in_the_plane(answers: list[Answer]) -> Figure:
+    figure = new_figure(8.4, 6.2)
+    for ax, one in zip(figure.subplots(2, SHOWN // 2).flat, answers, strict=False):
+        behind = one.times >= one.last
+        if (one.asked[0] > one.last).any():
+            ax.plot(*one.asked[1].T, c=TRUTH, lw=5, solid_capstyle="round", zorder=1)
+        for path in one.samples[:PATHS] if one.samples is not None else ():
+            ax.plot(*path[behind].T, c=AHEAD, lw=0.5, alpha=0.3, zorder=2)
+        ax.plot(*one.mean[~behind].T, c=FIT, lw=1.6, zorder=4)
+        ax.plot(*one.mean[behind].T, c=AHEAD, lw=1.6, zorder=4)
+        ax.plot(*one.shown[1].T, ls="", marker="o", ms=3, c="black", mec="white", mew=0.3, zorder=5)
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.set_title(f"RMSE {_error(one):.3g}", loc="left", fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _over_time(answers: list[Answer], names: list[str] | None) -> Figure:
+    counts = sum(one.shown[2].sum(0) + one.asked[2].sum(0) for one in answers)
+    chosen = np.argsort(-counts, kind="stable")[:CHANNELS]
+    figure = new_figure(9.0, 2.1 * len(answers) + 0.6)
+    panels = figure.subplots(len(answers), len(chosen), squeeze=False, sharex=True)
+    for row, one in zip(panels, answers, strict=True):
+        for ax, channel in zip(row, chosen, strict=True):
+            _channel(ax, one, int(channel))
+    for ax, channel in zip(panels[0], chosen, strict=True):
+        ax.set_title(names[channel] if names else f"channel {channel + 1}", loc="left", fontsize=9)
+    for ax in panels[-1]:
+        ax.set_xlabel("time, in spans", fontsize=8)
+    return figure
+
+
+def _channel(ax: Axes, one: Answer, channel: int) -> None:
+    behind = one.times >= one.last
+    for part, colour in ((~behind, FIT), (behind, AHEAD)):
+        if one.samples is not None and part.any():
+            tail = (1 - SHARE) / 2
+            low, high = np.quantile(one.samples[:, part, channel], (tail, 1 - tail), axis=0)
+            ax.fill_between(one.times[part], low, high, color=colour, alpha=0.2, lw=0, zorder=1)
+        ax.plot(one.times[part], one.mean[part, channel], c=colour, lw=1.3, zorder=3)
+    for (times, values, mask), look in ((one.asked, {"mfc": "white", "mec": GREY}), (one.shown, {"c": "black"})):
+        here = mask[:, channel] > 0
+        ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
+    ax.tick_params(labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _error(one: Answer) -> float:
+    """The root mean square over what was asked of a series."""
+    _, values, mask = one.asked
+    found = one.mean[np.searchsorted(one.times, one.asked[0])]
+    return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
+
+
+def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[Answer]) -> None:
+    ahead = any((one.asked[0] > one.last).any() for one in answers)
+    handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
+    told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
+    handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
+    if ahead:
+        handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
+        plane = answers[0].mean.shape[1] == 2
+        look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
+        handles.append(Line2D([], [], label="what was asked", **look))  # type: ignore[arg-type]
+    if answers[0].samples is not None:
+        drawn = f"{PATHS} draws" if answers[0].mean.shape[1] == 2 else f"{SHARE:.0%} of {SAMPLES} draws"
+        handles.append(Patch(color=AHEAD if ahead else FIT, alpha=0.3, label=f"{drawn} from the posterior"))
+    legend(figure, handles)
+    figure.suptitle(f"{folder.absolute().name}: {len(answers)} test series", fontsize=9)
