@@ -19,6 +19,8 @@ SPLIT = 3
 class SeriesData(SplitData):
     """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs."""
 
+    channels: tuple[str, ...]
+
     @property
     def context(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes, "in_chans": self.shape[1], "image_size": None}

@@ -62,6 +62,10 @@ class SeriesCSV(SeriesData):
         return len(self.table.classes)
 
     @property
+    def channels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(self.table.channels)
+
+    @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         middle = sorted(len(one.times) for one in self.table.series)
         return middle[len(middle) // 2], len(self.table.channels)

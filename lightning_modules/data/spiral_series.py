@@ -37,6 +37,7 @@ class SpiralSeries(SeriesData):
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366, section 5.
     """
 
+    channels = ("x", "y")
     least: ClassVar = {**SeriesData.least, "train_size": 2, "test_size": 1, "observed": 1, "noise": 0}
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch
 from architectures.observations import Observations, SeriesBatch
 from architectures.series import SeriesModel
 from architectures.variational import Variational
+from lightning_modules.data.irregular import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
 from lightning_modules.registries import DATA
 from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
@@ -51,17 +53,15 @@ class Answer(NamedTuple):
 def draw(folder: Path) -> Figure:
     """The first series of the test set: in the plane where they have two channels, else some channels over time."""
     network, data = _held(folder)
-    batch = data.first(SHOWN if data.shape[1] == 2 else SHOWN // 2)
+    plane = len(data.channels) == 2
+    batch = data.first(SHOWN if plane else SHOWN // 2)
     answers = [answer(network, batch, i) for i in range(len(batch.observed.values))]
-    if data.shape[1] == 2:
-        figure = _in_the_plane(answers)
-    else:
-        figure = _over_time(answers, getattr(data, "channel_names", None))
+    figure = _in_the_plane(answers) if plane else _over_time(answers, data.channels)
     _explain(figure, folder, network, answers)
     return figure
 
 
-def _held(folder: Path) -> tuple[SeriesModel, object]:
+def _held(folder: Path) -> tuple[SeriesModel, SeriesData]:
     """A run's network in evaluation mode and double precision, and its data set."""
     checkpoint = read_checkpoint(checkpoint_in(folder))
     network = module_of(checkpoint).network.double().eval()
@@ -121,7 +121,7 @@ def _in_the_plane(answers: list[Answer]) -> Figure:
     return figure
 
 
-def _over_time(answers: list[Answer], names: list[str] | None) -> Figure:
+def _over_time(answers: list[Answer], names: Sequence[str]) -> Figure:
     counts = sum(one.shown[2].sum(0) + one.asked[2].sum(0) for one in answers)
     chosen = np.argsort(-counts, kind="stable")[:CHANNELS]
     figure = new_figure(9.0, 2.1 * len(answers) + 0.6)
@@ -130,7 +130,7 @@ def _over_time(answers: list[Answer], names: list[str] | None) -> Figure:
         for ax, channel in zip(row, chosen, strict=True):
             _channel(ax, one, int(channel))
     for ax, channel in zip(panels[0], chosen, strict=True):
-        ax.set_title(names[channel] if names else f"channel {channel + 1}", loc="left", fontsize=9)
+        ax.set_title(names[channel], loc="left", fontsize=9)
     for ax in panels[-1]:
         ax.set_xlabel("time, in spans", fontsize=8)
     return figure
@@ -160,16 +160,16 @@ def _error(one: Answer) -> float:
 
 def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[Answer]) -> None:
     ahead = any((one.asked[0] > one.last).any() for one in answers)
+    plane = answers[0].mean.shape[1] == 2
     handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
     told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
     handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
     if ahead:
         handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
-        plane = answers[0].mean.shape[1] == 2
         look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
         handles.append(Line2D([], [], label="what was asked", **look))  # type: ignore[arg-type]
     if answers[0].samples is not None:
-        drawn = f"{PATHS} draws" if answers[0].mean.shape[1] == 2 else f"{SHARE:.0%} of {SAMPLES} draws"
+        drawn = f"{PATHS} draws" if plane else f"{SHARE:.0%} of {SAMPLES} draws"
         handles.append(Patch(color=AHEAD if ahead else FIT, alpha=0.3, label=f"{drawn} from the posterior"))
     legend(figure, handles)
     figure.suptitle(f"{folder.absolute().name}: {len(answers)} test series", fontsize=9)

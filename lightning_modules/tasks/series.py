@@ -34,8 +34,8 @@ class SeriesModule(TaskModule):
     second) are of the labels, where there are any.
     """
 
-    names = ("mse", "rmse", "mse_by_channel", "nats", "error", "auc")
-    network: SeriesModel
+    names = ("mse", "rmse", "mse_by_channel")
+    network: SeriesModel  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +43,9 @@ class SeriesModule(TaskModule):
         metrics: dict[str, nn.Module] = {"mse": MeanMetric(), "mse_by_channel": MeanMetric()}
         if isinstance(self.network, Variational):
             metrics["nats"] = MeanMetric()
+            self.names = (*self.names, "nats")
         if classes:
+            self.names = (*self.names, "error", "auc")
             metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", ignore_index=UNLABELLED)
             average = "none" if classes == 2 else "macro"
             metrics["auc"] = MulticlassAUROC(classes, average=average, ignore_index=UNLABELLED)

@@ -1,0 +1,302 @@
+"""Sets of irregular series, from files and generated, and runs on them as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules import cli
+from lightning_modules.composing import compose
+from lightning_modules.data.physionet import CHANNELS, HEADER, OUTCOMES, PhysioNet
+from lightning_modules.data.series_from_csv import SeriesCSV
+from lightning_modules.data.spiral_series import SpiralSeries
+from lightning_modules.running import train
+from schemes.errors import SchemenetError
+
+EVERYTHING = torch.arange(10_000)
+
+
+def whole(samples: Any) -> Any:
+    return samples[EVERYTHING[: len(samples)]]
+
+
+# Spirals ------------------------------------------------------------------------------------------------------
+
+
+def spirals(**options: Any) -> SpiralSeries:
+    data = SpiralSeries(**({"train_size": 12, "test_size": 8} | options))
+    data.setup()
+    return data
+
+
+def test_spirals_are_shown_in_part_and_asked_for_what_comes_behind() -> None:
+    data = spirals(observed=30)
+    train, test = whole(data.train_set), whole(data.test_set)
+    assert train.observed is train.asked
+    assert (train.observed.mask.any(2).sum(1) == 30).all()
+    assert 0 <= train.observed.times.min() < train.observed.times.max() <= 0.99
+    assert len(test.observed.values) == 8
+    torch.testing.assert_close(test.asked.times, torch.arange(100, 200) / 100)
+    assert test.asked.mask.all()
+
+
+def test_what_is_asked_has_no_noise_and_goes_on_from_what_is_shown() -> None:
+    clean, noisy = (whole(spirals(observed=100, noise=noise).test_set) for noise in (0.0, 0.3))
+    torch.testing.assert_close(clean.asked.values, noisy.asked.values)
+    assert (noisy.observed.values - clean.observed.values).std() == pytest.approx(0.3, rel=0.1)
+    path = torch.cat((clean.observed.values, clean.asked.values), 1)
+    steps = path.diff(dim=1).norm(dim=2)
+    assert (steps.diff(dim=1).abs() < 0.03 * steps[:, 1:]).all()
+
+
+def test_half_of_the_spirals_turn_clockwise() -> None:
+    path = whole(spirals(observed=100, noise=0.0).test_set).observed.values
+    step = path.diff(dim=1)
+    turn = (step[:, :-1, 0] * step[:, 1:, 1] - step[:, :-1, 1] * step[:, 1:, 0]).sum(1)
+    assert (turn < 0).tolist() != (turn > 0).tolist()
+    assert (turn[0::2] * turn[1::2] < 0).all()
+
+
+def test_a_held_out_part_is_examined_as_the_test_set_is() -> None:
+    plain, data = spirals(), spirals(validation=0.25)
+    assert (len(data.train_set), len(data.validation_set)) == (9, 3)
+    held = whole(data.validation_set)
+    assert held.asked.times.min() == 1.0
+    everything = whole(plain.train_set).observed.values.sum((1, 2))
+    parts = torch.cat([whole(part).observed.values.sum((1, 2)) for part in (data.train_set, data.validation_set)])
+    torch.testing.assert_close(parts.sort().values, everything.sort().values)
+
+
+# PhysioNet ----------------------------------------------------------------------------------------------------
+
+STAY = f"""{HEADER}
+00:00,RecordID,{{record}}
+00:00,Age,54
+00:00,Gender,1
+00:00,Height,-1
+00:00,ICUType,4
+00:00,Weight,-1
+00:07,HR,{{hr}}
+00:20,HR,80
+07:30,Temp,35.5
+30:00,HR,100
+47:59,,3.1
+"""
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """Set a, twenty stays and one without observations; outcomes of all but the last."""
+    (tmp_path / "set-a").mkdir()
+    rows = [OUTCOMES]
+    for i in range(20):
+        (tmp_path / "set-a" / f"{100 + i}.txt").write_text(STAY.format(record=100 + i, hr=60 + i))
+        rows += [f"{100 + i},6,1,5,-1,{i % 2}"] if i < 19 else []
+    (tmp_path / "set-a" / "200.txt").write_text(f"{HEADER}\n00:00,RecordID,200\n00:00,Weight,-1\n")
+    (tmp_path / "Outcomes-a.txt").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def physionet(root: Path, **options: Any) -> PhysioNet:
+    data = PhysioNet(**({"root": str(root), "sets": ["a"], "quantisation": 0.5} | options))
+    data.check()
+    data.setup()
+    return data
+
+
+def test_stays_are_read_averaged_and_scaled_by_the_training_part(sets: Path) -> None:
+    data = physionet(sets)
+    train, test = whole(data.train_set).observed, whole(data.test_set).observed
+    assert (len(train.values), len(test.values)) == (16, 4)
+    hr, temp = (CHANNELS.index(name) for name in ("HR", "Temp"))
+    torch.testing.assert_close(train.times * 48, torch.tensor([0.0, 0.5, 7.5, 30.0]))
+    assert train.mask.sum((0, 1)).nonzero()[:, 0].tolist() == [hr, temp]  # -1 is missing, statics are left out
+    assert float(train.values[:, 0, hr].min()) == 0.0
+    assert (train.values[train.mask > 0] <= 1).all()
+    assert set(train.values[:, 3, hr].tolist()) == {1.0}
+    assert data.shape == (75, 37)
+
+
+def test_scaling_reads_the_training_part_only(sets: Path) -> None:
+    before = physionet(sets)
+    train = whole(before.train_set).observed.values
+    for record in range(100, 120):  # the heart rate of a test stay becomes enormous
+        file = sets / "set-a" / f"{record}.txt"
+        content = file.read_text()
+        file.write_text(content.replace("30:00,HR,100", "30:00,HR,250"))
+        after = physionet(sets)
+        if torch.equal(whole(after.train_set).observed.values, train):
+            assert whole(after.test_set).observed.values.max() > 1
+            return
+        file.write_text(content)
+    pytest.fail("no stay is of the test set")
+
+
+def test_what_falls_together_is_averaged(sets: Path) -> None:
+    hr = CHANNELS.index("HR")
+    coarse, fine = (whole(physionet(sets, quantisation=hours).train_set).observed for hours in (1.0, 0.0))
+    assert (coarse.times * 48).tolist() == pytest.approx([0, 8, 30], abs=1e-4)  # 07:30 is rounded to even
+    assert (fine.times * 48 * 60).round().tolist() == [7, 20, 450, 1800]
+    low, mean = fine.values[:, 0, hr], fine.values[:, :2, hr].mean(1)
+    shift = (mean - mean.min()) / (1 - mean.min())  # scaled anew: the least mean is 0, 100 is 1
+    torch.testing.assert_close(coarse.values[:, 0, hr], shift)
+    assert (low < mean).all()
+
+
+def test_modes_labels_and_statics(sets: Path) -> None:
+    data = physionet(sets, mode="extrapolation", labels=True, statics=True)
+    batch = whole(data.train_set)
+    assert data.context == {"num_classes": 2, "in_chans": 41, "image_size": None}
+    assert batch.observed.times.max() < 0.5 <= batch.asked.times.min()
+    assert {label for part in (data.train_set, data.test_set) for label in whole(part).labels.tolist()} == {-1, 0, 1}
+    assert batch.observed.mask[..., CHANNELS.index("Age")].any()
+
+
+def test_what_was_read_is_kept_until_a_file_changes(sets: Path) -> None:
+    first = whole(physionet(sets).train_set)
+    kept = sets / "set-a.pt"
+    stored = torch.load(kept, weights_only=True)
+    stored["rows"]["value"] = stored["rows"]["value"] * 0 + torch.arange(len(stored["rows"]["value"]))
+    torch.save(stored, kept)
+    assert not torch.equal(whole(physionet(sets).train_set).observed.values, first.observed.values)  # it is read
+    file = sets / "set-a" / "100.txt"
+    file.write_text(file.read_text())
+    torch.testing.assert_close(whole(physionet(sets).train_set).observed.values, first.observed.values)
+    kept.write_text("no tensors")
+    torch.testing.assert_close(whole(physionet(sets).train_set).observed.values, first.observed.values)
+
+
+BAD: dict[str, tuple[str, int, str]] = {
+    "text in a number column": ("00:07,HR,fast", 2, "HR: expected a number, got 'fast'"),
+    "a number that is none": ("00:07,HR,nan", 2, "HR: expected a number, got 'nan'"),
+    "times out of order": ("00:07,HR,60\n00:06,HR,61", 3, "time 00:06 comes after 00:07; expected rows in order"),
+    "a time that is none": ("noon,HR,60", 2, "expected a time as hours and minutes, 07:30, got 'noon'"),
+    "an unknown parameter": ("00:07,HRR,60", 2, "no parameter 'HRR'; did you mean"),
+    "a missing cell": ("00:07,HR", 2, "expected three cells"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rows_are_told_with_file_and_line(case: str, sets: Path) -> None:
+    rows, line, message = BAD[case]
+    file = sets / "set-a" / "104.txt"
+    file.write_text(f"{HEADER}\n{rows}\n")
+    with pytest.raises(SchemenetError) as told:
+        physionet(sets)
+    assert str(told.value).startswith(f"{file}, line {line}: {message}")
+
+
+def test_bad_heads_outcomes_and_folders(sets: Path, tmp_path: Path) -> None:
+    with pytest.raises(SchemenetError, match=r"set-b with files"):
+        physionet(sets, sets=["b"])
+    with pytest.raises(SchemenetError, match=r"data\.sets: expected some of a, b and c"):
+        physionet(sets, sets=["z"])
+    with pytest.raises(SchemenetError, match=r"data\.root=\.\.\."):
+        physionet(tmp_path / "none")
+    (sets / "set-a" / "104.txt").write_text("Time;Parameter;Value\n")
+    with pytest.raises(SchemenetError, match=r"104\.txt, line 1: expected 'Time,Parameter,Value'"):
+        physionet(sets)
+    (sets / "set-a" / "104.txt").unlink()
+    (sets / "Outcomes-a.txt").write_text(f"{OUTCOMES}\n100,6,1,5,-1,dead\n")
+    with pytest.raises(SchemenetError, match=r"Outcomes-a\.txt, line 2: expected"):
+        physionet(sets, labels=True)
+    (sets / "Outcomes-a.txt").unlink()
+    with pytest.raises(SchemenetError, match=r"data.labels: there is no .*Outcomes-a.txt"):
+        physionet(sets, labels=True)
+
+
+# The user's csv -----------------------------------------------------------------------------------------------
+
+
+def waves(path: Path, series: int = 20, label: bool = False, spoil: Callable[[int, int], bool] | None = None) -> Path:
+    """Sines at times of their own; the second channel is missing now and then."""
+    rows = ["series,time,a,b" + (",label" if label else "")]
+    for i in range(series):
+        for k in range(8):
+            t = 10 + k + 0.1 * (i % 5)
+            b = "" if (i + k) % 3 == 0 else f"{100 + 5 * math.cos(t + i):.4f}"
+            rows.append(f"s{i},{t:.1f},{math.sin(t + i):.4f},{b}" + (f",{'ab'[i % 2]}" if label else ""))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_csv_becomes_a_training_and_a_test_set(tmp_path: Path) -> None:
+    data = SeriesCSV(path=str(waves(tmp_path / "w.csv", label=True)), test=0.25)
+    data.check()
+    data.setup()
+    train, test = whole(data.train_set), whole(data.test_set)
+    assert (len(train.labels), len(test.labels)) == (15, 5)
+    assert data.context == {"num_classes": 2, "in_chans": 2, "image_size": None}
+    assert data.channels == ("a", "b")
+    assert (float(train.observed.times.min()), float(train.observed.times.max())) == (0.0, 1.0)
+    count = train.observed.mask.sum((0, 1))
+    mean = train.observed.values.sum((0, 1)) / count
+    torch.testing.assert_close(mean, torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(train.observed.values.square().sum((0, 1)) / count, torch.ones(2), rtol=1e-4, atol=0)
+    ahead = SeriesCSV(path=str(tmp_path / "w.csv"), mode="extrapolation")
+    ahead.setup()
+    batch = whole(ahead.train_set)
+    assert batch.observed.times.max() < 0.5 <= batch.asked.times.min()
+
+
+# As a user starts them ----------------------------------------------------------------------------------------
+
+QUICK = ("logger=csv", "optimizer=adamw", "optimizer.lr=0.01", "data.batch_size=16")
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    return train(compose("train", [*QUICK, *overrides]), folder)
+
+
+def test_a_latent_ode_learns_spirals_and_is_drawn_and_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(
+        tmp_path / "run", "architecture=latent_ode", "data=spiral_series", "data.train_size=64", "data.test_size=16",
+        "trainer.max_epochs=25",
+    )  # fmt: skip
+    spread = whole(spirals(test_size=16).test_set).asked.values.std()
+    assert result["test_rmse"] < 0.75 * spread
+    assert math.isfinite(result["test_nats"])
+    assert "test_error" not in result
+    assert cli.main(["eval", str(tmp_path / "run")]) == 0
+    found = json.loads(next((tmp_path / "run").glob("eval-*.json")).read_text())
+    assert found["trained"]["test_rmse"] == pytest.approx(result["test_rmse"], rel=1e-5)
+    picture = tmp_path / "series.png"
+    assert cli.main(["figure", "series", str(tmp_path / "run"), "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 20_000
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru_d", "ode_rnn", "rnn_vae"])
+def test_the_others_learn_too(name: str, tmp_path: Path) -> None:
+    file = waves(tmp_path / "w.csv", 40)
+    result = run(tmp_path, f"architecture={name}", "data=series_csv", f"data.path={file}", "trainer.max_epochs=20")
+    assert result["status"] == "done"
+    assert result["test_mse"] < 0.85  # the mean of each channel has 1
+
+
+def test_labels_are_learned_and_channels_drawn(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(
+        tmp_path / "run", "architecture=latent_ode", "architecture.encoder=ode_rnn", "data=physionet",
+        f"data.root={sets}", "data.sets=[a]", "data.labels=true", "data.quantisation=1", "trainer.max_epochs=1",
+        "architecture.latent=3", "architecture.recognition=5", "architecture.units=4", "data.batch_size=4",
+    )  # fmt: skip
+    assert 0 <= result["test_error"] <= 1
+    assert result["test_mse_by_channel"] < result["test_mse"]
+    picture = tmp_path / "series.png"
+    assert cli.main(["figure", "series", str(tmp_path / "run"), "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 20_000
+    capsys.readouterr()
+
+
+def test_a_picture_of_another_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "architecture=mlp", "data=moons", "data.limit_train=32", "trainer.max_epochs=1")
+    assert cli.main(["figure", "series", str(tmp_path)]) == 2
+    assert "expected a run on irregular series" in capsys.readouterr().err
