@@ -68,7 +68,7 @@ class RnnVae(Variational):
 
     def generate(self, z: Tensor, asked: Observations) -> Tensor:
         times, index = asked_events(asked)
-        gaps = torch.cat((times[:, :1], times.diff(dim=1)), 1)[..., None].repeat(len(z), 1, 1)
-        states, _ = self.rnn(gaps, torch.tanh(self.first(z.flatten(0, 1)))[None])
+        gaps = torch.cat((times[:, :1], times.diff(dim=1)), 1)[..., None] / self.pace
+        states, _ = self.rnn(gaps.repeat(len(z), 1, 1), torch.tanh(self.first(z.flatten(0, 1)))[None])
         values = gathered(self.decoder(states), index.repeat(len(z), 1))
         return values.unflatten(0, z.shape[:2])

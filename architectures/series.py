@@ -13,7 +13,7 @@ from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
 from architectures.registry import FIELDS
 from architectures.residual import name_of
-from architectures.timeline import Timeline, all_events, gathered
+from architectures.timeline import Timeline, all_events, gathered, observed_events
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.signature import Spec
@@ -36,30 +36,35 @@ class SeriesModel(Model):
     series depends on no other of the batch, and never on asked values. With ``num_classes`` it also tells the class of
     a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
 
-    Inside, channels are counted in ``scale`` from ``location``, buffers that :meth:`adapt` takes from a training set
-    (0 and 1 until then); answers and losses are in the data's own units. ``anywhere`` says that what it answers for one
-    time depends on no other that is asked.
+    Inside, channels are counted in ``scale`` from ``location``, and what reads a gap is told it in mean gaps, ``pace``:
+    buffers that :meth:`adapt` takes from a training set. Answers and losses are in the data's own units. ``anywhere``
+    says that what it answers for one time depends on no other that is asked.
     """
 
     anywhere = False
     location: Tensor
     scale: Tensor
+    pace: Tensor
 
     def __init__(self, channels: int, read: int, hidden: int, num_classes: int, label_weight: float) -> None:
         super().__init__()
         self.register_buffer("location", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("pace", torch.ones(()))
         self.channels, self.num_classes, self.label_weight = channels, num_classes, label_weight
         self.classifier = two_layers(read, hidden, num_classes) if num_classes else None
 
     @torch.no_grad()
     def adapt(self, observed: Observations) -> None:
-        """Take mean and standard deviation of each channel from what was observed of training series."""
+        """Take mean and standard deviation of the channels, and the mean gap, from what was observed for training."""
         count = observed.mask.sum((0, 1)).clamp(min=1)
         mean = observed.values.sum((0, 1)) / count
         spread = (observed.mask * (observed.values - mean).square()).sum((0, 1)).div(count).sqrt()
         self.location.copy_(mean)
         self.scale.copy_(spread.where(spread > 0, 1.0))
+        events = observed_events(observed)
+        passed, gaps = events.times.diff(dim=1).sum(), events.here.sum() - len(events.here)
+        self.pace.copy_((passed / gaps).where(passed > 0, 1.0))
 
     def inward(self, observed: Observations) -> Observations:
         """Observations as the network counts them; 0 wherever nothing was observed."""
@@ -126,7 +131,7 @@ class Autoregressive(SeriesModel):
 
     @abc.abstractmethod
     def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
-        """The state after an event with these entries (batch, channels); ``ahead`` (batch,) is the gap to the next."""
+        """The state after an event with entries (batch, channels); ``ahead`` (batch,) is the next gap in mean gaps."""
 
     def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
         """The prediction of each event (batch, events, channels), and the state behind the last observation.
@@ -145,7 +150,7 @@ class Autoregressive(SeriesModel):
             predicted, own = self.decoder(state[0]), alone[:, k, None]
             values = torch.where(own, predicted, events.values[:, k])
             mask = torch.where(own, 1.0, events.mask[:, k])
-            state = self.read(state, values, mask, gaps[:, k + 1])
+            state = self.read(state, values, mask, gaps[:, k + 1] / self.pace)
             last = torch.where(led[:, k, None], state[0], last)
             predictions.append(predicted)
         return torch.stack(predictions, 1), last

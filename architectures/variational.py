@@ -20,33 +20,34 @@ RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
 class RecurrentEncoder(nn.Module):
     """A recurrent network from the last observation back to the first; it is told each gap to the one before.
 
-    Reads Observations, returns (batch, hidden); the gap below the first observation reaches down to time 0.
+    Reads Observations and the mean gap, in which gaps are told; returns (batch, hidden). The gap below the first
+    observation reaches down to time 0.
     """
 
     def __init__(self, channels: int, hidden: int, cell: str) -> None:
         super().__init__()
         self.rnn = RECURRENT[cell](2 * channels + 1, hidden, batch_first=True)
 
-    def forward(self, observed: Observations) -> Tensor:
+    def forward(self, observed: Observations, pace: Tensor) -> Tensor:
         events = observed_events(observed, backwards=True)
         times = events.times
         count = events.here.sum(1)
         below = torch.cat((times[:, :-1] - times[:, 1:], times[:, -1:]), 1)
         final = torch.arange(times.shape[1], device=times.device) == count[:, None] - 1
-        below = torch.where(final, times, below)[..., None]
+        below = torch.where(final, times, below)[..., None] / pace
         states, _ = self.rnn(torch.cat((events.values, events.mask, below), 2))
         state = gathered(states, (count - 1).clamp(min=0)[:, None])[:, 0]
         return torch.where(count[:, None] > 0, state, 0.0)
 
 
 class FlowingEncoder(nn.Module):
-    """An ODE-RNN from the last observation back to the first, and on to time 0. Reads Observations."""
+    """An ODE-RNN from the last observation back to the first, and on to time 0; reads the same, returns the same."""
 
     def __init__(self, flow: JumpFlow) -> None:
         super().__init__()
         self.flow = flow
 
-    def forward(self, observed: Observations) -> Tensor:
+    def forward(self, observed: Observations, pace: Tensor) -> Tensor:
         events = observed_events(observed, backwards=True)
         times = events.times
         state = events.values.new_zeros(len(times), self.flow.cell.hidden_size)
@@ -105,7 +106,7 @@ class Variational(SeriesModel):
 
     def encode(self, observed: Observations) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q, each (batch, latent)."""
-        mean, log_variance = self.posterior(self.encoder(self.inward(observed))).chunk(2, 1)
+        mean, log_variance = self.posterior(self.encoder(self.inward(observed), self.pace)).chunk(2, 1)
         return mean, (0.5 * log_variance).exp()
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:

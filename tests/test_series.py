@@ -262,6 +262,8 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
     seen = [moved.observed.values[..., c][moved.observed.mask[..., c] > 0] for c in range(CHANNELS)]
     torch.testing.assert_close(made.location, torch.stack([own.mean() for own in seen]))
     torch.testing.assert_close(made.state_dict()["scale"], torch.stack([own.std(correction=0) for own in seen]))
+    own = [moved.observed.times[mask.any(1)].diff() for mask in moved.observed.mask]
+    torch.testing.assert_close(made.pace, torch.cat(own).mean())
 
 
 def still(module: nn.Module) -> None:
@@ -327,7 +329,7 @@ def test_the_recurrent_encoder_is_the_plain_cell_on_the_reversed_series() -> Non
             (one.values[:, k], one.mask[:, k], torch.full((1, 1), times[k + 1] - times[k], dtype=h.dtype)), 1
         )
         h = torch.tanh(read @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + h @ rnn.weight_hh_l0.T + rnn.bias_hh_l0)
-    torch.testing.assert_close(made.encoder(one), h, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(made.encoder(one, made.pace), h, rtol=1e-12, atol=1e-12)
 
 
 def test_divergence_is_that_of_torch() -> None:

@@ -32,7 +32,8 @@ class SpiralSeries(SeriesData):
     The paper says 1000 spirals with 100 equally spaced times, 30, 50 or 100 of them observed; how far they turn, and
     the noise, it does not. These are as torchdiffeq's example means them: pieces of two whole spirals of 1000 points on
     6 pi (the example runs with 500), radius 0.3 theta around (5, 0), or 15 / (6 pi + 1 - theta) around (-5, 0) and
-    clockwise, noise 0.3. A piece and what comes behind it, 200 points, lie anywhere at least 100 from either end.
+    clockwise, noise 0.3. A piece lies anywhere at least 100 points from either end, and where it is examined what comes
+    behind it does too: of each part of the whole spirals pieces have been trained on.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366, section 5.
     """
@@ -54,7 +55,7 @@ class SpiralSeries(SeriesData):
         return wrong
 
     def load(self, train: bool) -> SeriesSet:
-        return SeriesSet(self._shown(train)) if train else self._examined(train)
+        return SeriesSet(self._shown(self._points(train, SPAN), train)) if train else self._examined(train)
 
     def setup(self, stage: str | None = None) -> None:
         first = self.train_set is None
@@ -66,23 +67,24 @@ class SpiralSeries(SeriesData):
 
     def _examined(self, train: bool) -> SeriesSet:
         """Series that are asked for what comes behind their span."""
-        times = torch.arange(SPAN, 2 * SPAN) / SPAN
-        beyond = self._points(train)[:, SPAN:]
-        return SeriesSet(self._shown(train), [Series(times, values, torch.ones_like(values)) for values in beyond])
+        points, times = self._points(train, 2 * SPAN), torch.arange(SPAN, 2 * SPAN) / SPAN
+        asked = [Series(times, values, torch.ones_like(values)) for values in points[:, SPAN:]]
+        return SeriesSet(self._shown(points[:, :SPAN], train), asked)
 
-    def _shown(self, train: bool) -> list[Series]:
+    def _shown(self, points: Tensor, train: bool) -> list[Series]:
+        """Some of the points of the span, with noise."""
         stream = generator(DATA_SEED, int(train), 1)
-        points = self._points(train)[:, :SPAN]
         points = points + self.noise * torch.randn(points.shape, generator=stream)
         chosen = torch.rand(points.shape[:2], generator=stream).argsort(1)[:, : self.observed].sort(1).values
         times, everything = torch.arange(SPAN) / SPAN, torch.ones(SPAN, 2)
         return [Series(times, values, everything).at(own) for values, own in zip(points, chosen, strict=True)]
 
-    def _points(self, train: bool) -> Tensor:
-        """(spirals, 200, 2), without noise."""
+    def _points(self, train: bool, length: int) -> Tensor:
+        """Pieces of spirals, (spirals, length, 2), without noise."""
         count = self.train_size if train else self.test_size
-        start = SPAN + (POINTS - 4 * SPAN) * torch.rand(count, generator=generator(DATA_SEED, int(train)))
-        theta = END / POINTS * (start[:, None] + torch.arange(2 * SPAN))
+        place = torch.rand(count, generator=generator(DATA_SEED, int(train)))
+        start = SPAN + (POINTS - 2 * SPAN - length) * place
+        theta = END / POINTS * (start[:, None] + torch.arange(length))
         back = END + 1 - theta
         clockwise = (torch.arange(count) % 2 == 0)[:, None]
         angle, radius = torch.where(clockwise, back, theta), torch.where(clockwise, 15 / back, 0.3 * theta)

@@ -106,12 +106,12 @@ def _own(points: Observations, i: int) -> Observations:
 def _in_the_plane(answers: list[Answer]) -> Figure:
     figure = new_figure(8.4, 6.2)
     for ax, one in zip(figure.subplots(2, SHOWN // 2).flat, answers, strict=False):
-        behind = one.times >= one.last
+        behind, within = _sides(one)
         if (one.asked[0] > one.last).any():
             ax.plot(*one.asked[1].T, c=TRUTH, lw=5, solid_capstyle="round", zorder=1)
         for path in one.samples[:PATHS] if one.samples is not None else ():
             ax.plot(*path[behind].T, c=AHEAD, lw=0.5, alpha=0.3, zorder=2)
-        ax.plot(*one.mean[~behind].T, c=FIT, lw=1.6, zorder=4)
+        ax.plot(*one.mean[within].T, c=FIT, lw=1.6, zorder=4)
         ax.plot(*one.mean[behind].T, c=AHEAD, lw=1.6, zorder=4)
         ax.plot(*one.shown[1].T, ls="", marker="o", ms=3, c="black", mec="white", mew=0.3, zorder=5)
         ax.set_aspect("equal", adjustable="datalim")
@@ -137,8 +137,8 @@ def _over_time(answers: list[Answer], names: Sequence[str]) -> Figure:
 
 
 def _channel(ax: Axes, one: Answer, channel: int) -> None:
-    behind = one.times >= one.last
-    for part, colour in ((~behind, FIT), (behind, AHEAD)):
+    behind, within = _sides(one)
+    for part, colour in ((within, FIT), (behind, AHEAD)):
         if one.samples is not None and part.any():
             tail = (1 - SHARE) / 2
             low, high = np.quantile(one.samples[:, part, channel], (tail, 1 - tail), axis=0)
@@ -149,6 +149,12 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
         ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
     ax.tick_params(labelsize=7)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _sides(one: Answer) -> tuple[np.ndarray, np.ndarray]:
+    """Which times lie behind the last observation, and which before: without the first that was told from nothing."""
+    begins = -np.inf if one.samples is not None else one.shown[0][0]
+    return one.times >= one.last, (one.times > begins) & (one.times <= one.last)
 
 
 def _error(one: Answer) -> float:
