@@ -14,6 +14,7 @@ from architectures.observations import Observations, SeriesBatch
 from architectures.registry import FIELDS
 from architectures.residual import name_of
 from architectures.timeline import Timeline, all_events, gathered, observed_events
+from architectures.units import moments
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.signature import Spec
@@ -57,11 +58,9 @@ class SeriesModel(Model):
     @torch.no_grad()
     def adapt(self, observed: Observations) -> None:
         """Take mean and standard deviation of the channels, and the mean gap, from what was observed for training."""
-        count = observed.mask.sum((0, 1)).clamp(min=1)
-        mean = observed.values.sum((0, 1)) / count
-        spread = (observed.mask * (observed.values - mean).square()).sum((0, 1)).div(count).sqrt()
+        mean, scale = moments(observed)
         self.location.copy_(mean)
-        self.scale.copy_(spread.where(spread > 0, 1.0))
+        self.scale.copy_(scale)
         events = observed_events(observed)
         passed, gaps = events.times.diff(dim=1).sum(), events.here.sum() - len(events.here)
         self.pace.copy_((passed / gaps).where(passed > 0, 1.0))

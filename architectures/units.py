@@ -32,17 +32,22 @@ class Units(nn.Module):
     def adapt(self, training: SeriesBatch) -> None:
         """Mean and standard deviation of the channels, mean size of their slopes, and the length of the series."""
         seen = joined(training.observed, training.asked)
-        count = seen.mask.sum((0, 1)).clamp(min=1)
-        location = seen.values.sum((0, 1)) / count
-        spread = ((seen.values - location) ** 2 * seen.mask).sum((0, 1)).div(count).sqrt()
+        location, scale = moments(seen)
         span = seen.times[-1] - seen.times[0]
-        scale = spread.where(spread > 0, 1.0)
         rate = slopes(seen)
         rate = rate.where(rate > 0, scale / span)
         own = len(scale)
         self.location[:own], self.scale[:own], self.rate[:own] = location, scale, rate
         self.rate[own:] = (rate / scale).mean()
         self.span.copy_(span)
+
+
+def moments(seen: Observations) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over what was observed; the latter 1 where all is the same."""
+    count = seen.mask.sum((0, 1)).clamp(min=1)
+    mean = seen.values.sum((0, 1)) / count
+    spread = ((seen.values - mean) ** 2 * seen.mask).sum((0, 1)).div(count).sqrt()
+    return mean, spread.where(spread > 0, 1.0)
 
 
 def joined(early: Observations, late: Observations) -> Observations:
