@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from architectures.model import layout_along
@@ -86,25 +84,6 @@ class LatentOde(Variational):
         )
 
     def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        states = through(self.path, z.flatten(0, 1), asked.times)
+        states = self.path.through(z.flatten(0, 1), asked.times, start=0.0, unit=1.0)
         values = self.decoder(states.unflatten(1, z.shape[:2]))  # (times, samples, batch, channels)
         return values.permute(1, 2, 0, 3)
-
-
-def through(path: Path, state: Tensor, times: Tensor) -> Tensor:
-    """The states (times, ...) at increasing times from 0 on, of a state at time 0.
-
-    Each unit of time is solved to its end whatever times lie in it, so that the steps depend on none of them.
-    """
-    ends = torch.arange(2.0, dtype=times.dtype, device=times.device)
-    if times.is_meta:  # without numbers one unit stands for all
-        return path(state, torch.cat((ends[:1], times))).values[1:]
-    host = times.detach()
-    found = []
-    for unit in range(max(1, math.ceil(float(host[-1])))):
-        inside = (host > unit) & (host <= unit + 1) | (host == 0) & (unit == 0)
-        asked = torch.cat((ends[:1] + unit, times[inside], ends[1:] + unit))
-        values = path(state, asked, goes_on=unit > 0).values
-        found.append(values[1:-1])
-        state = values[-1]
-    return torch.cat(found)

@@ -105,29 +105,10 @@ class NeuralODE(TrajectoryModel):
 
     def states(self, y: Tensor, start: Tensor, times: Tensor) -> Tensor:
         """The state at times after the start; (times, batch, channels)."""
-        if self.path.adaptive or times.is_meta:
-            return self._solved(y, torch.cat((start[None], times)))[1:]
-        found = []
-        for times_of_span in self._spans(start, times):
-            values = self._solved(y, times_of_span, goes_on=bool(found))
-            found.append(values[1:-1])
-            y = values[-1]
-        return torch.cat(found)
-
-    def _solved(self, y: Tensor, times: Tensor, goes_on: bool = False) -> Tensor:
         parts = self.path.scheme.components
-        values = self.path(y if parts == 1 else y.chunk(parts, -1), times, goes_on=goes_on).values
+        begin = y if parts == 1 else y.chunk(parts, -1)
+        values = self.path.through(begin, times, start=start, unit=self.units.span)
         return values if parts == 1 else torch.cat(values, -1)
-
-    def _spans(self, start: Tensor, times: Tensor) -> list[Tensor]:
-        """The times between one multiple of the training series' span and the next, and the two."""
-        count = max(1, int(((times[-1] - start) / self.units.span - 1e-6).ceil()))
-        ends = start + self.units.span * torch.arange(count + 1, device=times.device)
-        which = torch.bucketize(times, ends[1:-1])
-        return [
-            torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
-            for i in range(count)
-        ]
 
 
 @ARCHITECTURES.register("neural_ode", task="trajectory")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from schemes.adaptive import AdaptiveGrid
 from schemes.base import Scheme
@@ -70,6 +73,27 @@ class Path(nn.Module):
         found = solve(f, y0, times, args=args, scheme=self.scheme, grid=self._grid(), gradient=self.gradient)
         self._solves = [*(self._solves if goes_on else ()), found.statistics]
         return found
+
+    def through(self, y0: Any, times: Tensor, *args: Tensor, start: Any, unit: Any) -> Any:
+        """The states at ``times``, in order and none before ``start``; a uniform grid has its steps in each ``unit``.
+
+        Units of time follow one another from the start on, each stepped to its end: the steps depend on none of the
+        times that are asked for, so that a sample alone takes the same ones as in a batch, and what coarse steps have
+        learned is used by the same ones ever after.
+        """
+        if self.adaptive or times.is_meta:
+            begin = torch.as_tensor(start, dtype=times.dtype, device=times.device)
+            found = self(y0, torch.cat((begin[None], times)), *args)
+            return pytree.tree_map(lambda value: value[1:], found.values)
+        count = max(1, math.ceil(float((times[-1] - start) / unit) - 1e-6))
+        ends = start + unit * torch.arange(count + 1, dtype=times.dtype, device=times.device)
+        which, parts = torch.bucketize(times, ends[1:-1]), []
+        for i in range(count):
+            asked = torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
+            values = self(y0, asked, *args, goes_on=i > 0).values
+            parts.append(pytree.tree_map(lambda value: value[1:-1], values))
+            y0 = pytree.tree_map(lambda value: value[-1], values)
+        return pytree.tree_map(lambda *each: torch.cat(each), *parts)
 
     def _grid(self) -> Any:
         """The grid with the tolerances of training or evaluation."""
