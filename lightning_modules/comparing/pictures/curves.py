@@ -34,10 +34,11 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     measure = comparison.measure
     errors = {arm: [_by_epoch(run, measure) for run in found] for arm, found in runs.items()}
     losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in found] for arm, found in runs.items()}
-    by_flops = {arm: [_by_flops(run, read_metrics(run, f"test/{measure.key}"), measure.scale) for run in found]
-                for arm, found in runs.items()}  # fmt: skip
-    losses_by_flops = {arm: [_by_flops(run, curve) for run, curve in zip(runs[arm], losses[arm], strict=True)]
-                       for arm in runs}  # fmt: skip
+    by_flops = {
+        arm: _by_flops(found, [read_metrics(run, f"test/{measure.key}") for run in found], measure.scale)
+        for arm, found in runs.items()
+    }
+    losses_by_flops = {arm: _by_flops(found, losses[arm]) for arm, found in runs.items()}
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
@@ -79,12 +80,23 @@ def _by_epoch(run: Run, measure: Measure) -> dict[float, float]:
     return {run.epochs: measure.scale * run.value} if run.epochs and run.value is not None else {}
 
 
-def _by_flops(run: Run, curve: Curve, scale: float = 1.0) -> dict[float, float]:
-    """A curve by training step over what the training had cost until then; empty where that is not known."""
-    each, samples = finite(run.ledger.get("train_flops")), run.samples_per_step
-    if each is None or samples is None or each <= 0 or samples <= 0:
-        return {}
-    return {(step + 1) * samples * each: scale * value for step, value in curve.items()}
+def _by_flops(runs: Sequence[Run], curves: Sequence[Curve], scale: float = 1.0) -> list[dict[float, float]]:
+    """Curves by training step over what the training had cost until then; empty where that is not known.
+
+    The cost of a step is the mean over the runs: on adaptive grids each has its own, and their curves would have no
+    point in common.
+    """
+    costs = [_cost_of_a_step(run) for run in runs]
+    known = [cost for cost in costs if cost is not None]
+    if not known or len(known) < len(costs):
+        return [{} for _ in curves]
+    each = sum(known) / len(known)
+    return [{(step + 1) * each: scale * value for step, value in curve.items()} for curve in curves]
+
+
+def _cost_of_a_step(run: Run) -> float | None:
+    flops, samples = finite(run.ledger.get("train_flops")), run.samples_per_step
+    return flops * samples if flops and samples and flops > 0 and samples > 0 else None
 
 
 def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks: Looks, measure: Measure) -> None:
