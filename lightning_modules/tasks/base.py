@@ -7,11 +7,39 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.registries import OPTIMIZERS
+
+
+class Mean(Metric):
+    """The mean of values by their weights. Where one of them is no number, it is none.
+
+    torchmetrics' own leaves such values out: a network would be judged by the samples that it does not fail on. What
+    has no weight is not looked at, finite or not.
+    """
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: Tensor | float = 1.0) -> None:
+        """``weight`` has the shape of ``value``, or is broadcast to it."""
+        weight = torch.as_tensor(weight, device=value.device).expand_as(value)
+        self.total += (value * weight).where(weight != 0, 0).sum()
+        self.weight += weight.sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight
 
 
 class TaskModule(pl.LightningModule, abc.ABC):

@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule
 
 
 @TASKS.register("classification", measure="error")
@@ -23,7 +22,7 @@ class ClassificationModule(TaskModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         classes = self.hparams["data"]["num_classes"]
-        self.metrics = nn.ModuleDict({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": MeanMetric()})
+        self.metrics = nn.ModuleDict({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": Mean()})
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import SumMetric
 
 from architectures.continuous import ContinuousDensity
 from lightning_modules.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule
 
 
 @TASKS.register("density", measure="nats")
@@ -26,7 +26,7 @@ class DensityModule(TaskModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({"nats": MeanMetric()})
+        self.metrics = nn.ModuleDict({"nats": Mean()})
         if isinstance(self.network, ContinuousDensity) and self.network.estimated:
             self.names = (*self.names, "standard_error")
             self.metrics.update({"variance": SumMetric(), "count": SumMetric()})

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lightning_modules.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule
 
 
 @TASKS.register("energy", measure="kl")
@@ -24,7 +23,7 @@ class EnergyModule(TaskModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({"kl": MeanMetric()})
+        self.metrics = nn.ModuleDict({"kl": Mean()})
 
     def training_loss(self, batch: Tensor) -> Tensor:
         return self.network.matching_loss(self.trainer.datamodule.energy, torch.randn_like(batch))

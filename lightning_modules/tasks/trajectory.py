@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from architectures.observations import SeriesBatch
 from architectures.trajectories import TrajectoryModel
 from lightning_modules.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule
 
 SERIES = 1024
 """So many of the training series tell the data's units, at most."""
@@ -32,7 +31,7 @@ class TrajectoryModule(TaskModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({name: MeanMetric() for name in self.names})
+        self.metrics = nn.ModuleDict({name: Mean() for name in self.names})
         self.register_buffer("span", torch.tensor(torch.inf))
 
     def on_fit_start(self) -> None:
