@@ -254,6 +254,16 @@ def test_nothing_measured_is_a_dash(tmp_path):
     assert row.split()[-4:] == ["-"] * 4
 
 
+def test_a_mean_beside_the_measure_is_over_all_finished_runs_or_none(tmp_path):
+    folder = fabricate(tmp_path)
+    for seed in range(3):
+        spoil(folder, "revnet", seed, test_loss=0.5 + seed)
+        spoil(folder, "lm_resnet", seed, test_loss=0.5 if seed else None)  # no finite number
+    summaries = statistics.summarise(runs.read_comparison(folder))
+    assert of(summaries, "revnet").beside["loss"] == (1.5, 1.0)
+    assert of(summaries, "lm_resnet").beside["loss"] == (None, None)
+
+
 def test_step_ratio_only_under_equal_conditions(tmp_path):
     folder = fabricate(tmp_path)
     write_json(folder / "revnet" / "step_time.json", {"median_s": 0.1, "threads": 8, "device": "cpu"})

@@ -157,8 +157,8 @@ def _beside(summaries: Sequence[Summary]) -> list[Part]:
         Heading("Measured beside it", 3),
         Table(["arm", *(name.replace("_", " ") for name in names)], rows),
         Text(
-            "On the test set after the last epoch, mean ± standard deviation over finished seeds; nothing is judged by"
-            " these."
+            "On the test set after the last epoch, mean ± standard deviation over finished seeds, - where one of these"
+            " has no finite number; nothing is judged by it."
         ),
     ]
 

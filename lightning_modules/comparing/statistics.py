@@ -147,9 +147,15 @@ def _summary(
 
 
 def _beside(runs: Sequence[Run]) -> dict[str, tuple[float | None, float | None]]:
+    """Mean and deviation over the finished runs; none where one of them has no number: the others would flatter it."""
     finished = [run.beside for run in runs if run.status == "done"]
     names = dict.fromkeys(name for found in finished for name in found)
-    return {name: mean_and_sd([found[name] for found in finished if name in found]) for name in names}
+    return {
+        name: mean_and_sd([found[name] for found in finished])
+        if all(name in found for found in finished)
+        else (None, None)
+        for name in names
+    }
 
 
 def outcomes_of(comparison: Comparison, arm: str) -> dict[int, float]:
