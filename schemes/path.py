@@ -59,8 +59,11 @@ class Path(nn.Module):
             raise SchemenetError("grid 'uniform' along given times: expected steps, and no time (the data says it)")
         if (reason := self.grid.refuses(self.scheme) or self.gradient.refuses_scheme(self.scheme)) is not None:
             raise SchemenetError(reason)
-        self.scheme.prepare(2)
-        if next(self.scheme.parameters(), None) is not None:
+        tried: Scheme = SCHEMES.build(
+            scheme
+        )  # the scheme itself is prepared for the steps of a solve, where it has any
+        tried.prepare(2)
+        if next(tried.parameters(), None) is not None:
             raise SchemenetError(
                 f"scheme {name} learns a coefficient for each of its steps, and how many there are is here the data's "
                 "to say; give it a fixed one (for linear_multistep scheme.k=0.5)"

@@ -82,7 +82,8 @@ class ReversibleWrap(Scheme):
 
     def prepare(self, steps: int, past: int = 0) -> None:
         self.base.prepare(steps)
-        self.coupling = AMPLIFICATION ** (-1 / steps) if self.fixed is None else self.fixed
+        if self.fixed is None:
+            self.coupling = AMPLIFICATION ** (-1 / steps) if steps else UNKNOWN
 
     def step(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]

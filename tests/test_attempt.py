@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from schemes import SCHEMES, Node, SchemenetError, solve
 from schemes.base import Scheme
 from schemes.counting import Counted, Work, counting
+from schemes.flow import Flow
 from schemes.newton_krylov import NoConvergence
 from schemes.problems import START, pendulum
 
@@ -281,6 +282,8 @@ class NoTime(nn.Module):
 def test_the_wrap_is_coupled_closely_where_the_number_of_steps_is_not_known() -> None:
     assert SCHEMES.build("reversible_wrap").coupling == 0.999
     assert SCHEMES.build({"name": "reversible_wrap", "coupling": 0.9}).coupling == 0.9
+    flow = Flow(lambda node: nn.Identity(), 1, "reversible_wrap", grid="adaptive", gradient="reversible")
+    assert flow.scheme.coupling == 0.999  # type: ignore[attr-defined]
 
 
 def test_reversible_heun_is_unstable_on_decay() -> None:

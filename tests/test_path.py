@@ -62,6 +62,18 @@ def test_the_reversible_gradient_is_backprop_of_its_scheme() -> None:
         assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("grid", "most"), [("adaptive", 2301), ({"name": "uniform", "steps": 40}, 40)])
+def test_a_reversible_wrap_is_made_for_the_steps_that_are_taken(grid: Any, most: int) -> None:
+    """Its coupling depends on how many there are; where that is not known, it is one for many."""
+    axes: dict[str, Any] = {"scheme": "reversible_wrap", "grid": grid}
+    plain, inverted = (gradients(made(**axes, gradient=mode)) for mode in ("backprop", "reversible"))
+    for expected, found in zip(plain, inverted, strict=True):
+        assert_close(found, expected, rtol=1e-9, atol=1e-10)
+    path = made(**axes)
+    path(*given())
+    assert path.scheme.undoes == most  # type: ignore[attr-defined]
+
+
 def test_an_end_time_that_is_learned_gets_its_gradient() -> None:
     y, _, e = given(requires_grad=False)
 
