@@ -32,6 +32,7 @@ from lightning_modules.tasks.base import TaskModule
 from lightning_modules.work import LogWork
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
+from schemes.path import Path as Along
 
 
 def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -131,10 +132,12 @@ def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
         options |= {"sharing": "shared"}
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
     module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
+    pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
     if not isinstance(module.network, Network):
+        for old, new in pairs:
+            _refuse_unlike(old, new)
         module.load_state_dict(trained.state_dict())
         return module
-    pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
     same_scheme = config["scheme"] == trained.hparams["config"]["scheme"]
     if same_scheme and all(old.nodes == new.nodes and not new.adaptive for old, new in pairs):
         return None
@@ -149,7 +152,7 @@ def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
     return module
 
 
-def _refuse_unlike(old: Flow, new: Flow) -> None:
+def _refuse_unlike(old: Flow | Along, new: Flow | Along) -> None:
     before, after = (type(flow.scheme).__name__ for flow in (old, new))
     if old.scheme.components != new.scheme.components:
         raise SchemenetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from csv import DictReader
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,7 @@ def test_windows_of_a_csv_begin_at_each_whole_point(tmp_path: Path) -> None:
     [
         ({}, "a,0,1,\na,1,,2\n", "series 'a' has no time at which all channels (x, y) are observed, with one after it"),
         ({}, "a,0,1,2\na,1,warm,2\n", "line 3: column 'x': expected a finite number, got 'warm'"),
+        ({}, "a,0,1,2\na,1e300,1,2\n", "line 3: column 'time': expected a finite number, got '1e300'"),
         ({"test": 1.5}, LONG, "data.test: expected a share below 1, got 1.5"),
         ({"window": 0}, LONG, "data.window: expected at least 1, got 0"),
         ({"path": None}, LONG, "data.path: expected a csv file of series (series,time,CHANNEL,...), got null"),
@@ -390,6 +392,21 @@ def test_rmse_is_measured_within_the_span_and_beyond() -> None:
         assert float(found[name]) == pytest.approx(float((torch.cat(parts) ** 2).mean().sqrt()), rel=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_is_not_left_out_of_a_mean(wrong: float) -> None:
+    module = TrajectoryModule("trajectory_gru", {"hidden": 4}, {"num_classes": 0, "in_chans": 2}, {"name": "adamw"})
+    module.span.fill_(0.5)
+    batch = whole(irregular(3))
+    answers = batch.asked.values.clone()
+    late = batch.asked.mask * (batch.asked.times > 0.5)[:, None]
+    answers[tuple(late.nonzero()[0])] = wrong
+    module.network.forward = lambda _: answers  # type: ignore[method-assign]
+    module.measure(batch)
+    found = {key: float(value) for key, value in module.found().items()}
+    assert found["rmse"] == 0
+    assert not math.isfinite(found["rmse_beyond"])
+
+
 def command(*words: str) -> None:
     assert main(list(words)) == 0
 
@@ -412,6 +429,8 @@ def test_dynamics_are_learned_and_their_field_is_drawn(tmp_path: Path, capsys: A
     assert "test RMSE 0." in capsys.readouterr().out
     command("figure", "field", str(folder), "--out", str(tmp_path / "field.png"))
     assert imread(tmp_path / "field.png").std() > 0.05
+    assert main(["eval", str(folder), "scheme=verlet"]) == 2
+    assert "Verlet and RK4, by which the network was trained, differ in the parts" in capsys.readouterr().err
 
 
 def test_constants_are_learned_and_told_by_the_command(tmp_path: Path) -> None:
