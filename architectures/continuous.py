@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from architectures.density import DensityModel, standard_normal
 from architectures.model import layout_along
 from architectures.registry import FIELDS
 from architectures.residual import name_of, require, scaled
-from schemes.errors import SchemenetError
+from schemes.errors import NonFiniteError, SchemenetError
 from schemes.node import Node
 from schemes.path import Path
 from schemes.signature import Spec
@@ -69,9 +69,12 @@ class Transport(nn.Module):
         self.log_time = nn.Parameter(torch.tensor(math.log(time)), requires_grad=train_time)
 
     def times(self, stops: int = 2) -> Tensor:
-        """Equal parts of [0, T], through which T gets its gradient."""
+        """Equal parts of [0, T], through which T gets its gradient. Raises NonFiniteError where it was lost."""
         shares = torch.linspace(0, 1, stops, dtype=self.log_time.dtype, device=self.log_time.device)
-        return shares * self.log_time.exp()
+        end = self.log_time.exp()
+        if not end.is_meta and not end.isfinite():
+            raise NonFiniteError(f"the end time of a flow, which is trained, has become {end.item()}")
+        return shares * end
 
     def forward(self, x: Tensor, times: Tensor, noise: Sequence[Tensor] = (), costs: int = 0) -> tuple[Tensor, ...]:
         """The points at the last time, and the integrals of the trace and of ``costs`` more (see ``Dynamics``)."""
@@ -118,19 +121,25 @@ class ContinuousDensity(DensityModel):
         z, log_det, *_ = self._to_noise(x)
         return z, log_det
 
+    def from_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det, *_ = self._from_noise(z)
+        return x, log_det
+
     def _to_noise(self, x: Tensor, costs: int = 0) -> list[Tensor]:
+        return self._carried(
+            x, [(transport, transport.times().flip(0)) for transport in reversed(self.transports)], costs
+        )
+
+    def _from_noise(self, z: Tensor, costs: int = 0) -> list[Tensor]:
+        return self._carried(z, [(transport, transport.times()) for transport in self.transports], costs)
+
+    def _carried(self, x: Tensor, way: Sequence[tuple[Transport, Tensor]], costs: int) -> list[Tensor]:
+        """The points at the end of a way, and the integrals along all of it."""
         totals: list[Any] = [0.0] * (1 + costs)
-        for transport in reversed(self.transports):
-            x, *integrals = transport(x, transport.times().flip(0), self.noise(x), costs)
+        for transport, times in way:
+            x, *integrals = transport(x, times, self.noise(x), costs)
             totals = [total + integral for total, integral in zip(totals, integrals, strict=True)]
         return [x, *totals]
-
-    def from_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        log_det: Any = 0.0
-        for transport in self.transports:
-            z, gained = transport(z, transport.times(), self.noise(z))
-            log_det = log_det + gained
-        return z, log_det
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -155,12 +164,25 @@ class ContinuousDensity(DensityModel):
         found = torch.stack([super(ContinuousDensity, self).likelihood(x)[0] for _ in range(self.draws)])
         return found.mean(0), found.std(0) / math.sqrt(self.draws)
 
+    @property
+    def regularised(self) -> bool:
+        """Whether the loss has more in it than the density: in training, where a weight says so."""
+        return self.training and bool(self.kinetic or self.jacobian)
+
     def loss(self, batch: Tensor) -> Tensor:
         """The mean negative log density, and in training what the regularisers add."""
-        if not self.training or not (self.kinetic or self.jacobian):
+        if not self.regularised:
             return super().loss(batch)
         z, log_det, energy, squares = self._to_noise(batch, costs=2)  # backwards in time: the integrals are negative
         return -(standard_normal(z) + log_det + self.kinetic * energy + self.jacobian * squares).mean()
+
+    def matching_loss(self, energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        """E[log q(x) + U(x)], and in training what the regularisers add."""
+        if not self.regularised:
+            return super().matching_loss(energy, z)
+        x, log_det, speed, squares = self._from_noise(z, costs=2)
+        divergence = standard_normal(z) - log_det + energy(x)
+        return (divergence + self.kinetic * speed + self.jacobian * squares).mean()
 
 
 def continuous_density(
@@ -183,6 +205,11 @@ def continuous_density(
     (hidden,) = scaled([units], width, 1)
     fields = [FIELDS.build(field, channels=dims, out=dims, inner=hidden, fine=inner) for _ in range(flows)]
     transports = [Transport(f, time, train_time, **axes) for f in fields]
+    if (method := transports[0].path.scheme).order is None or method.problem != "general":
+        raise SchemenetError(
+            f"scheme {name_of(axes['scheme'])!r} is no method for y' = f, and what it makes of a trace is no "
+            "log-determinant; use one that is, such as rk4 or dopri5"
+        )
     network = ContinuousDensity(dims, transports, trace, kinetic, jacobian, draws)
     layout = layout_along(
         transports[0].path, widths=[dims] * flows, inner=[hidden], stem="none", field=name_of(field)

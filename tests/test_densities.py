@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from architectures.continuous import ContinuousDensity, Dynamics, Transport
 from architectures.density import DensityModel, join, part, standard_normal
 from architectures.registry import ARCHITECTURES, FIELDS
-from schemes.errors import SchemenetError
+from schemes.errors import NonFiniteError, SchemenetError
 from schemes.flow import Flow
 from schemes.node import Node
 
@@ -357,6 +357,13 @@ def test_the_end_time_gets_its_gradient(name: str) -> None:
         assert float(found) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-4, abs=1e-7)
 
 
+def test_an_end_time_that_was_lost_in_training_ends_the_run_as_diverged() -> None:
+    model = built("ffjord", 2)
+    model.transports[0].log_time.data.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="the end time of a flow, which is trained, has become nan"):
+        model.loss(points(2))
+
+
 def test_an_end_time_that_is_not_trained_stays() -> None:
     model = built("ffjord", 2, train_time=False, time=0.25)
     assert not model.transports[0].log_time.requires_grad
@@ -378,6 +385,10 @@ def test_regularisers_are_the_integrals_along_the_paths() -> None:
         energy += weight * path.functions[0](t, (y, nothing))[0].square().sum(1).mean().detach()
         squares += weight * jacobian.square().sum((0, 2)).mean()
     torch.testing.assert_close(model.loss(x) - plain, 0.3 * energy + 0.2 * squares, rtol=1e-4, atol=0)
+    z, log_det = model.to_noise(x)  # the same paths, from their other end
+    divergence = (standard_normal(z) + log_det + x.square().sum(1)).mean()
+    matching = model.matching_loss(lambda y: y.square().sum(1), z)
+    torch.testing.assert_close(matching - divergence, 0.3 * energy + 0.2 * squares, rtol=1e-4, atol=0)
     assert float(model.eval().loss(x).detach()) == pytest.approx(float(plain))  # evaluation is of the density alone
 
 
@@ -422,6 +433,9 @@ def test_number_of_parameters(name: str, options: dict[str, Any], expected: int)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
 
 
+GRID_OF_2 = {"name": "uniform", "steps": 2}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -432,6 +446,12 @@ def test_number_of_parameters(name: str, options: dict[str, Any], expected: int)
         ("cnf", {"field": "basic"}, "fields that take them: concat, concat_squash, mlp, mlp_time, planar; got 'basic'"),
         ("cnf", {"field": {"name": "planar", "hidden": 0}}, "hidden expected to be at least 1, got 0"),
         ("cnf", {"scheme": "symplectic_euler"}, "couples 2 parts of a state"),
+        (
+            "cnf",
+            {"scheme": "fractal", "grid": GRID_OF_2},
+            "scheme 'fractal' is no method for y' = f, and what it makes",
+        ),
+        ("ffjord", {"scheme": "backward_euler_poly", "grid": GRID_OF_2}, "scheme 'backward_euler_poly' is no method"),
         ("planar_flow", {"layers": 0}, "layers expected to be positive, got 0"),
     ],
 )
