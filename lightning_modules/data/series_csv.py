@@ -15,6 +15,8 @@ import torch
 from lightning_modules.data.series import Series
 from schemes.errors import SchemenetError
 
+LARGEST = 1e38
+"""Numbers are below it: networks compute in single precision."""
 SHOWN = 5
 """So many mistakes of a file are told one by one."""
 
@@ -147,7 +149,7 @@ class _Reading:
             value = float(cell)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or "_" in cell:
+        if not abs(value) < LARGEST or "_" in cell:
             missing = "; a value that is missing is an empty cell" if column in self.channels else ""
             self.wrong(line, f"column {column!r}: expected a finite number, got {cell!r}{missing}")
             return math.nan

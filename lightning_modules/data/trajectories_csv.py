@@ -52,7 +52,7 @@ class TrajectoriesCSV(TrajectoryData):
         return wrong
 
     def check(self) -> None:
-        self.series  # noqa: B018  # read, and refused where it cannot be
+        self.load(train=True)
 
     @cached_property
     def table(self) -> SeriesTable:
