@@ -66,6 +66,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
     _forget_other_kind(config, {key for key, _ in values})
+    _forget_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
     for key, value in values:
         _set(config, key, value, command, wrong)
     _check(config, command, wrong)
@@ -260,6 +261,15 @@ def _forget_other_kind(config: Config, keys: set[str]) -> None:
     """A budget of another kind needs a target of its own: the one that stands in a file is none of it."""
     if "budget.kind" in keys and not keys & {"budget", "budget.target"}:
         config["budget"] = None
+
+
+def _forget_other_axes(config: Config, asked: set[str]) -> None:
+    """The axes of an experiment are its own network's; another one, which the user chose, has those that it takes."""
+    section = config.get("architecture")
+    name = section.get("name") if isinstance(section, dict) else None
+    if "architecture" in asked and name in catalogue("architecture").names:
+        taken = catalogue("architecture").options(name)
+        config.update({axis: None for axis in AXES if axis not in taken and axis not in asked})
 
 
 def _groups(command: str) -> list[str]:

@@ -84,6 +84,14 @@ def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_its_own() -> 
     }  # fmt: skip
 
 
+def test_axes_of_an_experiment_are_for_its_own_network() -> None:
+    """FFJORD's gradient mode is not asked of a network that has none; what the user asks for is not dropped."""
+    assert compose("train", ["experiment=density2d", "architecture=cnf"])["gradient"] == {"name": "backprop"}
+    assert compose("train", ["experiment=density2d", "architecture=real_nvp"])["gradient"] is None
+    with pytest.raises(SchemenetError, match="'real_nvp' takes no gradient"):
+        compose("train", ["experiment=density2d", "architecture=real_nvp", "gradient=backprop"])
+
+
 def test_described_config_is_complete_and_stable() -> None:
     config = described(compose("train", ["architecture=resnet20"]))
     assert config["architecture"]["depth"] == 20
