@@ -59,9 +59,7 @@ class Path(nn.Module):
             raise SchemenetError("grid 'uniform' along given times: expected steps, and no time (the data says it)")
         if (reason := self.grid.refuses(self.scheme) or self.gradient.refuses_scheme(self.scheme)) is not None:
             raise SchemenetError(reason)
-        tried: Scheme = SCHEMES.build(
-            scheme
-        )  # the scheme itself is prepared for the steps of a solve, where it has any
+        tried: Scheme = SCHEMES.build(scheme)  # another one: how many steps there will be, a solve says
         tried.prepare(2)
         if next(tried.parameters(), None) is not None:
             raise SchemenetError(

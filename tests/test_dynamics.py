@@ -392,6 +392,16 @@ def test_rmse_is_measured_within_the_span_and_beyond() -> None:
         assert float(found[name]) == pytest.approx(float((torch.cat(parts) ** 2).mean().sqrt()), rel=1e-5)
 
 
+def test_what_is_observed_at_the_end_of_the_span_is_within_it() -> None:
+    """However the times of a set that goes on for long are rounded."""
+    data = DATA.build({"name": "lotka_volterra", "span": 0.7, "beyond": 20.0, "train_size": 1, "test_size": 1}, seed=0)
+    data.setup()
+    module = TrajectoryModule("trajectory_gru", {"hidden": 4}, data.context, {"name": "adamw"})
+    module.span.fill_(data.span)
+    module.measure(data.test_set[torch.arange(1)])
+    assert float(module.metrics["rmse"].weight) == 16 * 2
+
+
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
 def test_what_is_no_number_is_not_left_out_of_a_mean(wrong: float) -> None:
     module = TrajectoryModule("trajectory_gru", {"hidden": 4}, {"num_classes": 0, "in_chans": 2}, {"name": "adamw"})

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from architectures.observations import SeriesBatch
 from architectures.series import UNLABELLED, SeriesModel
 from architectures.variational import Variational
 from lightning_modules.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule
 
 SERIES = 1024
 """So many of the training series, at most, tell the channels' units."""
@@ -40,9 +39,9 @@ class SeriesModule(TaskModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         classes = self.hparams["data"]["num_classes"]
-        metrics: dict[str, nn.Module] = {"mse": MeanMetric(), "mse_by_channel": MeanMetric()}
+        metrics: dict[str, nn.Module] = {"mse": Mean(), "mse_by_channel": Mean()}
         if isinstance(self.network, Variational):
-            metrics["nats"] = MeanMetric()
+            metrics["nats"] = Mean()
             self.names = (*self.names, "nats")
         if classes:
             self.names = (*self.names, "error", "auc")

@@ -13,6 +13,8 @@ from architectures.trajectories import TrajectoryModel
 from lightning_modules.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
+SLACK = 1e-4
+"""Of the span: times are rounded, the more coarsely the longer a set of series is."""
 SERIES = 1024
 """So many of the training series tell the data's units, at most."""
 
@@ -46,7 +48,7 @@ class TrajectoryModule(TaskModule):
     def measure(self, batch: SeriesBatch) -> None:
         asked = batch.asked
         squares = ((self.network(batch) - asked.values) ** 2).float()
-        beyond = (asked.times - batch.observed.times[0] > self.span * (1 + 1e-6))[:, None]
+        beyond = (asked.times - batch.observed.times[0] > self.span * (1 + SLACK))[:, None]
         for name, counted in (("rmse", ~beyond), ("rmse_beyond", beyond)):
             self.metrics[name].update(squares, weight=asked.mask * counted)
 
