@@ -28,7 +28,7 @@ class SeriesModule(TaskModule):
 
     ``mse`` and ``rmse`` are over all asked entries of the set, a network with a distribution of answers answering by
     the mean of its posterior. ``mse_by_channel`` is the mean over series and channels of the error of each, 0 where
-    nothing is asked of one: so the published code of the latent ODE takes it, which makes it smaller. ``nats`` is the
+    nothing is asked of one: so the published code of the latent ODE takes it. ``nats`` is the
     negative evidence bound of a series where there is one, by 5 draws; ``error`` and ``auc`` (of two classes: of the
     second) are of the labels, where there are any.
     """
