@@ -6,6 +6,7 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     _forget_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
     for key, value in values:
         _set(config, key, value, command, wrong)
+    _forget_other_arms(config, {key for key, _ in values})
     _check(config, command, wrong)
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
@@ -270,6 +272,19 @@ def _forget_other_axes(config: Config, asked: set[str]) -> None:
     if "architecture" in asked and name in catalogue("architecture").names:
         taken = catalogue("architecture").options(name)
         config.update({axis: None for axis in AXES if axis not in taken and axis not in asked})
+
+
+def _forget_other_arms(config: Config, asked: set[str]) -> None:
+    """What an experiment says of single arms is for its own words; the user's may leave some of them out."""
+    if "words" not in asked or not isinstance(config.get("arms"), dict):
+        return
+    from lightning_modules.comparing.words import networks_of
+
+    typed = {key.split(".")[1] for key in asked if key.startswith("arms.")}
+    words = config["words"] if isinstance(config["words"], list) else [config["words"]]
+    with contextlib.suppress(SchemenetError):  # which is told when the words are checked
+        known = {choice.arm for word in (*words, config["baseline"]) for choice in networks_of(str(word))}
+        config["arms"] = {arm: own for arm, own in config["arms"].items() if arm in known | typed}
 
 
 def _groups(command: str) -> list[str]:

@@ -177,6 +177,13 @@ def test_compare_checks_words_budget_and_arms() -> None:
         compose("compare", ["arms.ode_resnet.stepz=3"])
 
 
+def test_words_of_the_users_own_leave_out_what_an_experiment_says_of_other_arms() -> None:
+    asked = ["experiment=density_digits", "words=[real_nvp,cnf]"]
+    assert compose("compare", asked)["arms"] == {"cnf": {"gradient": "backprop"}}
+    with pytest.raises(SchemenetError, match="no arm 'ffjord'"):
+        compose("compare", [*asked, "arms.ffjord.hidden=8"])
+
+
 def test_words_mean_the_networks_they_are_known_as() -> None:
     assert [c.arm for c in networks_of("rk2")] == ["fractalnet", "rk_resnet"]
     assert networks_of("reversible") == [("reversible", "revnet", None)]
