@@ -173,11 +173,19 @@ def _on_costs(budget: Budget | None, s: Summary, base: Summary | None) -> list[s
     others = [
         f"{LABELS[name]} {ratio(s.ratios[name])}" + " (quartiles overlap)" * (name == "step_time" and _overlap(s, base))
         for name in RATIOS
-        if name in s.ratios and name != budget.kind and abs(s.ratios[name] - 1) > budget.tolerance
+        if name in s.ratios
+        and name != budget.kind
+        and abs(s.ratios[name] - 1) > budget.tolerance
+        and not (name == "macs" and _adaptive(s, base))
     ]
     if others:
         said.append(f"{s.arm.name}: matched in {label}; {', '.join(others)} of the baseline's.")
     return said
+
+
+def _adaptive(s: Summary, base: Summary | None) -> bool:
+    """Whether the steps of one of the two are searched for: one step stands for all of them in its MACs."""
+    return any("adaptive" in str(one.arm.sizes.get("steps")) for one in (s, base) if one is not None)
 
 
 def _overlap(s: Summary, base: Summary | None) -> bool:
