@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from architectures.observations import Observations
 from lightning_modules import cli
 from lightning_modules.composing import compose
 from lightning_modules.data.physionet import CHANNELS, HEADER, OUTCOMES, PhysioNet
 from lightning_modules.data.series_from_csv import SeriesCSV
 from lightning_modules.data.spiral_series import SpiralSeries
+from lightning_modules.plotting import series as series_picture
 from lightning_modules.running import train
 from schemes.errors import SchemenetError
 
@@ -300,3 +302,11 @@ def test_a_picture_of_another_task_is_refused(tmp_path: Path, capsys: pytest.Cap
     run(tmp_path, "architecture=mlp", "data=moons", "data.limit_train=32", "trainer.max_epochs=1")
     assert cli.main(["figure", "series", str(tmp_path)]) == 2
     assert "expected a run on irregular series" in capsys.readouterr().err
+
+
+def test_series_are_drawn_in_the_plane_where_no_point_lacks_a_channel() -> None:
+    times, values = torch.tensor([0.0, 1.0]), torch.zeros(2, 2, 2)
+    padded = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])  # one series has no second point
+    assert series_picture._whole(Observations(times, values, padded))
+    padded[1, 1, 0] = 0
+    assert not series_picture._whole(Observations(times, values, padded))

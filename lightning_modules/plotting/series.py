@@ -39,7 +39,8 @@ FIT, AHEAD, TRUTH = COLOURS[0], COLOURS[1], "#AAAAAA"
 class Answer(NamedTuple):
     """What a network makes of one series: ``times``, the ``mean`` answer (times, channels), and samples of it or None.
 
-    ``shown`` and ``asked`` are times, values and mask; ``last`` is the time of the last observation.
+    ``shown`` and ``asked`` are times, values and mask; ``last`` is the time of the last observation. Before ``begins``
+    an answer says nothing: it is told from no observation, or of times that no training asked for.
     """
 
     times: np.ndarray
@@ -48,17 +49,30 @@ class Answer(NamedTuple):
     shown: tuple[np.ndarray, np.ndarray, np.ndarray]
     asked: tuple[np.ndarray, np.ndarray, np.ndarray]
     last: float
+    begins: float
 
 
 def draw(folder: Path) -> Figure:
-    """The first series of the test set: in the plane where they have two channels, else some channels over time."""
+    """The first series of the test set, in the plane where two channels are always seen together, else over time."""
     network, data = _held(folder)
-    plane = len(data.channels) == 2
-    batch = data.first(SHOWN if plane else SHOWN // 2)
-    answers = [answer(network, batch, i) for i in range(len(batch.observed.values))]
+    batch = data.first(SHOWN)
+    plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
+    shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
+    answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers) if plane else _over_time(answers, data.channels)
-    _explain(figure, folder, network, answers)
+    _explain(figure, folder, network, answers, plane)
     return figure
+
+
+def _whole(points: Observations) -> bool:
+    """Whether no point of any series lacks a channel."""
+    return bool((points.mask.amin(2) == points.mask.amax(2)).all())
+
+
+def _reconstructs(data: SeriesData) -> bool:
+    """Whether training asks for times that are observed as well, and not for later ones alone."""
+    batch = data.train_set[torch.arange(1)]
+    return bool(batch.asked.times[0] < batch.observed.times[-1])
 
 
 def _held(folder: Path) -> tuple[SeriesModel, SeriesData]:
@@ -75,7 +89,7 @@ def _held(folder: Path) -> tuple[SeriesModel, SeriesData]:
 
 
 @torch.no_grad()
-def answer(network: SeriesModel, batch: SeriesBatch, i: int) -> Answer:
+def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool = True) -> Answer:
     """The i-th series of a batch: at many times where the network can be asked at any, else at the series' own."""
     shown, asked = (_own(points, i) for points in (batch.observed, batch.asked))
     times = torch.cat((shown.times, asked.times)).unique()
@@ -90,7 +104,10 @@ def answer(network: SeriesModel, batch: SeriesBatch, i: int) -> Answer:
             torch.manual_seed(0)
             samples = network.predict(query, samples=SAMPLES).values[:, 0].numpy()
     told = [tuple(part.squeeze(0).numpy() for part in points) for points in (shown, asked)]
-    return Answer(times.numpy(), mean, samples, *told, float(shown.times[-1]))  # type: ignore[arg-type]
+    last, begins = float(shown.times[-1]), float(shown.times[0])
+    if samples is not None:
+        begins = -np.inf if reconstructs else last
+    return Answer(times.numpy(), mean, samples, *told, last, begins)  # type: ignore[arg-type]
 
 
 def _own(points: Observations, i: int) -> Observations:
@@ -152,9 +169,8 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
 
 
 def _sides(one: Answer) -> tuple[np.ndarray, np.ndarray]:
-    """Which times lie behind the last observation, and which before: without the first that was told from nothing."""
-    begins = -np.inf if one.samples is not None else one.shown[0][0]
-    return one.times >= one.last, (one.times > begins) & (one.times <= one.last)
+    """Which times lie behind the last observation, and which before."""
+    return one.times >= one.last, (one.times > one.begins) & (one.times <= one.last)
 
 
 def _error(one: Answer) -> float:
@@ -164,12 +180,12 @@ def _error(one: Answer) -> float:
     return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
 
 
-def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[Answer]) -> None:
+def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[Answer], plane: bool) -> None:
     ahead = any((one.asked[0] > one.last).any() for one in answers)
-    plane = answers[0].mean.shape[1] == 2
     handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
     told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
-    handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
+    if any(one.begins < one.last for one in answers):
+        handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
     if ahead:
         handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
         look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
