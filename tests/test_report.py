@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -547,3 +548,8 @@ def test_names_bring_neither_html_nor_links_nor_emphasis_into_markdown():
         "# &lt;t>\n\na\\*b and **strong** &lt;img src=x> [a]\\(javascript:1)\n\n- \\*b\\*\n\n"
         "````\nx ``` y\n````\n\n| a\\|b |\n| --- |\n| **c d** |\n"
     )
+
+
+def test_a_report_says_which_of_the_sets_under_one_name_it_is_of(damaged):
+    comparison = replace(runs.read_comparison(damaged), data="plane", recipe={"data": {"set": "pinwheel"}})
+    assert "on plane pinwheel:" in sentences.headline(comparison)

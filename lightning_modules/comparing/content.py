@@ -28,7 +28,15 @@ from lightning_modules.comparing.numbers import (
 )  # fmt: skip
 from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Part, Picture, Table, Text
 from lightning_modules.comparing.runs import Comparison
-from lightning_modules.comparing.sentences import at_batch, conclusions, notes, standing, the_test, unfinished
+from lightning_modules.comparing.sentences import (
+    at_batch,
+    conclusions,
+    notes,
+    standing,
+    the_test,
+    told_data,
+    unfinished,
+)
 from lightning_modules.comparing.sign_flips import LEVEL
 from lightning_modules.comparing.statistics import RATIOS, Summary, improvements
 from lightning_modules.measures import Measure
@@ -72,7 +80,7 @@ def _facts(comparison: Comparison) -> Table:
     if budget is not None:
         told = f"{amount(budget.kind, budget.target)}, met by {budget.by} within {100 * budget.tolerance:g}%"
     rows = {
-        "data": comparison.data,
+        "data": told_data(comparison),
         "epochs": comparison.epochs,
         "seeds": ", ".join(map(str, comparison.seeds)),
         "budget": told,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from lightning_modules.catalogue import catalogue
 from lightning_modules.comparing.numbers import LABELS, amount, plural, ratio, seeds_told
 from lightning_modules.comparing.paired import all_equal
 from lightning_modules.comparing.runs import Budget, Comparison
@@ -31,12 +32,21 @@ def headline(comparison: Comparison) -> str:
     kind = KINDS.get(comparison.kind, KINDS["comparison"])
     parts = [kind + (" of" if not kind.endswith(",") else "")]
     parts += [plural(arms, "arm") + (f" and {plural(controls, 'control')}" if controls else "")]
-    parts += [f"on {comparison.data or 'unnamed data'}"]
+    parts += [f"on {told_data(comparison) or 'unnamed data'}"]
     told = "an unknown number of epochs" if comparison.epochs is None else plural(comparison.epochs, "epoch")
     told += f", {plural(len(comparison.seeds), 'seed')}"
     if comparison.budget is not None:
         told += f", {amount(comparison.budget.kind, comparison.budget.target)}"
     return f"{' '.join(parts)}: {told}"
+
+
+def told_data(comparison: Comparison) -> str:
+    """The data set, with the options that make another one of it where it has such: ``plane moons``."""
+    names, section = catalogue("data"), comparison.recipe.get("data")
+    if comparison.data not in names.names or not isinstance(section, Mapping):
+        return comparison.data
+    told = (section.get(option) for option in names.facts(comparison.data).get("told", ()))
+    return " ".join([comparison.data, *(str(value) for value in told if value is not None)])
 
 
 def standing(summaries: Sequence[Summary]) -> str | None:

@@ -50,7 +50,7 @@ class Rows(NamedTuple):
     value: Tensor
 
 
-@DATA.register("physionet", task="series", measure="mse")
+@DATA.register("physionet", task="series", told=("mode",), measure="mse")
 class PhysioNet(FromFiles, SeriesData):
     """The 37 measured channels of stays in intensive care, 48 hours each, which are one unit of time.
 
