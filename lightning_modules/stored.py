@@ -11,7 +11,7 @@ import torch
 from architectures.model import Model
 from lightning_modules.composing import believed
 from lightning_modules.measures import task_of
-from lightning_modules.registries import TASKS
+from lightning_modules.registries import DATA, TASKS
 from lightning_modules.resuming import NEWEST
 from lightning_modules.tasks.base import TaskModule
 from schemes.errors import SchemenetError
@@ -64,3 +64,11 @@ def module_of(checkpoint: dict[str, Any]) -> TaskModule:
     except Exception as error:
         raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
     return module
+
+
+def data_of(checkpoint: dict[str, Any]) -> Any:
+    """The data set of a checkpoint's run, loaded: its test set, whatever the run held out. Nothing is downloaded."""
+    data = DATA.build({**checkpoint["hyper_parameters"]["config"]["data"], "validation": None}, seed=0)
+    data.check()
+    data.setup()
+    return data

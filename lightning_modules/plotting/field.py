@@ -18,8 +18,7 @@ from architectures.observations import SeriesBatch
 from architectures.systems import System
 from lightning_modules.data.trajectories import TrajectoryData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
-from lightning_modules.registries import DATA
-from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look
@@ -75,11 +74,9 @@ def learned(folder: Path) -> Learned:
             f"{folder}: architecture {told!r} has no field of a trajectory's state; expected a run of neural_ode or "
             "universal_ode on trajectories (schemenet train experiment=dynamics)"
         )
-    data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
-    data.check()
+    data = data_of(checkpoint)
     if len(data.channels) < 2:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
-    data.setup()
     batch = data.first(SERIES)
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.asked)]
     return Learned(network, data, SeriesBatch(*doubled), float(module.span))

@@ -19,8 +19,7 @@ from architectures.series import SeriesModel
 from architectures.variational import Variational
 from lightning_modules.data.irregular import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.registries import DATA
-from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 SHOWN, CHANNELS = 6, 3
@@ -81,11 +80,7 @@ def _held(folder: Path) -> tuple[SeriesModel, SeriesData]:
     network = module_of(checkpoint).network.double().eval()
     if not isinstance(network, SeriesModel):
         raise SchemenetError(f"{folder}: expected a run on irregular series, such as data=spiral_series or physionet")
-    options = checkpoint["hyper_parameters"]["config"]["data"]
-    data = DATA.build({**options, "validation": None}, seed=0)
-    data.check()
-    data.setup()
-    return network, data
+    return network, data_of(checkpoint)
 
 
 @torch.no_grad()

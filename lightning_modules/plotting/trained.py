@@ -8,8 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from architectures.network import Network
-from lightning_modules.registries import DATA
-from lightning_modules.stored import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 
@@ -30,8 +29,5 @@ def trained(folder: Path, count: int) -> Trained:
             f"{folder}: this picture is of networks that answer inputs with labels or numbers, and "
             f"{checkpoint['hyper_parameters']['architecture']!r} is none; `schemenet figure --help` lists others"
         )
-    data = DATA.build(checkpoint["hyper_parameters"]["config"]["data"], seed=0)
-    data.check()
-    data.setup()
-    inputs, labels = data.first(count)
+    inputs, labels = data_of(checkpoint).first(count)
     return Trained(network, inputs.double(), labels)
