@@ -46,7 +46,7 @@ def test_mistakes_end_with_status_2_without_traceback_before_torch() -> None:
         (["models", "resnt"], "did you mean 'resnet'"),
         (["train", "architecture.depth=21"], "the nearest are 20 and 26"),
         (["train", "data=mnist", "data.root=nowhere"], "nowhere"),
-        (["compare", "experiment=demo", "budget=500"], "nearest sizes"),
+        (["compare", "experiment=demo", "budget=500", "words=[resnet]", "controls=[]"], "nearest sizes"),
         (["compare", "experiment=demo", "seeds=0"], "seeds"),
         (["compare", "experiment=demo", "seeds=[1,1]"], "different seeds"),
     ],
@@ -64,7 +64,9 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "new").exists()  # a mistake leaves no empty folders behind
 
 
-def test_train_and_what_is_done_already(tmp_path: Path) -> None:
+def test_train_and_what_is_done_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["train", "debug=fast", "architecture.width=0.25", "folder=a run"]
     ran = command(*arguments, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -72,11 +74,11 @@ def test_train_and_what_is_done_already(tmp_path: Path) -> None:
     assert "test error" in ran.stdout
     assert (tmp_path / "a run" / "result.json").exists()
     assert "Traceback" not in ran.stderr
-    again = command(*arguments, cwd=tmp_path)
-    assert "done already" in again.stdout
-    other = command(*arguments, "scheme=heun", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "another recipe" in other.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 0
+    assert "done already" in capsys.readouterr().out
+    assert main([*arguments, "scheme=heun"]) == 2
+    assert "another recipe" in capsys.readouterr().err
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
