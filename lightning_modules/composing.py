@@ -9,50 +9,30 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from architectures.registry import tasks_of
 from lightning_modules.catalogue import REGISTRIES, ROOT, catalogue
-from lightning_modules.comparing.asked import SECTIONS, SHORT, keys_of, section
-from schemes.errors import SchemenetError, not_taken, unknown
-from schemes.signature import Parameter, objection
-
-Config = dict[str, Any]
+from lightning_modules.checking import (
+    AXES,
+    EVAL_KEYS,
+    FROM_WORDS,
+    KEYS,
+    LAUNCHING,
+    RECIPES,
+    TRAIN_KEYS,
+    Config,
+    check,
+    check_section,
+    groups_of,
+    unknown_key,
+)
+from lightning_modules.comparing.asked import SHORT
+from schemes.errors import SchemenetError, unknown
+from schemes.signature import objection
 
 CONFIGS = ROOT / "configs"
-RECIPES = ("experiment", "debug")
-"""Groups that override others instead of naming an entry of a registry."""
-
-TRAIN_KEYS = {
-    "seed": Parameter("seed", "int"),
-    "sharing": Parameter("sharing", "Literal['per_step', 'shared', 'per_stage'] | None"),
-    "folder": Parameter("folder", "str | None"),
-    "overwrite": Parameter("overwrite", "bool"),
-    "start_from": Parameter("start_from", "str | None"),
-}
-COMPARE_KEYS = TRAIN_KEYS | {
-    "words": Parameter("words", "Sequence[str]"),
-    "controls": Parameter("controls", "Sequence[str]"),
-    "baseline": Parameter("baseline", "str"),
-    "budget": Parameter("budget", "str | float | Mapping | None"),
-    "tune": Parameter("tune", "Mapping | None"),
-    "seeds": Parameter("seeds", "int | Sequence[int]"),
-    "arms": Parameter("arms", "Mapping | None"),
-}
-SWEEP_KEYS = TRAIN_KEYS | {"baseline": Parameter("baseline", "str | None")}
-EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
-KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS}
-
-LAUNCHING = ("compare", "sweep")
-"""Commands that hand their runs to a launcher."""
-
-FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
-
-AXES = ("scheme", "field", "grid", "gradient", "noise")
-"""Groups that, where nothing is chosen, are the architecture's to say."""
-
 REVISABLE = ("scheme", "grid", "data", "trainer")
 """Groups that can be changed after training; everything else is what the weights were trained as."""
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
@@ -63,7 +43,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     wrong: list[str] = []
     groups, values = _sort(overrides, wrong)
     if command not in LAUNCHING and groups.pop("launcher", None) is not None:
-        wrong.append(_unknown_key("launcher", command))
+        wrong.append(unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
     _forget_other_kind(config, {key for key, _ in values})
@@ -71,7 +51,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     for key, value in values:
         _set(config, key, value, command, wrong)
     _forget_other_arms(config, {key for key, _ in values})
-    _check(config, command, wrong)
+    check(config, command, wrong)
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return config
@@ -96,7 +76,7 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
         elif config[key] < 1:
             wrong.append(f"{key}: expected at least 1, got {config[key]}")
     for group in REVISABLE:
-        _section(config, group, config["architecture"]["name"], wrong)
+        check_section(config, group, config["architecture"]["name"], wrong)
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return config
@@ -119,9 +99,9 @@ def believed(config: Any, source: object) -> Config:
     for key in ("seed", "sharing"):
         if (problem := objection(config.get(key), TRAIN_KEYS[key].annotation)) is not None:
             wrong.append(f"{key}: {problem}")
-    architecture = _section(config, "architecture", None, wrong)
+    architecture = check_section(config, "architecture", None, wrong)
     for group in (*AXES, "data", "trainer"):
-        _section(config, group, architecture, wrong)
+        check_section(config, group, architecture, wrong)
     if wrong:
         raise SchemenetError("\n".join(f"{source}: {told}" for told in wrong))
     return config
@@ -243,8 +223,8 @@ def _resolvers(value: Any, place: str = "") -> list[str]:
 
 def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
     *path, last = key.split(".")
-    if (path or [last])[0] not in (*_groups(command), *KEYS[command]):
-        wrong.append(_unknown_key((path or [last])[0], command))
+    if (path or [last])[0] not in (*groups_of(command), *KEYS[command]):
+        wrong.append(unknown_key((path or [last])[0], command))
         return
     place = config
     for part in path:
@@ -285,162 +265,6 @@ def _forget_other_arms(config: Config, asked: set[str]) -> None:
     with contextlib.suppress(SchemenetError):  # which is told when the words are checked
         known = {choice.arm for word in (*words, config["baseline"]) for choice in networks_of(str(word))}
         config["arms"] = {arm: own for arm, own in config["arms"].items() if arm in known | typed}
-
-
-def _groups(command: str) -> list[str]:
-    """The config groups of a command."""
-    return [group for group in REGISTRIES if group != "launcher" or command in LAUNCHING]
-
-
-def _unknown_key(key: str, command: str) -> str:
-    if key == "launcher":
-        return f"launcher: for runs of {' and '.join(LAUNCHING)}; `schemenet {command}` runs in this process"
-    others = [other for other, keys in KEYS.items() if key in keys]
-    if others:
-        return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
-    groups = _groups(command)
-    owners = {g: [n for n in catalogue(g).listings if key in catalogue(g).options(n)] for g in groups}
-    owners |= {name: [key] * (key in keys_of(name)) for name in SECTIONS if name in KEYS[command]}
-    if written := [f"{group}.{key}=..." for group, names in owners.items() if names]:
-        return f"no key {key!r}; it is a parameter: {' or '.join(written)}"
-    return unknown("key", key, [*groups, *KEYS[command]])
-
-
-def _check(config: Config, command: str, wrong: list[str]) -> None:
-    """Fill in names and defaults; object to unknown names, unknown keys and wrong types."""
-    for key, parameter in KEYS[command].items():
-        if parameter.annotation == "Sequence[str]" and isinstance(config.get(key), str):
-            config[key] = [config[key]]  # one word is a list of one
-        if (problem := objection(config.get(key), parameter.annotation)) is not None:
-            wrong.append(f"{key}: {problem}")
-    for key in config:
-        if key not in (*_groups(command), *KEYS[command], *RECIPES):
-            wrong.append(_unknown_key(key, command))
-    for recipe in RECIPES:
-        config.pop(recipe, None)
-    if command == "compare" and not any(objection(config.get(k), p.annotation) for k, p in COMPARE_KEYS.items()):
-        _check_comparison(config, wrong)
-    architecture = _section(config, "architecture", None, wrong)
-    for group in REGISTRIES:
-        if group != "architecture":
-            _section(config, group, architecture, wrong)
-    if command != "compare":
-        wrong += _unfit(config, architecture)
-
-
-def _unfit(config: Config, architecture: str | None) -> list[str]:
-    """The objection to an architecture that is not for what the data is for, where there is one."""
-    data = config.get("data")
-    if architecture is None or not isinstance(data, dict) or data.get("name") not in catalogue("data").names:
-        return []
-    task = tasks_of(catalogue("data").facts(data["name"]))[0]
-    names = catalogue("architecture")
-    if task in (own := tasks_of(names.facts(architecture))):
-        return []
-    fit = [name for name, listing in names.listings.items() if task in tasks_of(listing.facts)]
-    sets = catalogue("data").listings
-    suited = [name for name, listing in sets.items() if tasks_of(listing.facts)[0] in own]
-    return [
-        f"architecture {architecture!r} is for {' and '.join(own)}, and data {data['name']!r} is for {task}; "
-        f"architectures for {task}: {', '.join(fit)}; data for {' or '.join(own)}: {', '.join(suited)}"
-    ]
-
-
-def _check_comparison(config: Config, wrong: list[str]) -> None:
-    """Words, controls and the options of single arms."""
-    from lightning_modules.comparing.words import controls, networks_of, parse_seeds
-
-    def attempt(key: str, check: Callable[[Any], Any], value: Any) -> Any:
-        try:
-            return check(value)
-        except SchemenetError as error:
-            wrong.append(f"{key}: {error}")
-        return None
-
-    arms: dict[str, str] = {}
-    for key in ("words", "baseline"):
-        for word in [config[key]] if key == "baseline" else config[key]:
-            arms |= {choice.arm: choice.architecture for choice in attempt(key, networks_of, str(word)) or ()}
-    for name in config["controls"]:
-        if name in controls():
-            arms[name] = name
-        else:
-            wrong.append(f"controls: {unknown('control', name, controls())}")
-    seeds = attempt("seeds", parse_seeds, config["seeds"])
-    for key in SECTIONS:
-        try:
-            asked = section(key, config[key])
-            if key == "tune" and asked is not None and seeds:
-                asked.seeds_beside(seeds)
-        except SchemenetError as error:
-            wrong += str(error).splitlines()
-    if (config.get("data") or {}).get("validation") is not None:
-        wrong.append("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
-    for group in ("architecture", *AXES, "sharing"):
-        if config.pop(group, None) is not None:
-            wrong.append(f"{group}: {FROM_WORDS}")
-    wrong += [told for architecture in dict.fromkeys(arms.values()) for told in _unfit(config, architecture)]
-    for arm, options in (config["arms"] or {}).items():
-        if arm not in arms:
-            wrong.append(f"arms: {unknown('arm', arm, arms)}")
-            continue
-        known = catalogue("architecture").options(arms[arm])
-        for key, value in (options or {}).items():
-            if key not in known:
-                wrong.append(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
-            elif (problem := objection(value, known[key].annotation)) is not None:
-                wrong.append(f"arms.{arm}.{key}: {problem}")
-
-
-def _section(config: Config, group: str, architecture: str | None, wrong: list[str]) -> str | None:
-    """Check one group's section and complete it; returns its canonical name where it has one."""
-    section = config.get(group)
-    if section is None:
-        return None
-    if not isinstance(section, dict):
-        wrong.append(f"{group}: expected one name or a mapping with 'name', got {section!r}")
-        return None
-    names = catalogue(group)
-    inherited: Any = None
-    if "name" not in section and group in AXES and architecture is not None:
-        # scheme.k=0.5 alone: the parameters are for the scheme that the architecture brings.
-        inherited = catalogue("architecture").defaults(architecture).get(group)
-        if inherited is not None:
-            inherited = {"name": inherited} if isinstance(inherited, str) else dict(inherited)
-            section = {**inherited, **section}
-    name = section.get("name")
-    if name not in names.names:
-        wrong.append(unknown(names.kind, name, names.names))
-        return None
-    name = names.canonical(name)
-    options = names.options(name)
-    # A network's axes are groups of their own on the command line.
-    open_to_user = {k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))}
-    for key, value in section.items():
-        if key == "name":
-            continue
-        if key not in open_to_user:
-            if group == "architecture" and key in (*AXES, "sharing"):
-                wrong.append(f"architecture.{key}: this is a key of its own; write {key}=...")
-                continue
-            wrong.append(not_taken(f"{names.kind} {name!r}", key, open_to_user))
-        elif (problem := objection(value, open_to_user[key].annotation)) is not None:
-            wrong.append(f"{group}.{key}: {problem}")
-    if group in (*AXES, "architecture"):
-        config[group] = {**section, "name": name}
-    else:
-        config[group] = {**names.defaults(name), **section, "name": name}
-    if group in AXES and architecture is not None and group not in catalogue("architecture").options(architecture):
-        wrong.append(
-            f"architecture {architecture!r} takes no {group} ({group}={name}); "
-            f"ones that do: {', '.join(_taking(group))}"
-        )
-    return name
-
-
-def _taking(group: str) -> list[str]:
-    names = catalogue("architecture")
-    return [name for name in names.listings if group in names.options(name)]
 
 
 def described(config: Config) -> Config:

@@ -22,7 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from architectures.model import Model
 from architectures.network import Network
 from architectures.residual import name_of
-from lightning_modules.composing import Config, described, revised
+from lightning_modules.checking import Config
+from lightning_modules.composing import described, revised
 from lightning_modules.files import read_json, write_json
 from lightning_modules.measures import MEASURES, Measure, measure_of, task_of
 from lightning_modules.registries import DATA, TRAINERS

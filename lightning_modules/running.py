@@ -27,8 +27,9 @@ from architectures.insertion import insert
 from architectures.ledger import ledger, parameters
 from architectures.model import Model
 from architectures.registry import CLASSIFICATION
+from lightning_modules.checking import Config
 from lightning_modules.coefficients import LogCoefficients
-from lightning_modules.composing import Config, described, network_options
+from lightning_modules.composing import described, network_options
 from lightning_modules.data.splits import SplitData
 from lightning_modules.files import check_writable, read_json, writable, write_json
 from lightning_modules.inversion import LogInversion

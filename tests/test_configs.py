@@ -11,9 +11,10 @@ from architectures.costs import Budget, amount
 from architectures.factory import create_model
 from architectures.registry import tasks_of
 from lightning_modules.catalogue import REGISTRIES, catalogue
+from lightning_modules.checking import RECIPES
 from lightning_modules.comparing.asked import section
 from lightning_modules.comparing.words import networks_of
-from lightning_modules.composing import CONFIGS, RECIPES, compose, described, network_options
+from lightning_modules.composing import CONFIGS, compose, described, network_options
 from schemes.errors import SchemenetError
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))

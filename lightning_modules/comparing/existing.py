@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.checking import AXES
 from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.runs import CONFIG, RESULT, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.words import controls
-from lightning_modules.composing import AXES
 from lightning_modules.files import read_json, writable, write_json
 from lightning_modules.measures import Measure, measure_of
 from lightning_modules.running import NOT_RECIPE

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.catalogue import REGISTRIES
-from lightning_modules.composing import RECIPES, Config, compose, files_of
+from lightning_modules.checking import RECIPES, Config
+from lightning_modules.composing import compose, files_of
 from lightning_modules.files import safe_name
 from schemes.errors import SchemenetError
 

@@ -14,11 +14,12 @@ from architectures.factory import create_model
 from architectures.ledger import foreseen
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
+from lightning_modules.checking import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
 from lightning_modules.comparing.asked import Tuning, section
 from lightning_modules.comparing.matching import Matching
 from lightning_modules.comparing.numbers import human, plural
 from lightning_modules.comparing.words import Choice, networks_of, parse_seeds
-from lightning_modules.composing import AXES, COMPARE_KEYS, TRAIN_KEYS, Config, chosen
+from lightning_modules.composing import chosen
 from lightning_modules.data.splits import SplitData
 from lightning_modules.measures import measure_of
 from lightning_modules.running import dry_build, hash_of, recipe_hash

@@ -13,12 +13,13 @@ from typing import Any
 from architectures import costs
 from architectures.factory import create_model
 from architectures.ledger import step_times
+from lightning_modules.checking import Config
 from lightning_modules.comparing import report, screen, tuning
 from lightning_modules.comparing.asked import Tuning, section
 from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
-from lightning_modules.composing import Config, network_options
+from lightning_modules.composing import network_options
 from lightning_modules.files import read_json, writable, write_json
 from lightning_modules.launching.local import cores
 from lightning_modules.launching.lock import is_locked

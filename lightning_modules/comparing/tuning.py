@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.checking import Config
 from lightning_modules.comparing.asked import Tuning
 from lightning_modules.comparing.plan import Plan, PlannedArm
-from lightning_modules.composing import Config
 from lightning_modules.files import read_json
 from lightning_modules.launching.order import Order
 from lightning_modules.measures import ERROR

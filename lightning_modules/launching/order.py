@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_modules.composing import Config
+from lightning_modules.checking import Config
 from lightning_modules.files import read_json, write_json, write_text
 from lightning_modules.launching.leash import leashed
 from lightning_modules.launching.lock import is_locked, locked
