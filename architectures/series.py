@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -56,13 +57,18 @@ class SeriesModel(Model):
         self.classifier = two_layers(read, hidden, num_classes) if num_classes else None
 
     @torch.no_grad()
-    def adapt(self, observed: Observations) -> None:
-        """Take mean and standard deviation of the channels, and the mean gap, from what was observed for training."""
-        mean, scale = moments(observed)
+    def adapt(self, observed: Iterable[Observations]) -> None:
+        """Take mean and standard deviation of the channels, and the mean gap, from what was observed for training.
+
+        In parts, such as single series: on one union of all times they would fill memory where each has its own.
+        """
+        events = [observed_events(part) for part in observed]
+        values, mask = (torch.cat([part[i].flatten(0, 1) for part in events]) for i in (1, 2))
+        mean, scale = moments(values, mask)
         self.location.copy_(mean)
         self.scale.copy_(scale)
-        events = observed_events(observed)
-        passed, gaps = events.times.diff(dim=1).sum(), events.here.sum() - len(events.here)
+        passed = torch.stack([part.times.diff(dim=1).sum() for part in events]).sum()
+        gaps = torch.stack([(part.here.sum(1) - 1).clamp(min=0).sum() for part in events]).sum()
         self.pace.copy_((passed / gaps).where(passed > 0, 1.0))
 
     def inward(self, observed: Observations) -> Observations:
@@ -163,8 +169,13 @@ class Autoregressive(SeriesModel):
     def loss(self, batch: SeriesBatch) -> Tensor:
         found = self.predict(batch)
         asked = batch.asked
-        squares = (asked.mask * (found.values[0] - asked.values).square()).sum()
+        squares = misses(found.values[0], asked).square().sum()
         return squares / asked.mask.sum().clamp(min=1) + self.of_labels(found.logits, batch.labels)
+
+
+def misses(values: Tensor, asked: Observations) -> Tensor:
+    """How far values (..., batch, times, channels) are from those asked; 0 where none is, whatever stands there."""
+    return torch.where(asked.mask > 0, values - asked.values, 0.0)
 
 
 def two_layers(channels: int, hidden: int, out: int) -> nn.Sequential:

@@ -17,7 +17,8 @@ from architectures.observations import Observations, SeriesBatch
 class Timeline(NamedTuple):
     """The events of each series, in the order in which they are walked, the same number for all of a batch.
 
-    ``times`` (batch, events) stand still behind the last event of a series, which ``here`` (batch, events) tells apart.
+    ``times`` (batch, events) stand still behind the last event of a series, which ``here`` (batch, events) tells apart;
+    a series without any stands at time 0.
     ``values`` and ``mask`` (batch, events, channels) are the observations, 0 where there is none.
     """
 
@@ -77,6 +78,7 @@ def _drawn_together(times: Tensor, values: Tensor, mask: Tensor, rows: Tensor, b
     here, own = rows.gather(1, order), times[order]
     own = torch.where(here, own, times[:1])
     own = own.cummin(1).values if backwards else own.cummax(1).values
+    own = torch.where(here[:, :1], own, 0.0)  # the times of others are none of its own
     return Timeline(own, gathered(values, order), gathered(mask, order), here)
 
 

@@ -32,7 +32,7 @@ class Units(nn.Module):
     def adapt(self, training: SeriesBatch) -> None:
         """Mean and standard deviation of the channels, mean size of their slopes, and the length of the series."""
         seen = joined(training.observed, training.asked)
-        location, scale = moments(seen)
+        location, scale = moments(seen.values, seen.mask)
         span = seen.times[-1] - seen.times[0]
         rate = slopes(seen)
         rate = rate.where(rate > 0, scale / span)
@@ -42,12 +42,18 @@ class Units(nn.Module):
         self.span.copy_(span)
 
 
-def moments(seen: Observations) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over what was observed; the latter 1 where all is the same."""
-    count = seen.mask.sum((0, 1)).clamp(min=1)
-    mean = seen.values.sum((0, 1)) / count
-    spread = ((seen.values - mean) ** 2 * seen.mask).sum((0, 1)).div(count).sqrt()
-    return mean, spread.where(spread > 0, 1.0)
+def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of channels (..., channels) over what was observed.
+
+    The latter is 1 where all is the same, which is to say as far as single precision tells: what is left of rounding is
+    no scale.
+    """
+    seen, here = values.flatten(0, -2).double(), mask.flatten(0, -2) > 0
+    count = here.sum(0).clamp(min=1)
+    mean = seen.where(here, 0.0).sum(0) / count
+    spread = (seen - mean).where(here, 0.0).square().sum(0).div(count).sqrt()
+    varies = spread > torch.finfo(torch.float32).eps * mean.abs()
+    return mean.to(values.dtype), spread.where(varies, 1.0).to(values.dtype)
 
 
 def joined(early: Observations, late: Observations) -> Observations:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from architectures.observations import Observations, SeriesBatch
 from architectures.ode_rnn import JumpFlow
-from architectures.series import Prediction, SeriesModel
+from architectures.series import Prediction, SeriesModel, misses
 from architectures.timeline import gathered, observed_events
 from schemes.errors import SchemenetError
 
@@ -125,9 +125,9 @@ class Variational(SeriesModel):
 
     def surprise(self, values: Tensor, asked: Observations) -> Tensor:
         """-log p(asked | z) in nats, (samples, batch)."""
-        squares = ((values - asked.values) / self.observation_sd).square()
+        squares = (misses(values, asked) / self.observation_sd).square()
         constant = math.log(2 * math.pi) + 2 * math.log(self.observation_sd)
-        return 0.5 * (asked.mask * (squares + constant)).sum((2, 3))
+        return 0.5 * (squares + constant * asked.mask).sum((2, 3))
 
     def nats(self, batch: SeriesBatch, noise: Tensor) -> Tensor:
         """The negative bound (batch,) with KL in full, by draws mu + sigma ``noise`` (samples, batch, latent)."""

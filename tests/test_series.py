@@ -140,10 +140,16 @@ def test_a_masked_channel_carries_no_gradient_and_its_value_does_not_matter(case
         assert tensor.grad is not None
         assert not tensor.grad[mask == 0].any()
         assert tensor.grad[mask > 0].any()
-    torch.manual_seed(0)
-    garbage = [torch.where(part.mask > 0, part.values, 7e3) for part in (batch.observed, batch.asked)]
-    other = SeriesBatch(batch.observed._replace(values=garbage[0]), batch.asked._replace(values=garbage[1]))
-    torch.testing.assert_close(made.loss(other), loss, rtol=1e-14, atol=0)
+    for nothing in (7e3, math.nan):
+        garbage = [torch.where(part.mask > 0, part.values, nothing) for part in batch[:2]]
+        other = SeriesBatch(batch.observed._replace(values=garbage[0]), batch.asked._replace(values=garbage[1]))
+        torch.manual_seed(0)
+        torch.testing.assert_close(made.loss(other), loss, rtol=1e-14, atol=0)
+    made.adapt([batch.observed])
+    location, scale = made.location.clone(), made.scale.clone()
+    made.adapt([other.observed])
+    assert torch.equal(made.location, location)
+    assert torch.equal(made.scale, scale)
 
 
 @pytest.mark.parametrize("case", NETWORKS)
@@ -188,8 +194,13 @@ def test_fed_in_training_it_reads_its_predictions_in_place_of_observations(case:
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_series_without_any_observation_has_a_prediction(case: str) -> None:
     made, batch = network(case), irregular(later=True)
-    observed = batch.observed._replace(mask=torch.zeros_like(batch.observed.mask))
-    assert made.predict(SeriesBatch(observed, batch.asked)).values.isfinite().all()
+    mask = batch.observed.mask.clone()
+    mask[2] = 0
+    together = made.predict(batch._replace(observed=batch.observed._replace(mask=mask))).values
+    asked, elsewhere = alone(batch, 2).asked, batch.observed.times[:1] / 2
+    blank = torch.zeros(1, 1, CHANNELS, dtype=torch.float64)
+    single = made.predict(SeriesBatch(Observations(elsewhere, blank, blank), asked)).values
+    torch.testing.assert_close(single[:, 0], at_its_own_times(together, batch, 2), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", NETWORKS)
@@ -254,10 +265,10 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
     def told(points: Observations) -> Observations:
         return points._replace(values=(shift + factor * points.values) * points.mask)
 
-    made.adapt(batch.observed)
+    made.adapt([batch.observed])
     before = made.predict(batch)
     moved = SeriesBatch(told(batch.observed), told(batch.asked))
-    made.adapt(moved.observed)
+    made.adapt(alone(moved, i).observed for i in range(len(moved.observed.values)))
     torch.testing.assert_close(made.predict(moved).values, shift + factor * before.values, rtol=1e-9, atol=0)
     seen = [moved.observed.values[..., c][moved.observed.mask[..., c] > 0] for c in range(CHANNELS)]
     torch.testing.assert_close(made.location, torch.stack([own.mean() for own in seen]))

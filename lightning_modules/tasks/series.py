@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+from torchmetrics.classification import MulticlassAUROC
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities import dim_zero_cat
 
 from architectures.observations import SeriesBatch
-from architectures.series import UNLABELLED, SeriesModel
+from architectures.series import UNLABELLED, SeriesModel, misses
 from architectures.variational import Variational
 from lightning_modules.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
@@ -22,6 +24,23 @@ DRAWS = 5
 """From the posterior, for the bound on the likelihood; the same in every evaluation."""
 
 
+class AreaUnderCurve(MulticlassAUROC):
+    """The area under the ROC curve: of two classes that of the second, of more the mean of each against the others.
+
+    A class that all series are of, or none, has no curve. It is left out, and where none is left there is no number;
+    torchmetrics counts such a class as 0.
+    """
+
+    def compute(self) -> Tensor:
+        scores, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        areas = [
+            binary_auroc(scores[:, one], (labels == one).long())
+            for one in range(1 if self.num_classes == 2 else 0, self.num_classes)
+            if 0 < (labels == one).sum() < len(labels)
+        ]
+        return torch.stack(areas).mean() if areas else torch.full((), torch.nan, device=self.device)
+
+
 @TASKS.register("series", measure="rmse")
 class SeriesModule(TaskModule):
     """Series as tasks say: see :class:`SeriesBatch`.
@@ -29,8 +48,8 @@ class SeriesModule(TaskModule):
     ``mse`` and ``rmse`` are over all asked entries of the set, a network with a distribution of answers answering by
     the mean of its posterior. ``mse_by_channel`` is the mean over series and channels of the error of each, 0 where
     nothing is asked of one: so the published code of the latent ODE takes it. ``nats`` is the
-    negative evidence bound of a series where there is one, by 5 draws; ``error`` and ``auc`` (of two classes: of the
-    second) are of the labels, where there are any.
+    negative evidence bound of a series where there is one, by 5 draws; ``error`` and ``auc`` are of the labels, where
+    there are any, and no numbers where they cannot be told.
     """
 
     names = ("mse", "rmse", "mse_by_channel")
@@ -45,20 +64,18 @@ class SeriesModule(TaskModule):
             self.names = (*self.names, "nats")
         if classes:
             self.names = (*self.names, "error", "auc")
-            metrics["accuracy"] = MulticlassAccuracy(classes, average="micro", ignore_index=UNLABELLED)
-            average = "none" if classes == 2 else "macro"
-            metrics["auc"] = MulticlassAUROC(classes, average=average, ignore_index=UNLABELLED)
+            metrics |= {"error": Mean(), "auc": AreaUnderCurve(classes, ignore_index=UNLABELLED)}
         self.metrics = nn.ModuleDict(metrics)
 
     def on_fit_start(self) -> None:
         data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        training = data.train_set
-        self.network.adapt(training[torch.arange(min(SERIES, len(training)))].observed)
+        chosen = torch.arange(min(SERIES, len(data.train_set)))
+        self.network.adapt(data.train_set[one].observed for one in chosen.split(1))
 
     def measure(self, batch: SeriesBatch) -> None:
         found, asked = self.network.predict(batch), batch.asked
         here = asked.mask > 0
-        squares = torch.where(here, found.values[0] - asked.values, 0.0).square()
+        squares = misses(found.values[0], asked).square()
         self.metrics["mse"].update(squares[here])
         self.metrics["mse_by_channel"].update(squares.sum(1) / here.sum(1).clamp(min=1))
         if isinstance(self.network, Variational):
@@ -66,12 +83,10 @@ class SeriesModule(TaskModule):
             noise = torch.randn(DRAWS, len(squares), self.network.latent, generator=stream).to(squares)
             self.metrics["nats"].update(self.network.nats(batch, noise))
         if found.logits is not None and batch.labels is not None:
-            self.metrics["accuracy"].update(found.logits, batch.labels)
+            wrong, known = found.logits.argmax(1) != batch.labels, batch.labels != UNLABELLED
+            self.metrics["error"].update(wrong.float(), known.float())
             self.metrics["auc"].update(found.logits.softmax(1), batch.labels)
 
     def found(self) -> Mapping[str, Tensor]:
         values = {name: metric.compute() for name, metric in self.metrics.items()}  # type: ignore[operator]
-        if "accuracy" in values:
-            values["error"] = 1 - values.pop("accuracy")
-            values["auc"] = values["auc"][1] if values["auc"].dim() else values["auc"]
         return values | {"rmse": values["mse"].sqrt()}
