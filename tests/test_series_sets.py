@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from architectures.observations import Observations
+from architectures.units import moments
 from lightning_modules import cli
 from lightning_modules.composing import compose
 from lightning_modules.data.physionet import CHANNELS, HEADER, OUTCOMES, PhysioNet
+from lightning_modules.data.series import _Ragged
 from lightning_modules.data.series_from_csv import SeriesCSV
 from lightning_modules.data.spiral_series import SpiralSeries
 from lightning_modules.plotting import series as series_picture
 from lightning_modules.running import train
+from lightning_modules.tasks.series import AreaUnderCurve
 from schemes.errors import SchemenetError
 
 EVERYTHING = torch.arange(10_000)
@@ -180,6 +184,8 @@ BAD: dict[str, tuple[str, int, str]] = {
     "times out of order": ("00:07,HR,60\n00:06,HR,61", 3, "time 00:06 comes after 00:07; expected rows in order"),
     "a time that is none": ("noon,HR,60", 2, "expected a time as hours and minutes, 07:30, got 'noon'"),
     "an unknown parameter": ("00:07,HRR,60", 2, "no parameter 'HRR'; did you mean"),
+    "a time behind the stay": ("600:00,HR,60", 2, "expected a time up to 48:00, the length of a stay, got '600:00'"),
+    "a number beyond single precision": ("00:07,HR,1e39", 2, "HR: expected a number, got '1e39'"),
     "a missing cell": ("00:07,HR", 2, "expected three cells"),
 }
 
@@ -203,6 +209,9 @@ def test_bad_heads_outcomes_and_folders(sets: Path, tmp_path: Path) -> None:
         physionet(tmp_path / "none")
     (sets / "set-a" / "104.txt").write_text("Time;Parameter;Value\n")
     with pytest.raises(SchemenetError, match=r"104\.txt, line 1: expected 'Time,Parameter,Value'"):
+        physionet(sets)
+    (sets / "set-a" / "104.txt").write_text("")
+    with pytest.raises(SchemenetError, match=r"104\.txt, line 1: expected 'Time,Parameter,Value', got ''"):
         physionet(sets)
     (sets / "set-a" / "104.txt").unlink()
     (sets / "Outcomes-a.txt").write_text(f"{OUTCOMES}\n100,6,1,5,-1,dead\n")
@@ -310,3 +319,81 @@ def test_series_are_drawn_in_the_plane_where_no_point_lacks_a_channel() -> None:
     assert series_picture._whole(Observations(times, values, padded))
     padded[1, 1, 0] = 0
     assert not series_picture._whole(Observations(times, values, padded))
+
+
+def test_an_area_under_the_curve_is_of_the_classes_that_have_one() -> None:
+    stream = torch.Generator().manual_seed(0)
+    scores, labels = torch.rand(40, 3, generator=stream).softmax(1), torch.randint(0, 3, (40,), generator=stream)
+    area = AreaUnderCurve(3, ignore_index=-1)
+    for chosen, classes in ((labels >= 0, (0, 1, 2)), (labels != 1, (0, 2))):
+        area.reset()
+        area.update(scores[chosen], labels[chosen])
+        area.update(scores[:2], torch.full((2,), -1))
+        expected = [roc_auc_score(labels[chosen] == one, scores[chosen, one]) for one in classes]
+        assert float(area.compute()) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    two = AreaUnderCurve(2)
+    two.update(scores[:, :2], labels.clamp(max=1))
+    assert float(two.compute()) == pytest.approx(roc_auc_score(labels > 0, scores[:, 1]), rel=1e-5)
+    two.reset()
+    two.update(scores[:, :2], torch.zeros(40, dtype=torch.long))
+    assert two.compute().isnan()
+
+
+def test_where_all_that_are_measured_are_of_one_class_there_is_no_auc(tmp_path: Path) -> None:
+    file = waves(tmp_path / "w.csv", label=True)
+    result = run(
+        tmp_path,
+        "architecture=rnn",
+        "data=series_csv",
+        f"data.path={file}",
+        "data.limit_test=1",
+        "trainer.max_epochs=1",
+    )
+    assert result["status"] == "done"
+    assert result["test_auc"] is None
+    assert result["test_error"] in (0.0, 1.0)
+
+
+def test_units_are_taken_from_series_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the union of a thousand series' own times they would fill memory."""
+    sizes, union = [], _Ragged.union
+    monkeypatch.setattr(_Ragged, "union", lambda self, chosen: sizes.append(len(chosen)) or union(self, chosen))
+    file = waves(tmp_path / "w.csv")
+    run(
+        tmp_path,
+        "architecture=rnn",
+        "data=series_csv",
+        f"data.path={file}",
+        "data.batch_size=2",
+        "trainer.max_epochs=1",
+    )
+    assert max(sizes) == 2
+
+
+def test_a_channel_that_stands_still_is_not_scaled_by_its_rounding() -> None:
+    for count in (7, 100, 1000):
+        values = torch.full((1, count, 2), 0.1)
+        values[..., 1] += 1e-4 * torch.arange(count)
+        mean, sd = moments(values, torch.ones_like(values))
+        assert mean[0] == pytest.approx(0.1)
+        assert sd[0] == 1.0
+        assert sd[1] == pytest.approx(1e-4 * math.sqrt((count**2 - 1) / 12), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("a,0,1,p\nb,0,1,p\nc,0,1,p", "line 1: column 'label': all series are of one class, 'p'; leave it out"),
+        (
+            "a,7e9,1,p\na,7000000001,1,p\nb,0,1,q",
+            "series 'a' has times 7000000000.0 and 7000000001.0, closer than 3.34e+03",
+        ),
+    ],
+)
+def test_what_only_all_series_of_a_csv_tell(rows: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "w.csv"
+    file.write_text(f"series,time,x,label\n{rows}\n")
+    with pytest.raises(SchemenetError) as found:
+        SeriesCSV(path=str(file)).check()
+    assert str(file) in str(found.value)
+    assert told in str(found.value)

@@ -29,7 +29,7 @@ class SeriesData(SplitData):
 def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
     """Indices of a training and a test set, the latter a ``share`` of all; drawn once and for all."""
     if total < 2:
-        raise SchemenetError(f"{total} series have no test set; expected at least 2")
+        raise SchemenetError(f"{total} series cannot be parted into training and test set; expected at least 2")
     order = torch.randperm(total, generator=generator(DATA_SEED, SPLIT))
     count = min(max(1, round(share * total)), total - 1)
     return order[count:].sort().values, order[:count].sort().values

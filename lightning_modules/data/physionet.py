@@ -14,7 +14,7 @@ from torch import Tensor
 from architectures.series import UNLABELLED
 from lightning_modules.data.files import FromFiles
 from lightning_modules.data.irregular import SeriesData, asked_by, parted
-from lightning_modules.data.series import Series, SeriesSet
+from lightning_modules.data.series import LARGEST, Series, SeriesSet
 from lightning_modules.files import whole
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError, nearest
@@ -235,8 +235,8 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
     def wrong(line: int, what: str) -> SchemenetError:
         return SchemenetError(f"{file}, line {line}: {what}")
 
-    last = 0
-    for line, text in enumerate(file.read_text().splitlines(), 1):
+    last, lines = 0, file.read_text().splitlines() or [""]
+    for line, text in enumerate(lines, 1):
         if line == 1:
             if text.strip() != HEADER:
                 raise wrong(1, f"expected {HEADER!r}, got {text!r}")
@@ -249,6 +249,8 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
         if not (colon and hours.isdecimal() and minutes.isdecimal() and len(hours) <= 3 and int(minutes) < 60):
             raise wrong(line, f"expected a time as hours and minutes, 07:30, got {time!r}")
         minute = 60 * int(hours) + int(minutes)
+        if minute > 60 * HOURS:
+            raise wrong(line, f"expected a time up to {HOURS}:00, the length of a stay, got {time!r}")
         if minute < last:
             raise wrong(
                 line, f"time {time} comes after {last // 60:02d}:{last % 60:02d}; expected rows in order of time"
@@ -258,7 +260,7 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not abs(value) < LARGEST:
             raise wrong(line, f"{name or 'column Value'}: expected a number, got {number!r}")
         if name not in INDEX:
             if name not in ("RecordID", ""):  # set c has rows without a name

@@ -15,6 +15,9 @@ from schemes.errors import SchemenetError
 BITS = 22
 """Times are whole multiples of the 2^BITS-th part of the span: exact in single precision, and never almost equal."""
 
+LARGEST = 1e38
+"""Values are below it: networks compute in single precision."""
+
 
 class Series(NamedTuple):
     """What was observed of one series.

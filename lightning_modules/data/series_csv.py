@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lightning_modules.data.series import Series
+from lightning_modules.data.series import LARGEST, Series
 from schemes.errors import SchemenetError
 
-LARGEST = 1e38
-"""Numbers are below it: networks compute in single precision."""
 SHOWN = 5
 """So many mistakes of a file are told one by one."""
 

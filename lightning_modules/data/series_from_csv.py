@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
+from architectures.units import moments
 from lightning_modules.data.irregular import SeriesData, asked_by, parted
-from lightning_modules.data.series import Series, SeriesSet
+from lightning_modules.data.series import BITS, SeriesSet
 from lightning_modules.data.series_csv import SeriesTable, read_series
 from lightning_modules.registries import DATA
+from schemes.errors import SchemenetError
 
 
 @DATA.register("series_csv", task="series")
@@ -76,11 +76,18 @@ class SeriesCSV(SeriesData):
     @cached_property
     def sets(self) -> tuple[SeriesSet, SeriesSet]:
         """Training and test set."""
+        if self.num_classes == 1:
+            raise SchemenetError(
+                f"{self.path}, line 1: column 'label': all series are of one class, {self.table.classes[0]!r}; "
+                "leave it out"
+            )
         parts = parted(len(self.table.series), self.test)
         train, test = ([self.table.series[i] for i in part.tolist()] for part in parts)
         begin = min(float(one.times[0]) for one in self.table.series)
+        self._refuse_close(max(float(one.times[-1]) for one in self.table.series) - begin)
         span = max(float(one.times[-1]) for one in train) - begin or 1.0
-        mean, sd = moments(train) if self.scale == "standard" else (0.0, 1.0)
+        values, mask = (torch.cat([one[i] for one in train]) for i in (1, 2))
+        mean, sd = moments(values, mask) if self.scale == "standard" else (0.0, 1.0)
         train, test = (
             [
                 one._replace(times=(one.times - begin) / span, values=((one.values - mean) / sd).where(one.mask, 0.0))
@@ -91,13 +98,14 @@ class SeriesCSV(SeriesData):
         first, second = (asked_by(part, self.mode, half=0.5) for part in (train, test))
         return first, second
 
-
-def moments(series: Sequence[Series]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over what was observed; the latter 1 where all is the same."""
-    values, mask = (
-        torch.cat(parts) for parts in zip(*((one.values.double(), one.mask) for one in series), strict=True)
-    )
-    count = mask.sum(0).clamp(min=1)
-    mean = values.where(mask, 0).sum(0) / count
-    sd = ((values - mean).where(mask, 0).square().sum(0) / count).sqrt()
-    return mean.float(), torch.where(sd > 0, sd, 1.0).float()
+    def _refuse_close(self, length: float) -> None:
+        """Tell of times that would be one in single precision, in which all of them lie on one axis of this length."""
+        least = 2.0 ** (1 - BITS) * length
+        for name, one in zip(self.table.names, self.table.series, strict=True):
+            if close := (one.times.diff() < least).nonzero()[:, 0].tolist():
+                first, second = one.times[close[0] : close[0] + 2].tolist()
+                raise SchemenetError(
+                    f"{self.path}: series {name!r} has times {first!r} and {second!r}, closer than {least:.3g}: all "
+                    f"series lie on one axis, {length:g} long, on which single precision tells no more apart; if they "
+                    "share no clock, count the times of each from its own beginning"
+                )
