@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -50,6 +51,8 @@ class SeriesModel(Model):
 
     def __init__(self, channels: int, read: int, hidden: int, num_classes: int, label_weight: float) -> None:
         super().__init__()
+        if not 0 <= label_weight < math.inf:
+            raise SchemenetError(f"label_weight expected to be at least 0, got {label_weight:g}")
         self.register_buffer("location", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("pace", torch.ones(()))

@@ -227,8 +227,8 @@ def _described_steps(network: Model, config: Config) -> dict[str, Any]:
     flows = network.flows
     along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
     told = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
-    if any(flow.adaptive for flow in flows):
-        return told | dict(zip(TOLERANCES, flows[0].grid.tolerances(training=False), strict=True))
+    if adaptive := [flow.grid for flow in flows if flow.adaptive]:  # an encoder's flow comes before the one of ``grid``
+        return told | dict(zip(TOLERANCES, adaptive[-1].tolerances(training=False), strict=True))
     if along:
         return told | ({"steps": [flow.grid.steps for flow in flows]} if flows else {})
     return told | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}

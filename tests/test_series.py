@@ -414,6 +414,7 @@ BAD: dict[str, tuple[Callable[..., SeriesModel], dict[str, Any], str]] = {
     "samples": (LatentOde, {"samples": 0}, "samples expected to be at least 1, got 0"),
     "weights": (RnnVae, {"kl_weight": -1.0}, "kl_weight expected to be at least 0, got -1"),
     "feeding": (Recurrent, {"feeding": 1.5}, "feeding expected to be a probability, got 1.5"),
+    "weight of labels": (GruD, {"label_weight": -1.0}, "label_weight expected to be at least 0, got -1"),
     "sizes": (Recurrent, {"hidden": 0}, "hidden expected to be positive, got 0"),
     "images": (OdeRnn, {"field": "basic"}, "has vectors for states; field 'basic' takes images"),
     "uniform": (LatentOde, {"grid": "uniform"}, "expected steps, and no time"),

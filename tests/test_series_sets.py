@@ -217,6 +217,12 @@ def test_bad_heads_outcomes_and_folders(sets: Path, tmp_path: Path) -> None:
     (sets / "Outcomes-a.txt").write_text(f"{OUTCOMES}\n100,6,1,5,-1,dead\n")
     with pytest.raises(SchemenetError, match=r"Outcomes-a\.txt, line 2: expected"):
         physionet(sets, labels=True)
+    (sets / "Outcomes-a.txt").write_text("")
+    with pytest.raises(SchemenetError, match=r"Outcomes-a\.txt, line 1: expected 'RecordID,"):
+        physionet(sets, labels=True)
+    (sets / "Outcomes-a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(SchemenetError, match=r"Outcomes-a\.txt: cannot be read"):
+        physionet(sets, labels=True)
     (sets / "Outcomes-a.txt").unlink()
     with pytest.raises(SchemenetError, match=r"data.labels: there is no .*Outcomes-a.txt"):
         physionet(sets, labels=True)
@@ -301,6 +307,8 @@ def test_labels_are_learned_and_channels_drawn(sets: Path, tmp_path: Path, capsy
     )  # fmt: skip
     assert 0 <= result["test_error"] <= 1
     assert result["test_mse_by_channel"] < result["test_mse"]
+    assert cli.main(["eval", str(tmp_path / "run"), "grid.rtol=1e-6"]) == 0  # beside an encoder's grid that has none
+    assert "dopri5, steps by rtol 1e-06, atol 0.001" in capsys.readouterr().out
     picture = tmp_path / "series.png"
     assert cli.main(["figure", "series", str(tmp_path / "run"), "--out", str(picture)]) == 0
     assert picture.stat().st_size > 20_000

@@ -212,8 +212,8 @@ def read_rows(files: Sequence[Path]) -> Rows:
                 minutes.append(minute)
                 channels.append(channel)
                 values.append(value)
-        except (SchemenetError, OSError, UnicodeDecodeError) as error:
-            wrong.append(str(error) if isinstance(error, SchemenetError) else f"{file}: cannot be read: {error}")
+        except SchemenetError as error:
+            wrong.append(str(error))
         record.append(int(file.stem) if file.stem.isdigit() else -1)
         length.append(len(values) - before)
     if wrong:
@@ -226,6 +226,17 @@ def read_rows(files: Sequence[Path]) -> Rows:
     )  # fmt: skip
 
 
+def rows_below(header: str, file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file below its first, with their numbers. Raises :class:`SchemenetError` where that is another."""
+    try:
+        first, *others = file.read_text(encoding="utf-8").splitlines() or [""]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemenetError(f"{file}: cannot be read: {error}") from error
+    if first.strip() != header:
+        raise SchemenetError(f"{file}, line 1: expected {header!r}, got {first!r}")
+    yield from enumerate(others, 2)
+
+
 INDEX = {name: i for i, name in enumerate(CHANNELS)}
 
 
@@ -235,12 +246,8 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
     def wrong(line: int, what: str) -> SchemenetError:
         return SchemenetError(f"{file}, line {line}: {what}")
 
-    last, lines = 0, file.read_text().splitlines() or [""]
-    for line, text in enumerate(lines, 1):
-        if line == 1:
-            if text.strip() != HEADER:
-                raise wrong(1, f"expected {HEADER!r}, got {text!r}")
-            continue
+    last = 0
+    for line, text in rows_below(HEADER, file):
         cells = text.split(",")
         if len(cells) != 3:
             raise wrong(line, f"expected three cells, {HEADER}, got {text!r}")
@@ -275,11 +282,7 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
 def read_outcomes(file: Path) -> dict[int, int]:
     """By the number of a stay, 1 where the patient died in hospital, else 0."""
     died: dict[int, int] = {}
-    for line, text in enumerate(file.read_text().splitlines(), 1):
-        if line == 1:
-            if text.strip() != OUTCOMES:
-                raise SchemenetError(f"{file}, line 1: expected {OUTCOMES!r}, got {text!r}")
-            continue
+    for line, text in rows_below(OUTCOMES, file):
         cells = text.split(",")
         if len(cells) != OUTCOMES.count(",") + 1 or not cells[0].isdecimal() or cells[-1].strip() not in ("0", "1"):
             raise SchemenetError(f"{file}, line {line}: expected {OUTCOMES}, the last 0 or 1, got {text!r}")
