@@ -277,6 +277,15 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
     torch.testing.assert_close(made.pace, torch.cat(own).mean())
 
 
+def test_gru_d_decays_as_far_through_times_that_are_only_asked() -> None:
+    made, batch = network("gru_d"), alone(irregular(), 1)
+    times = batch.observed.times
+    between = torch.cat((times, (times[:-1] + times[1:]) / 2)).sort().values
+    asked = observations(between, torch.ones(1, len(between), CHANNELS).double(), 4)
+    found = made.predict(SeriesBatch(batch.observed, asked)).values[:, :, ::2]
+    torch.testing.assert_close(found, made.predict(batch).values, rtol=1e-12, atol=1e-12)
+
+
 def still(module: nn.Module) -> None:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -94,9 +94,13 @@ class _Ragged(NamedTuple):
         early = slots.diff() <= 0
         early[first[(first > 0) & (first < len(slots))] - 1] = False  # from one series to the next
         if early.any():
-            which = int(torch.searchsorted(first, early.nonzero()[0, 0], right=True)) - 1
-            times = series[which].times.tolist()
-            raise SchemenetError(f"series {which}: expected times that increase by {step:.3g} at least, got {times}")
+            point = int(early.nonzero()[0, 0])
+            which = int(torch.searchsorted(first, point, right=True)) - 1
+            place = point - int(first[which])
+            before, after = series[which].times[place : place + 2].tolist()
+            raise SchemenetError(
+                f"series {which}: expected times that increase by {step:.3g} at least, got {before!r} and then {after!r}"
+            )
         return cls((slots * step).to(values.dtype), values.where(mask, 0), mask, first, length)
 
     def union(self, chosen: Tensor) -> Observations:

@@ -107,5 +107,5 @@ class SeriesCSV(SeriesData):
                 raise SchemenetError(
                     f"{self.path}: series {name!r} has times {first!r} and {second!r}, closer than {least:.3g}: all "
                     f"series lie on one axis, {length:g} long, on which single precision tells no more apart; if they "
-                    "share no clock, count the times of each from its own beginning"
+                    "share no clock, count the times of each from its own beginning, else make one row of such two"
                 )
