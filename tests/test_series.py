@@ -277,6 +277,34 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
     torch.testing.assert_close(made.pace, torch.cat(own).mean())
 
 
+def test_an_rnn_reads_values_mask_and_the_gap_ahead_in_mean_gaps() -> None:
+    made, batch = network("rnn"), alone(irregular(), 1)
+    made.adapt([irregular().observed])
+    values, mask, cell = made.inward(batch.observed).values[0], batch.observed.mask[0], made.cell
+    ahead = torch.cat((batch.observed.times.diff(), torch.zeros(1).double())) / made.pace
+    h, expected = torch.zeros(made.state, dtype=torch.float64), []
+    for x, m, gap in zip(values, mask, ahead, strict=True):
+        expected.append(made.location + made.scale * made.decoder(h))
+        read = torch.cat((x, m, gap[None]))
+        h = torch.tanh(cell.weight_ih @ read + cell.bias_ih + cell.weight_hh @ h + cell.bias_hh)
+    torch.testing.assert_close(made.predict(batch).values[0, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_an_ode_rnn_flows_from_each_event_to_the_next() -> None:
+    class Clock(nn.Module):
+        def forward(self, node: Any, y: Tensor) -> Tensor:
+            return node.t[:, None].expand_as(y)
+
+    made, batch = network("ode_rnn"), alone(irregular(), 1)
+    made.flow.path.functions[0].field = Clock()
+    h, before, expected = torch.zeros(made.state, dtype=torch.float64), 0.0, []
+    for t, x, m in zip(batch.observed.times.tolist(), *(part[0] for part in batch.observed[1:]), strict=True):
+        h, before = h + (t**2 - before**2) / 2, t
+        expected.append(made.decoder(h))
+        h = made.flow.cell(torch.cat((x, m))[None], h[None])[0]
+    torch.testing.assert_close(made.predict(batch).values[0, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
 def test_gru_d_decays_as_far_through_times_that_are_only_asked() -> None:
     made, batch = network("gru_d"), alone(irregular(), 1)
     times = batch.observed.times

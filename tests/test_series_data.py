@@ -64,7 +64,7 @@ def test_times_that_rounding_parts_are_one_in_the_union():
 
 def test_times_of_a_series_that_are_no_order_are_refused():
     twice = Series(torch.tensor([0.0, 0.5, 0.5]), torch.ones(3, 1), torch.ones(3, 1, dtype=torch.bool))
-    with pytest.raises(SchemenetError, match=r"series 1: expected times that increase by .*, got 0\.5 and then 0\.5$"):
+    with pytest.raises(SchemenetError, match=r"series 1: expected times that increase by .*, got 0\.5 and 0\.5$"):
         SeriesSet([twice.at(torch.arange(2)), twice])
 
 

@@ -99,7 +99,7 @@ class _Ragged(NamedTuple):
             place = point - int(first[which])
             before, after = series[which].times[place : place + 2].tolist()
             raise SchemenetError(
-                f"series {which}: expected times that increase by {step:.3g} at least, got {before!r} and then {after!r}"
+                f"series {which}: expected times that increase by {step:.3g} at least, got {before!r} and {after!r}"
             )
         return cls((slots * step).to(values.dtype), values.where(mask, 0), mask, first, length)
 
