@@ -290,11 +290,32 @@ def test_an_rnn_reads_values_mask_and_the_gap_ahead_in_mean_gaps() -> None:
     torch.testing.assert_close(made.predict(batch).values[0, 0], torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
-def test_an_ode_rnn_flows_from_each_event_to_the_next() -> None:
-    class Clock(nn.Module):
-        def forward(self, node: Any, y: Tensor) -> Tensor:
-            return node.t[:, None].expand_as(y)
+class Clock(nn.Module):
+    """y' = t."""
 
+    def forward(self, node: Any, y: Tensor) -> Tensor:
+        return node.t[:, None].expand_as(y)
+
+
+def test_a_flowing_encoder_flows_from_the_last_event_to_the_first_and_to_time_0() -> None:
+    made, one = network("latent_ode by ode_rnn", encoder_scheme="rk4"), alone(irregular(), 1).observed
+    made.encoder.flow.path.functions[0].field = Clock()
+    h, times = torch.zeros(6, dtype=torch.float64), [0.0, *one.times.tolist()]
+    for k in reversed(range(len(one.times))):
+        h = made.encoder.flow.cell(torch.cat((one.values[0, k], one.mask[0, k]))[None], h[None])[0]
+        h = h + (times[k] ** 2 - times[k + 1] ** 2) / 2
+    torch.testing.assert_close(made.encoder(one, made.pace)[0], h, rtol=1e-12, atol=1e-12)
+
+
+def test_a_latent_ode_takes_its_steps_in_each_unit_of_time() -> None:
+    made = network("latent_ode")
+    batch = irregular(later=True)
+    made.predict(batch)
+    assert 1 < batch.asked.times[-1] < 2
+    assert made.path.forward_work.accepted == 2 * UNIFORM["steps"]
+
+
+def test_an_ode_rnn_flows_from_each_event_to_the_next() -> None:
     made, batch = network("ode_rnn"), alone(irregular(), 1)
     made.flow.path.functions[0].field = Clock()
     h, before, expected = torch.zeros(made.state, dtype=torch.float64), 0.0, []
@@ -369,15 +390,32 @@ def test_an_encoder_runs_backwards_down_to_time_0(options: dict[str, Any]) -> No
 
 def test_the_recurrent_encoder_is_the_plain_cell_on_the_reversed_series() -> None:
     made = network("latent_ode")
+    made.pace.fill_(0.3)
     one = alone(irregular(), 1).observed
     h, times = torch.zeros(1, 6, dtype=torch.float64), [0.0, *one.times.tolist()]
     rnn = made.encoder.rnn
     for k in reversed(range(len(one.times))):
         read = torch.cat(
-            (one.values[:, k], one.mask[:, k], torch.full((1, 1), times[k + 1] - times[k], dtype=h.dtype)), 1
+            (one.values[:, k], one.mask[:, k], torch.full((1, 1), (times[k + 1] - times[k]) / 0.3, dtype=h.dtype)), 1
         )
         h = torch.tanh(read @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + h @ rnn.weight_hh_l0.T + rnn.bias_hh_l0)
     torch.testing.assert_close(made.encoder(one, made.pace), h, rtol=1e-12, atol=1e-12)
+
+
+def test_an_rnn_vae_decodes_along_the_gaps_of_what_is_asked_from_time_0_on() -> None:
+    made, batch = network("rnn_vae", cell="rnn"), irregular(later=True)
+    made.adapt([batch.observed])
+    own, rnn = batch.asked.mask[1].any(1), made.rnn
+    z = torch.randn(3, len(own) - 1, made.latent, dtype=torch.float64)
+    found = made.generate(z, batch.asked)[:, 1, own]
+    for sample, start in enumerate(z[:, 1]):
+        h, before, expected = torch.tanh(made.first(start)), 0.0, []
+        for t in batch.asked.times[own].tolist():
+            gap = torch.tensor([t - before], dtype=torch.float64) / made.pace
+            h = torch.tanh(rnn.weight_ih_l0 @ gap + rnn.bias_ih_l0 + rnn.weight_hh_l0 @ h + rnn.bias_hh_l0)
+            expected.append(made.decoder(h))
+            before = t
+        torch.testing.assert_close(found[sample], torch.stack(expected), rtol=1e-12, atol=1e-12)
 
 
 def test_divergence_is_that_of_torch() -> None:
