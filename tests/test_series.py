@@ -308,11 +308,13 @@ def test_a_flowing_encoder_flows_from_the_last_event_to_the_first_and_to_time_0(
 
 
 def test_a_latent_ode_takes_its_steps_in_each_unit_of_time() -> None:
-    made = network("latent_ode")
-    batch = irregular(later=True)
-    made.predict(batch)
+    batch, calls = irregular(later=True), []
+    for steps in (4, 5):
+        made = network("latent_ode", grid={"name": "uniform", "steps": steps})
+        made.predict(batch)
+        calls.append(made.path.forward_work.calls)
     assert 1 < batch.asked.times[-1] < 2
-    assert made.path.forward_work.accepted == 2 * UNIFORM["steps"]
+    assert calls[1] - calls[0] == 2 * 4  # units, and stages of rk4
 
 
 def test_an_ode_rnn_flows_from_each_event_to_the_next() -> None:
