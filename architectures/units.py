@@ -45,14 +45,13 @@ class Units(nn.Module):
 def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of channels (..., channels) over what was observed.
 
-    The latter is 1 where all is the same, which is to say as far as single precision tells: what is left of rounding is
-    no scale.
+    The latter is 1 where all is the same as far as the values' precision tells: what is left of rounding is no scale.
     """
     seen, here = values.flatten(0, -2).double(), mask.flatten(0, -2) > 0
     count = here.sum(0).clamp(min=1)
     mean = seen.where(here, 0.0).sum(0) / count
     spread = (seen - mean).where(here, 0.0).square().sum(0).div(count).sqrt()
-    varies = spread > torch.finfo(torch.float32).eps * mean.abs()
+    varies = spread > torch.finfo(values.dtype).eps * mean.abs()
     return mean.to(values.dtype), spread.where(varies, 1.0).to(values.dtype)
 
 

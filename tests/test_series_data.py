@@ -62,6 +62,18 @@ def test_times_that_rounding_parts_are_one_in_the_union():
     assert len(batch.observed.times) == 2
 
 
+def test_two_times_of_a_series_that_rounding_joins_are_kept_apart_and_three_are_refused():
+    times = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
+    values, mask = torch.arange(4.0)[:, None], torch.ones(4, 1, dtype=torch.bool)
+    batch = SeriesSet([Series(times, values, mask)] * 2)[torch.arange(2)]
+    assert (batch.observed.times.diff() > 0).all()
+    torch.testing.assert_close(batch.observed.times.double(), times, rtol=0, atol=5e-7)
+    torch.testing.assert_close(batch.observed.values, values.expand(2, 4, 1))
+    times[3] = 0.5 + 2e-9
+    with pytest.raises(SchemenetError, match="series 0: expected times that increase by"):
+        SeriesSet([Series(times, values, mask)])
+
+
 def test_times_of_a_series_that_are_no_order_are_refused():
     twice = Series(torch.tensor([0.0, 0.5, 0.5]), torch.ones(3, 1), torch.ones(3, 1, dtype=torch.bool))
     with pytest.raises(SchemenetError, match=r"series 1: expected times that increase by .*, got 0\.5 and 0\.5$"):

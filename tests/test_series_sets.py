@@ -388,13 +388,23 @@ def test_a_channel_that_stands_still_is_not_scaled_by_its_rounding() -> None:
         assert sd[1] == pytest.approx(1e-4 * math.sqrt((count**2 - 1) / 12), rel=1e-4)
 
 
+def test_channels_of_a_csv_are_centred_before_they_are_rounded(tmp_path: Path) -> None:
+    file = tmp_path / "far.csv"
+    rows = [f"{name},{time},{10**9 + time % 2}" for name in "abcdef" for time in range(4)]
+    file.write_text("\n".join(["series,time,x", *rows]))
+    data = SeriesCSV(path=str(file))
+    data.setup("fit")
+    values = whole(data.train_set).observed.values
+    torch.testing.assert_close(values, torch.tensor([-1.0, 1, -1, 1])[:, None].expand_as(values))
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
         ("a,0,1,p\nb,0,1,p\nc,0,1,p", "line 1: column 'label': all series are of one class, 'p'; leave it out"),
         (
-            "a,7e9,1,p\na,7000000001,1,p\nb,0,1,q",
-            "series 'a' has times 7000000000.0 and 7000000001.0, closer than 3.34e+03",
+            "a,7e9,1,p\na,7000000001,1,p\na,7000000002,1,p\nb,0,1,q",
+            "series 'a' has the times 7000000000.0, 7000000001.0, 7000000002.0, closer than 3.34e+03",
         ),
     ],
 )

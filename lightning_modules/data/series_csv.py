@@ -175,7 +175,7 @@ class _Reading:
             mask = ~values.isnan()
             label = None if rows.label is None else classes.index(rows.label)
             times = torch.tensor(rows.times, dtype=torch.float64)
-            series.append(Series(times, values.where(mask, 0).float(), mask, label))
+            series.append(Series(times, values.where(mask, 0), mask, label))
         return SeriesTable(series, list(self.found), self.channels, classes)
 
 

@@ -90,7 +90,9 @@ class SeriesCSV(SeriesData):
         mean, sd = moments(values, mask) if self.scale == "standard" else (0.0, 1.0)
         train, test = (
             [
-                one._replace(times=(one.times - begin) / span, values=((one.values - mean) / sd).where(one.mask, 0.0))
+                one._replace(
+                    times=(one.times - begin) / span, values=((one.values - mean) / sd).where(one.mask, 0.0).float()
+                )
                 for one in part
             ]
             for part in (train, test)
@@ -99,13 +101,16 @@ class SeriesCSV(SeriesData):
         return first, second
 
     def _refuse_close(self, length: float) -> None:
-        """Tell of times that would be one in single precision, in which all of them lie on one axis of this length."""
+        """Tell of times that would be one in single precision, in which all of them lie on one axis of this length.
+
+        Two that fall together are kept apart by a step, and more are not.
+        """
         least = 2.0 ** (1 - BITS) * length
         for name, one in zip(self.table.names, self.table.series, strict=True):
-            if close := (one.times.diff() < least).nonzero()[:, 0].tolist():
-                first, second = one.times[close[0] : close[0] + 2].tolist()
+            if close := (one.times[2:] - one.times[:-2] < 2 * least).nonzero()[:, 0].tolist():
+                told = ", ".join(repr(time) for time in one.times[close[0] : close[0] + 3].tolist())
                 raise SchemenetError(
-                    f"{self.path}: series {name!r} has times {first!r} and {second!r}, closer than {least:.3g}: all "
-                    f"series lie on one axis, {length:g} long, on which single precision tells no more apart; if they "
-                    "share no clock, count the times of each from its own beginning, else make one row of such two"
+                    f"{self.path}: series {name!r} has the times {told}, closer than {least:.3g}: all series lie on "
+                    f"one axis, {length:g} long, on which single precision tells no more apart; if they share no "
+                    "clock, count the times of each from its own beginning, else make one row of them"
                 )

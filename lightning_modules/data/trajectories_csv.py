@@ -70,7 +70,7 @@ class TrajectoriesCSV(TrajectoryData):
                     f"{os.fspath(str(self.path))}: series {name!r} has no time at which all channels "
                     f"({', '.join(self.table.channels)}) are observed, with one after it; a trajectory begins there"
                 )
-            begun.append(begins._replace(times=begins.times - begins.times[0]))
+            begun.append(begins._replace(times=begins.times - begins.times[0], values=begins.values.float()))
         return begun
 
     @property
