@@ -20,6 +20,8 @@ class SeriesData(SplitData):
     """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs."""
 
     channels: tuple[str, ...]
+    unit: str = ""
+    """What values are counted in where it is not what the user's file or the equation has."""
 
     @property
     def context(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class PhysioNet(FromFiles, SeriesData):
     """
 
     least: ClassVar = {**SeriesData.least, "quantisation": 0}
+    unit = "ranges of their channels"
 
     def __init__(
         self,

@@ -66,6 +66,10 @@ class SeriesCSV(SeriesData):
         return tuple(self.table.channels)
 
     @property
+    def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "standard deviations" if self.scale == "standard" else ""
+
+    @property
     def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         middle = sorted(len(one.times) for one in self.table.series)
         return middle[len(middle) // 2], len(self.table.channels)

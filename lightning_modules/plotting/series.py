@@ -59,7 +59,7 @@ def draw(folder: Path) -> Figure:
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers) if plane else _over_time(answers, data.channels)
-    _explain(figure, folder, network, answers, plane)
+    _explain(figure, folder, network, data, answers, plane)
     return figure
 
 
@@ -175,7 +175,9 @@ def _error(one: Answer) -> float:
     return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
 
 
-def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[Answer], plane: bool) -> None:
+def _explain(
+    figure: Figure, folder: Path, network: SeriesModel, data: SeriesData, answers: list[Answer], plane: bool
+) -> None:
     ahead = any((one.asked[0] > one.last).any() for one in answers)
     handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
     told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
@@ -189,4 +191,5 @@ def _explain(figure: Figure, folder: Path, network: SeriesModel, answers: list[A
         drawn = f"{PATHS} draws" if plane else f"{SHARE:.0%} of {SAMPLES} draws"
         handles.append(Patch(color=AHEAD if ahead else FIT, alpha=0.3, label=f"{drawn} from the posterior"))
     legend(figure, handles)
-    figure.suptitle(f"{folder.absolute().name}: {len(answers)} test series", fontsize=9)
+    unit = f", values in {data.unit}" if data.unit else ""
+    figure.suptitle(f"{folder.absolute().name}: {len(answers)} test series{unit}", fontsize=9)
