@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,8 @@ def install(folder: Path) -> None:
     folder.mkdir()
     for name in ("sbatch", "srun", "squeue", "scontrol"):
         program = folder / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {name} "$@"\n', encoding="utf-8")
+        words = shlex.join([sys.executable, __file__, name])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
         program.chmod(0o755)
 
 

@@ -428,15 +428,16 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
     assert_same_run(folder, whole)
 
 
-def test_torchrun_begins_the_processes_and_all_take_the_same_folder(tmp_path: Path, whole: Path) -> None:
+def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(tmp_path: Path, whole: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     told = subprocess.run(
-        [*torchrun, "-m", "lightning_modules", "train", *NOISY_RUN],
+        [*torchrun, "-m", "lightning_modules", "train", *NOISY_RUN, "logger=wandb"],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("test error") == 1
     (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert len(list(tmp_path.rglob("offline-run-*"))) == 1  # one process alone tells W&B
     assert_same_run(folder, whole)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def ray(
             asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
             watch.console.print(f"no node of the Ray cluster has {asked}: runs wait until one joins it")
         limits = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
-        task = engine.remote(max_calls=1, max_retries=max_retries, **limits)(attend)
+        task = engine.remote(max_calls=1, max_retries=max_retries, runtime_env=_python(engine), **limits)(attend)
         given: dict[Any, Order] = {}
         for order in orders:
             try:
@@ -118,6 +120,12 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
         yield
     finally:
         engine.shutdown()
+
+
+def _python(engine: ModuleType) -> dict[str, str]:
+    """This interpreter for workers on this machine: Ray has a shell read its path, and none starts in "my folder"."""
+    here = all(node["NodeManagerHostname"] == socket.gethostname() for node in engine.nodes())
+    return {"py_executable": shlex.quote(sys.executable)} if here else {}
 
 
 def _follow(engine: ModuleType, given: dict[Any, Order], watch: Watch) -> None:
