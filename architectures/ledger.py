@@ -232,17 +232,30 @@ def foreseen(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[st
     return {name: COUNTED[name](network, shape, batch_size) if name in known else None for name in COUNTED}
 
 
+ENOUGH = 10
+"""So many steps of each network are measured, however slow they are."""
+
+
 def step_times(
-    networks: Mapping[str, Model], shape: tuple[int, ...], batch_size: int, steps: int = 40, warm_up: int = 5
+    networks: Mapping[str, Model],
+    shape: tuple[int, ...],
+    batch_size: int,
+    steps: int = 40,
+    warm_up: int = 5,
+    patience: float = 120.0,
 ) -> dict[str, dict[str, Any]]:
     """Seconds of one forward and backward of each network: median and quartiles over ``steps``, threads and device.
 
-    The networks take turns, one step each a round, so that what else the machine does falls on all of them.
+    The networks take turns, one step each a round, so that what else the machine does falls on all of them. Once it has
+    taken ``patience`` seconds, ten rounds are enough; ``steps`` of what is told are those that were measured.
     """
     replicas = {name: copy.deepcopy(network).train() for name, network in networks.items()}
     batches = {name: network.random_batch(shape, batch_size) for name, network in replicas.items()}
     seconds: dict[str, list[float]] = {name: [] for name in replicas}
+    started = time.perf_counter()
     for repetition in range(warm_up + steps):
+        if repetition >= warm_up + ENOUGH and time.perf_counter() - started > patience:
+            break
         for name, network in replicas.items():
             device = network.like()["device"]
             network.zero_grad(set_to_none=True)
@@ -256,7 +269,7 @@ def step_times(
     for name, taken in seconds.items():
         first, median, third = statistics.quantiles(taken, n=4)
         told[name] = {
-            "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": steps,
+            "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": len(taken),
             "threads": torch.get_num_threads(), "device": str(networks[name].like()["device"]),
             "batch_size": batch_size,
         }  # fmt: skip

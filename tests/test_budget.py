@@ -241,6 +241,8 @@ def test_step_time_states_its_conditions() -> None:
     told = measured["stem_only"]
     assert told["quartile_1_s"] <= told["median_s"] <= told["quartile_3_s"]
     assert (told["steps"], told["device"], told["batch_size"], told["threads"]) == (8, "cpu", 4, 1)
+    impatient = step_times(networks, (1, 8, 8), batch_size=4, warm_up=1, patience=0.0)
+    assert [told["steps"] for told in impatient.values()] == [10, 10]
 
 
 def test_memory_is_measured_alike_before_and_after_training() -> None:
