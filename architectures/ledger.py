@@ -194,6 +194,7 @@ def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
 def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """All counted costs of one training step; the network is left as it was.
 
+    MACs are left out where batches differ in their cost (``varies``): without numbers one step stands for all of them.
     A network whose flow has no solution any more, because its training diverged, has no costs of solving it either.
     """
     replica = copy.deepcopy(network).train()
@@ -210,7 +211,7 @@ def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
     return {
         "parameters": parameters(network),
         "flow_parameters": flow_parameters(network),
-        "macs": macs(network, shape),
+        **({} if varies(network) else {"macs": macs(network, shape)}),
         **solving,
         "batch_size": batch_size,
     }

@@ -158,3 +158,9 @@ def _is_literal(node: ast.expr) -> bool:
 def catalogue(group: str) -> Catalogue:
     """The catalogue of a config group, or of the tasks."""
     return Catalogue(*(TASK if group == "task" else REGISTRIES[group]))
+
+
+def told_set(section: Mapping[str, Any]) -> str:
+    """A data set of a config, with the options that make another one of it where it has such: ``plane moons``."""
+    told = (section.get(option) for option in catalogue("data").facts(section["name"]).get("told", ()))
+    return " ".join([section["name"], *(str(value) for value in told if value is not None)])

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from architectures.model import Model
+from lightning_modules.catalogue import told_set
+from lightning_modules.checking import Config
 from lightning_modules.composing import believed
 from lightning_modules.measures import task_of
 from lightning_modules.registries import DATA, TASKS
@@ -64,6 +66,11 @@ def module_of(checkpoint: dict[str, Any]) -> TaskModule:
     except Exception as error:
         raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
     return module
+
+
+def told_run(config: Config) -> str:
+    """The network and the data of a run: ``ffjord on plane moons``."""
+    return f"{config['architecture']['name']} on {told_set(config['data'])}"
 
 
 def data_of(checkpoint: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from architectures.density import DensityModel
 from lightning_modules.data.densities import DensityData
-from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint, told_run
 from schemes.errors import SchemenetError
 
 
@@ -29,5 +29,4 @@ def trained_density(place: Path) -> TrainedDensity:
             f"{str(place)!r} was trained on data={config['data']['name']}; expected a density, trained on plane, "
             "digits_density, table or energy"
         )
-    told = f"{config['architecture']['name']} on {config['data'].get('set') or config['data']['name']}"
-    return TrainedDensity(network.double().eval(), data_of(checkpoint), told)
+    return TrainedDensity(network.double().eval(), data_of(checkpoint), told_run(config))

@@ -148,7 +148,7 @@ def test_a_field_without_a_number_ends_a_run_as_diverged(tmp_path: Path, capsys:
     assert "NaN or infinite" in capsys.readouterr().err
     result = result_of(tmp_path)
     assert result["status"] == "diverged"
-    assert {"parameters", "macs"} < result["ledger"].keys()
+    assert {"parameters", "flow_parameters"} < result["ledger"].keys()
     assert any(row["train/loss"] for row in rows(tmp_path))
     assert main(words) == 0
     assert "done already" in capsys.readouterr().out

@@ -199,6 +199,9 @@ def test_ledger_counts_evaluations_and_leaves_the_network_alone() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
     assert ledger(create_model("revnet", width=0.25, in_chans=1), (1, 8, 8), 4)["nfe_backward"] == 14
+    searched = ledger(create_model("odenet", width=0.25, in_chans=1), (1, 28, 28), 2)
+    assert searched["nfe_forward"] > 0
+    assert "macs" not in searched  # they would be those of one step
 
 
 def test_bytes_kept_are_those_that_autograd_keeps() -> None:

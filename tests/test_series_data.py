@@ -123,7 +123,7 @@ def test_a_file_is_read(tmp_path):
         ("series,time,x\na,2,1\na,2.0,1\n", "line 3: series 'a' has time 2.0 here and in line 2"),
         ("series,time,x\na,0,1\nb,0,\nb,1,\n", "line 3: series 'b' has no observation: all its cells are empty"),
         ("series,time,x,y\na,0,1,\nb,0,1,\n", "line 1: column 'y' has no value in any row; leave it out"),
-        ("series,time,label,x\na,0,u,1\na,1,v,1\n", "line 3: series 'a' has label 'v' here and 'u' in line 2"),
+        ("series,time,label,x\na,0,u,1\na,1,v,1\na,2,v,1\n", "line 3: series 'a' has label 'v' here and 'u' in line 2"),
         ('series,time,x\na,0,"1\n', "line 2: cannot be read as csv: unexpected end of data"),
     ],
 )

@@ -12,7 +12,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from architectures.observations import Observations
+from architectures.factory import create_model
+from architectures.observations import Observations, SeriesBatch
 from architectures.units import moments
 from lightning_modules import cli
 from lightning_modules.composing import compose
@@ -327,6 +328,17 @@ def test_series_are_drawn_in_the_plane_where_no_point_lacks_a_channel() -> None:
     assert series_picture._whole(Observations(times, values, padded))
     padded[1, 1, 0] = 0
     assert not series_picture._whole(Observations(times, values, padded))
+
+
+def test_a_picture_goes_on_behind_what_was_observed_where_nothing_later_was_asked() -> None:
+    network = create_model("latent_ode", in_chans=1, latent=2, recognition=3, units=4).double().eval()
+    early, late = (Observations(torch.tensor(times), torch.ones(1, 2, 1), torch.ones(1, 2, 1))
+                   for times in ([0.0, 0.8], [0.8, 0.9]))  # fmt: skip
+    ends = [
+        float(series_picture.answer(network, SeriesBatch(early, asked, None), 0).times[-1]) for asked in (early, late)
+    ]
+    assert ends == pytest.approx([1.0, 0.9])
+    assert series_picture.answer(network, SeriesBatch(early, early, None), 0).last == pytest.approx(0.8)
 
 
 def test_an_area_under_the_curve_is_of_the_classes_that_have_one() -> None:

@@ -274,8 +274,9 @@ def _cost_caption(comparison: Comparison) -> str:
     if comparison.kind == "runs":
         timed = "Step time: not compared, since it is measured for all networks of one comparison in turn"
     return (
-        "MACs per sample in a forward pass, with one step alone on an adaptive grid; training FLOPs: of one sample's"
-        " forward and backward pass, two a multiply-add, recomputation included. NFE: calls of f in a training step,"
+        "MACs per sample in a forward pass, where it is the same for every batch (not on adaptive grids, nor with"
+        " implicit schemes); training FLOPs: of one sample's forward and backward pass, two a multiply-add,"
+        " recomputation included. NFE: calls of f in a training step,"
         " rejected steps included; on an adaptive grid for random inputs after training (each batch's are in"
         " metrics.csv). Kept: bytes alive after the forward pass for the backward's sake, peak: the most alive in"
         f" forward and backward{at_batch(comparison)}; 1 MB is 1e6 bytes. {timed}."

@@ -96,7 +96,7 @@ def _measure(plan: Plan, folder: Path) -> None:
     """Step times of all arms, taking turns in this process when all training is done."""
     if all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
         return
-    print("measuring step times, all networks in turn", flush=True)
+    print("measuring step times, all networks in turn (some minutes at most)", flush=True)
     device = device_of(plan.recipe)
     data, _ = dry_build(plan.arms[0].config)
     networks = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lightning_modules.catalogue import catalogue
+from lightning_modules.catalogue import catalogue, told_set
 from lightning_modules.comparing.numbers import LABELS, amount, plural, ratio, seeds_told
 from lightning_modules.comparing.paired import all_equal
 from lightning_modules.comparing.runs import Budget, Comparison
@@ -41,12 +41,11 @@ def headline(comparison: Comparison) -> str:
 
 
 def told_data(comparison: Comparison) -> str:
-    """The data set, with the options that make another one of it where it has such: ``plane moons``."""
-    names, section = catalogue("data"), comparison.recipe.get("data")
-    if comparison.data not in names.names or not isinstance(section, Mapping):
+    """The data set of all runs, as :func:`told_set` has it."""
+    section = comparison.recipe.get("data")
+    if comparison.data not in catalogue("data").names or not isinstance(section, Mapping):
         return comparison.data
-    told = (section.get(option) for option in names.facts(comparison.data).get("told", ()))
-    return " ".join([comparison.data, *(str(value) for value in told if value is not None)])
+    return told_set({**section, "name": comparison.data})
 
 
 def standing(summaries: Sequence[Summary]) -> str | None:
@@ -183,19 +182,11 @@ def _on_costs(budget: Budget | None, s: Summary, base: Summary | None) -> list[s
     others = [
         f"{LABELS[name]} {ratio(s.ratios[name])}" + " (quartiles overlap)" * (name == "step_time" and _overlap(s, base))
         for name in RATIOS
-        if name in s.ratios
-        and name != budget.kind
-        and abs(s.ratios[name] - 1) > budget.tolerance
-        and not (name == "macs" and _adaptive(s, base))
+        if name in s.ratios and name != budget.kind and abs(s.ratios[name] - 1) > budget.tolerance
     ]
     if others:
         said.append(f"{s.arm.name}: matched in {label}; {', '.join(others)} of the baseline's.")
     return said
-
-
-def _adaptive(s: Summary, base: Summary | None) -> bool:
-    """Whether the steps of one of the two are searched for: one step stands for all of them in its MACs."""
-    return any("adaptive" in str(one.arm.sizes.get("steps")) for one in (s, base) if one is not None)
 
 
 def _overlap(s: Summary, base: Summary | None) -> bool:

@@ -35,6 +35,9 @@ class DensityData(SplitData):
     picture: tuple[int, int] | None = None
     """Height and width, where a sample is an image."""
 
+    unit: str = ""
+    """What the columns of x are counted in, where it is not what those of v are."""
+
     def log_jacobian(self, x: Tensor) -> Tensor:
         """log |det dx/dv| at each row of x, (batch,)."""
         return x.new_zeros(len(x))

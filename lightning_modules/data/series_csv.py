@@ -71,6 +71,7 @@ class _Rows:
     last: int = 0  # the line of its latest time
     times: list[float] = field(default_factory=list)
     values: list[list[float]] = field(default_factory=list)  # NaN: not observed
+    labels: set[str | None] = field(default_factory=set)  # those that were told of, its own among them
 
 
 class _Reading:
@@ -114,10 +115,11 @@ class _Reading:
         name, label = cells["series"], cells.get("label")
         if not name:
             return self.wrong(line, "column 'series': expected the name of a series, got an empty cell")
-        rows = self.found.setdefault(name, _Rows(line, label))
+        rows = self.found.setdefault(name, _Rows(line, label, labels={label}))
         if label == "":
             self.wrong(line, f"column 'label': expected the class of series {name!r}, got an empty cell")
-        elif label != rows.label:
+        elif label not in rows.labels:
+            rows.labels.add(label)
             self.wrong(line, f"series {name!r} has label {label!r} here and {rows.label!r} in line {rows.line}")
         values = [self.number(line, channel, cells[channel]) for channel in self.channels]
         time = self.number(line, "time", cells["time"])

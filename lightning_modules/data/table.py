@@ -47,6 +47,8 @@ class TableData(DensityData):
     standard deviation, both of the training rows; nats are of the table's own units.
     """
 
+    unit = "standard deviations"
+
     def __init__(self, *, file: str | None = None, test_share: float = 0.1, **options: Any) -> None:
         self.file, self.test_share = file, test_share
         super().__init__(**options)

@@ -21,7 +21,7 @@ from schemes.errors import SchemenetError
 POINTS = 5000  # samples, as many as there are of the data where it has so many
 STOPS = 5  # on the way from noise to data
 LATTICE = 140  # points in each direction
-BINS = 90
+BINS = 90  # in each direction, of so many points
 DEPTH = 10.0  # nats below the highest density that are told apart by colour
 IMAGES = 10  # in a row
 MAP = "magma"
@@ -87,9 +87,10 @@ def _points(held: TrainedDensity) -> Figure:
         _histogram(ax, state, around if wide or network.dims > 2 else box)
         ax.set(xticks=[], yticks=[])
         ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=9)
-    if network.dims > 2:
+    if data.unit:
         for ax in (first, second):
-            ax.set(xlabel=data.columns[0], ylabel=data.columns[1])
+            ax.set(xlabel=f"{data.columns[0]}, in {data.unit}", ylabel=f"{data.columns[1]}, in {data.unit}")
+    if network.dims > 2:
         below.suptitle(f"the first two of {network.dims} columns, on the way", fontsize=9)
     return figure
 
@@ -116,14 +117,19 @@ def _surface(ax: Axes, values: Tensor, box: tuple[float, float, float, float]) -
 
 def _histogram(ax: Axes, points: Tensor, box: tuple[float, float, float, float]) -> None:
     x, y = points[:, :2].T.numpy()
-    ax.hist2d(x, y, bins=BINS, range=[box[:2], box[2:]], cmap=MAP)
+    ax.hist2d(x, y, bins=bins_for(len(points), BINS), range=[box[:2], box[2:]], cmap=MAP)
     ax.set_aspect("equal")
+
+
+def bins_for(count: int, most: int) -> int:
+    """As many as ``POINTS`` points fill, and for fewer points fewer."""
+    return max(10, min(most, round(most * math.sqrt(count / POINTS))))
 
 
 def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
     """How likely the network holds the data, and how likely what it makes itself."""
     low = float(torch.quantile(torch.cat([of_data, of_samples]), 0.005))
-    edges = np.linspace(low, float(torch.cat([of_data, of_samples]).max()), 50)
+    edges = np.linspace(low, float(torch.cat([of_data, of_samples]).max()), bins_for(len(of_data), 50))
     for values, colour, word in ((of_data, COLOURS[0], "data"), (of_samples, COLOURS[1], "samples")):
         ax.hist(values.numpy(), edges, density=True, histtype="step", color=colour, lw=1.6, label=word)
     ax.set(yticks=[], xlabel="nats, of what the network sees")

@@ -18,7 +18,7 @@ from architectures.observations import SeriesBatch
 from architectures.systems import System
 from lightning_modules.data.trajectories import TrajectoryData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
-from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint, told_run
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look
@@ -30,12 +30,13 @@ TRUE, LEARNED = "black", COLOURS[1]
 
 
 class Learned(NamedTuple):
-    """A run's model in double precision, its data, a batch of the test set, and the span of the training series."""
+    """A run's model in double precision, its data, a batch of the test set, the training series' span, what was run."""
 
     network: NeuralODE
     data: TrajectoryData
     batch: SeriesBatch
     span: float
+    told: str
 
 
 def draw(folder: Path) -> Figure:
@@ -52,7 +53,8 @@ def draw(folder: Path) -> Figure:
         fields.draw(panels[1], fields.by_model, "learned field", LEARNED)
         fields.draw_distance(panels[2])
     _draw_series(below, held)
-    figure.suptitle(folder.absolute().name + _learned_constants(held.network, held.data.system), fontsize=9)
+    constants = _learned_constants(held.network, held.data.system)
+    figure.suptitle(f"{folder.absolute().name}: {held.told}{constants}", fontsize=9)
     known = held.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
@@ -77,9 +79,9 @@ def learned(folder: Path) -> Learned:
     data = data_of(checkpoint)
     if len(data.channels) < 2:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
-    batch = data.first(SERIES)
+    batch, config = data.first(SERIES), checkpoint["hyper_parameters"]["config"]
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.asked)]
-    return Learned(network, data, SeriesBatch(*doubled), float(module.span))
+    return Learned(network, data, SeriesBatch(*doubled), float(module.span), told_run(config))
 
 
 def drawn(held: Learned) -> int:

@@ -19,7 +19,7 @@ from architectures.series import SeriesModel
 from architectures.variational import Variational
 from lightning_modules.data.irregular import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint
+from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint, told_run
 from schemes.errors import SchemenetError
 
 SHOWN, CHANNELS = 6, 3
@@ -32,6 +32,10 @@ PATHS = 25
 """Draws that are drawn in the plane."""
 
 DENSE = 400
+
+FURTHER = 1.25
+"""So many times the last time a network is asked for where nothing behind the last observation was."""
+
 FIT, AHEAD, TRUTH = COLOURS[0], COLOURS[1], "#AAAAAA"
 
 
@@ -53,13 +57,15 @@ class Answer(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """The first series of the test set, in the plane where two channels are always seen together, else over time."""
-    network, data = _held(folder)
+    network, data, told = _held(folder)
     batch = data.first(SHOWN)
     plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers) if plane else _over_time(answers, data.channels)
-    _explain(figure, folder, network, data, answers, plane)
+    _explain(figure, network, answers, plane)
+    unit = f", values in {data.unit}" if data.unit else ""
+    figure.suptitle(f"{folder.absolute().name}: {told}, {len(answers)} test series{unit}", fontsize=9)
     return figure
 
 
@@ -74,13 +80,13 @@ def _reconstructs(data: SeriesData) -> bool:
     return bool(batch.asked.times[0] < batch.observed.times[-1])
 
 
-def _held(folder: Path) -> tuple[SeriesModel, SeriesData]:
-    """A run's network in evaluation mode and double precision, and its data set."""
+def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
+    """A run's network in evaluation mode and double precision, its data set, and what both are."""
     checkpoint = read_checkpoint(checkpoint_in(folder))
     network = module_of(checkpoint).network.double().eval()
     if not isinstance(network, SeriesModel):
         raise SchemenetError(f"{folder}: expected a run on irregular series, such as data=spiral_series or physionet")
-    return network, data_of(checkpoint)
+    return network, data_of(checkpoint), told_run(checkpoint["hyper_parameters"]["config"])
 
 
 @torch.no_grad()
@@ -89,7 +95,8 @@ def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool 
     shown, asked = (_own(points, i) for points in (batch.observed, batch.asked))
     times = torch.cat((shown.times, asked.times)).unique()
     if network.anywhere:
-        times = torch.cat((times, torch.linspace(0, float(times[-1]), DENSE, dtype=times.dtype))).unique()
+        end = float(times[-1]) * (1.0 if times[-1] > shown.times[-1] else FURTHER)
+        times = torch.cat((times, torch.linspace(0, end, DENSE, dtype=times.dtype))).unique()
     blank = torch.zeros(1, len(times), shown.values.shape[2], dtype=times.dtype)
     query = SeriesBatch(shown, Observations(times, blank, torch.ones_like(blank)))
     mean = network.predict(query).values[0, 0].numpy()
@@ -175,21 +182,18 @@ def _error(one: Answer) -> float:
     return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
 
 
-def _explain(
-    figure: Figure, folder: Path, network: SeriesModel, data: SeriesData, answers: list[Answer], plane: bool
-) -> None:
-    ahead = any((one.asked[0] > one.last).any() for one in answers)
+def _explain(figure: Figure, network: SeriesModel, answers: list[Answer], plane: bool) -> None:
+    ahead = any((one.times > one.last).any() for one in answers)
     handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
     told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
     if any(one.begins < one.last for one in answers):
         handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
     if ahead:
         handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
+    if any((one.asked[0] > one.last).any() for one in answers):
         look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
         handles.append(Line2D([], [], label="what was asked", **look))  # type: ignore[arg-type]
     if answers[0].samples is not None:
         drawn = f"{PATHS} draws" if plane else f"{SHARE:.0%} of {SAMPLES} draws"
         handles.append(Patch(color=AHEAD if ahead else FIT, alpha=0.3, label=f"{drawn} from the posterior"))
     legend(figure, handles)
-    unit = f", values in {data.unit}" if data.unit else ""
-    figure.suptitle(f"{folder.absolute().name}: {len(answers)} test series{unit}", fontsize=9)
