@@ -179,11 +179,14 @@ class Watch:
 
 
 def train_here(place: str, words: Sequence[str], accident: Accident | None) -> None:
-    """What a process does: the command in a folder, its words in ``out.txt``, with its operations in ``seen.json``."""
+    """What a process does: the command in a folder, with its operations in ``seen.json``.
+
+    Its words are in a file of its own: data workers whose parent was killed may still have something to say.
+    """
     from lightning_modules.cli import main
 
     os.chdir(place)
-    output = os.open("out.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    output = os.open(f"out-{time.monotonic_ns()}.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     multiprocessing.set_start_method("fork", force=True)  # of data workers
@@ -193,6 +196,11 @@ def train_here(place: str, words: Sequence[str], accident: Accident | None) -> N
     status = main(["train", *words, "folder=run"])
     Path("seen.json").write_text(json.dumps(watch.seen))
     sys.exit(status)
+
+
+def words_of(place: Path) -> list[str]:
+    """What each process in a folder said, the latest last."""
+    return [path.read_text() for path in sorted(place.glob("out-*.txt"))]
 
 
 class Nursery:
@@ -261,7 +269,7 @@ class Campaign:
         self.number, self.deaths = 0, Counter()
         self.whole = self._place("whole")
         begun = time.monotonic()
-        assert self.nursery.run(self.whole, self.words) == 0, (self.whole / "out.txt").read_text()
+        assert self.nursery.run(self.whole, self.words) == 0, words_of(self.whole)
         self.seconds = time.monotonic() - begun
         self.operations = json.loads((self.whole / "seen.json").read_text())
 
@@ -286,8 +294,7 @@ class Campaign:
             assert self.nursery.run(place, self.words) == 0
             assert_same_folder(self.whole / "run", place / "run")
         except Exception as error:
-            told = (place / "out.txt").read_text() if (place / "out.txt").exists() else ""
-            raise AssertionError(f"{place}: {story}\n{told}") from error
+            raise AssertionError("\n".join([f"{place}: {story}", *words_of(place)])) from error
 
     def _place(self, name: str) -> Path:
         self.number += 1
@@ -313,7 +320,7 @@ class Campaign:
     def _assert_recoverable(self, place: Path, kind: str) -> None:
         assert_nothing_half(place / "run")
         if kind == "full":
-            told = (place / "out.txt").read_text()
+            told = words_of(place)[-1]
             last = told.splitlines()[-1]
             assert re.fullmatch(r"schemenet: cannot write run/\S+: No space left on device; what was .* kept", last)
             assert "Traceback" not in told
