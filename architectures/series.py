@@ -40,7 +40,7 @@ class SeriesModel(Model):
     a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
 
     Inside, channels are counted in ``scale`` from ``location``, and what reads a gap is told it in mean gaps, ``pace``:
-    buffers that :meth:`adapt` takes from a training set. Answers and losses are in the data's own units. ``anywhere``
+    buffers that :meth:`adapt` takes from a training set. Answers and losses are in the units it is handed. ``anywhere``
     says that what it answers for one time depends on no other that is asked.
     """
 
