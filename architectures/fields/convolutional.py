@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from architectures.activations import activation_layer
 from architectures.norms import norm_layer
 from architectures.registry import FIELDS
 from schemes.errors import SchemenetError
@@ -35,24 +36,26 @@ class Convolution(NamedTuple):
 
 
 class Branch(nn.Sequential):
-    """Convolutions with norm and ReLU before each (``pre``), or after each but for the last ReLU (``post``).
+    """Convolutions, norm and activation before each (``pre``), or norm after each and an activation between (``post``).
 
-    ``lead`` False leaves out the norm and ReLU before the first one, which a normalised stem has done already.
+    ``lead`` False leaves out the norm and activation before the first one, which a normalised stem has done already.
     Shapes: (batch, channels, height, width) to (batch, out, height / stride, width / stride).
     """
 
-    def __init__(self, convolutions: Iterable[Convolution], order: str, norm: str, lead: bool = True) -> None:
+    def __init__(
+        self, convolutions: Iterable[Convolution], order: str, norm: str, lead: bool = True, activation: str = "relu"
+    ) -> None:
         layers: list[nn.Module] = []
         convolutions = list(convolutions)
         for i, convolution in enumerate(convolutions):
             if order == "pre":
                 if i or lead:
-                    layers += [norm_layer(norm, convolution.channels), nn.ReLU()]
+                    layers += [norm_layer(norm, convolution.channels), activation_layer(activation)]
                 layers.append(convolution.layer())
             else:
                 layers += [convolution.layer(), norm_layer(norm, convolution.out)]
                 if i < len(convolutions) - 1:
-                    layers.append(nn.ReLU())
+                    layers.append(activation_layer(activation))
         super().__init__(*layers)
 
     def forward(self, node: Node, y: Tensor) -> Tensor:  # type: ignore[override]  # a field also takes its node
@@ -68,10 +71,11 @@ def basic(
     order: str = "pre",
     norm: str = "batch",
     lead: bool = True,
+    activation: str = "relu",
 ) -> Branch:
     """3x3, 3x3. Reference: He, Zhang, Ren, Sun, CVPR 2016 (arXiv:1512.03385) and ECCV 2016 (arXiv:1603.05027)."""
     layers = Convolution(channels, inner, 3, stride), Convolution(inner, out, 3)
-    return Branch(layers, order, norm, lead)
+    return Branch(layers, order, norm, lead, activation)
 
 
 @FIELDS.register("bottleneck", convolutions=3, expansion=EXPANSION)
@@ -83,16 +87,17 @@ def bottleneck(
     order: str = "pre",
     norm: str = "batch",
     lead: bool = True,
+    activation: str = "relu",
 ) -> Branch:
     """1x1, 3x3 (with the stride), 1x1 to four times the inner width. Reference: as ``basic``."""
     layers = Convolution(channels, inner, 1), Convolution(inner, inner, 3, stride), Convolution(inner, out, 1)
-    return Branch(layers, order, norm, lead)
+    return Branch(layers, order, norm, lead, activation)
 
 
 @FIELDS.register("resnext", convolutions=3, expansion=EXPANSION)
 def resnext(
     channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True,
-    groups: int = 8,
+    groups: int = 8, activation: str = "relu",
 ) -> Branch:  # fmt: skip
     """1x1, grouped 3x3, 1x1: the sum of ``groups`` narrow bottlenecks, so f is a sum of vector fields.
 
@@ -101,4 +106,5 @@ def resnext(
     if groups < 1 or inner % groups:
         raise SchemenetError(f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}")
     grouped = Convolution(inner, inner, 3, stride, groups)
-    return Branch((Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)), order, norm, lead)
+    layers = Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)
+    return Branch(layers, order, norm, lead, activation)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from architectures.activations import activation_layer
 from architectures.fields.timed import TimedLinear, time_channel
 from architectures.registry import FIELDS
 from schemes.errors import SchemenetError
 from schemes.node import Node
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "softplus": functional.softplus}
 
 
 class Squashed(nn.Linear):
@@ -33,9 +30,7 @@ class Squashed(nn.Linear):
 class TimedLayers(nn.Module):
     """Layers of (t, y) with an activation between them."""
 
-    def __init__(
-        self, layer: Callable[[int, int], nn.Module], sizes: list[int], activation: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, layer: Callable[[int, int], nn.Module], sizes: list[int], activation: nn.Module) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layer(a, b) for a, b in pairwise(sizes))
         self.activation = activation
@@ -52,13 +47,13 @@ def _layers(
     if layers < 1:
         raise SchemenetError(f"layers expected to be at least 1, got {layers}")
     further = max(1, round(inner * fine))
-    return TimedLayers(layer, [channels, inner, *[further] * (layers - 1), out], ACTIVATIONS[kind])
+    return TimedLayers(layer, [channels, inner, *[further] * (layers - 1), out], activation_layer(kind))
 
 
 @FIELDS.register("concat", convolutions=2, expansion=1, state="vector")
 def concat(
     channels: int, out: int, inner: int, fine: float = 1.0, layers: int = 3,
-    activation: Literal["tanh", "softplus"] = "tanh",
+    activation: str = "tanh",
 ) -> TimedLayers:  # fmt: skip
     """``layers`` hidden layers, and the last, with time as an input of each: of one, ``mlp_time``.
 
@@ -72,7 +67,7 @@ def concat(
 @FIELDS.register("concat_squash", convolutions=2, expansion=1, state="vector")
 def concat_squash(
     channels: int, out: int, inner: int, fine: float = 1.0, layers: int = 3,
-    activation: Literal["tanh", "softplus"] = "tanh",
+    activation: str = "tanh",
 ) -> TimedLayers:  # fmt: skip
     """``layers`` hidden layers, and the last, each (A y + a) sigmoid(g t + c) + s t.
 

@@ -7,10 +7,10 @@ shape of the published layer, which concatenates the two.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from architectures.activations import activation_layer
 from architectures.norms import norm_layer
 from architectures.registry import FIELDS
 from schemes.node import Node
@@ -53,16 +53,19 @@ class TimedBranch(nn.Module):
     """norm, ReLU, 3x3, norm, ReLU, 3x3, norm, with time as a channel before each convolution; keeps the resolution.
 
     As in the authors' MNIST example: 75,392 parameters at 64 channels with group norm. ``bias`` False leaves the
-    convolutions without one, as in the other fields.
+    convolutions without one, as in the other fields. ReLU has a kink, at which a solver loses its order; with ``tanh``
+    or ``softplus`` for ``activation`` f is smooth.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366.
     """
 
-    def __init__(self, channels: int, out: int, inner: int, norm: str = "batch", bias: bool = True) -> None:
+    def __init__(
+        self, channels: int, out: int, inner: int, norm: str = "batch", bias: bool = True, activation: str = "relu"
+    ) -> None:
         super().__init__()
-        self.enter = nn.Sequential(norm_layer(norm, channels), nn.ReLU())
+        self.enter = nn.Sequential(norm_layer(norm, channels), activation_layer(activation))
         self.first = TimedConvolution(channels, inner, bias)
-        self.between = nn.Sequential(norm_layer(norm, inner), nn.ReLU())
+        self.between = nn.Sequential(norm_layer(norm, inner), activation_layer(activation))
         self.second = TimedConvolution(inner, out, bias)
         self.leave = norm_layer(norm, out)
 
@@ -73,15 +76,16 @@ class TimedBranch(nn.Module):
 
 @FIELDS.register("mlp_time", convolutions=2, expansion=1, state="vector")
 class TimedDenseBranch(nn.Module):
-    """Linear, tanh, linear on (batch, channels), with time as an input of each linear layer.
+    """Linear, activation, linear on (batch, channels), with time as an input of each linear layer.
 
     Reference: Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud, "FFJORD", ICLR 2019, arXiv:1810.01367 (its layers
     that concatenate the time).
     """
 
-    def __init__(self, channels: int, out: int, inner: int) -> None:
+    def __init__(self, channels: int, out: int, inner: int, activation: str = "tanh") -> None:
         super().__init__()
         self.first, self.second = TimedLinear(channels, inner), TimedLinear(inner, out)
+        self.activation = activation_layer(activation)
 
     def forward(self, node: Node, y: Tensor) -> Tensor:
-        return self.second(node.t, torch.tanh(self.first(node.t, y)))
+        return self.second(node.t, self.activation(self.first(node.t, y)))
