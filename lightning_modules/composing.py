@@ -35,6 +35,8 @@ from schemes.signature import objection
 CONFIGS = ROOT / "configs"
 REVISABLE = ("scheme", "grid", "data", "trainer")
 """Groups that can be changed after training; everything else is what the weights were trained as."""
+FROM_COMMAND_LINE = ("folder", "overwrite", "launcher")
+"""What is run and where is written: a yaml file, which may be a stranger's, does not say."""
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
@@ -46,6 +48,8 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
         wrong.append(unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
+    if config_dir is not None:
+        wrong += _said_by_files(config, command, chosen.get("launcher"), config_dir)
     _forget_other_kind(config, {key for key, _ in values})
     _forget_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
     for key, value in values:
@@ -162,6 +166,24 @@ def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], l
         else:
             values.append((key, value))
     return groups, values
+
+
+def _said_by_files(config: Config, command: str, launcher: str | None, config_dir: str) -> list[str]:
+    """Objections to what the user's yaml files say, and should not; that of a launcher named by command line may."""
+    expected = _hydra(command, {}, None, [])
+    if launcher is not None:
+        expected["launcher"] = _hydra(command, {"launcher": launcher}, config_dir, []).get("launcher")
+    said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
+    return [from_command_line(said)] if said else []
+
+
+def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
+    """The refusal of such keys where a file sets them."""
+    example = f"{keys[0]}={'NAME' if keys[0] == 'launcher' else '...'}"
+    return (
+        f"{place}: a yaml file does not say what is run and where is written, so {', '.join(keys)} is not read from it;"
+        f" say {example} on the command line"
+    )
 
 
 def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:

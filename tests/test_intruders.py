@@ -255,10 +255,16 @@ YAML = {
     "Hydra's callbacks": ("hydra: {callbacks: {x: {_target_: os.mkdir, path: ../canary}}}\nseed: x", "seed"),
     "Hydra's search path": ("hydra: {searchpath: ['pkg://antigravity']}", "searchpath"),
     "the environment": ("logger: {project: '${oc.env:SECRET}'}", "is not resolved"),
-    "the environment, hidden": ("a: oc.env\nfolder: '${${a}:SECRET}'", "is not resolved"),
-    "code in a value": ("folder: '${oc.create:{a: 1}}'", "is not resolved"),
+    "the environment, hidden": ("a: oc.env\nstart_from: '${${a}:SECRET}'", "is not resolved"),
+    "code in a value": ("start_from: '${oc.create:{a: 1}}'", "is not resolved"),
     "another folder": ("defaults: [../../outside]", "no key"),
-    "NUL in a path": ('folder: "a\\0b"', "null byte"),
+    "NUL in a path": ('start_from: "a\\0b"', "no run folder"),
+    "where to write": ("folder: ../canary", "folder is not read from it; say folder=... on the command line"),
+    "what to delete": ("overwrite: true", "overwrite is not read from it"),
+    "shell lines": (
+        "launcher: {name: slurm, cluster: local, setup: [mkdir ../canary]}",
+        "launcher is not read from it",
+    ),
 }
 
 
@@ -282,8 +288,30 @@ def test_a_foreign_yaml_runs_nothing(
 
 def test_a_key_may_name_another_key(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\nfolder: runs/${data.name}\n")
-    assert compose("train", ["experiment=x"], str(tmp_path))["folder"] == "runs/digits"
+    (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\nstart_from: runs/${data.name}\n")
+    assert compose("train", ["experiment=x"], str(tmp_path))["start_from"] == "runs/digits"
+
+
+def test_the_file_of_a_launcher_that_the_command_line_names_says_what_is_run(tmp_path: Path) -> None:
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "lab.yaml").write_text("name: slurm\nsetup: [module load cuda]\n")
+    assert compose("sweep", ["launcher=lab"], str(tmp_path))["launcher"]["setup"] == ["module load cuda"]
+
+
+@pytest.mark.parametrize(
+    "line", ["launcher: {setup: [mkdir ../canary]}", "launcher: slurm", "folder: x", "overwrite: 1"]
+)
+def test_the_file_of_a_sweep_says_neither_what_is_run_nor_where_is_written(
+    line: str, canary: Path, capsys: Any
+) -> None:
+    """Of several mistakes in a file this one is told alone: nobody should look for others in it."""
+    Path("theirs.yaml").write_text(f"scheme: [rk4, heun]\n{line}\n")
+    key = line.partition(":")[0]
+    told = refused(["sweep", "theirs.yaml"], capsys)
+    assert told.startswith("schemenet: theirs.yaml: a yaml file does not say what is run and where is written, so ")
+    assert f"so {key}" in told
+    assert not canary.exists()
+    assert os.listdir() == ["theirs.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_modules.catalogue import REGISTRIES
 from lightning_modules.checking import RECIPES, Config
-from lightning_modules.composing import compose, files_of
+from lightning_modules.composing import FROM_COMMAND_LINE, compose, files_of, from_command_line
 from lightning_modules.files import safe_name
 from schemes.errors import SchemenetError
 
@@ -150,7 +150,10 @@ def _of_file(path: Path) -> dict[str, str]:
         raise SchemenetError(
             f"{path}: expected keys with values, as in\n  scheme: [forward_euler, rk4]\n  seed: range(5)"
         )
-    return dict(_flat(content))
+    entries = dict(_flat(content))
+    if said := [key for key in entries if key.split(".")[0] in FROM_COMMAND_LINE]:
+        raise SchemenetError(from_command_line(said, str(path)))
+    return entries
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
