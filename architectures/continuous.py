@@ -202,7 +202,7 @@ def continuous_density(
     if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
         vectors = [name for name in FIELDS if FIELDS.entry(name).facts.get("state") == "vector"]
         raise SchemenetError(f"has vectors for states; fields that take them: {', '.join(vectors)}; got {field!r}")
-    (hidden,) = scaled([units], width, 1)
+    (hidden,) = scaled([units], width)
     fields = [FIELDS.build(field, channels=dims, out=dims, inner=hidden, fine=inner) for _ in range(flows)]
     transports = [Transport(f, time, train_time, **axes) for f in fields]
     if (method := transports[0].path.scheme).order is None or method.problem != "general":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from architectures.network import Network, Past, Stage, layout_of
-from architectures.norms import norm_layer
+from architectures.norms import groups_in_words, norm_layer, norm_multiple
 from architectures.registry import ARCHITECTURES
 from architectures.residual import name_of, require, scaled
 from schemes.errors import SchemenetError
@@ -88,7 +88,7 @@ def fractalnet(
     blocks = min(len(widths), int(math.log2(max(1, image_size))))
     if blocks < 1:
         raise SchemenetError(f"images of {image_size} pixels cannot be halved once")
-    outs = scaled(widths[:blocks], width, 1)
+    outs = scaled(widths[:blocks], width, norm_multiple(norm))
     rates = [dropout] * blocks if isinstance(dropout, int | float) else list(dropout)
     if len(rates) < blocks or not all(0 <= rate < 1 for rate in rates):
         raise SchemenetError(
@@ -111,7 +111,7 @@ def fractalnet(
         channels = out
     layout = layout_of(
         flows, widths=outs, reductions=[2 ** (i + 1) for i in range(blocks)], inner=outs, stem="none", norm=norm,
-        scheme="fractal", field="conv, norm, ReLU", gradient=name_of(gradient),
+        norm_groups=groups_in_words(norm, outs), scheme="fractal", field="conv, norm, ReLU", gradient=name_of(gradient),
     )  # fmt: skip
     layout["h"] = ["-"]  # no step size enters
     stages = [Stage(None, flow) for flow in flows]

@@ -41,7 +41,7 @@ class GruD(Autoregressive):
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
-        state, inside = scaled([hidden], width, 1)[0], scaled([units], width * inner, 1)[0]
+        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
         super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
         self.cell = nn.GRUCell(2 * in_chans, state)
         self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))

@@ -66,8 +66,8 @@ class LatentOde(Variational):
         require(
             latent=latent, recognition=recognition, units=units, width=width, inner=inner, observation_sd=observation_sd
         )
-        state, read = scaled([latent, recognition], width, 1)
-        inside = scaled([units], width * inner, 1)[0]
+        state, read = scaled([latent, recognition], width)
+        inside = scaled([units], width * inner)[0]
         if encoder == "rnn":
             encoding = RecurrentEncoder(in_chans, read, cell)
         else:

@@ -53,7 +53,7 @@ def mlp(
     components = SCHEMES.build(scheme).components
     features = in_chans * (image_size or 1) ** 2
     wide = scaled([hidden], width, components)[0]
-    inside = scaled([wide // components], inner, 1)[0]
+    inside = scaled([wide // components], inner)[0]
     total = augmented(wide if stem == "linear" else features, augment, components)
     part = total // components
 

@@ -209,6 +209,7 @@ def layout_of(
     scheme: str,
     field: str,
     gradient: str,
+    norm_groups: Sequence[str] = (),
     noise: str = "none",
     augment: int = 0,
 ) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def layout_of(
         "field": field,
         "sharing": flows[0].bank.sharing if flows else None,
         "gradient": gradient,
+        **({"norm_groups": list(norm_groups)} if norm_groups else {}),
         **({} if noise == "none" else {"noise": noise}),
         **({"augment": augment} if augment else {}),
     }

@@ -138,7 +138,7 @@ def neural_ode(
     arXiv:1806.07366.
     """
     require(hidden=hidden, width=width, inner=inner, steps=steps)
-    return _built(in_chans, None, steps, augment, scaled([hidden], width * inner, 1)[0], field, scheme, grid, gradient)
+    return _built(in_chans, None, steps, augment, scaled([hidden], width * inner)[0], field, scheme, grid, gradient)
 
 
 @ARCHITECTURES.register("universal_ode", task="trajectory")
@@ -176,7 +176,7 @@ def universal_ode(
         raise SchemenetError(
             f"unknown=nothing leaves nothing to train; expected constants to learn, learned: {list(constants(system))}"
         )
-    inside = scaled([hidden], width * inner, 1)[0] if unknown == "field" else 0
+    inside = scaled([hidden], width * inner)[0] if unknown == "field" else 0
     return _built(in_chans, system, steps, augment, inside, field, scheme, grid, gradient)
 
 

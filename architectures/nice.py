@@ -64,7 +64,7 @@ def nice(
     arXiv:1410.8516.
     """
     require(steps=steps, hidden=hidden, width=width)
-    sizes, (inner,) = two_parts(in_chans), scaled([hidden], width, 1)
+    sizes, (inner,) = two_parts(in_chans), scaled([hidden], width)
     if SCHEMES.build(scheme).components != 2:
         raise SchemenetError(
             f"couples two parts of a vector, and scheme {name_of(scheme)!r} has one component; use symplectic_euler or "

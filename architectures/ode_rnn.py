@@ -66,7 +66,7 @@ class OdeRnn(Autoregressive):
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
-        state, inside = scaled([hidden], width, 1)[0], scaled([units], width * inner, 1)[0]
+        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
         super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
         self.flow = JumpFlow(in_chans, state, inside, field, scheme, grid, gradient)
         self.layout = layout_along(

@@ -28,9 +28,9 @@ def odenet(
         u' = f(t, u),   t in [0, 1],   u(0) = stem(x),   logits = head(u(1))
 
     f is norm, ReLU, 3x3, norm, ReLU, 3x3, norm on 64 channels, with time as one more in front of them; group norm
-    everywhere. The stem is three convolutions (``conv``: states 64x6x6 for MNIST, 208,266 parameters) or one and two
-    residual blocks (``res``: 64x7x7, 232,970), as in the authors' example; the paper says 0.22 M. Its initial weights
-    are those of all networks here (He).
+    everywhere, in groups of two channels at every ``width``. The stem is three convolutions (``conv``: states 64x6x6
+    for MNIST, 208,266 parameters) or one and two residual blocks (``res``: 64x7x7, 232,970), as in the authors'
+    example; the paper says 0.22 M. Its initial weights are those of all networks here (He).
 
     The gradient is the discrete adjoint by default (``checkpoint``, equal to backprop), ``gradient=adjoint`` is the
     paper's, and ``rknet``, the paper's RK-Net, backpropagates through the solver. ``augment`` is ANODE's.

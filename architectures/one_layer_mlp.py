@@ -26,7 +26,7 @@ def one_layer_mlp(
     of the IEEE, 1998.
     """
     require(hidden=hidden, width=width)
-    total = scaled([hidden], width, 1)[0]
+    total = scaled([hidden], width)[0]
     stem = nn.Sequential(nn.Flatten(), nn.Linear(in_chans * (image_size or 1) ** 2, total), nn.Tanh())
     layout = layout_of(
         [], widths=[total], inner=[], stem=f"linear, tanh to {total}", norm="none", scheme="none", field="none",

@@ -126,4 +126,4 @@ def planar_flow(
     Reference: Rezende, Mohamed, "Variational Inference with Normalizing Flows", ICML 2015, arXiv:1505.05770.
     """
     require(layers=layers, width=width)
-    return PlanarFlow(in_chans, scaled([layers], width, 1)[0], analytic)
+    return PlanarFlow(in_chans, scaled([layers], width)[0], analytic)

@@ -82,7 +82,7 @@ def real_nvp(
     Reference: Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", ICLR 2017, arXiv:1605.08803.
     """
     require(steps=steps, hidden=hidden, width=width)
-    sizes, (inner,) = two_parts(in_chans), scaled([hidden], width, 1)
+    sizes, (inner,) = two_parts(in_chans), scaled([hidden], width)
     FIELDS.check_spec(field)
     couplings = []
     for i in range(2 * steps):

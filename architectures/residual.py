@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from architectures.network import Network, Stage, layout_of
-from architectures.norms import norm_layer
+from architectures.norms import groups_in_words, norm_layer, norm_multiple
 from architectures.registry import FIELDS
 from architectures.stems import REDUCTION
 from architectures.stems import described as stem_in_words
@@ -69,20 +69,23 @@ def depth_of(blocks: int, period: int) -> int:
     return period * blocks + 2
 
 
-def scaled(widths: Sequence[int], factor: float, multiple: int) -> list[int]:
+def scaled(widths: Sequence[int], factor: float, multiple: int = 1) -> list[int]:
     """Widths times a real factor, each rounded to a multiple (at least one)."""
     return [max(1, round(width * factor / multiple)) * multiple for width in widths]
 
 
-def augmented(width: int, augment: int, components: int) -> int:
-    """The width of a state with zero channels appended, refused where a coupled scheme cannot split it."""
+def augmented(width: int, augment: int, components: int, norm: str = "none") -> int:
+    """The width of a state with zero channels appended, refused where a coupled scheme or a norm cannot split it."""
     if augment < 0:
         raise SchemenetError(f"augment expected to be at least 0, got {augment}")
-    if (width + augment) % components:
-        raise SchemenetError(
-            f"a coupled state of {width} + {augment} channels (augment={augment}) has no {components} equal parts; use "
-            f"augment={augment + components - (width + augment) % components}, or a scheme of one component"
-        )
+    multiple = components * norm_multiple(norm)
+    if rest := (width + augment) % multiple:
+        state, use = f"{width} + {augment} channels (augment={augment})", f"use augment={augment + multiple - rest}"
+        if (width + augment) % components:
+            raise SchemenetError(
+                f"a coupled state of {state} has no {components} equal parts; {use}, or a scheme of one component"
+            )
+        raise SchemenetError(f"norm={norm} has groups that do not divide {state}; {use}, or norm=batch")
     return width + augment
 
 
@@ -145,12 +148,12 @@ def residual_network(
     field_options = FIELDS.defaults(name_of(field)) | (dict(field) if not isinstance(field, str) else {})
     groups = field_options.get("groups", 1)
     expansion = FIELDS.entry(name_of(field)).facts["expansion"]
-    base = scaled(widths, width, components)
+    base = scaled(widths, width, components * norm_multiple(norm))
     entering_widths = [w * expansion for w in base]
-    flow_widths = [augmented(w, augment, components) for w in entering_widths]
+    flow_widths = [augmented(w, augment, components, norm) for w in entering_widths]
     inner_base = inner_widths or [w // components for w in widths]
-    inners = scaled(inner_base, width * inner, groups)
-    entry = scaled([widths[0]], width, components)[0]
+    inners = scaled(inner_base, width * inner, math.lcm(groups, norm_multiple(norm)))
+    entry = base[0]
     projection = nn.ReLU if activation == "post" else lambda: None
     if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
         raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
@@ -211,7 +214,8 @@ def residual_network(
     flows = [stage.flow for stage in stages if stage.flow is not None]
     layout = layout_of(
         flows, widths=flow_widths, reductions=[REDUCTION[stem] * 2**i for i in range(len(flow_widths))], inner=inners,
-        stem=stem_in_words(stem, entry, normalised_stem), norm=norm, scheme=name_of(scheme),
+        stem=stem_in_words(stem, entry, normalised_stem), norm=norm,
+        norm_groups=groups_in_words(norm, [w // components for w in flow_widths]), scheme=name_of(scheme),
         field=name_of(field), gradient=name_of(gradient), noise=name_of(noise), augment=augment,
     )  # fmt: skip
     return Network(

@@ -54,8 +54,8 @@ class RnnVae(Variational):
             latent=latent, recognition=recognition, hidden=hidden, units=units, width=width, inner=inner,
             observation_sd=observation_sd,
         )  # fmt: skip
-        state, read, run = scaled([latent, recognition, hidden], width, 1)
-        inside = scaled([units], width * inner, 1)[0]
+        state, read, run = scaled([latent, recognition, hidden], width)
+        inside = scaled([units], width * inner)[0]
         super().__init__(
             RecurrentEncoder(in_chans, read, cell), in_chans, read, state, inside, num_classes=num_classes,
             label_weight=label_weight, observation_sd=observation_sd, samples=samples, kl_weight=kl_weight,

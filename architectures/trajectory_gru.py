@@ -54,6 +54,6 @@ def trajectory_gru(
     Translation", EMNLP 2014, arXiv:1406.1078 (the unit).
     """
     require(hidden=hidden, width=width, inner=inner)
-    total = scaled([hidden], width * inner, 1)[0]
+    total = scaled([hidden], width * inner)[0]
     layout = layout_along(None, widths=[total], inner=[], stem="linear, tanh", field="none")
     return TrajectoryGRU(in_chans, total, layout)

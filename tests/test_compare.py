@@ -104,6 +104,9 @@ def test_table_1_of_the_ode_net_paper_keeps_its_sizes_and_its_controls_are_its_r
         assert baseline["parameters"] - sizes["parameters"] == (6 - blocks) * 443_904 // 6
     assert plan.recipe["optimizer"]["weight_decay"] == 0
     assert plan.recipe["trainer"]["max_epochs"] == 160
+    table = plan.sizes_table()
+    assert "norm groups" in table
+    assert table.count("32x2") == len(plan.arms) - 1  # the dense network has no norm
 
 
 def test_plan_tells_every_arm_that_cannot_be_built() -> None:

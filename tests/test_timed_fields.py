@@ -62,7 +62,7 @@ def test_a_timed_layer_is_that_of_the_concatenated_input(
 @pytest.mark.parametrize("name", ["basic_time", "mlp_time"])
 def test_a_field_reads_the_time_of_its_node_without_asking_the_host(name: str) -> None:
     torch.manual_seed(0)
-    field = FIELDS.build(name, channels=4, out=4, inner=5, norm="group").double()
+    field = FIELDS.build(name, channels=4, out=4, inner=6, norm="group").double()
     y = torch.randn((3, 4, 6, 6) if name == "basic_time" else (3, 4), dtype=torch.float64)
     torch.testing.assert_close(field(Node(0, torch.tensor(0.3).double(), 0.1), y), field(Node(0, 0.3, 0.1), y))
     assert not torch.equal(field(Node(0, 0.3, 0.1), y), field(Node(0, 0.4, 0.1), y))

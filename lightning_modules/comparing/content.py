@@ -43,7 +43,7 @@ from lightning_modules.measures import Measure
 
 MANY = 3  # arms beside the baseline, from which on all pairs are shown
 
-SIZES = ("steps", "h", "widths", "inner", "stem", "norm")
+SIZES = ("steps", "h", "widths", "inner", "stem", "norm", "norm_groups")
 
 
 def content(comparison: Comparison, summaries: Sequence[Summary], pictures: Sequence[Picture] = ()) -> list[Part]:
@@ -304,7 +304,7 @@ def _size_table(summaries: Sequence[Summary]) -> Table:
         ]
         for s in summaries
     ]
-    return Table([*head, "stem", "norm", "matched"], rows)
+    return Table([*head, "stem", "norm", "norm groups", "matched"], rows)
 
 
 def _size(value: Any) -> str:

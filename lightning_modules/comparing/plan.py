@@ -90,9 +90,11 @@ class Plan:
         """The arms' sizes and costs, for the screen before training starts."""
         budget = "no budget" if self.budget is None else f"budget {self.budget}"
         told = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'seed')}, {budget}"
-        columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm")
-        sizes = [[_labelled(arm), *(_cell(arm.sizes[column]) for column in columns)] for arm in self.arms]
-        return f"{told}\n\n{aligned([['arm', *columns], *sizes])}\n\n{self._costs_table()}"
+        grouped = any(arm.sizes.get("norm_groups") for arm in self.arms)
+        columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm", *(["norm_groups"] if grouped else []))
+        head = ["arm", *(column.replace("_", " ") for column in columns)]
+        sizes = [[_labelled(arm), *(_cell(arm.sizes.get(column, "-")) for column in columns)] for arm in self.arms]
+        return f"{told}\n\n{aligned([head, *sizes])}\n\n{self._costs_table()}"
 
     def _costs_table(self) -> str:
         base = next(arm.sizes for arm in self.arms if arm.name == self.baseline)
