@@ -43,6 +43,7 @@ COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, or 2 for a mistake of the user's, told without a traceback."""
     _speak_plainly()
+    os.environ["PYTHONSAFEPATH"] = "1"  # processes that libraries begin import nothing from the current folder
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except SchemenetError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_modules import wandb_runs
+from lightning_modules.launching.process import module_command
 
 TABLES = ("results.csv", "summary.csv")
 PAGE = "report.html"
@@ -89,7 +89,7 @@ def _files(folder: Path, group: str) -> Any:
 
 def _sent(folder: Path) -> bool:
     """Whether all that is logged offline in a folder could be sent."""
-    command = [sys.executable, "-P", "-m", "wandb", "sync", "wandb"]  # -P: no code from the folder
+    command = module_command("wandb", "sync", "wandb")
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True

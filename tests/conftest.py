@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,21 @@ def _quiet_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+SHADOWS = ("lightning_modules", "schemes", "torch", "random", "signal", "submitit", "ray", "wandb")
+
+
+@pytest.fixture
+def strangers_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder holds code under names that every process imports; none of it may run."""
+    folder, ran = tmp_path_factory.mktemp("strangers"), tmp_path_factory.mktemp("ran")
+    for name in SHADOWS:
+        code = f"open({str(ran / name)!r}, 'w')\nraise ImportError('this is of the current folder')\n"
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    yield folder
+    assert [path.name for path in ran.iterdir()] == []
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import slurm_stand_in
 from rich.console import Console
 
 from lightning_modules.composing import compose
+from lightning_modules.launching import process, slurm
 from lightning_modules.launching import ray as ray_launcher
-from lightning_modules.launching import slurm
 from lightning_modules.launching.lock import LOCK, is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.process import LOG
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
 from schemes.errors import SchemenetError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = [
     "architecture.depth=8", "architecture.width=0.25", "data=digits", "data.limit_train=64", "data.batch_size=8",
@@ -91,6 +94,39 @@ def when_it_trains(order: Order, do: Callable[[], None]) -> Act:
     return act
 
 
+def test_processes_find_these_packages_and_import_nothing_from_the_current_folder(
+    strangers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a clone that is not installed, and of one that PYTHONPATH names already; an empty entry is that folder too."""
+    code = "import random, sys, lightning_modules; print(lightning_modules.__file__, *sys.path, sep='\\n')"
+    for given in (None, "", os.pathsep, os.pathsep.join(["", str(ROOT), ""])):
+        if given is None:
+            monkeypatch.delenv("PYTHONPATH", raising=False)
+        else:
+            monkeypatch.setenv("PYTHONPATH", given)
+        for command in (process.interpreter(), [sys.executable]):  # the second as a library begins one
+            known = os.environ | process.import_environment()
+            ran = subprocess.run([*command, "-c", code], env=known, capture_output=True, text=True, check=True)
+            found, *searched = ran.stdout.splitlines()
+            assert Path(found) == ROOT / "lightning_modules" / "__init__.py"
+            assert str(strangers_folder) not in searched
+            assert "" not in searched
+
+
+def test_what_a_library_begins_imports_nothing_from_the_current_folder(strangers_folder: Path) -> None:
+    code = (
+        "import multiprocessing, subprocess, sys; from lightning_modules.cli import main; main(['--help']);"
+        "subprocess.run([sys.executable, '-c', 'import random'], check=False);"
+        "spawned = multiprocessing.get_context('spawn').Process(target=print); spawned.start(); spawned.join()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "this is of the current folder" not in ran.stderr
+
+
+@pytest.mark.usefixtures("strangers_folder")
 def test_local_jobs_of_submitit_go_on_when_requeued_and_a_failed_one_keeps_its_reason(tmp_path: Path) -> None:
     requeued, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
     warn = when_it_trains(requeued, lambda: os.kill(waiter_of(requeued), signal.SIGUSR2))
@@ -116,6 +152,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
+@pytest.mark.usefixtures("strangers_folder")
 def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: Path, stand_in: Path) -> None:
     preempted, killed = orders = [order(tmp_path / "runs", seed) for seed in (0, 1)]
 
@@ -201,6 +238,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             cluster.shutdown()
 
 
+@pytest.mark.usefixtures("strangers_folder")
 def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_nodes: str) -> None:
     killed, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
     kill = when_it_trains(killed, lambda: os.kill(waiter_of(killed), signal.SIGKILL))
@@ -212,4 +250,4 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(SchemenetError, match=r"does not see .*none; the nodes of a Ray cluster need a file system"):
-        ray_launcher.attend(str(tmp_path / "none"), 1)
+        ray_launcher.attend(str(tmp_path / "none"), 1, str(tmp_path))

@@ -377,7 +377,7 @@ IN_STEP_7 = """
 def with_fault(monkeypatch: pytest.MonkeyPatch, folder: Path, fault: str) -> None:
     """Python imports ``sitecustomize`` as it starts: the processes that are begun have the fault, this one has not."""
     (folder / "sitecustomize.py").write_text(AT_START.format(fault), encoding="utf-8")
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 def lives(process: int) -> bool:
@@ -405,6 +405,7 @@ def test_each_process_tests_its_share_on_the_network_that_is_kept(whole: Path) -
     assert found["test_loss"] == pytest.approx(told["test_loss"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("strangers_folder")
 def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,7 +414,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
         with_fault(patch, tmp_path, IN_STEP_7.format(folder=tmp_path))
         words = [*NOISY_RUN, f"folder={folder}"]
         known = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-        begun = subprocess.run([sys.executable, "-m", "lightning_modules", "train", *words], env=known)
+        begun = subprocess.run([sys.executable, "-P", "-m", "lightning_modules", "train", *words], env=known)
     assert begun.returncode == -signal.SIGKILL
     left = [int((tmp_path / f"{rank}.pid").read_text(encoding="utf-8")) for rank in (0, 1)]
     end = time.monotonic() + 60
@@ -428,16 +429,19 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
     assert_same_run(folder, whole)
 
 
-def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(tmp_path: Path, whole: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(
+    strangers_folder: Path, whole: Path
+) -> None:
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = Path(sys.executable).with_name("schemenet")
     told = subprocess.run(
-        [*torchrun, "-m", "lightning_modules", "train", *NOISY_RUN, "logger=wandb"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True,
+        [*torchrun, "--no-python", str(command), "train", *NOISY_RUN, "logger=wandb"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=strangers_folder, capture_output=True, text=True,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("test error") == 1
-    (folder,) = (tmp_path / "runs" / "train").iterdir()
-    assert len(list(tmp_path.rglob("offline-run-*"))) == 1  # one process alone tells W&B
+    (folder,) = (strangers_folder / "runs" / "train").iterdir()
+    assert len(list(strangers_folder.rglob("offline-run-*"))) == 1  # one process alone tells W&B
     assert_same_run(folder, whole)
 
 
@@ -450,6 +454,7 @@ def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(tmp
         ("time.sleep(600)", f"os._exit({ranks.STOPPED})", None),
     ],
 )
+@pytest.mark.usefixtures("strangers_folder")
 def test_when_one_process_fails_the_others_are_ended_and_the_first_reason_is_told(
     first: str, second: str, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

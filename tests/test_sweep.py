@@ -173,7 +173,7 @@ def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with screen.open("wb") as told:
         return subprocess.Popen(
-            [sys.executable, "-m", "lightning_modules", *words], env=known, stdout=told, stderr=told,
+            [sys.executable, "-P", "-m", "lightning_modules", *words], env=known, stdout=told, stderr=told,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
         )  # fmt: skip
@@ -196,6 +196,7 @@ def of_folder(folder: Path) -> dict[int, bytes]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.usefixtures("strangers_folder")
 def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:
     """The sweep dies by SIGKILL, then one of its runs does and the sweep is interrupted: nothing stays, or is lost."""
     folder, screen = tmp_path / "sweep", tmp_path / "screen.txt"

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from lightning_modules.catalogue import ROOT
@@ -22,34 +23,69 @@ TICK = 0.2  # seconds between two looks at what runs
 PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when they are to stop
 
 
-def start(file: Path, threads: int, *, devices: str | None = None, log: str = LOG) -> subprocess.Popen[bytes]:
+def start(
+    file: Path, threads: int, *, devices: str | None = None, log: str = LOG, place: str | None = None
+) -> subprocess.Popen[bytes]:
     """Begin the run that ``file`` orders; it ends when this process does. What it says is added to the log beside it.
 
-    ``devices`` is the value of CUDA_VISIBLE_DEVICES; None leaves it as it is.
+    ``devices`` is the value of CUDA_VISIBLE_DEVICES, ``place`` the folder from which relative paths of the run are
+    read; None leaves either as it is.
     """
-    command = [sys.executable, "-m", "lightning_modules", "run-file", "--leash", str(file)]
+    command = module_command("lightning_modules", "run-file", "--leash", str(file))
     known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
     with open(file.parent / log, "ab", opener=no_link) as told:
         told.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
         told.flush()
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT, env=known, start_new_session=True
-        )
+            command, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT, cwd=place, env=known,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def module_command(module: str, *words: str) -> list[str]:
+    """The command that runs a module in a process of its own, which imports nothing from the current folder.
+
+    There may be a stranger's ``random.py`` in it, or the user's own ``torch.py``.
+    """
+    return [*interpreter(), "-m", module, *words]
+
+
+def interpreter() -> list[str]:
+    """This Python, which leaves the current folder out of what it imports from."""
+    return [sys.executable, "-P"]
 
 
 def environment(threads: int) -> dict[str, str]:
     """What every process of a run gets to know."""
-    return os.environ | {
+    return os.environ | import_environment() | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": import_path(),
-    }
+    }  # fmt: skip
+
+
+def import_environment() -> dict[str, str]:
+    """The variables by which a process, and those that it begins, find these packages and no others of their names."""
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path()}
 
 
 def import_path() -> str:
-    """A PYTHONPATH with these packages, which may be run from a clone that is not installed, from any folder."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    """A PYTHONPATH by which these packages are found, also in a clone that is not installed, from any folder.
+
+    The clone itself is named only where it is not found without: it would come before the standard library, with
+    whatever else lies in it.
+    """
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # "" is the current folder
+    return os.pathsep.join(given if _origin(os.pathsep.join(given)) == ROOT else [str(ROOT), *given])
+
+
+@cache
+def _origin(path: str) -> Path | None:
+    """The folder that a process with this PYTHONPATH has these packages from."""
+    code = "import importlib.util as u; print(getattr(u.find_spec('lightning_modules'), 'origin', ''))"
+    known = os.environ | {"PYTHONPATH": path}
+    said = subprocess.run([*interpreter(), "-c", code], capture_output=True, text=True, check=False, env=known).stdout
+    return Path(said.strip()).resolve().parent.parent if said.strip() else None
 
 
 def wait(process: subprocess.Popen[bytes]) -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.launching.leash import leashed
+from lightning_modules.launching.process import import_environment, module_command
 from schemes.errors import SchemenetError
 
 RANK = "rank"  # the command of these processes
@@ -44,7 +45,7 @@ def launch(order: Mapping[str, Any], processes: int) -> None:
         (told / "order.json").write_text(json.dumps(order), encoding="utf-8")
         try:
             for environment in _environments(processes):
-                command = [sys.executable, "-m", "lightning_modules", RANK, place]
+                command = module_command("lightning_modules", RANK, place)
                 ranks.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True))
             while None in (statuses := [process.poll() for process in ranks]) and not any(statuses):
                 time.sleep(TICK)
@@ -77,13 +78,12 @@ def _environments(processes: int) -> list[dict[str, str]]:
     from lightning_fabric.plugins.environments import LightningEnvironment
 
     group = LightningEnvironment()
-    common = os.environ | {
+    common = os.environ | import_environment() | {
         "MASTER_ADDR": group.main_address,
         "MASTER_PORT": str(group.main_port),
         "NODE_RANK": str(group.node_rank()),
         "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)),
-        "PYTHONPATH": os.pathsep.join(sys.path),  # what this process finds, the others find
-    }
+    }  # fmt: skip
     first = group.node_rank() * processes
     return [common | {"LOCAL_RANK": f"{local}", "RANK": f"{first + local}"} for local in range(processes)]
 

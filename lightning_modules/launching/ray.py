@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import socket
-import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,16 @@ from types import ModuleType
 from typing import Any
 
 from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
-from lightning_modules.launching.process import PATIENCE, TICK, end, import_path, start, told_death, wait
+from lightning_modules.launching.process import (
+    PATIENCE,
+    TICK,
+    end,
+    import_environment,
+    interpreter,
+    start,
+    told_death,
+    wait,
+)
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
 from schemes.errors import SchemenetError
@@ -59,7 +68,7 @@ def ray(
             except (OSError, SchemenetError) as error:
                 watch.ended(order, f"FAILED to start, {error}")
                 continue
-            given[task.options(name=order.name).remote(str(order.folder.resolve()), num_cpus)] = order
+            given[task.options(name=order.name).remote(str(order.folder.resolve()), num_cpus, os.getcwd())] = order
         try:
             _follow(engine, given, watch)
         finally:
@@ -69,8 +78,8 @@ def ray(
                 engine.wait(list(given), num_returns=len(given), timeout=PATIENCE + TICK)
 
 
-def attend(folder: str, threads: int) -> None:
-    """What a task does: one run, by a process of its own, which ends with the task's."""
+def attend(folder: str, threads: int, place: str) -> None:
+    """What a task does: one run, by a process of its own in the folder ``place``, which ends with the task's."""
     if not Path(folder, ORDER).exists():
         raise SchemenetError(
             f"node {socket.gethostname()} does not see {folder}; the nodes of a Ray cluster need a file system that "
@@ -78,7 +87,7 @@ def attend(folder: str, threads: int) -> None:
         )
     # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script has been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(Path(folder, ORDER), threads)
+    process = start(Path(folder, ORDER), threads, place=place)
     try:
         status = wait(process)
     finally:
@@ -103,14 +112,15 @@ def _ray() -> ModuleType:
 def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
     """A connection to a cluster, in silence."""
     handler = signal.getsignal(signal.SIGTERM)
+    options = {"include_dashboard": False, "configure_logging": False, "log_to_driver": False}
     try:
-        engine.init(
-            address=address or os.environ.get("RAY_ADDRESS") or "local",
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"PYTHONPATH": import_path()}},
-        )
+        # From an empty folder: the workers of Ray import from where it is begun, and there may be a `random.py`.
+        with tempfile.TemporaryDirectory(prefix="schemenet-") as empty, contextlib.chdir(empty):
+            engine.init(
+                address=address or os.environ.get("RAY_ADDRESS") or "local",
+                runtime_env={"env_vars": import_environment()},
+                **options,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise SchemenetError(f"launcher.address: no Ray cluster at {address or 'RAY_ADDRESS'!r}: {told}") from error
@@ -125,7 +135,7 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
 def _python(engine: ModuleType) -> dict[str, str]:
     """This interpreter for workers on this machine: Ray has a shell read its path, and none starts in "my folder"."""
     here = all(node["NodeManagerHostname"] == socket.gethostname() for node in engine.nodes())
-    return {"py_executable": shlex.quote(sys.executable)} if here else {}
+    return {"py_executable": shlex.join(interpreter())} if here else {}
 
 
 def _follow(engine: ModuleType, given: dict[Any, Order], watch: Watch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,17 @@ from typing import Any, Literal
 from lightning_modules.files import read_json, write_json
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
-from lightning_modules.launching.process import LOG, PATIENCE, TICK, end, import_path, start, told_death, wait
+from lightning_modules.launching.process import (
+    LOG,
+    PATIENCE,
+    TICK,
+    end,
+    import_environment,
+    interpreter,
+    start,
+    told_death,
+    wait,
+)
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
 from schemes.errors import SchemenetError
@@ -203,8 +214,9 @@ def _submit(
     for order in orders:
         order.write()
     try:
-        with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(PYTHONPATH=import_path()):
-            executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_max_num_timeout": max_num_timeout})
+        with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**import_environment()):
+            own = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
+            executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_{key}": own[key] for key in own})
             executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
             submitted = executor.map_array(Task(threads), [str(order.folder.resolve()) for order in orders])
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
