@@ -373,7 +373,7 @@ class Search(Loop):
         for time, value in ((pace.t, slope), (pace.t + tiny, behind)):
             if not math.isfinite(ratio) and not all(bool(torch.isfinite(v).all()) for v in flatten(value)[0]):
                 return self._not_finite(time, value)
-        largest = max(float(part.detach().abs().max()) for part in flatten(y)[0])
+        largest = max(float(part.detach().abs().max()) for part in flatten(y)[0] if part.numel())
         return StepSizeError(
             f"the step size fell to {abs(pace.h or 0):.2g} at t = {pace.t:.9g} of [{pace.times[0]:.6g}, "
             f"{pace.end:.6g}] and the error is still too large: the solution (largest entry {largest:.3g}) may "

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from schemes.errors import FieldError, SchemenetError
 from schemes.loop import Told
 from schemes.node import Node
+from schemes.shared_memory import SharedValues
 from schemes.state import State, in_precision_of
 
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
@@ -57,6 +58,7 @@ class Equation(nn.Module):
         self._like = pytree.tree_unflatten([None] * self.structure.num_leaves, self.structure)
         self.single = isinstance(y0, Tensor)
         self.examined, self.random, self.must_be_constant = False, random, False
+        self._values, self.evaluated_again = SharedValues(), False
         for module in () if random else self.owners.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise FieldError(
@@ -121,7 +123,11 @@ class Equation(nn.Module):
     def _valued(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> State:
         value = f(t, given, *args) if self.examined else self._examine(f, t, y, given, args)
         value = value if self.single or self.coupled else _in_order_of(given, value)
-        return in_precision_of(y, value if isinstance(value, Tensor) else tuple(pytree.tree_leaves(value)))
+        alone = isinstance(value, Tensor)
+        parts = [value] if alone else pytree.tree_leaves(value)
+        del value  # a reference that counts
+        parts = self._values.copied(parts, self.evaluated_again)
+        return in_precision_of(y, parts[0] if alone else tuple(parts))
 
     def _examine(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> Any:
         leaves = [y] if isinstance(y, Tensor) else list(y)

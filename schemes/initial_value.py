@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor  # type: ignore[import-not-found]  # torch has no stub
@@ -94,7 +95,7 @@ def solve(
     equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
     y = equation.pack(y0)
     count = times.shape[-1]
-    if _of_no_length(host) or not all(leaf.numel() for leaf in leaves):
+    if _of_no_length(host) or not any(leaf.numel() for leaf in leaves):
         return Solution(equation.unpack(_stacked([y] * count)), times, Statistics(Work(), Work()))
     if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
         raise SchemenetError(reason)
@@ -112,7 +113,9 @@ def solve(
         if loop.watch.time is not None:
             return _at_start(equation, times, y)
     differentiable = times.requires_grad or any(part.requires_grad for part in (*leaves, *equation.parameters()))
-    equation.must_be_constant = torch.is_grad_enabled() and not isinstance(mode, Backprop) and not differentiable
+    recomputed = torch.is_grad_enabled() and not isinstance(mode, Backprop)
+    equation.must_be_constant = recomputed and not differentiable
+    equation.evaluated_again = recomputed and differentiable
     moves = times.requires_grad and torch.is_grad_enabled()
     if moves:  # y0 depends on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)
         y = _moved(equation, times[..., 0], y, -1.0)
@@ -191,13 +194,8 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
 
     Where no tensor was given it has the state's precision, or float64 where that would not tell near times apart.
     """
-    if isinstance(t, Tensor):
-        times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype))  # f tells apart what its state can
-    else:
-        try:
-            times = torch.tensor([float(x) for x in t], dtype=torch.float64, device="cpu")
-        except (TypeError, ValueError) as error:
-            raise SchemenetError(f"t: expected numbers in a list or a tensor, got {t!r}") from error
+    given = isinstance(t, Tensor)  # f tells apart what its state can
+    times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype)) if given else exact(t)
     per_sample = batching == "per_sample" and like.dim() > 0 and times.dim() == 2 and times.shape[0] == like.shape[0]
     if (times.dim() != 1 and not per_sample) or not times.shape[-1]:
         raise SchemenetError(
@@ -205,13 +203,24 @@ def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
             f"shape {tuple(times.shape)}"
         )
     host = _numbers(times)
-    if not isinstance(t, Tensor):
-        span, unit = abs(host[-1] - host[0]), torch.finfo(like.real.dtype).eps * max(map(abs, host))
-        resolved = unit <= 1e-5 * span or span == 0
+    if not given:
+        eps = torch.finfo(like.real.dtype).eps
+        rows = host if times.dim() == 2 else [host]
+        resolved = all(eps * max(map(abs, row)) <= 1e-5 * abs(row[-1] - row[0]) or row[-1] == row[0] for row in rows)
         times = times.to(like.real.dtype if resolved else torch.float64).to(like.device)
     for name, row in [("t", host)] if times.dim() == 1 else [(f"t[{i}]", row) for i, row in enumerate(host)]:
         _check_row(name, row)
     return times, host
+
+
+def exact(times: Any) -> Tensor:
+    """Times in float64: of numbers, and of tensors, also of a list of them (with their gradients)."""
+    try:
+        if isinstance(times, list | tuple) and any(isinstance(time, Tensor) for time in pytree.tree_leaves(times)):
+            return torch.stack([exact(time) for time in times])
+        return times.double() if isinstance(times, Tensor) else torch.from_numpy(np.array(times, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SchemenetError(f"t: expected numbers in a list or a tensor, got {times!r}") from error
 
 
 def _numbers(times: Tensor) -> Any:

@@ -37,7 +37,7 @@ from schemes.event_time import linked
 from schemes.events import Event, endless
 from schemes.fixed import SteppedGrid
 from schemes.gradients.adjoint import Adjoint
-from schemes.initial_value import solve
+from schemes.initial_value import exact, solve
 from schemes.registry import SCHEMES
 from schemes.scipy_steps import ScipyGrid
 from schemes.signature import Spec
@@ -185,8 +185,7 @@ def odeint_dense(
 
     Any adaptive method and, unlike with torchdiffeq, a tuple of tensors will do. Differentiable by backprop.
     """
-    ends = [torch.as_tensor(x, dtype=None if isinstance(x, Tensor) else torch.float64) for x in (t0, t1)]
-    call = _Call(func, y0, torch.stack([end.double() for end in ends]), rtol, atol, method, options)
+    call = _Call(func, y0, torch.stack([exact(t0), exact(t1)]), rtol, atol, method, options)
     if call.method.kind != "adaptive":
         raise SchemenetError(f"odeint_dense: method {call.method.name!r} has no interpolant; use dopri5 or tsit5")
     solution = call.solved("backprop", dense=True)
@@ -295,7 +294,7 @@ def _stepped_grid(options: Mapping[str, Any], call: _Call) -> SteppedGrid:
 
     def times_of(times: Sequence[float]) -> list[float]:
         assert constructor is not None
-        return constructor(call.field.func, call.y0, torch.as_tensor(times).to(call.t)).tolist()
+        return exact(constructor(call.field.func, call.y0, exact(times).to(call.t.device))).tolist()
 
     return SteppedGrid(
         None if size is None else float(size),
@@ -306,7 +305,7 @@ def _stepped_grid(options: Mapping[str, Any], call: _Call) -> SteppedGrid:
 
 
 def _numbers(times: Any) -> Sequence[float]:
-    return () if times is None else torch.as_tensor(times).detach().reshape(-1).tolist()
+    return () if times is None else exact(times).detach().reshape(-1).tolist()
 
 
 def _largest_of_parts(parts: Sequence[Tensor]) -> float:
@@ -356,7 +355,7 @@ class _Call:
             raise SchemenetError(f"y0: expected a tensor or a tuple of tensors, got {y0!r}")
         self.parameters = None if adjoint_params is None else [p for p in adjoint_params if p.requires_grad]
         self.field = _Field(func, self.y0, hidden=self.parameters is not None)
-        self.t = torch.as_tensor(t).double()
+        self.t = exact(t)
         self.time_dtype = t.dtype if isinstance(t, Tensor) and t.is_floating_point() else self.field.dtype
         self.event = event_fn
         self.grid = self.method.grid(rtol, atol, self.options, self)
