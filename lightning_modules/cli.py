@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_modules import stopping
 from lightning_modules.launching.ranks import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
 
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _speak_plainly() -> None:
-    """Warnings as one line without source code; SIGTERM ends like Ctrl-C, so that no run is left behind."""
+    """Warnings as one line without source code; SIGTERM and SIGHUP end like Ctrl-C: no run is left behind."""
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stopping.handle(signal.default_int_handler)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import io
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,13 +28,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a draft beside ``path`` that takes its name at the end of the block; until then the old file stands.
 
     On the disk when the block is left, so that not even a loss of power leaves a part of it. Raises SchemenetError
-    where the file system refuses, a full disk for one.
+    where the file system refuses, a full disk for one. A process that is killed leaves its draft behind.
     """
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # another process's has another name
     try:
         with _refusals(path):
-            draft.unlink(missing_ok=True)  # of a process that was killed; or a link, laid there to be written through
-            with draft.open("xb") as file:
+            with draft.open("xb") as file:  # never through a link that is laid there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -41,6 +42,12 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def forget_drafts(path: Path) -> None:
+    """Remove the drafts of a file that processes have left which were killed; nobody may be writing it."""
+    for draft in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        draft.unlink(missing_ok=True)
 
 
 def append(path: Path, text: str) -> None:

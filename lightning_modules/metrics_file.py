@@ -35,6 +35,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {**metrics, "step": step}
+        self._notice_loss()
         if row.keys() - set(self._columns):
             self._rewrite(read_rows(self.path), sorted({*self._columns, *row}))
         append(self.path, _text([row], self._columns))
@@ -53,12 +54,19 @@ class MetricsFile(Logger):
 
     def sync(self) -> None:
         """Wait until every row is on the disk."""
+        self._notice_loss()
         if self.rows:
             sync(self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.sync()
+
+    def _notice_loss(self) -> None:
+        """Say that somebody has deleted the file while the run goes on; what is logged next begins a new one."""
+        if self.rows and not self.path.exists():
+            print(f"{self.path} is gone, with all rows that were logged ({self.rows}); a new one is begun", flush=True)
+            self.rows, self._columns = 0, []
 
     def _rewrite(self, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
         self._columns = columns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
+from lightning_modules import stopping
 from lightning_modules.files import whole
 from lightning_modules.metrics_file import MetricsFile
 from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
@@ -46,6 +46,17 @@ class WholeCheckpoints(TorchCheckpointIO):
                 os.replace(path, path.with_name(BEFORE))
 
 
+def load_plain(path: Path) -> Any:
+    """What a file of torch holds, on the CPU: plain data and tensors, nothing else is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle fail in any way there is; what torch then advises is unsafe
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        raise SchemenetError(
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or something else"
+        ) from error
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a folder that can be read; a damaged one is told, and put aside.
 
@@ -56,9 +67,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if not path.exists():
             continue
         try:
-            torch.load(path, map_location="cpu", weights_only=True)["resuming"]
-        except Exception as error:  # whatever a damaged file makes of torch's reader
-            damaged.append(f"{path} cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})")
+            checkpoint = load_plain(path)
+        except SchemenetError as error:
+            damaged.append(str(error))
+            continue
+        if not isinstance(checkpoint, dict) or "resuming" not in checkpoint:
+            damaged.append(f"{path} holds no run that could go on")
             continue
         if damaged and rank_zero_only.rank == 0:
             (folder / NEWEST).replace(folder / f"{NEWEST}.damaged")
@@ -78,7 +92,7 @@ class Resumable(Checkpoint):
     of each process, the place in the epoch, the number of rows of ``metrics.csv`` and the latest metrics: plain data
     and tensors only, so that ``weights_only=True`` loads it.
 
-    Ctrl-C and SIGTERM end the run after its step with a checkpoint, a second one at once with the checkpoint before;
+    Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second one at once with the one before;
     with several processes, which would have to agree on a step, always at once. A solve that reaches a limit leaves the
     checkpoint before its batch.
     """
@@ -127,8 +141,7 @@ class Resumable(Checkpoint):
                 steps = int(trainer.estimated_stepping_batches)
                 print(f"goes on from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask_to_stop)  # Lightning puts the old handlers back
+            stopping.handle(self._ask_to_stop)  # Lightning puts the old handlers back
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
         if self._loaded is not None:

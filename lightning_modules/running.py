@@ -31,7 +31,7 @@ from lightning_modules.checking import Config
 from lightning_modules.coefficients import LogCoefficients
 from lightning_modules.composing import described, network_options
 from lightning_modules.data.splits import SplitData
-from lightning_modules.files import check_writable, read_json, writable, write_json
+from lightning_modules.files import check_writable, forget_drafts, read_json, writable, write_json
 from lightning_modules.inversion import LogInversion
 from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, About, conclude, opened
@@ -377,6 +377,8 @@ def _claim(config: Config, folder: Path) -> Path | None:
         (folder / RESULT).unlink(missing_ok=True)
     else:
         forget(folder)
+    for name in (RESULT, CONFIG, PROGRESS, NEWEST, METRICS):
+        forget_drafts(folder / name)
     write_json(folder / CONFIG, described(config))
     return checkpoint
 

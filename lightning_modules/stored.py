@@ -6,15 +6,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from architectures.model import Model
 from lightning_modules.catalogue import told_set
 from lightning_modules.checking import Config
 from lightning_modules.composing import believed
 from lightning_modules.measures import task_of
 from lightning_modules.registries import DATA, TASKS
-from lightning_modules.resuming import NEWEST
+from lightning_modules.resuming import NEWEST, load_plain
 from lightning_modules.tasks.base import TaskModule
 from schemes.errors import SchemenetError
 
@@ -38,12 +36,7 @@ def checkpoint_in(place: Path) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of this package; only plain data and tensors are ever unpickled."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle fail in any way there is
-        raise SchemenetError(
-            f"{str(path)!r} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, or something else"
-        ) from error
+    checkpoint = load_plain(path)
     parameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(parameters, dict) or not parameters.get("config"):
         raise SchemenetError(

@@ -132,12 +132,13 @@ class Watch:
     def _open(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if not set(mode) & set("wax") or "b" not in mode or not isinstance(path, Path):
             return self.open(path, mode, *arguments, **options)
-        self.happens(f"open {path.name}")
+        name = finished_name(path)
+        self.happens(f"open {name}")
         file = self.open(path, mode, *arguments, **options)
         at = os.fstat(file.fileno())
         if at.st_ino not in self.unsynced:
             self.unsynced[at.st_ino] = os.dup(file.fileno()), at.st_size
-        return Watched(file, self, path.name)
+        return Watched(file, self, name)
 
     def _fsync(self, descriptor: int) -> None:
         self.happens("fsync")
@@ -164,7 +165,7 @@ class Watch:
         if not os.path.lexists(path) or options:
             self.unlink(path, **options)
             return
-        self.happens(f"unlink {Path(path).name}")
+        self.happens(f"unlink {finished_name(path)}")
         before = self._kept(path)
         self.unlink(path)
         self.renames.append(lambda: before and self.replace(before, path))
@@ -176,6 +177,11 @@ class Watch:
         name = f"kept-{os.getpid()}-{len(self.renames)}-{time.monotonic_ns()}"
         os.link(path, name)
         return name
+
+
+def finished_name(path: str | Path) -> str:
+    """The name of a file, a draft's without what tells it apart from others."""
+    return re.sub(r"\.[0-9a-f]{8}\.tmp$", ".tmp", Path(path).name)
 
 
 def train_here(place: str, words: Sequence[str], accident: Accident | None) -> None:
@@ -324,7 +330,7 @@ class Campaign:
             last = told.splitlines()[-1]
             assert re.fullmatch(r"schemenet: cannot write run/\S+: No space left on device; what was .* kept", last)
             assert "Traceback" not in told
-            assert not Path(place, last.split()[3].rstrip(":") + ".tmp").exists()
+            assert not [*Path(place, last.split()[3].rstrip(":")).parent.glob("*.tmp")]
 
 
 def write_images(folder: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from lightning_modules.cli import main
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import compose
-from lightning_modules.files import LONGEST_NAME, append, safe_name, whole, write_json, write_text
+from lightning_modules.files import LONGEST_NAME, append, forget_drafts, safe_name, whole, write_json, write_text
 from lightning_modules.launching.lock import LOCK, is_locked, locked
 from lightning_modules.registries import DATA
 from lightning_modules.running import held_run, train
@@ -125,7 +125,7 @@ def test_a_crafted_checkpoint_is_a_message(kind: str, run: Path, canary: Path, c
         ["figure", "trajectories", "run"],
         ["figure", "error_control", "run"],
     ):
-        assert "last.ckpt' cannot be read as a checkpoint" in refused(command, capsys)
+        assert "last.ckpt cannot be read as a checkpoint" in refused(command, capsys)
     assert sorted(Path("run").iterdir()) == before
     Path("run/result.json").unlink()
     assert "last.ckpt cannot be read" in refused(["train", *TINY, "folder=run"], capsys)
@@ -374,12 +374,23 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     """Which a run folder from others may hold, under the very name that is written to."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    for name in ("x.json", "x.json.tmp"):
-        (tmp_path / name).symlink_to(mine)
+    (tmp_path / "x.json").symlink_to(mine)
     write_text(tmp_path / "x.json", "theirs")
     assert mine.read_text() == "mine"
     assert (tmp_path / "x.json").read_text() == "theirs"
     assert not (tmp_path / "x.json").is_symlink()
+
+
+def test_two_processes_that_write_one_file_have_drafts_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with whole(path) as first, whole(path) as second:
+        second.write(b"second")
+        first.write(b"first")
+    assert path.read_text() == "first"
+    (tmp_path / "x.0123abcd.tmp").write_text("of a process that was killed")
+    (tmp_path / "x.y.tmp").write_text("the user's own")
+    forget_drafts(path)
+    assert sorted(os.listdir(tmp_path)) == ["x", "x.y.tmp"]
 
 
 def test_whole_or_not_at_all(tmp_path: Path) -> None:

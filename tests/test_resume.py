@@ -168,10 +168,13 @@ def test_command_killed_within_an_epoch_with_two_workers(tmp_path: Path, capsys:
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_sigterm_ends_the_run_after_its_step(whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_after_its_step(
+    number: signal.Signals, whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     command = ["train", *QUICK, f"folder={tmp_path}"]
     with monkeypatch.context() as patch:
-        dying(patch, "on_train_batch_end", 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        dying(patch, "on_train_batch_end", 7, lambda: os.kill(os.getpid(), number))
         assert main(command) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert main(command) == 0
@@ -188,7 +191,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     newest.write_bytes(newest.read_bytes()[:-1000])
     running.train(config, tmp_path)
     told = capsys.readouterr().out.splitlines()
-    assert "last.ckpt cannot be read" in told[0]
+    assert "last.ckpt cannot be read as a checkpoint (RuntimeError): it is damaged, or something else; the" in told[0]
     assert "goes on from epoch 1, step 6 of 15" in told[1]
     assert_same_run(whole, tmp_path)
 
@@ -198,8 +201,9 @@ def test_two_damaged_checkpoints_are_not_trained_over(tmp_path: Path, monkeypatc
     train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 5)
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(SchemenetError, match=r"previous.ckpt cannot be read .*\noverwrite=true"):
+    with pytest.raises(SchemenetError, match=r"previous.ckpt cannot be read .*\noverwrite=true") as told:
         running.train(config, tmp_path)
+    assert "weights_only" not in str(told.value)  # torch's advice is to unpickle whatever is there
     assert (tmp_path / "last.ckpt").read_bytes() == b"PK"
 
 
@@ -275,3 +279,18 @@ def test_metrics_file_keeps_what_it_is_told(tmp_path: Path) -> None:
     assert again.path.read_text() == "a,b,c,step\n,0.1,,1\n,,3,2\n"
     again.keep(0)
     assert not again.path.exists()
+
+
+def test_rows_that_somebody_deletes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = MetricsFile(tmp_path / "metrics.csv")
+    for step in (1, 2):
+        file.log_metrics({"a": step}, step)
+    file.path.unlink()
+    file.log_metrics({"a": 3}, 3)
+    assert "metrics.csv is gone, with all rows that were logged (2)" in capsys.readouterr().out
+    assert file.path.read_text() == "a,step\n3,3\n"
+    assert file.rows == 1  # what a checkpoint says is there
+    file.path.unlink()
+    file.sync()  # as a checkpoint does
+    assert "that were logged (1)" in capsys.readouterr().out
+    assert file.rows == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from lightning_modules.comparing.sweep import plan_sweep
 from lightning_modules.composing import compose
 from lightning_modules.files import write_json
 from lightning_modules.launching.local import device_shares
-from lightning_modules.launching.lock import is_locked, locked
+from lightning_modules.launching.lock import MARKER, is_locked, locked
 from lightning_modules.launching.order import ERROR, Order, run_file
 from lightning_modules.registries import LAUNCHERS
 from lightning_modules.running import RESULT
@@ -132,6 +133,36 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path, capsys: pytest.CaptureF
         assert main(["train", *SMALL, "trainer.max_epochs=1", f"folder={tmp_path}"]) == 2
         assert f"is being trained by process {os.getpid()}" in capsys.readouterr().err
     assert not is_locked(tmp_path)
+
+
+def _no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize(("name", "value"), [("fcntl.flock", _no_locks), ("fcntl", None)])
+def test_a_file_system_without_locks_holds_a_folder_by_a_marker(
+    name: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(f"lightning_modules.launching.lock.{name}", value)
+    with locked(tmp_path):
+        assert "is on a file system without locks" in capsys.readouterr().out
+        if (worker := os.fork()) == 0:
+            os._exit(0)  # as a data worker ends, which gives nothing free
+        os.waitpid(worker, 0)
+        assert is_locked(tmp_path)
+        with (
+            pytest.raises(SchemenetError, match=f"trained by process {os.getpid()} .*delete .*{MARKER}"),
+            locked(tmp_path, patience=0.1),
+        ):
+            pass
+    assert not is_locked(tmp_path)
+    if (killed := os.fork()) == 0:
+        with locked(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert (tmp_path / MARKER).exists()
+    with locked(tmp_path):  # what a dead process of this machine has left is no lock
+        assert is_locked(tmp_path)
 
 
 def test_a_sweep_that_is_under_way_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_modules import stopping
 from schemes.errors import SchemenetError
 
 
@@ -64,9 +65,11 @@ def fetch(samples: Samples, batches: Sequence[Tensor], workers: int = 0) -> Iter
 def _leave_stopping_to_the_trainer(worker: int) -> None:
     """What asks a run to stop often goes to all of its processes: the step that is to be finished needs its batch.
 
-    A terminal sends SIGINT so, Slurm SIGTERM; the second SIGTERM is torch's own, to a worker that does not end.
+    A terminal sends SIGINT so, and SIGHUP when it is closed, Slurm SIGTERM; the second SIGTERM is torch's own, to a
+    worker that does not end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
