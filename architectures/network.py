@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from architectures.model import Model
@@ -19,6 +19,8 @@ from schemes.registry import GRADIENTS
 
 Past = tuple[Tensor, ...]
 """What a flow is handed besides the state: older states, or what a network drew for the batch."""
+
+INSTEAD = "use torch.export.export or torch.compile"
 
 POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)), "": lambda x: x}
 """How a head pools feature maps."""
@@ -76,7 +78,27 @@ class Network(Model):
 
     def enter(self, x: Tensor) -> tuple[Tensor, Past]:
         """What the first stage is handed: the stem's output, and no past."""
+        if (reason := self._untraceable(x)) is not None:
+            raise SchemenetError(reason)
         return self.stem(x), ()
+
+    def _untraceable(self, x: Tensor) -> str | None:
+        """Why this forward pass makes no graph; None where it does, or where none is asked for."""
+        if isinstance(x, fx.Proxy):
+            return f"torch.fx.symbolic_trace is not supported; {INSTEAD}"
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in its module's list
+        if (tracing or torch.compiler.is_exporting()) and any(flow.adaptive for flow in self.flows):
+            return (
+                "the steps of an adaptive grid depend on the input, and a graph has the same steps for all; use "
+                "grid=uniform"
+            )
+        if tracing and torch.is_grad_enabled() and not all(isinstance(flow.gradient, Backprop) for flow in self.flows):
+            return "torch.jit.trace follows the gradient backprop only; trace under torch.no_grad()"
+        return None
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script asks for before it compiles a module."""
+        raise SchemenetError(f"torch.jit.script is not supported; {INSTEAD}")
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The state after the last flow and the finishing norm."""
@@ -127,7 +149,7 @@ class Network(Model):
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """Channels, reduction of the resolution and module of each stage's output; none where states are vectors."""
-        pairs = zip(self.layout["widths"], self.layout["reductions"], strict=False)
+        pairs = list(zip(self.layout["widths"], self.layout["reductions"], strict=False))[: len(self.stages)]
         return [{"num_chs": w, "reduction": r, "module": f"stages.{i}"} for i, (w, r) in enumerate(pairs)]
 
     def forward_intermediates(
@@ -141,28 +163,34 @@ class Network(Model):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The states after the stages in ``indices`` (all for None, the last n for a number n), beside the features.
 
-        ``norm`` finishes the last stage's; ``stop_early`` runs no stage behind the last that is asked for.
+        ``norm`` finishes the last stage's; ``stop_early`` runs no stage behind the last that is asked for, and the
+        features are then that stage's state, unfinished, as in timm's own models.
         """
         if output_fmt != "NCHW":
             raise SchemenetError(f"output_fmt expected 'NCHW', got {output_fmt!r}")
         taken = self._indices(indices)
-        carry, found = self.enter(x), []
-        for i, stage in enumerate(self.stages):
-            if stop_early and i > max(taken):
-                break
+        carry, found, last = self.enter(x), [], len(self.stages) - 1
+        run = max(taken, default=last) if stop_early else last
+        for i, stage in enumerate(self.stages[: run + 1]):
             carry = stage(carry)
             if i in taken:
-                found.append(self.finish(carry[0]) if norm and i == len(self.stages) - 1 else carry[0])
-        return found if intermediates_only else (self.finish(carry[0]), found)
+                found.append(self.finish(carry[0]) if norm and i == last else carry[0])
+        if intermediates_only:
+            return found
+        return self.finish(carry[0]) if run == last else carry[0], found
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Leave out what the states at ``indices`` do not need; returns the indices as numbers from the front."""
+        """Leave out what the states at ``indices`` do not need; returns the indices as numbers from the front.
+
+        The finishing norm belongs to the last stage, and goes with it.
+        """
         taken = self._indices(indices)
-        self.stages = self.stages[: max(taken) + 1]
-        if prune_norm:
+        kept = max(taken) + 1
+        if prune_norm or kept < len(self.stages):
             self.finish = nn.Identity()
+        self.stages = self.stages[:kept]
         if prune_head:
             self.reset_classifier(0)
         return taken

@@ -34,15 +34,17 @@ class GroupNorm(nn.GroupNorm):
             )
         super().__init__(channels // GROUP_SIZE, channels)
 
-    def _load_from_state_dict(self, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
         """Refuse what version 1 trained for another function: the most groups up to 32 that divide the channels."""
         before = next(n for n in range(min(32, self.num_channels), 0, -1) if self.num_channels % n == 0)
-        if metadata.get("version") == 1 and before != self.num_groups:
+        if local_metadata.get("version") == 1 and before != self.num_groups:
             raise SchemenetError(
                 f"these weights were trained with {before} groups in a norm of {self.num_channels} channels; norm=group"
                 f" now has groups of {GROUP_SIZE} channels, {self.num_groups} here: train the network again"
             )
-        super()._load_from_state_dict(state, prefix, metadata, *rest)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
 
 def norm_layer(name: str, channels: int) -> nn.Module:

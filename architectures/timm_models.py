@@ -12,10 +12,12 @@ Reference: Wightman, "PyTorch Image Models", 2019, github.com/huggingface/pytorc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+from torch import nn
 
 from architectures.factory import create_model, list_models, made_for
 from architectures.network import Network
@@ -24,6 +26,7 @@ from schemes.errors import SchemenetError, not_taken
 
 PREFIX = "schemenet_"
 TIMM_TAKES = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate", "features_only")
+WITH_FEATURES = ("out_indices", "feature_cls")
 TIMM_READS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by timm's builder; handed over with each call
 
 CIFAR10_PIXELS = {
@@ -56,8 +59,49 @@ def _default_cfg(name: str) -> dict[str, Any]:
         "input_size": (data["in_chans"], size, size),
         "fixed_input_size": "image_size" in ARCHITECTURES.parameters(name),
         "classifier": "classifier",
+        **_of_images(name, {}),
         **(CIFAR10_PIXELS if size == 32 else {}),
     }
+
+
+_MEASURED: dict[str, dict[str, Any]] = {}
+
+
+def _of_images(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """timm's ``pool_size``, height and width of the last feature map, and ``first_conv``, what reads the image.
+
+    Measured on the meta device, on the network with one block in each stage: names that differ in depth share it.
+    Nothing where a network has no feature maps.
+    """
+    ARCHITECTURES.check(name, options)
+    own = {**ARCHITECTURES.defaults(name), **options}
+    if "depth" in own:
+        blocks = own.get("widths", (1, 2, 4)) if isinstance(own["depth"], int) else own["depth"]
+        own["depth"] = [1] * len(blocks)
+    key = f"{ARCHITECTURES[name].__qualname__} {sorted(own.items())}"
+    if key not in _MEASURED:
+        _MEASURED[key] = _measured(name, own)
+    return _MEASURED[key]
+
+
+def _measured(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    data, first = made_for(name, **options), []
+    with torch.device("meta"), torch.no_grad():
+        network = create_model(name, **{**data, **options}).eval()
+        images = torch.empty(1, data["in_chans"], data["image_size"], data["image_size"])
+
+        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs[0] is images:
+                first.append(names[module])
+
+        names: dict[nn.Module, str] = {m: name for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+        for module in names:
+            module.register_forward_pre_hook(note)
+        assert isinstance(network, Network)  # of those that are registered with timm
+        features = network.forward_features(images)
+    if features.dim() != 4:
+        return {}
+    return {"pool_size": tuple(features.shape[2:]), "first_conv": first[0] if len(first) == 1 else tuple(first)}
 
 
 def _entry_point(model: str, name: str) -> Callable[..., Any]:
@@ -67,14 +111,20 @@ def _entry_point(model: str, name: str) -> Callable[..., Any]:
                 f"model {model!r}: no weights are published, pretrained expected to be False; "
                 "your own are loaded by checkpoint_path=..."
             )
-        known = [*TIMM_TAKES, *(["out_indices"] if "features_only" in options else []), *ARCHITECTURES.options(name)]
+        known = [*TIMM_TAKES, *(WITH_FEATURES if "features_only" in options else ()), *ARCHITECTURES.options(name)]
         if wrong := [key for key in options if key not in (*known, *TIMM_READS)]:
             raise SchemenetError("\n".join(not_taken(f"model {model!r}", key, known) for key in wrong))
+        # Not timm's default way, which rebuilds a network from its modules and knows no carry between stages.
+        if (asked := options.pop("feature_cls", "getter")) != "getter":
+            raise SchemenetError(f"model {model!r}: feature_cls expected to be 'getter', got {asked!r}")
+        own = {key: value for key, value in options.items() if key in ARCHITECTURES.options(name)}
+        if own:
+            overlay = options.get("pretrained_cfg_overlay") or {}
+            options["pretrained_cfg_overlay"] = {**_of_images(name, own), **overlay}
 
         def network(**options: Any) -> Network:
             return _network(name, **options)
 
-        # Not timm's default way, which rebuilds a network from its modules and knows no carry between stages.
         features = {"out_indices": None, "feature_cls": "getter"}
         return build_model_with_cfg(network, model, False, feature_cfg=features, **options)
 

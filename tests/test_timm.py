@@ -91,7 +91,9 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("resnet20", {"drop_rat": 0.1, "bn_momentum": 0.2}, ["did you mean 'drop_rate'", "takes no 'bn_momentum'"]),
     ("resnet20", {"drop_block_rate": 0.1}, ["takes no 'drop_block_rate'"]),
     ("resnet20", {"out_indices": (0,)}, ["takes no 'out_indices'"]),
-    ("resnet20", {"features_only": True, "feature_cls": "list"}, ["takes no 'feature_cls'", "out_indices"]),
+    ("resnet20", {"features_only": True, "feature_cls": "list"}, ["feature_cls expected to be 'getter', got 'list'"]),
+    ("resnet20", {"feature_cls": "getter"}, ["takes no 'feature_cls'"]),
+    ("resnet20", {"depth": 2.5}, ["depth expected a whole number or a list"]),
     ("resnet20", {"scheme": "hein"}, ["no scheme 'hein'; did you mean 'heun'"]),
     ("resnet20", {"drop_rate": 1.0}, ["drop_rate expected to be in [0, 1), got 1.0"]),
     ("resnet20", {"num_classes": -1}, ["num_classes expected to be at least 0, got -1"]),
@@ -200,6 +202,99 @@ def test_drop_path_rate_is_stochastic_depth():
     assert torch.equal(network.eval()(x), network(x))
     with pytest.raises(SchemenetError, match="expected one of them, got both"):
         model("resnet20", drop_path_rate=0.2, noise="none")
+
+
+# What timm's own generic tests ask of every model ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list_models(task="classification"))
+def test_the_configuration_names_pool_and_first_convolutions(name):
+    config = timm.get_pretrained_cfg("schemenet_" + name)
+    maps = "reads" not in ARCHITECTURES.entry(name).facts
+    assert (config.pool_size is not None, config.first_conv is not None) == (maps, maps)
+
+
+@pytest.mark.parametrize("name", [*MAPS, "resnet18", "resnet20_v1", "lm_resnet50", "revnet56"])
+def test_pool_and_first_convolutions_are_those_of_the_network(name):
+    with torch.device("meta"):
+        network = model(name, **NARROW).eval()
+        config, state = network.default_cfg, network.state_dict()
+        assert network.pretrained_cfg is config
+        features = network.forward_features(torch.empty(1, *config["input_size"]))
+    assert tuple(features.shape[2:]) == config["pool_size"]
+    first = config["first_conv"]
+    for layer in (first,) if isinstance(first, str) else first:
+        assert state[f"{layer}.weight"].shape[1] == config["input_size"][0]
+    assert f"{config['classifier']}.weight" in state
+
+
+def test_options_that_change_stem_or_stages_change_the_configuration():
+    config = model("resnet20", activation="post", widths=(8, 16), depth=(1, 1)).default_cfg
+    assert (config["first_conv"], config["pool_size"]) == ("stem.0", (16, 16))
+    asked = model("resnet20", width=0.25, pretrained_cfg_overlay={"pool_size": (1, 1)})
+    assert asked.default_cfg["pool_size"] == (1, 1)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_model_as_timms_generic_tests_use_it(name):
+    options = {"img_size": 32, "in_chans": 1, **NARROW}
+    network, x = model(name, num_classes=5, **options).eval(), torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        features = network.forward_features(x)
+        assert network(x).shape == (2, 5)
+        assert network.forward_head(features, pre_logits=True).shape == (2, network.head_hidden_size)
+        last, between = network.forward_intermediates(x)
+        torch.testing.assert_close(last, features)
+        for i in range(len(between)):
+            state, (only,) = network.forward_intermediates(x, indices=[i], stop_early=True)
+            assert torch.equal(only, between[i])
+            assert torch.equal(state, features if i == len(between) - 1 else between[i])
+            body = model(name, features_only=True, feature_cls="getter", out_indices=(i,), **options).eval()
+            assert [found.shape for found in body(x)] == [between[i].shape]
+        network.set_grad_checkpointing()
+        torch.testing.assert_close(network.forward_intermediates(x)[0], features)
+        network.reset_classifier(0)
+        assert network(x).shape == (2, network.num_features)
+        network.reset_classifier(0, "")
+        assert torch.equal(network(x), features)
+    network.prune_intermediate_layers([0])
+    assert len(network.feature_info) == 1
+    assert network(x).shape[1] == network.feature_info[0]["num_chs"]
+
+
+# Graphs ---------------------------------------------------------------------------------------------------
+
+SHALLOW: dict[str, dict[str, Any]] = {
+    "resnet": {"depth": 8}, "fractalnet": {"columns": 2}, "revnet": {"depth": (2, 1, 1)}, "ode_resnet": {"steps": 1},
+    "odenet": {"grid": "uniform"},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", SHALLOW)
+def test_an_exported_or_traced_model_computes_the_same(name):
+    network = model(name, img_size=8, **NARROW, **SHALLOW[name]).eval()
+    x, y = images(size=8), images(3, size=8)
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=2, max=64)
+        exported = torch.export.export(network, (x,), dynamic_shapes=({0: batch},)).module()
+        for graph in (exported, torch.jit.trace(network, x)):
+            torch.testing.assert_close(graph(y), network(y))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.(trace|script):FutureWarning")
+def test_what_makes_no_graph_is_refused_with_what_does():
+    network, x = model("resnet20", **NARROW).eval(), images(size=8)
+    with pytest.raises(SchemenetError, match=r"torch.jit.script is not supported; use torch.export.export"):
+        torch.jit.script(nn.Sequential(network))
+    with pytest.raises(SchemenetError, match=r"torch.fx.symbolic_trace is not supported; use torch.export.export"):
+        torch.fx.symbolic_trace(nn.Sequential(network))
+    with pytest.raises(SchemenetError, match=r"follows the gradient backprop only; trace under torch.no_grad"):
+        torch.jit.trace(model("revnet38", **NARROW).eval(), x)
+    adaptive = model("odenet", **NARROW).eval()
+    for make in (torch.jit.trace, lambda network, x: torch.export.export(network, (x,))):
+        with pytest.raises(SchemenetError, match=r"adaptive grid depend on the input.*grid=uniform"), torch.no_grad():
+            make(adaptive, x)
 
 
 # Training -------------------------------------------------------------------------------------------------
