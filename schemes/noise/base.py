@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,10 +20,6 @@ class Blocks(NamedTuple):
 
     first: int
     total: int
-
-    def depth(self, step: int) -> float:
-        """0 for the network's first block, 1 for its last."""
-        return (self.first + step) / max(1, self.total - 1)
 
 
 class Noise(abc.ABC):
@@ -52,16 +48,26 @@ def shape_of(per: Per, y: Tensor) -> tuple[int, ...]:
     return () if per == "batch" else (y.shape[0],) + (1,) * (y.dim() - 1)
 
 
-class Dropping(Noise):
-    """Drops at a rate that grows from 0 at the network's first block to ``drop`` at its last, or is the same for all.
+SCHEDULES: Mapping[str, Callable[[int, int], float]] = {
+    "linear": lambda block, total: (block - 1) / max(1, total - 1),
+    "linear_paper": lambda block, total: block / total,
+    "constant": lambda block, total: 1.0,
+}
+"""The share of the last block's rate that a block has: the first is number 1, the last number ``total``."""
 
-    What survives is divided by its probability, so that 1 is the mean of a weight.
+
+class Dropping(Noise):
+    """Drops block l of L at a rate that its place decides, ``drop`` at the last one.
+
+    ``schedule`` linear: drop (l - 1) / (L - 1), the rule of the released codes and of timm, whose first block is never
+    dropped; linear_paper: drop l / L, the papers'; constant: drop for all. What survives is divided by its probability,
+    so that 1 is the mean of a weight.
     """
 
     def __init__(
         self,
         drop: float = 0.5,
-        schedule: Literal["linear", "constant"] = "linear",
+        schedule: Literal["linear", "linear_paper", "constant"] = "linear",
         per: Literal["batch", "sample"] = "batch",
     ) -> None:
         if not 0 <= drop < 1:
@@ -69,12 +75,12 @@ class Dropping(Noise):
         self.drop, self.schedule = drop, schedule
         self.per: Per = per
 
-    def rate(self, depth: float) -> float:
-        """The probability with which a block at this depth (0 to 1) is dropped."""
-        return self.drop * depth if self.schedule == "linear" else self.drop
+    def rate(self, blocks: Blocks, step: int) -> float:
+        """The probability with which the block of a flow's step is dropped."""
+        return self.drop * SCHEDULES[self.schedule](blocks.first + step + 1, blocks.total)
 
-    def survival(self, depth: float, y: Tensor) -> Weight:
+    def survival(self, blocks: Blocks, step: int, y: Tensor) -> Weight:
         """0, or 1 / (1 - rate)."""
-        rate = self.rate(depth)
+        rate = self.rate(blocks, step)
         alive = torch.rand(shape_of(self.per, y), device=y.device) >= rate
         return Weight(alive / (1 - rate))

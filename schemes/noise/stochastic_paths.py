@@ -19,7 +19,7 @@ class StochasticPaths(Dropping):
         u_{n+1} = u_n + sum_s eta_{n,s} T_s(u_n),      eta = 0 with probability d_l, else 1 / (1 - d_l)
 
     The T_s are the terms that a scheme adds to the state: powers or ways of PolyNet, stages of a Runge-Kutta method,
-    kicks of a coupled scheme. A dropped term is still the argument of the next one. Rates and draws as for
+    kicks of a coupled scheme. A dropped term is still the argument of the next one. Rates, draws and the mean as for
     ``stochastic_depth``. The released PolyNet has the keep probabilities folded into its weights; dividing in training
     has the same mean.
 
@@ -32,4 +32,4 @@ class StochasticPaths(Dropping):
     def draw(self, visits: Sequence[Node], blocks: Blocks, y: Tensor, training: bool) -> Weights:
         if not (training and self.drop):
             return {}
-        return {node.place: self.survival(blocks.depth(node.step), y) for node in visits}
+        return {node.place: self.survival(blocks, node.step, y) for node in visits}
