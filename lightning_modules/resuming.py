@@ -216,10 +216,10 @@ def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
-    """Take back from Lightning's counters that the next batch, or the next epoch, has begun."""
+    """Take back from Lightning's counters that the next batch, its optimiser step, or the next epoch has begun."""
     batches = fit_loop["epoch_loop.batch_progress"]
     batches["is_last_batch"] = False
-    begun = [batches, fit_loop["epoch_progress"]] if at_epoch_start else [batches]
-    for progress in begun:
+    begun = [batches, *fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"].values()]
+    for progress in [*begun, fit_loop["epoch_progress"]] if at_epoch_start else begun:
         for counts in (progress["total"], progress["current"]):
-            counts["ready"] = counts["started"] = counts["completed"]
+            counts.update(dict.fromkeys(counts.keys() - {"processed"}, counts["completed"]))

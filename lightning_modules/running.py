@@ -411,13 +411,20 @@ def _result(
 ) -> dict[str, Any]:
     found = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
     measure = measure_of(config["data"]["name"])
-    told = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
-    diverged = diverged or not all(math.isfinite(found[f"{data.measures}_{name}"]) for name in told)
+    checked = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
+    not_finite = [name for name in sorted(checked) if not math.isfinite(found[f"{data.measures}_{name}"])]
+    if diverged:
+        reason = "the training loss is NaN or infinite"
+    elif not_finite:
+        reason = f"the {data.measures} {not_finite[0]} is NaN or infinite"
+    else:
+        reason = None
     network = module.network.cpu()
     return {
         "name": name,
         "seed": config["seed"],
-        "status": DIVERGED if diverged else DONE,
+        "status": DONE if reason is None else DIVERGED,
+        **({} if reason is None else {"reason": f"after {trainer.global_step} training steps: {reason}"}),
         "epochs": trainer.current_epoch,
         "measure": measure.key,
         **{key: value if math.isfinite(value) else None for key, value in found.items()},

@@ -18,10 +18,12 @@ import torch
 import torchvision
 from hand_written import Weights
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures.factory import create_model, for_scheme, list_models
 from architectures.network import Network
 from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.transitions import Projection
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import GRADIENTS, SCHEMES
@@ -968,3 +970,27 @@ def test_a_swapped_scheme_is_refused_in_words_or_runs(name, scheme):
         assert "use " in str(refused)  # noqa: PT017  not every pair is refused
         return
     assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_projection_of_a_shortcut_is_a_strided_convolution(memory_format):
+    """Never by oneDNN's strided kernel on channels-last images, which damages the heap in backward on AVX2."""
+    projection = Projection(4, 8, 2).double().to(memory_format=memory_format)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    strides = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.convolution.default:
+                strides.append(list(args[3]))
+            return function(*args, **(kwargs or {}))
+
+    with Recorder():
+        y = projection(x)
+    assert strides == [[1, 1] if memory_format is torch.channels_last else [2, 2]]
+    expected = torch.nn.functional.conv2d(x.contiguous(), projection.weight, None, 2)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(y.square().sum(), (x, projection.weight)),
+        torch.autograd.grad(expected.square().sum(), (x, projection.weight)),
+    )
