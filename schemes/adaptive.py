@@ -33,6 +33,8 @@ from schemes.runge_kutta import RungeKutta
 from schemes.state import RightHandSide, State, axpy, detached, flatten, in_precision_of
 
 Norm = Callable[[State], Tensor]
+FARTHEST = 1e30
+"""A step of this size on the way to an event says that there is none."""
 
 
 @GRIDS.register("adaptive")
@@ -311,7 +313,7 @@ class Search(Loop):
     def _size(self, amount: State, *states: State) -> float:
         """The norm of ``amount`` over atol + rtol max(|y|) of these states."""
         if isinstance(amount, Tensor):
-            return self._read((amount / self._scale(0, states),))
+            return self._read(amount / self._scale(0, states))
         parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)
         return self._read(tuple(part / self._scale(i, entries) for i, (part, *entries) in enumerate(parts)))
 
@@ -323,12 +325,13 @@ class Search(Loop):
             torch.maximum(size, other.abs(), out=size)
         return size.mul_(rtol).add_(atol)
 
-    def _read(self, scaled: tuple[Tensor, ...]) -> float:
-        if scaled[0].is_meta:  # no numbers: one step stands for all of them
+    def _read(self, scaled: Tensor | tuple[Tensor, ...]) -> float:
+        parts = (scaled,) if isinstance(scaled, Tensor) else scaled
+        if parts[0].is_meta:  # no numbers: one step stands for all of them
             return 0.0
         if self.grid.norm is not None:
-            return float(self.grid.norm(scaled[0] if len(scaled) == 1 else scaled))
-        return root_mean_square(scaled)
+            return float(self.grid.norm(scaled))
+        return root_mean_square(parts)
 
     def _first_step(self, f: RightHandSide, y: State, memory: tuple[State, ...]) -> float:
         """The size of the first step, by one more evaluation of f."""
@@ -351,6 +354,11 @@ class Search(Loop):
     # What ends a solve ---------------------------------------------------------------------------------------
 
     def _check_limits(self, pace: Pace, began: float) -> None:
+        if math.isinf(pace.end) and abs(pace.h or 0.0) > FARTHEST:
+            raise SolverError(
+                f"event: there is none up to t = {pace.t:.3g}, and nothing changes any more (the next step would be "
+                f"{pace.h:.3g} long); end the solve by a last time instead, or mend the event function"
+            )
         late = self.grid.seconds is not None and clock.monotonic() - began > self.grid.seconds
         if pace.attempts < self.grid.max_steps and not late:
             return

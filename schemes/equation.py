@@ -107,11 +107,10 @@ class Equation(nn.Module):
         return tell if hear else None
 
     def slope(self, t: Any, y: State) -> State:
-        """dy/dt, each component of a coupled state driven by the other one; no gradient passes."""
-        with torch.no_grad():
-            if self.coupled:
-                return tuple(self.rate(Node(0, t, 0.0, component=i), part) for i, part in enumerate(reversed(y)))
-            return self.rate(Node(0, t, 0.0), y)
+        """dy/dt, each component of a coupled state driven by the other one."""
+        if self.coupled:
+            return tuple(self.rate(Node(0, t, 0.0, component=i), part) for i, part in enumerate(reversed(y)))
+        return self.rate(Node(0, t, 0.0), y)
 
     def rate(self, node: Node, y: State) -> State:
         """f at a node."""

@@ -2,54 +2,92 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.utils import _pytree as pytree
+
+from schemes.errors import SchemenetError
+from schemes.state import State, detached, flatten, unflatten
+
+ITERATIONS = 2
+"""Of the iteration for the event's time: each makes one order more of its derivatives right."""
 
 
-def linked(f: Callable[..., Any], g: Callable[..., Tensor], t: Tensor, y: Any) -> tuple[Tensor, Any]:
-    """The time and the state of an event g(t, y) = 0, depending on all that the solution and g depend on.
+def differentiable_event(
+    values: Callable[[Tensor, State], Tensor],
+    transport: Callable[[State, Tensor, Tensor], State],
+    entry: int,
+    t: Tensor,
+    y: State,
+) -> tuple[Tensor, State]:
+    """The time and the state of an event, depending on all that the solution and the event function depend on.
 
-    ``y`` is the state at the fixed time t. With c = g(t, y) and dc/dt = g_t + g_y f along the solution,
+    ``values`` is the event function, whose ``entry`` is zero at the time t (a constant) and the state y there.
+    ``transport(y, t, s)`` is the state at s of the solution through y at t, for a tensor s with the value of t. With
+    c(s) = values(s, transport(y, t, s)) and r = dc/ds the time solves c(s) = 0, and depends on everything as
 
-        dt = -dc / (dc/dt),    and the state at the event changes by dy + f dt.
+        s <- s - c(s) / r,    from s = t,
 
-    First derivatives only.
+    does after as many iterations as the order of the derivative: r may be a constant, and no value changes.
     """
-    leaves, structure = pytree.tree_flatten(y)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not (
+        values(t, y)[entry].requires_grad or any(leaf.requires_grad for leaf in flatten(y)[0])
+    ):
         return t, y
-    with torch.no_grad():
-        slope = [part.detach() for part in pytree.tree_leaves(f(t.to(leaves[0].real.dtype), y))]
-    values = g(t.to(leaves[0].real.dtype), y).flatten()
-    entry = int(values.detach().abs().argmin())
-    if not values.requires_grad:
-        return t, y
-    with torch.enable_grad():
-        clock = t.detach().to(leaves[0].real.dtype).requires_grad_()
-        fresh = [leaf.detach().requires_grad_() for leaf in leaves]
-        value = g(clock, pytree.tree_unflatten(fresh, structure)).flatten()[entry]
-    of_t, *of_y = torch.autograd.grad(value, [clock, *fresh], allow_unused=True)
-    rate = sum((float((part * s).sum()) for part, s in zip(of_y, slope, strict=True) if part is not None), 0.0)
-    rate += 0.0 if of_t is None else float(of_t)
-    when = _When.apply(values[entry], t.detach(), rate)
-    moved = [leaf + s * (when - t.detach()).to(s.real.dtype) for leaf, s in zip(leaves, slope, strict=True)]
-    return when, pytree.tree_unflatten(moved, structure)
+    rate = _rate(values, transport, entry, t, detached(y))
+    if not rate or not math.isfinite(rate):
+        return _without_derivative(entry, rate, t, y)
+    time, state = t, y
+    for _ in range(ITERATIONS):
+        value = values(time, state)[entry]
+        if not value.requires_grad:  # the event depends on constants alone
+            return t, y
+        time = time - (value - value.detach()) / rate
+        state = transport(y, t, time)
+    return time, state
 
 
-class _When(torch.autograd.Function):
-    """t, where c(t) = 0 and dc/dt = ``rate``."""
+def _rate(values: Any, transport: Any, entry: int, t: Tensor, y: State) -> float | None:
+    """The derivative of the event function along the solution; None where autograd knows of none."""
+    time = t.detach().clone().requires_grad_()
+    value = values(time, transport(y, t, time))[entry]
+    if not value.requires_grad:
+        return None
+    (rate,) = torch.autograd.grad(value, time, allow_unused=True)
+    return None if rate is None else float(rate)
+
+
+def _without_derivative(entry: int, rate: float | None, t: Tensor, y: State) -> tuple[Tensor, State]:
+    """The event as it is, refusing only the gradient that it has not."""
+    leaves, shape = flatten(y)
+    if rate is None:
+        why = (
+            "is made of truth values or detached numbers; let it return a real number that depends on t or y and "
+            "changes its sign"
+        )
+    else:
+        why = (
+            f"has the derivative {rate + 0.0:g} along the solution at t = {float(t):.6g} and does not cross zero there"
+        )
+    message = f"the time of this event has no gradient, because entry {entry} of the event function {why}"
+    when, *parts = _NoGradient.apply(message, t, *leaves)
+    return when, unflatten(parts, shape)
+
+
+class _NoGradient(torch.autograd.Function):
+    """The identity, for tensors through which no gradient but zero passes."""
 
     @staticmethod
-    def forward(ctx: Any, c: Tensor, t: Tensor, rate: float) -> Tensor:
-        ctx.rate, ctx.dtype = rate, c.dtype
-        return t.clone()
+    def forward(ctx: Any, message: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.message = message
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]  # one output
-        return (-gradient / ctx.rate).to(ctx.dtype), None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        if any(gradient is not None and bool(gradient.any()) for gradient in gradients):
+            raise SchemenetError(ctx.message)
+        return None, *gradients

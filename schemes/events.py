@@ -6,25 +6,32 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
+from schemes.errors import NonFiniteError, SchemenetError
 from schemes.node import Node
 from schemes.state import State, detached
 
 Direction = Literal["both", "rising", "falling"]
+WIDTH = 4e-15
+"""How narrowly an event is located, as a fraction of its step."""
 
 
 class Event:
     """The first time at which an entry of g(t, y) crosses zero ends the solve.
 
-    - Signs are compared at the ends of accepted steps; in the step where one changed, the time is found by Brent's
-      method on the step's interpolant. An entry that has its old sign again at the end of the step is not seen, nor is
+    - Signs are compared at the ends of accepted steps; in the step where one changed, the time is found by bracketing
+      on the step's interpolant. An entry that has its old sign again at the end of the step is not seen, nor is
       a zero that is touched without a change of sign: a smaller ``max_step`` looks more often.
     - With ``direction`` both, g = 0 at the start is an event at the start. With rising or falling only a crossing
       that way is one, and a start on the zero is none (a ball that leaves the floor).
     - g = 0 at the very end of a step, or at the last time of the solve, is an event there.
+    - An entry that is zero on an interval has its event where it becomes zero. With rising or falling an entry that
+      was zero over a whole step has it where it leaves zero that way.
+    - Truth values are numbers of two signs: the event is where one changes (rising: from False to True).
     - Of several entries that change their signs in one step the first one counts.
+
+    The derivative of the event's time is that of the entry that crossed, by the implicit function theorem.
 
     ``beyond`` goes on after the last time of an adaptive solve until there is an event.
     """
@@ -32,6 +39,21 @@ class Event:
     def __init__(self, g: Callable[[Tensor, Any], Tensor], direction: Direction = "both", beyond: bool = False) -> None:
         self.g, self.beyond = g, beyond
         self.direction: Direction = direction
+
+    def values(self, t: Tensor, y: Any) -> Tensor:
+        """The entries of g as a vector of real numbers, 1 and -1 for truth values."""
+        value: Any = self.g(t, y)
+        if not isinstance(value, Tensor | bool | int | float) or (isinstance(value, Tensor) and not value.numel()):
+            raise SchemenetError(f"event: g(t, y) expected to be a tensor of one entry or more, got {value!r}")
+        value = torch.as_tensor(value)
+        if value.is_complex():
+            raise SchemenetError(
+                "event: g(t, y) expected to be real, got complex numbers, which have no sign; use its real part or "
+                "its absolute value"
+            )
+        if value.dtype == torch.bool:
+            value = torch.where(value, 1.0, -1.0)
+        return (value if value.is_floating_point() else value.to(torch.get_default_dtype())).flatten()
 
 
 def endless(event: Event | Callable[..., Tensor]) -> Event:
@@ -42,32 +64,99 @@ def endless(event: Event | Callable[..., Tensor]) -> Event:
 
 
 class Watch:
-    """An event looked for during one solve; ``time`` is when it happened, None as long as it has not.
+    """An event looked for during one solve.
 
-    ``g`` takes the solver's time and state. Each entry of it times its sign here is positive until the event.
+    ``time`` is when it happened, None as long as it has not, and ``entry`` which entry of ``values`` then crossed zero.
+    ``values`` takes the solver's time and state. Each entry times its sign here is positive before its event.
     """
 
-    def __init__(self, event: Event, g: Callable[[float, State], Tensor], t: float, y: State) -> None:
-        self.g = g
-        with torch.no_grad():
-            values = g(t, detached(y)).detach().flatten()
+    def __init__(self, event: Event, values: Callable[[Any, State], Tensor], t: float, y: State) -> None:
+        self.values = values
+        first = self._values(t, y)
         both = event.direction == "both"
-        self.signs = values.sign() if both else torch.full_like(values, -1.0 if event.direction == "rising" else 1.0)
-        self.armed = values * self.signs > 0
-        self.time: float | None = t if both and bool((values == 0).any()) else None
+        self.signs = first.sign() if both else torch.full_like(first, -1.0 if event.direction == "rising" else 1.0)
+        self.before = first * self.signs
+        self.resting = torch.zeros_like(first, dtype=torch.bool)
+        """Entries that were zero at both ends of the last step."""
+        self.time: float | None = None
+        self.entry = 0
+        if both and bool((first == 0).any()):
+            self.time, self.entry = t, int(first.abs().argmin())
+
+    def _values(self, t: float, y: State) -> Tensor:
+        with torch.no_grad():
+            found = self.values(t, detached(y)).detach()
+        if bool(found.isnan().any()):
+            raise NonFiniteError(
+                f"event: g(t, y) is not a number at t = {t:.6g}; it needs a sign at the end of each step, also of the "
+                "one that goes beyond the event"
+            )
+        return found
 
     def within(self, node: Node, y0: State, y1: State, between: Callable[[float], State]) -> float | None:
         """Where in the step after a node the event is, as a fraction of it; None where there is none."""
 
-        def values(theta: float) -> Tensor:
+        def ahead(theta: float) -> Tensor:
             y = y0 if theta == 0 else y1 if theta == 1 else between(theta)
-            return self.g(node.t + theta * node.h, detached(y)).detach().flatten() * self.signs
+            return self._values(node.t + theta * node.h, y) * self.signs
+
+        def crossed(values: Tensor) -> Tensor:
+            return (self.before > 0) & (values <= 0) | self.resting & (values < 0)
 
         with torch.no_grad():
-            after = values(1.0)
-            if not bool((self.armed & (after <= 0)).any()):
-                self.armed = after > 0
+            after = ahead(1.0)
+            due = crossed(after)
+            if not bool(due.any()):
+                self.resting = (self.before == 0) & (after == 0)
+                self.before = after
                 return None
-            theta: Any = brentq(lambda theta: float(values(theta)[self.armed].min()), 0.0, 1.0, xtol=1e-15)
+
+            def smallest(theta: float) -> tuple[float, bool]:
+                values = ahead(theta)
+                return float(values[due].min()), bool((crossed(values) & due).any())
+
+            low, high = bracket(smallest, float(self.before[due].min()), float(after[due].min()))
+            values = ahead(high)
+            self.entry = int(values.where(crossed(values) & due, torch.inf).argmin())
+        # On the side where g is not zero it has its derivative, and the sign from which a next solve may start.
+        theta = high if bool(self.resting[self.entry]) else low
+        rounding = 16 * torch.finfo(after.dtype).eps * max(1.0, abs((node.t + node.h) / node.h))
+        if high == 1 or (1 - low <= rounding and bool(after[self.entry] == 0)):
+            theta = 1.0
         self.time = node.t + theta * node.h
         return theta
+
+
+def bracket(value: Callable[[float], tuple[float, bool]], start: float, end: float) -> tuple[float, float]:
+    """The ends of a narrow interval in [0, 1] between which a function crosses.
+
+    ``value`` returns the function's value and whether that is already across; ``start`` and ``end`` are the values at
+    0 (not across) and 1 (across).
+
+    Reference: Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
+    without using derivatives", Advances in Engineering Software 28, 1997.
+    """
+    x1, f1, across1 = 1.0, end, True
+    x2, f2 = 0.0, start
+    fraction = 0.5
+    while abs(x2 - x1) > WIDTH:
+        x = x1 + fraction * (x2 - x1)
+        f, across = value(x)
+        x3, f3 = (x1, f1) if across == across1 else (x2, f2)
+        if across != across1:
+            x2, f2 = x1, f1
+        x1, f1, across1 = x, f, across
+        least = 0.5 * WIDTH / abs(x2 - x1)
+        fraction = min(max(_inverse_quadratic(x1, x2, x3, f1, f2, f3), least), 1 - least)
+    return (x2, x1) if across1 else (x1, x2)
+
+
+def _inverse_quadratic(x1: float, x2: float, x3: float, f1: float, f2: float, f3: float) -> float:
+    """Where from x1 to x2 the inverse parabola through three points has its zero; the middle where it is no guide."""
+    if len({f1, f2, f3}) < 3:
+        return 0.5
+    xi, phi = (x1 - x2) / (x3 - x2), (f1 - f2) / (f3 - f2)
+    if not (phi**2 < xi and (1 - phi) ** 2 < 1 - xi):
+        return 0.5
+    alpha = (x3 - x1) / (x2 - x1)
+    return f1 / (f2 - f1) * f3 / (f2 - f3) + alpha * f1 / (f3 - f1) * f2 / (f3 - f2)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
 from schemes.equation import Equation
 from schemes.errors import NonFiniteError, SchemenetError, SolverError, unknown
+from schemes.event_time import differentiable_event
 from schemes.events import Event, Watch
 from schemes.fixed import FixedSteps, thetas_of
 from schemes.gradients.backprop import Backprop
@@ -31,7 +33,7 @@ from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
 from schemes.scipy_steps import ScipyGrid, ScipySteps
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
-from schemes.state import State, axpy, detached, flatten
+from schemes.state import State, detached, flatten
 
 BATCHINGS = ("joint", "per_sample")
 
@@ -76,8 +78,10 @@ def solve(
     kept with f for the next solve (on a GPU as a CUDA graph); f must be one that torch.compile can take whole.
 
     ``event`` is a function of (t, y), or an :class:`schemes.events.Event`, at whose first zero the solve ends: the last
-    time and state of the solution are then the event's, and its ``status`` is "event"; its time is a constant for
-    differentiation (``odeint_event`` differentiates it as well).
+    time and state of the solution are then the event's, and its ``status`` is "event". Both move with all that the
+    event depends on, the parameters of the event function among it.
+
+    Second derivatives, also those that involve a time, need ``gradient="backprop"``; the other modes refuse them.
 
     ``dense`` solutions can be called at any time (with a gradient under backprop).
 
@@ -93,37 +97,79 @@ def solve(
     times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
     equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
-    y = equation.pack(y0)
-    count = times.shape[-1]
-    if _of_no_length(host) or not any(leaf.numel() for leaf in leaves):
-        return Solution(equation.unpack(_stacked([y] * count)), times, Statistics(Work(), Work()))
-    if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
-        raise SchemenetError(reason)
-    if batching == "per_sample":
-        _refuse_joint(method, steps, mode, dense, event, leaves)
-    if isinstance(steps, AdaptiveGrid) and steps is not grid:  # described here, not built by a caller who knows
-        warn_of_tolerance(steps.rtol, steps.atol, leaves[0].dtype)
-    loop = _loop(method, steps, equation, host, batching)
-    if compile:
-        _capture(loop, method, equation)
-    if dense:
-        loop.keep = []
-    if event is not None:
-        loop.watch = _watch(event, equation, loop, y)
-        if loop.watch.time is not None:
-            return _at_start(equation, times, y)
+    stands = _of_no_length(host) or not any(leaf.numel() for leaf in leaves)
+    if not stands:
+        if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
+            raise SchemenetError(reason)
+        if batching == "per_sample":
+            _refuse_joint(method, steps, mode, dense, event, leaves)
+        if event is not None and isinstance(steps, ScipyGrid):
+            raise SchemenetError("event: SciPy's solvers look for no events here; use grid=adaptive")
+        if isinstance(steps, AdaptiveGrid) and steps is not grid:  # described here, not built by a caller who knows
+            warn_of_tolerance(steps.rtol, steps.atol, leaves[0].dtype)
     differentiable = times.requires_grad or any(part.requires_grad for part in (*leaves, *equation.parameters()))
     recomputed = torch.is_grad_enabled() and not isinstance(mode, Backprop)
     equation.must_be_constant = recomputed and not differentiable
     equation.evaluated_again = recomputed and differentiable
+    start = y = equation.pack(y0)
     moves = times.requires_grad and torch.is_grad_enabled()
-    if moves:  # y0 depends on its time as the solution through it does: d y(t; t_0) / d t_0 = -Phi f(t_0, y_0)
-        y = _moved(equation, times[..., 0], y, -1.0)
+    if moves:  # the steps begin at a constant time
+        y = mode.transport(equation, start, times[..., 0], times[..., 0].detach())
+    watch = None if event is None else _watch(event, equation, host, y)
+    starts_there = watch is not None and watch.time is not None
+    if stands or starts_there:
+        solved = _standing(equation, y, host, 1 if starts_there else times.shape[-1] - 1, dense)
+    else:
+        loop = _loop(method, steps, equation, host, batching)
+        if compile:
+            _capture(loop, method, equation)
+        if watch is not None:
+            loop.watch = watch
+            if isinstance(event, Event) and event.beyond and isinstance(loop, Search):
+                loop.times = (loop.times[0], math.copysign(math.inf, loop.times[-1] - loop.times[0]))
+        solved = _solved(loop, mode, equation, y, times, host, dense)
+
+    def solution(times: Tensor, outputs: Sequence[State], status: str, *event: State) -> Solution:
+        if moves:
+            moments = times.unbind(-1)[1:]
+            outputs = [mode.transport(equation, y, t.detach(), t) for y, t in zip(outputs, moments, strict=False)]
+        values = equation.unpack(_stacked([start, *outputs, *event]))
+        return Solution(values, times, solved.statistics, status, solved.interpolant)
+
+    if watch is None or watch.time is None:
+        return solution(times, solved.outputs, "done")
+    *outputs, last = solved.outputs
+    latest = max if host[-1] >= host[0] else min  # an output time at the event is not passed by it
+    when = times.new_tensor(latest(watch.time, host[len(outputs)]))
+    when, last = differentiable_event(watch.values, partial(mode.transport, equation), watch.entry, when, last)
+    return solution(torch.cat((times[: len(outputs) + 1], when[None])), outputs, "event", last)
+
+
+class _Solved(NamedTuple):
+    """The states at the output times after the first, which are constants, and what else a solution has."""
+
+    outputs: list[State]
+    statistics: Statistics
+    interpolant: Interpolant | None
+
+
+def _standing(equation: Equation, y: State, host: Any, count: int, dense: bool) -> _Solved:
+    """What is known where no step is taken."""
+    interpolant = Interpolant([host[0]], host[0], [lambda theta: y], [1.0], equation.unpack) if dense else None
+    return _Solved([y] * count, Statistics(Work(), Work()), interpolant)
+
+
+def _solved(
+    loop: Any, mode: GradientMode, equation: Equation, y: State, times: Tensor, host: Any, dense: bool
+) -> _Solved:
+    """All steps from the state y at the first time, a constant."""
+    if dense:
+        loop.keep = []
     try:
         with counting(loop.forward):
-            passed = mode(loop, (y, method.start(y)))
+            passed = mode(loop, (y, loop.scheme.start(y)))
     except SolverError as error:
-        if batching == "per_sample":  # each sample has come to another time
+        if isinstance(loop, SampleSearch):  # each sample has come to another time
             error.partial = None
             raise
         states = [y, *(error.partial or ())]
@@ -134,17 +180,10 @@ def solve(
         error.partial = reached
         raise
     _refuse_non_finite(loop, passed.outputs, host)
-    states, happened = loop.collected(y, passed.outputs), event is not None and loop.watch.time is not None
-    if happened:
-        times = torch.cat((times[: len(states) - 1], times.new_tensor([loop.watch.time])))
-    if moves:
-        states = [_moved(equation, times[..., i], state, 1.0) for i, state in enumerate(states)]
     interpolant = None
     if dense:
         interpolant, loop.keep = _interpolant(loop, equation), None
-    return Solution(
-        equation.unpack(_stacked(states)), times, _statistics(loop), "event" if happened else "done", interpolant
-    )
+    return _Solved(loop.collected(y, passed.outputs)[1:], _statistics(loop), interpolant)
 
 
 def _refuse_non_finite(loop: Any, states: Sequence[State], host: list[float]) -> None:
@@ -326,27 +365,13 @@ def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
     )
 
 
-def _watch(event: Callable[..., Tensor] | Event, equation: Equation, loop: Any, y: State) -> Watch:
+def _watch(event: Callable[..., Tensor] | Event, equation: Equation, host: Any, y: State) -> Watch:
     event = event if isinstance(event, Event) else Event(event)
-    if event.beyond and isinstance(loop, Search):
-        loop.times = (loop.times[0], math.copysign(math.inf, loop.times[-1] - loop.times[0]))
 
-    def g(t: float, y: State) -> Tensor:
-        return event.g(equation.clock(t), equation.unpack(y))
+    def values(t: Any, y: State) -> Tensor:
+        return event.values(equation.clock(t), equation.unpack(y))
 
-    return Watch(event, g, loop.nodes[0].t if loop.nodes else loop.times[0], y)
-
-
-def _at_start(equation: Equation, times: Tensor, y: State) -> Solution:
-    """The solution that ends where it starts."""
-    times = torch.stack((times[0], times[0].detach()))
-    return Solution(equation.unpack(_stacked([y, y])), times, Statistics(Work(), Work()), "event")
-
-
-def _moved(equation: Equation, t: Tensor, y: State, sign: float) -> State:
-    """The state at time t, depending on t with the slope of the solution; t is one time or one for each sample."""
-    shift = (t - t.detach()).to((y if isinstance(y, Tensor) else y[0]).real.dtype)
-    return axpy(y, equation.slope(t.detach(), y), sign * shift)
+    return Watch(event, values, host[0], y)
 
 
 def _stacked(states: Sequence[State]) -> State:

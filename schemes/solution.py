@@ -72,7 +72,7 @@ class Interpolant:
 
     def __call__(self, t: float) -> Any:
         low, high = sorted((self.starts[0], self.end))
-        slack = 1e-6 * (high - low)  # an end that went through a tensor in float32
+        slack = 1e-6 * (high - low) or 1e-6 * abs(high)  # an end that went through a tensor in float32
         if not low - slack <= t <= high + slack:
             raise SchemenetError(f"the solution is known from t = {low:g} to {high:g}, got {t:g}")
         backwards = self.sizes[0] < 0

@@ -22,13 +22,13 @@ def along(numbers: Tensor, y: Tensor) -> Tensor:
 
 
 def axpy(y: State, f: State, h: float | Tensor) -> State:
-    """y + h f, one fused operation for tensors and a number h."""
+    """y + h f, one fused operation for tensors and a number h; a tensor h is taken in the precision of f."""
     if f is None:
         return y
     if isinstance(f, tuple):
         return tuple(axpy(a, b, h) for a, b in zip(y or (None,) * len(f), f, strict=True))
     if isinstance(h, Tensor):
-        h = along(h, f)
+        h = along(h, f).to(f.real.dtype)
         return f * h if y is None else y + f * h
     if y is None:
         return f if h == 1 else f * h

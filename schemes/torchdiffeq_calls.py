@@ -33,8 +33,7 @@ from schemes.adaptive import AdaptiveGrid, root_mean_square, warn_of_tolerance
 from schemes.base import Scheme
 from schemes.equation import CALLBACKS
 from schemes.errors import SchemenetError, not_taken, unknown
-from schemes.event_time import linked
-from schemes.events import Event, endless
+from schemes.events import endless
 from schemes.fixed import SteppedGrid
 from schemes.gradients.adjoint import Adjoint
 from schemes.initial_value import exact, solve
@@ -159,15 +158,15 @@ def odeint_event(
 
     Both depend on y0, on the parameters and on t0 as the solution does, by the implicit function theorem; unlike with
     torchdiffeq also on the parameters of ``event_fn``. :class:`schemes.events.Event` has the rules for what is an
-    event, and can be given as ``event_fn`` for one direction only.
+    event, and can be given as ``event_fn`` for one direction only. ``odeint_interface`` is :func:`odeint`,
+    :func:`odeint_adjoint`, or a function that calls one of them.
     """
     t0 = torch.as_tensor(t0)
-    t0 = (t0 if t0.is_floating_point() else t0.to(torch.get_default_dtype())).reshape(-1)
-    t = torch.cat((t0, t0.detach() + (-1.0 if reverse_time else 1.0)))
+    start = t0.double().reshape(-1)  # a late time and the next one are the same in float32
+    t = torch.cat((start, start.detach() + (-1.0 if reverse_time else 1.0)))
     event_t, states = odeint_interface(func, y0, t, event_fn=event_fn, **kwargs)
-    g = event_fn.g if isinstance(event_fn, Event) else event_fn
-    event_t, end = linked(func, g, event_t, _each(lambda part: part[-1], states))
-    return event_t, _each(lambda part, last: torch.cat((part[:-1], last[None])), states, end)
+    of_state = (states if isinstance(states, Tensor) else states[0]).real.dtype
+    return event_t.to(torch.promote_types(t0.dtype, of_state)), states
 
 
 def odeint_dense(
@@ -356,7 +355,7 @@ class _Call:
         self.parameters = None if adjoint_params is None else [p for p in adjoint_params if p.requires_grad]
         self.field = _Field(func, self.y0, hidden=self.parameters is not None)
         self.t = exact(t)
-        self.time_dtype = t.dtype if isinstance(t, Tensor) and t.is_floating_point() else self.field.dtype
+        self.time_dtype = torch.promote_types(t.dtype, self.field.dtype) if isinstance(t, Tensor) else self.field.dtype
         self.event = event_fn
         self.grid = self.method.grid(rtol, atol, self.options, self)
         self._check_callbacks()
@@ -382,6 +381,11 @@ class _Call:
             )
         if self.method.kind == "scipy":
             raise SchemenetError("event_fn: scipy_solver looks for no events; use dopri5")
+        if self.t[0] == self.t[1]:
+            raise SchemenetError(
+                f"event_fn: the second time tells the direction of time by being before or after the first, got "
+                f"t = {self.t.tolist()}"
+            )
         self.event = endless(self.event)
         if isinstance(self.grid, SteppedGrid):
             if self.grid.step_size is None:
@@ -402,4 +406,4 @@ class _Call:
         if solution.status != "event":
             raise SchemenetError(f"event_fn: no event in {MOST_EVENT_STEPS} steps of {self.grid.step_size}")
         ends = _each(lambda part: part[[0, -1]], solution.values)
-        return solution.times[-1].detach().to(self.time_dtype), ends
+        return solution.times[-1].to(self.time_dtype), ends

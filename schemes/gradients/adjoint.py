@@ -126,7 +126,9 @@ class Adjoint(RecomputingMode):
     ) -> tuple[Gradients, Gradients]:
         f = loop.weighted(f)
         if (stretch := self._stretch(loop, f, parameters)) is not None:
-            return backsolve(loop, kept, gradients, stretch)
+            of_state, found = backsolve(loop, kept, gradients, stretch)
+            # The integral of a parameter that f does not use is zero.
+            return of_state, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
         start, end, _ = kept
         (gradient, _), _ = gradients
         stages = _mirrored_stages(loop.scheme, loop.nodes[0])

@@ -114,16 +114,20 @@ class Adaptive(Stretch):
         self.rtol, self.atol, self.norm = rtol, atol, norm
         self.f, self.parameters = f, parameters
         self.quadrature: Quadrature | None = None
-        self.grid = copy.copy(grid)
-        of_state = grid.norm
-        if norm is not None:
-            self.grid.norm = self._norm
-        elif of_state is not None:
-            self.grid.norm = lambda parts: max(float(of_state(_single(half))) for half in _halves(parts))
+        self.grid = grid
 
     @property
     def total(self) -> Any:  # type: ignore[override]  # kept by the quadrature
         return (None,) * len(self.parameters) if self.quadrature is None else self.quadrature.total
+
+    def _grid(self, shape: Any) -> AdaptiveGrid:
+        """The grid, its norm that of state and costate, which have this shape. Not kept: it would be a cycle."""
+        grid, of_state = copy.copy(self.grid), self.grid.norm
+        if self.norm is not None:
+            grid.norm = self._norm
+        elif of_state is not None:
+            grid.norm = lambda parts: max(float(of_state(unflatten(half, shape))) for half in _halves(parts))
+        return grid
 
     def _norm(self, parts: Sequence[Tensor]) -> Any:
         """The user's, of (t, y, adj_y, *parameters): time takes no part here, its gradient needs no quadrature."""
@@ -137,7 +141,7 @@ class Adaptive(Stretch):
         if self.quadrature is None:
             self.quadrature = Quadrature(self.scheme, self.f, self.parameters, shape, errors=self.norm is not None)
         back = Search(
-            self.scheme, self.f, [], self.loop.module, grid=self.grid, times=(self.times[i], self.times[i - 1]),
+            self.scheme, self.f, [], self.loop.module, grid=self._grid(shape), times=(self.times[i], self.times[i - 1]),
             rtol=_twice(self.rtol), atol=_twice(self.atol), forward=self.loop.backward, h=self.h, tell=self.tell,
         )  # fmt: skip
         carry: Any = (((*leaves,), (*flatten(costate)[0],)), ())
@@ -225,11 +229,6 @@ def _added(total: Gradients, terms: Sequence[Tensor | None], factor: float) -> G
 
 def _halves(parts: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     return parts[: len(parts) // 2], parts[len(parts) // 2 :]
-
-
-def _single(parts: Sequence[Tensor]) -> Any:
-    """What a user's norm of a state is handed: the tensor, or the tuple of its parts."""
-    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _twice(tolerance: Any) -> Any:

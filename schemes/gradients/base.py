@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from schemes.errors import SchemenetError
+from schemes.state import State, axpy
 
 if TYPE_CHECKING:
     from schemes.base import Scheme
+    from schemes.equation import Equation
     from schemes.flow import Flow
     from schemes.loop import Carry, Loop, Pass
+
+FIRST_ONLY = (
+    "gradient mode {!r} gives first derivatives only; second derivatives (create_graph=True) need gradient=backprop"
+)
 
 
 class GradientMode(abc.ABC):
     """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
 
     def refuses(self, flow: Flow) -> str | None:
         """The reason why this mode cannot differentiate a flow with its axes; None where it can."""
@@ -24,3 +39,27 @@ class GradientMode(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, loop: Loop, carry: Carry) -> Pass: ...
+
+    def transport(self, equation: Equation, y: State, start: Tensor, end: Tensor) -> State:
+        """The state at ``end`` of the solution through y at ``start``, two tensors of the same value.
+
+        It has y's value, and depends on both times as the solution does: here by its slope, a constant.
+        """
+        with torch.no_grad():
+            slope = equation.slope(start, y)
+        return axpy(y, slope, _FirstOnly.apply(end - start, self.name))
+
+
+class _FirstOnly(torch.autograd.Function):
+    """The identity, which refuses to be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # one output
+        if torch.is_grad_enabled():
+            raise SchemenetError(FIRST_ONLY.format(ctx.name))
+        return gradient, None

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from schemes.counting import count_products, counting
 from schemes.errors import SchemenetError
-from schemes.gradients.base import GradientMode
+from schemes.gradients.base import FIRST_ONLY, GradientMode
 from schemes.gradients.foreign import ForeignLeaves, leaves
 from schemes.gradients.replay import Replay
 from schemes.loop import Pass
@@ -40,10 +40,6 @@ class RecomputingMode(GradientMode):
     function of node, state, parameters, buffers and torch's random numbers; what else it reads must not change between
     forward and backward.
     """
-
-    @property
-    def name(self) -> str:
-        return type(self).__name__.lower()
 
     def __call__(self, loop: Loop, carry: Carry) -> Pass:
         if not torch.is_grad_enabled():
@@ -100,10 +96,7 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise SchemenetError(
-                f"gradient mode {ctx.job.mode.name!r} gives first derivatives only; "
-                "second derivatives (create_graph=True) need gradient=backprop"
-            )
+            raise SchemenetError(FIRST_ONLY.format(ctx.job.mode.name))
         job = ctx.job
         tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
         kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
