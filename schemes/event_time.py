@@ -37,6 +37,11 @@ def differentiable_event(
         values(t, y)[entry].requires_grad or any(leaf.requires_grad for leaf in flatten(y)[0])
     ):
         return t, y
+    if torch._C._are_functorch_transforms_active():
+        raise SchemenetError(
+            "the derivative of an event is taken by torch.autograd, which torch.func's transforms do not see; use "
+            "torch.autograd.grad (with create_graph=True for a second one)"
+        )
     rate = _rate(values, transport, entry, t, detached(y))
     if not rate or not math.isfinite(rate):
         return _without_derivative(entry, rate, t, y)

@@ -250,6 +250,8 @@ def test_an_event_that_is_none_for_differentiation_refuses_its_gradient():
         assert float(y0.grad) == pytest.approx(1 + math.exp(-0.2))
     with pytest.raises(SchemenetError, match="has the derivative 0 along the solution at t = 0 and"):
         event(lambda t, y: 0 * y)[0].times[-1].backward()
+    with pytest.raises(SchemenetError, match=r"torch\.func's transforms do not see"):
+        torch.func.grad(lambda y: odeint_event(lambda t, y: -y, y, ZERO, event_fn=lambda t, y: y - 0.5)[0])(number(1.0))
     # One that depends on time alone is a constant, and the state there one at a constant time.
     solution, y0 = event(lambda t, y: t - 0.5)
     assert not solution.times.requires_grad
