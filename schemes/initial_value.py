@@ -81,7 +81,8 @@ def solve(
     time and state of the solution are then the event's, and its ``status`` is "event". Both move with all that the
     event depends on, the parameters of the event function among it.
 
-    Second derivatives, also those that involve a time, need ``gradient="backprop"``; the other modes refuse them.
+    Second derivatives, also those that involve a time, need ``gradient="backprop"`` and an explicit scheme; all else
+    refuses them. Third derivatives that involve a time or an event lack terms.
 
     ``dense`` solutions can be called at any time (with a gradient under backprop).
 
