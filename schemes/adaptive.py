@@ -237,7 +237,8 @@ class Search(Loop):
 
     def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
         scheme = self.scheme
-        pace = Pace(self.grid, scheme.error_order or 1, self.times, self.h)
+        stops = self.times if scheme.steps_end_at_outputs else ()
+        pace = Pace(self.grid, scheme.error_order or 1, self.times, self.h, stops)
         self.nodes = found = list[Node]()
         scheme.tolerate(self.rtol, self.atol)
         memory, began = carry[1], clock.monotonic()

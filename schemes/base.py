@@ -53,6 +53,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``implicit``: whether a step solves an equation;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
     - ``begins_with_slope``: whether an attempt's memory is the slope f(t, y) alone;
+    - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
     - ``problem``: the class of ODE on which ``order`` holds;
     - ``sharing``: which weights it wants where the user does not say (see ``schemes.bank``).
     """
@@ -67,6 +68,7 @@ class Scheme(nn.Module, abc.ABC):
     implicit: bool = False
     error_order: int | None = None
     begins_with_slope: bool = False
+    steps_end_at_outputs: bool = False
     problem: Literal["general", "linear", "separable"] = "general"
     sharing: str = "per_step"
 

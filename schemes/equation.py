@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from schemes.errors import FieldError, SchemenetError
+from schemes.gradients.foreign import leaves as graph_leaves
 from schemes.loop import Told
 from schemes.node import Node
 from schemes.shared_memory import SharedValues
@@ -149,14 +150,15 @@ class Equation(nn.Module):
                     f"f returned {tuple(v.shape)} in {v.dtype} for a state of shape {tuple(part.shape)} in "
                     f"{part.dtype}; the derivative must be like the state"
                 )
-        if self.must_be_constant and any(v.requires_grad for v in pytree.tree_leaves(value)):
+        # An implicit scheme makes y a leaf of its own, to differentiate f by it: that is no tensor of the user's.
+        if self.must_be_constant and graph_leaves(pytree.tree_leaves(value), leaves):
             raise FieldError(
                 "f depends on a tensor that needs a gradient, and nothing that was handed to the solve does: this "
                 "gradient mode would lose it. Hand it over (args, parameters, or f as a module), use "
                 "gradient=backprop, or solve under torch.no_grad()"
             )
         self.examined = True
-        return pytree.tree_map(torch.Tensor.detach, value) if self.must_be_constant else value
+        return value
 
     def _examine_again(self, again: Any, value: Any) -> None:
         """f may draw a sample once and keep it, but no other one at each call."""

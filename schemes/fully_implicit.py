@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from schemes.implicit import ImplicitRungeKutta
+from schemes.newton_krylov import Solver
 from schemes.node import Node
 from schemes.random_state import unmoved_random_state
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, axpy, combine
+from schemes.state import RightHandSide, combine
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
@@ -24,7 +25,7 @@ class FullyImplicit(ImplicitRungeKutta, abstract=True):
     The stages are solved for together, stacked along a new first dimension. All of them have one dropout mask.
     """
 
-    def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
         f, weigh = parted(f)
         nodes = [node.at(first + stage, c) for stage, (c, _) in enumerate(self.tableau.rows)]
 
@@ -39,7 +40,7 @@ class FullyImplicit(ImplicitRungeKutta, abstract=True):
             return torch.stack([combine(None, ((a, k[j]) for j, a in row)) for _, row in self.tableau.rows])
 
         base = torch.stack([y] * len(nodes))
-        moved = axpy(self.solver.solve(image, nodes[0], base, node.h), base, -1).unbind()
+        moved = solver.solve(image, nodes[0], base, node.h).unbind()
         # From the equation itself: f at the solution would magnify what the solve has left over.
         k = [combine(None, zip(row, moved, strict=True)) for row in np.linalg.inv(self.tableau.matrix).tolist()]
         return combine(y, ((b, weigh(nodes[i], k[i])) for i, b in self.tableau.weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import replace
 from fractions import Fraction as F
 from math import sqrt
 from typing import Any, ClassVar
@@ -13,12 +14,12 @@ from torch import Tensor
 
 from schemes.base import Attempt, Scheme
 from schemes.errors import SchemenetError
-from schemes.interpolation import hermite
-from schemes.newton_krylov import Solver, plain
+from schemes.interpolation import extension
+from schemes.newton_krylov import Solver, plain, refuse_transforms
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.simplified_newton import StageSolver, extrapolations
-from schemes.state import Joined, RightHandSide, State, axpy, combine, flatten, unflatten
+from schemes.simplified_newton import ACCURACY, StageSolver, extrapolations
+from schemes.state import Joined, RightHandSide, State, combine, flatten, unflatten
 from schemes.tableau import ButcherTableau
 from schemes.weighted import parted
 
@@ -26,9 +27,9 @@ from schemes.weighted import parted
 class ImplicitRungeKutta(Scheme, abstract=True):
     """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
 
-    The equations are solved by Newton-Krylov to a relative ``tolerance`` (None: eps^(2/3) of the precision that f
-    computes in) within ``iterations`` of ``krylov`` vectors; where that fails,
-    :class:`schemes.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a contraction.
+    The equations are solved by Newton-Krylov to a relative ``tolerance`` (None: down to rounding, and at least to
+    eps^(2/3), eps that of the precision that f computes in) within ``iterations`` of ``krylov`` vectors; where that
+    fails, :class:`schemes.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a contraction.
     ``substeps`` parts of equal size make up a step, all with its weights. Gradients are the implicit function
     theorem's. Batch norm normalises by the batch at each evaluation, the running statistics see the solution only; a
     dropout mask is one for the whole solve. A state in parts, or a complex one, is solved for as
@@ -66,16 +67,21 @@ class ImplicitRungeKutta(Scheme, abstract=True):
     def step(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        if Joined.needed(y):
-            joined = Joined(y)
-            return joined.parts(self.step(joined.field(f), node, joined.vector(y), memory)[0]), memory
+        refuse_transforms(y)
+        if not Joined.needed(y):
+            return self._substeps(self.solver, f, node, y), memory
+        joined = Joined(y)
+        solver = replace(self.solver, coarsest=joined.coarsest)
+        return joined.parts(self._substeps(solver, joined.field(f), node, joined.vector(y))), memory
+
+    def _substeps(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor) -> Tensor:
         h = node.h / self.substeps
         for part in range(self.substeps):
-            y = self._part(f, Node(node.step, node.t + part * h, h), y, part * self.tableau.stages)
-        return y, memory
+            y = self._part(solver, f, Node(node.step, node.t + part * h, h), y, part * self.tableau.stages)
+        return y
 
     @abc.abstractmethod
-    def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
         """One of the parts of a step; its stages are numbered from ``first``."""
 
     def stability_function(self) -> tuple[np.ndarray, np.ndarray]:
@@ -92,10 +98,13 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
     """An implicit method whose stages are solved one after the other: a_ij = 0 for j > i.
 
     With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the
-    step's result, and cubic Hermite interpolation is its continuous extension, whatever its order. An attempt solves
-    its stages to a part of the tolerance that the step is held to (``schemes.simplified_newton``) and takes the slopes
-    from the equations; only where gradients are asked for is f evaluated at the solutions once more.
+    step's result, and cubic Hermite interpolation its continuous extension unless the tableau has one. An attempt
+    solves its stages to a part of the tolerance that the step is held to (``schemes.simplified_newton``) and takes the
+    slopes from the equations; only where gradients are asked for is f evaluated at the solutions once more. Steps end
+    at output times: of a stiff problem no polynomial in the slopes is as good as the ends of steps, whatever its order.
     """
+
+    steps_end_at_outputs = True
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not abstract and (pair := cls.tableau).embedded is not None:
@@ -114,15 +123,19 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
 
     def tolerate(self, rtol: Any, atol: Any) -> None:
         self.rtol, self.atol = rtol, atol
+        rtols = rtol if isinstance(rtol, list | tuple) else [rtol]
+        self.least_rtol = min(float(torch.as_tensor(part).min()) for part in rtols)
 
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         if self.error_order is None:
             return super().attempt(f, node, y, memory)
+        refuse_transforms(y)
         if not Joined.needed(y):
-            return self._attempt(f, node, y, memory, self._scale(y))
+            return self._attempt(self._adjoint_solver(y.dtype), f, node, y, memory, self._scale(y))
         joined = Joined(y)
+        solver = self._adjoint_solver(joined.coarsest)
         vectors = tuple(map(joined.vector, memory))
-        found = self._attempt(joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
+        found = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
         ends = joined.parts(found.y), tuple(map(joined.parts, found.memory))
         return Attempt(*ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.between(theta)))
 
@@ -135,7 +148,17 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
             scales = [torch.complex(s, s) if leaf.is_complex() else s for leaf, s in zip(leaves, scales, strict=True)]
         return unflatten(scales, shape)
 
-    def _attempt(self, f: RightHandSide, node: Node, y: Tensor, memory: tuple[State, ...], scale: Tensor) -> Attempt:
+    def _adjoint_solver(self, dtype: torch.dtype) -> Solver:
+        """What solves the linear systems of the gradient: as the stages are, to a part of the relative tolerance."""
+        if self.solver.tolerance is not None:
+            return self.solver
+        eps = torch.finfo(dtype).eps
+        wanted = min(eps ** (2 / 3), ACCURACY * self.least_rtol)
+        return replace(self.solver, tolerance=wanted if wanted > 10 * eps else None, coarsest=dtype)
+
+    def _attempt(
+        self, adjoint: Solver, f: RightHandSide, node: Node, y: Tensor, memory: tuple[State, ...], scale: Tensor
+    ) -> Attempt:
         h = node.h
         k = [memory[0] if memory else f(node, y)]
         solver = StageSolver(f, scale, self.solver.krylov)
@@ -146,17 +169,18 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
             base = combine(y, ((h * b, k[j]) for j, b in known))
             with torch.inference_mode(False), torch.no_grad():
                 guess = combine(base, ((a * e, k[j]) for j, e in ahead))
-                following = solver.solve(at, plain(base), a, plain(guess))
+                increment = solver.solve(at, plain(base), a, plain(guess)) - plain(base)
             if torch.is_grad_enabled():
-                following = self.solver.attach(f, at, base, a, following)
-            k.append(axpy(following, base, -1) / a)
+                increment = adjoint.attach(f, at, base, a, increment)
+            following = base + increment
+            k.append(increment / a)
 
         def error() -> State:
             return combine(None, ((h * e, k[i]) for i, e in self.tableau.error))
 
-        return Attempt(following, (k[-1],), error, lambda theta: hermite(theta, h, y, following, k[0], k[-1]))
+        return Attempt(following, (k[-1],), error, extension(self.tableau, h, y, following, k))
 
-    def _part(self, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
         f, weigh = parted(f)
         k: list[Tensor] = []
         entering: list[Tensor] = []
@@ -166,7 +190,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
             base = combine(y, ((node.h * a, k[j]) for j, a in known))
             if a := node.h * diagonal[1]:
                 # From the equation itself: f at the solution would magnify what the solve has left over.
-                k.append(axpy(self.solver.solve(f, at, base, a), base, -1) / a)
+                k.append(solver.solve(f, at, base, a) / a)
             else:
                 k.append(f(at, base))
             entering.append(weigh(at, k[-1]))

@@ -5,11 +5,12 @@ Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from schemes.base import Attempt
 from schemes.state import State, combine, lerp
+from schemes.tableau import ButcherTableau
 
 
 def hermite(theta: Any, h: Any, y0: State, y1: State, slope0: State, slope1: State) -> State:
@@ -26,6 +27,16 @@ def horner(polynomial: Sequence[Any], theta: Any) -> Any:
     for coefficient in reversed(polynomial):
         value = (value + float(coefficient)) * theta
     return value
+
+
+def extension(
+    tableau: ButcherTableau, h: Any, y: State, following: State, k: Sequence[State]
+) -> Callable[[Any], State]:
+    """The state at t + theta h of a pair with these slopes: its own continuous extension, or the cubic."""
+    dense = tableau.dense
+    if dense is None:
+        return lambda theta: hermite(theta, h, y, following, k[0], k[-1])
+    return lambda theta: combine(y, ((h * horner(p, theta), k[i]) for i, p in enumerate(dense) if any(p)))
 
 
 def between_slopes(

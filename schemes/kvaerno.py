@@ -39,6 +39,12 @@ class Kvaerno5(DiagonallyImplicit):
 
         Y_i = u_n + h sum_{j < i} a_ij k_j + 0.26 h k_i,     u_{n+1} = Y_7,     error = Y_7 - Y_6
 
+    The continuous extension of order 4 is ours: of the quartics in theta that satisfy the order conditions at every
+    theta and have the slopes of f at both ends, the one of the least error of order 5.
+
+    The terms of order 6 in the error of a step are 5.6 times those of order 5 in its estimate (dopri5: 0.4), so that
+    the error of a smooth problem at tolerances of 1e-4 and more accurate exceeds what was asked several times over.
+
     Reference: Kværnø, "Singly Diagonally Implicit Runge-Kutta Methods with an Explicit First Stage", BIT 44, 2004.
     """
 
@@ -62,4 +68,14 @@ class Kvaerno5(DiagonallyImplicit):
         embedded=(*_before, 0),
         embedded_order=4,
         c=(0, 0.52, 1.230333209967908, 0.8957659843500759, 0.43639360985864756, 1, 1),
+        dense=(
+            (1, -2.138503566484725, 1.8233971800750608, -0.548296101813933),
+            (0,),
+            (0, 0.4180608263618063, -1.055998004585153, 0.5829680902579628),
+            (0, -2.8942143300134955, 5.623683590894142, -2.770655528163857),
+            (0, 3.613288415414512, -4.706844634868363, 1.7234892684440146),
+            (0, 0.5761737230005479, -0.8738482680729871, 0.3672993395544665),
+            (0, 0.42519493172135836, -0.810389863442706, 0.6451949317213477),
+        ),
+        dense_order=4,
     )

@@ -25,10 +25,18 @@ class Pace:
 
     ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
     ``passed`` counts the output times so far. After an accepted step ``thetas`` are the output times in it, as
-    fractions of it, 1 its very end, and ``jumped`` says whether f jumps there.
+    fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at those
+    times that the grid names.
     """
 
-    def __init__(self, grid: AdaptiveGrid, order: int, times: Sequence[float], h: float | None = None) -> None:
+    def __init__(
+        self,
+        grid: AdaptiveGrid,
+        order: int,
+        times: Sequence[float],
+        h: float | None = None,
+        stops: Sequence[float] = (),
+    ) -> None:
         self.grid, self.times = grid, times
         self.t, self.end = times[0], times[-1]
         self.direction = math.copysign(1.0, self.end - self.t)
@@ -44,8 +52,8 @@ class Pace:
         self.passed = 1
         low, high = sorted((self.t, self.end))
         self._jumps = {t for t in grid.jump_t if low < t < high}
-        stops = {t for t in grid.step_t if low < t < high} | self._jumps | {self.end}
-        self._stops = sorted(stops, reverse=self.direction > 0)  # the next one is the last of the list
+        ends = {t for t in (*grid.step_t, *stops) if low < t < high} | self._jumps | {self.end}
+        self._stops = sorted(ends, reverse=self.direction > 0)  # the next one is the last of the list
 
     @property
     def arrived(self) -> bool:

@@ -6,7 +6,7 @@ from fractions import Fraction as F
 from typing import Any, ClassVar
 
 from schemes.base import Attempt, Scheme
-from schemes.interpolation import hermite, horner
+from schemes.interpolation import extension
 from schemes.node import Node
 from schemes.registry import SCHEMES
 from schemes.state import RightHandSide, State, axpy, combine, stage_sum
@@ -83,13 +83,7 @@ class RungeKutta(Scheme, abstract=True):
 
     def attempted(self, h: Any, y: State, following: State, k: list[State]) -> Attempt:
         """The attempt that has these slopes."""
-        dense = self.tableau.dense
-
-        def between(theta: Any) -> State:
-            if dense is None:
-                return hermite(theta, h, y, following, k[0], k[-1])
-            return combine(y, ((h * horner(p, theta), k[i]) for i, p in enumerate(dense) if any(p)))
-
+        between = extension(self.tableau, h, y, following, k)
         return Attempt(following, (k[-1],), lambda: self.error_of_pair(h, k), between)
 
 

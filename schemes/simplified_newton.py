@@ -71,7 +71,7 @@ class StageSolver:
     def _step(self, known: KnownJacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
         """A Newton step, its size, and by how much the solution of its linear system may be off, in the same unit."""
         step, left = known.solve(residual, a, self.negligible)
-        size, missed = (torch.stack((step, left)) / self.scale).flatten(1).square().mean(1).sqrt().tolist()
+        size, missed = (torch.stack((step, left)) / self.scale).reshape(2, -1).square().mean(1).sqrt().tolist()
         return step, size, missed
 
     def _failure(self, node: Node, a: float, size: float) -> NoConvergence:

@@ -104,11 +104,15 @@ def detached(y: State) -> State:
 
 
 class Joined:
-    """A state as one vector of real numbers, for what asks for one: the leaves of ``like`` one after the other."""
+    """A state as one vector of real numbers, for what asks for one: the leaves of ``like`` one after the other.
+
+    The vector has the finest precision among the leaves; the parts have each its own.
+    """
 
     def __init__(self, like: State) -> None:
         self.like = like
         self.leaves, self.shape = flatten(like)
+        self.coarsest = max((leaf.real.dtype for leaf in self.leaves), key=lambda dtype: torch.finfo(dtype).eps)
 
     @staticmethod
     def needed(y: State) -> bool:
@@ -122,7 +126,7 @@ class Joined:
     def _raveled(self, y: State, like: State) -> Iterator[Tensor]:
         if isinstance(like, Tensor):
             part = torch.zeros_like(like) if y is None else y
-            yield (torch.view_as_real(part) if part.is_complex() else part).flatten()
+            yield (torch.stack((part.real, part.imag), -1) if part.is_complex() else part).flatten()
         elif like is not None:
             for part, known in zip((None,) * len(like) if y is None else y, like, strict=True):
                 yield from self._raveled(part, known)
@@ -138,4 +142,7 @@ class Joined:
 
 
 def _shaped(piece: Tensor, like: Tensor) -> Tensor:
-    return torch.view_as_complex(piece.view(*like.shape, 2)) if like.is_complex() else piece.view(like.shape)
+    if not like.is_complex():
+        return piece.view(like.shape).to(like.dtype)
+    # No view_as_complex, here or in backward: the piece may begin at any place of the vector.
+    return torch.complex(*piece.view(*like.shape, 2).unbind(-1)).to(like.dtype)

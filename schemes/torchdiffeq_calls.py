@@ -13,7 +13,8 @@ purpose:
 - ``explicit_adams`` and the other Adams methods are of order 4 at most, and begin anew where the step size changes.
 - f is asked once, at its first call, whether what it returns is like the state, and another time if it drew random
   numbers.
-- ``scipy_solver`` in ``odeint_adjoint`` goes backwards by dopri5 unless ``adjoint_method`` says otherwise.
+- ``scipy_solver`` and the implicit methods in ``odeint_adjoint`` go backwards by dopri5 unless ``adjoint_method`` says
+  otherwise.
 
 Reference: Chen, "torchdiffeq", 2018 (github.com/rtqichen/torchdiffeq); Chen, Amos, Nickel, "Learning Neural Event
 Functions for Ordinary Differential Equations", ICLR 2021, arXiv:2011.03902.
@@ -129,8 +130,9 @@ def odeint_adjoint(
     )
     norm = back.pop("norm", None)
     if adjoint_method is None:
-        adjoint_method = "dopri5" if call.method.kind == "scipy" else method
-        back = {} if call.method.kind == "scipy" and adjoint_options is None else back
+        explicit = call.method.kind != "scipy" and not SCHEMES.build(call.method.ours).implicit
+        adjoint_method = method if explicit else "dopri5"
+        back = back if explicit or adjoint_options is not None else {}
     other = _Method.of(adjoint_method)
     if "norm" in call.options:
         back["norm"] = call.options["norm"]

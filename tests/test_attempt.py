@@ -24,7 +24,7 @@ each = pytest.mark.parametrize("spec", SPECS, ids=called)
 
 REVERSIBLE = [spec for spec in SPECS if SCHEMES.build(spec).reversible]
 STIFF = [name for name in PAIRS if SCHEMES.build(name).implicit]
-DENSE = {"dopri5": 4, "tsit5": 4, "dopri8": 5, "heun": 3, "fehlberg2": 3}
+DENSE = {"dopri5": 4, "tsit5": 4, "dopri8": 5, "kvaerno5": 4, "heun": 3, "fehlberg2": 3}
 """Order of the states in between at the end of a step from an exact start, where it is not Hermite's."""
 
 

@@ -109,7 +109,8 @@ class Adaptive(Stretch):
         norm: Callable[..., Any] | None,
     ) -> None:
         rtol, atol = grid.rtol, grid.atol
-        self.allowed = min(DRIFT, 100 * max(map(_largest, (rtol, atol))))
+        if not isinstance(loop, FixedSteps):  # their error has nothing to do with a tolerance
+            self.allowed = min(DRIFT, 100 * max(map(_largest, (rtol, atol))))
         self.loop, self.times, self.scheme, self.tell, self.h = loop, list(loop.times), scheme, tell, None
         self.rtol, self.atol, self.norm = rtol, atol, norm
         self.f, self.parameters = f, parameters
