@@ -24,9 +24,11 @@ class SeriesBatch(NamedTuple):
 
     ``observed`` is what it may read. ``asked`` is what it is to predict: the same points where it interpolates, later
     ones where it extrapolates; its times begin no earlier than those observed. ``labels`` (batch,) are classes of the
-    series, None where there are none.
+    series, None where there are none. ``indices`` (batch,) are those of the series in their data set, by which a
+    measure draws noise that does not depend on the batch; None where a batch is of no set.
     """
 
     observed: Observations
     asked: Observations
     labels: Tensor | None = None
+    indices: Tensor | None = None

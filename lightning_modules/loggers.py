@@ -21,7 +21,7 @@ METRICS = "metrics.csv"
 STEP, EPOCH = "trainer/global_step", "epoch"
 AXES = {
     **dict.fromkeys(["train/*", *(f"{kind}/*" for kind in dict.fromkeys(name.split("/")[0] for name in COUNTS))], STEP),
-    **dict.fromkeys(["test/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in COUNTS)], EPOCH),
+    **dict.fromkeys(["test/*", "validation/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in COUNTS)], EPOCH),
 }
 """What W&B draws each curve against."""
 
@@ -90,9 +90,10 @@ class Curves(WandbLogger):
 
     def conclude(self, result: Mapping[str, Any]) -> None:
         """What became of the run, for its summary."""
-        told = ("status", "reason", "epochs", "train_loss", "ledger")
+        always = ("status", "reason", "epochs", "train_loss", "ledger")
+        measured = {k: v for k, v in result.items() if k.startswith(("test_", "validation_")) and v is not None}
         with self._dispensable():
-            self.experiment.summary.update({k: v for k, v in result.items() if k in told or k.startswith("test_")})
+            self.experiment.summary.update({k: v for k, v in result.items() if k in always} | measured)
         self._exit_code = 0 if result["status"] == "done" else 1
 
     def finish(self) -> None:

@@ -400,6 +400,13 @@ def _measured(module: TaskModule) -> list[str]:
     return [f"{of}_{name}" for of in SETS for name in module.names]
 
 
+def _samples_per_step(trainer: pl.Trainer, data: SplitData) -> int:
+    """Those of a whole step, all devices together; a small set may not fill a batch, nor an epoch its window."""
+    of_a_device = math.inf if data.train_set is None else len(data.train_set) // trainer.world_size
+    batch = min(data.batch_size, of_a_device)
+    return int(batch * trainer.world_size * min(trainer.accumulate_grad_batches, trainer.num_training_batches or 1))
+
+
 def _result(
     config: Config,
     trainer: pl.Trainer,
@@ -432,7 +439,7 @@ def _result(
         "ledger": ledger(network, tuple(data.shape), data.batch_size),
         "layout": network.layout,
         "devices": trainer.world_size,
-        "samples_per_step": data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
+        "samples_per_step": _samples_per_step(trainer, data),
         "recipe": recipe_hash(config),
         "versions": versions(),
     }

@@ -60,7 +60,10 @@ def trainer(
 
     ``devices`` are those of each of ``num_nodes`` machines; each trains on batches of its own, and gradients are those
     of all of them joined. With ``sync_batchnorm`` so are the statistics of batch norm, on GPUs.
-    The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve, and after the last.
+    ``overfit_batches`` trains on the same few batches in every epoch; what is measured is the whole test set.
+    The last step of an epoch takes the mean of the batches that are left where ``accumulate_grad_batches`` does not
+    divide their number. The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve, and
+    after the last.
     Checkpoints are written at the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that
     is null. ``progress_bar`` null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads
     as it is. ``compile`` true is torch.compile's usual backend, a word names another. ``ema`` is the decay of an
@@ -113,6 +116,8 @@ def trainer(
         )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error
+    if overfit_batches:  # for which Lightning would also measure so many batches only
+        made.limit_val_batches = 1.0 if limit_test_batches is None else limit_test_batches
     if sync_batchnorm and made.world_size > 1 and made.strategy.root_device.type == "cpu":
         raise SchemenetError("trainer.sync_batchnorm: torch has it on GPUs only; norm=group needs none")
     if ema is not None:
@@ -158,6 +163,7 @@ def _quiet() -> None:
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     for text in (
+        ".*requested to overfit but enabled.*",  # the data module shuffles nothing then
         ".*does not have many workers.*",  # small sets live in memory, there are no workers to add
         ".*GPU available but not used.*",
         ".*LeafSpec.*",  # Lightning's own use of a deprecated torch name

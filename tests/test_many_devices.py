@@ -335,6 +335,9 @@ def test_slurm_with_two_tasks_trains_as_one_process_with_batches_twice_as_large(
     assert [(row["epoch"], sorted(filter(row.get, row))) for row in logged] == [
         (row["epoch"], sorted(filter(row.get, row))) for row in alone
     ]
+    losses, of_joined_batches = ([float(row["train/loss"]) for row in a if row["train/loss"]] for a in (logged, alone))
+    assert losses == pytest.approx(of_joined_batches, rel=1e-6)
+    assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-6)
 
 
 def test_a_process_that_stops_alone_tells_the_reason_and_the_run_goes_on_later(tmp_path: Path) -> None:

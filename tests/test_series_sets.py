@@ -21,9 +21,10 @@ from lightning_modules.data.physionet import CHANNELS, HEADER, OUTCOMES, PhysioN
 from lightning_modules.data.series import _Ragged
 from lightning_modules.data.series_from_csv import SeriesCSV
 from lightning_modules.data.spiral_series import SpiralSeries
+from lightning_modules.evaluating import evaluate
 from lightning_modules.plotting import series as series_picture
 from lightning_modules.running import train
-from lightning_modules.tasks.series import AreaUnderCurve
+from lightning_modules.tasks.series import AreaUnderCurve, posterior_noise
 from schemes.errors import SchemenetError
 
 EVERYTHING = torch.arange(10_000)
@@ -286,10 +287,22 @@ def test_a_latent_ode_learns_spirals_and_is_drawn_and_evaluated(
     assert cli.main(["eval", str(tmp_path / "run")]) == 0
     found = json.loads(next((tmp_path / "run").glob("eval-*.json")).read_text())
     assert found["trained"]["test_rmse"] == pytest.approx(result["test_rmse"], rel=1e-5)
+    single = evaluate(tmp_path / "run", ["data.batch_size=3"])["trained"]
+    assert single["test_nats"] == pytest.approx(result["test_nats"], rel=1e-4)
     picture = tmp_path / "series.png"
     assert cli.main(["figure", "series", str(tmp_path / "run"), "--out", str(picture)]) == 0
     assert picture.stat().st_size > 20_000
     capsys.readouterr()
+
+
+def test_the_draws_of_a_bound_belong_to_the_series_and_not_to_the_batch() -> None:
+    test_set = spirals(test_size=8).test_set
+    noise = posterior_noise(whole(test_set), 4)
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+    for chosen in ([4, 1], [7], [0, 1, 2]):
+        assert torch.equal(posterior_noise(test_set[torch.tensor(chosen)], 4), noise[:, chosen])
+    part = test_set.part(torch.tensor([2, 5]))
+    assert torch.equal(posterior_noise(part[torch.tensor([1])], 4), noise[:, [5]])
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru_d", "ode_rnn", "rnn_vae"])

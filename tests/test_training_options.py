@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,43 @@ def test_compiled_fields_repeat_their_dropout() -> None:
         compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         assert (compiled > 0) == ("gradient=checkpoint" in words)
     torch.testing.assert_close(*states, rtol=1e-9, atol=1e-10)
+
+
+def test_the_last_window_of_an_epoch_is_the_mean_of_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients: list[float] = []
+
+    def note(module: ClassificationModule, _: Any) -> None:
+        gradients.append(float(next(module.parameters()).grad.flatten()[0]))
+
+    monkeypatch.setattr(ClassificationModule, "training_loss", lambda self, _: sum(p.sum() for p in self.parameters()))
+    monkeypatch.setattr(ClassificationModule, "on_before_optimizer_step", note)
+    for window in (1, 2, 3, 5, 7):
+        trained(recipe(*DENSE, "trainer.limit_train_batches=5", f"trainer.accumulate_grad_batches={window}"))
+        steps = math.ceil(5 / window)
+        assert gradients == pytest.approx([1.0] * steps), window
+        gradients.clear()
+
+
+def test_overfitting_measures_the_whole_test_set(tmp_path: Path) -> None:
+    words = ["data=digits", "data.limit_train=80", "data.limit_test=32", "data.batch_size=8", "logger=csv"]
+    recipe = [*DENSE, *words, "trainer.max_epochs=1", "optimizer.lr=1e-12", f"folder={tmp_path}"]
+    few = train(compose("train", [*recipe, "trainer.overfit_batches=2"]), tmp_path / "few")
+    whole = train(compose("train", [*recipe, "trainer.limit_train_batches=2"]), tmp_path / "whole")
+    assert few["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [
+        (["data.batch_size=16"], 16),
+        (["data.batch_size=16", "trainer.accumulate_grad_batches=2"], 32),
+        (["data.batch_size=16", "trainer.accumulate_grad_batches=4"], 32),  # an epoch has two batches
+        (["data.batch_size=1000"], 40),  # and the set no more
+    ],
+)
+def test_the_samples_of_a_step_are_those_that_there_are(words: list[str], samples: int, tmp_path: Path) -> None:
+    limits = ["data=digits", "data.limit_train=40", "data.limit_test=8", "trainer.max_epochs=1", "logger=csv"]
+    assert train(compose("train", [*DENSE, *limits, *words]), tmp_path)["samples_per_step"] == samples
 
 
 def test_channels_last_is_the_format_of_every_convolution() -> None:

@@ -89,6 +89,15 @@ def test_without_a_key_a_run_is_offline_and_says_so_once(
     assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "wandb" / "metrics.csv").read_bytes()
 
 
+def test_a_validation_split_is_what_summary_and_axes_are_of(stub: Stub, tmp_path: Path) -> None:
+    config = compose("train", [*QUICK, "data.validation=0.2"])
+    result = train(config, tmp_path)
+    (logged,) = stub.runs.values()
+    assert logged.summary["validation_error"] == result["validation_error"]
+    assert not [key for key in logged.summary if key.startswith("test")]
+    assert [epoch for epoch, _ in logged.curve("validation/error", "epoch")] == [0, 1]
+
+
 def test_what_a_server_is_told_of_a_run(stub: Stub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = compose("train", [*QUICK, "architecture=lm_resnet"])
     result = train(config, tmp_path, group="a comparison")

@@ -72,7 +72,7 @@ class SeriesSet:
         chosen = self._chosen[indices]
         observed = self._observed.union(chosen)
         asked = observed if self._asked is self._observed else self._asked.union(chosen)
-        return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen])
+        return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen], chosen)
 
 
 class _Ragged(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -80,8 +81,26 @@ class TaskModule(pl.LightningModule, abc.ABC):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         loss = self.training_loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        kept = loss.detach()
+        if self._loss_is_kept():
+            kept = self.trainer.strategy.reduce(kept.clone(), reduce_op="mean")
+        self.log("train/loss", kept, prog_bar=True)
+        return loss * self._weight_in_window(index)
+
+    def _loss_is_kept(self) -> bool:
+        """Whether this batch's loss is logged, or the last: only then its mean over the devices is worth a wait."""
+        trainer = self.trainer
+        return (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
+
+    def _weight_in_window(self, index: int) -> float:
+        """By how much a batch counts more than Lightning lets it, which divides by the size of a whole window.
+
+        The last window of an epoch has as many batches as are left; its gradient is the mean over those.
+        """
+        window, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        if math.isinf(batches) or index < batches - batches % window:
+            return 1.0
+        return window / (batches % window)
 
     def training_loss(self, batch: Any) -> Tensor:
         """What is minimised; a task that is not about the network's own loss says another."""

@@ -14,6 +14,8 @@ from torchmetrics.utilities import dim_zero_cat
 from architectures.observations import SeriesBatch
 from architectures.series import UNLABELLED, SeriesModel, misses
 from architectures.variational import Variational
+from lightning_modules.data.batches import generator
+from lightning_modules.data.splits import DATA_SEED
 from lightning_modules.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
@@ -21,7 +23,10 @@ SERIES = 1024
 """So many of the training series, at most, tell the channels' units."""
 
 DRAWS = 5
-"""From the posterior, for the bound on the likelihood; the same in every evaluation."""
+"""From the posterior, for the bound on the likelihood; a series has the same ones in every evaluation."""
+
+NOISE = 4
+"""Stream of the draws from the posterior, beside the seed of the data."""
 
 
 class AreaUnderCurve(MulticlassAUROC):
@@ -39,6 +44,18 @@ class AreaUnderCurve(MulticlassAUROC):
             if 0 < (labels == one).sum() < len(labels)
         ]
         return torch.stack(areas).mean() if areas else torch.full((), torch.nan, device=self.device)
+
+
+def posterior_noise(batch: SeriesBatch, latent: int) -> Tensor:
+    """Standard normal numbers (draws, batch, latent), for each series those that its index in the data set decides.
+
+    So a bound is the same whatever the batch size and the number of devices, and the errors of its draws are
+    independent from series to series. A batch of no set counts as one of its own.
+    """
+    size = batch.asked.values.shape[0]
+    indices = range(size) if batch.indices is None else batch.indices.tolist()
+    streams = (generator(DATA_SEED, NOISE, index) for index in indices)
+    return torch.stack([torch.randn(DRAWS, latent, generator=stream) for stream in streams], 1)
 
 
 @TASKS.register("series", measure="rmse")
@@ -79,8 +96,7 @@ class SeriesModule(TaskModule):
         self.metrics["mse"].update(squares[here])
         self.metrics["mse_by_channel"].update(squares.sum(1) / here.sum(1).clamp(min=1))
         if isinstance(self.network, Variational):
-            stream = torch.Generator().manual_seed(0)
-            noise = torch.randn(DRAWS, len(squares), self.network.latent, generator=stream).to(squares)
+            noise = posterior_noise(batch, self.network.latent).to(squares)
             self.metrics["nats"].update(self.network.nats(batch, noise))
         if found.logits is not None and batch.labels is not None:
             wrong, known = found.logits.argmax(1) != batch.labels, batch.labels != UNLABELLED
