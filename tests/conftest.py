@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _quiet_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same random numbers for every test, one thread, no account asked for."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+    """The same random numbers for every test, one thread, no account asked for.
+
+    `make test-all` runs what computes with numbers under other seeds and threads too.
+    """
+    torch.manual_seed(int(os.environ.get("SCHEMENET_TEST_SEED", "0")))
+    torch.set_num_threads(int(os.environ.get("SCHEMENET_TEST_THREADS", "1")))
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
