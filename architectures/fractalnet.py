@@ -43,6 +43,10 @@ class FractalNet(Network):
     columns: int
     global_drop: float
 
+    @property
+    def random_steps(self) -> bool:
+        return super().random_steps or self.global_drop > 0
+
     def enter(self, x: Tensor) -> tuple[Tensor, Past]:
         x, past = super().enter(x)
         if self.training and self.global_drop:

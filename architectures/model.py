@@ -26,6 +26,11 @@ class Model(nn.Module, abc.ABC):
         """The flows inside, in order: each a :class:`Flow` or a :class:`Path`."""
         return [module for module in self.modules() if isinstance(module, Flow | Path)]
 
+    @property
+    def random_steps(self) -> bool:
+        """Whether the steps in training are drawn at random, and others than those in evaluation."""
+        return any(getattr(module, "random_steps", False) for module in self.modules() if module is not self)
+
     def coefficients(self) -> dict[str, Coefficient]:
         """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
         found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())

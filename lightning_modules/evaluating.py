@@ -8,20 +8,17 @@ the nodes that were visited in training. Those of the new nodes, and of all that
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from architectures.model import Model
 from architectures.network import Network
 from architectures.residual import name_of
+from lightning_modules.batch_statistics import estimate_statistics
 from lightning_modules.checking import Config
 from lightning_modules.composing import described, revised
 from lightning_modules.files import read_json, write_json
@@ -79,7 +76,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         plain = module_of({**checkpoint, "state_dict": raw})
         result["not_averaged"] = _test(trainer, plain, data)
     if changed is not None:
-        told = _estimate_statistics(changed, trainer, data, config["statistics_batches"])
+        told = estimate_statistics(changed, trainer, data, config["statistics_batches"])
         result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
         result["changed"]["statistics"] = told
         before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
@@ -174,52 +171,6 @@ def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule)
     found = trainer.validate(module, datamodule=data, verbose=False)[0]
     told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in module.names}
     return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
-
-
-def _estimate_statistics(
-    module: TaskModule, trainer: pl.Trainer, data: pl.LightningDataModule, batches: int
-) -> dict[str, int] | None:
-    """Give every batch norm the statistics of training batches under the network's own nodes.
-
-    Training batches as the network saw them (shuffled, augmented if they were), so that the error differs from that of
-    training by scheme and grid alone. Returns what was done; None where there is no batch norm.
-    """
-    device, precision = trainer.strategy.root_device, trainer.precision_plugin
-    loader = data.train_dataloader()
-    count = min(batches, len(loader))
-
-    def inputs() -> Iterable[Tensor]:
-        for batch in itertools.islice(loader, count):
-            moved = data.transfer_batch_to_device(batch, device, 0)
-            yield data.on_after_batch_transfer(moved, 0)[0]
-
-    network = precision.convert_module(module.network).to(device)
-    with precision.forward_context():
-        nodes = reestimate(network, inputs())
-    return {"layers": nodes, "batches": count, "batch_size": data.batch_size} if nodes else None
-
-
-@torch.no_grad()
-def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace every running mean and variance by the plain average over batches; returns how many norms there are.
-
-    Unlike ``torch.optim.swa_utils.update_bn``, all else is in evaluation mode: dropout would inflate the variances.
-    """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    network.eval()
-    if not norms:
-        return 0
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a cumulative average
-        norm.train()
-    for inputs in batches:
-        network(inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-    return len(norms)
 
 
 def _described_steps(network: Model, config: Config) -> dict[str, Any]:

@@ -73,3 +73,7 @@ def measure_of(data: str) -> Measure:
     names, tasks = catalogue("data"), catalogue("task")
     own = names.facts(data).get("measure") if data in names.names else None
     return MEASURES[own or tasks.facts(task_of(data))["measure"]]
+
+
+BY_RUNNING = "by_running_statistics"
+"""What follows the name of a measure that a network trained with noise has with the statistics of its training."""

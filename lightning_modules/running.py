@@ -37,6 +37,7 @@ from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, About, conclude, opened
 from lightning_modules.many_devices import OwnRandomNumbers, unequal
 from lightning_modules.measures import MEASURES, measure_of, task_of
+from lightning_modules.noise_free import noise_free
 from lightning_modules.registries import DATA, OPTIMIZERS, TASKS, TRAINERS
 from lightning_modules.resuming import BEFORE, NEWEST, Resumable, newest_checkpoint
 from lightning_modules.stored import trained_network
@@ -314,12 +315,15 @@ def _train_rank(
         told = about(config, module.network, group, arm)
         trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
     stopped = _fit(trainer, module, data, checkpoint, resumable)
+    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
+    without_noise: dict[str, Any] = {}
+    if stopped is None and not watch.diverged:
+        without_noise = noise_free(config, folder, trainer, module, data, metrics)
     if stopped is None and not trainer.is_global_zero:
         return trainer.strategy.broadcast(None)
-    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
-    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | (
-        {"arm": arm} if arm is not None else {}
-    )
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | without_noise
+    if arm is not None:
+        result["arm"] = arm
     if stopped is not None:
         result |= _outcome(stopped, trainer, module)
     conclude(trainer.loggers, result)

@@ -143,6 +143,11 @@ class Flow(nn.Module):
         return not self.nodes
 
     @property
+    def random_steps(self) -> bool:
+        """Whether noise draws what the steps add in training."""
+        return self.noise.random
+
+    @property
     def time(self) -> float:
         """T, the end of the time that is integrated over."""
         return self.grid.time if self.adaptive else len(self.nodes) * self.nodes[0].h

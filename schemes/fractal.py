@@ -53,6 +53,11 @@ class Fractal(Scheme):
         self.columns, self.drop_path = columns, drop_path
 
     @property
+    def random_steps(self) -> bool:
+        """Whether inputs of joins are dropped in training."""
+        return self.drop_path > 0
+
+    @property
     def stages(self) -> int:
         return 2**self.columns - 1
 

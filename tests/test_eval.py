@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules import evaluating
+from lightning_modules.batch_statistics import reestimate
 from lightning_modules.cli import main
 from lightning_modules.composing import compose, revised
-from lightning_modules.evaluating import evaluate, reestimate
+from lightning_modules.evaluating import evaluate
 from lightning_modules.running import train
 from schemes import SCHEMES, SchemenetError
 from schemes.integrate import integrate

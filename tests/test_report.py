@@ -265,6 +265,18 @@ def test_a_mean_beside_the_measure_is_over_all_finished_runs_or_none(tmp_path):
     assert of(summaries, "lm_resnet").beside["loss"] == (None, None)
 
 
+def test_a_network_that_was_trained_with_noise_has_both_numbers(tmp_path):
+    folder = fabricate(tmp_path)
+    for seed in range(3):
+        spoil(folder, "fractalnet", seed, test_error_by_running_statistics=0.5)
+    comparison = runs.read_comparison(folder)
+    summaries = statistics.summarise(comparison)
+    assert of(summaries, "fractalnet").beside["error_by_running_statistics"] == (0.5, 0.0)
+    (told,) = [note for note in sentences.notes(comparison, summaries) if "drawn at random" in note]
+    assert told.startswith("fractalnet: ")
+    assert '"by running statistics"' in told
+
+
 def test_step_ratio_only_under_equal_conditions(tmp_path):
     folder = fabricate(tmp_path)
     write_json(folder / "revnet" / "step_time.json", {"median_s": 0.1, "threads": 8, "device": "cpu"})

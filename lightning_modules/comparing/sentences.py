@@ -21,6 +21,7 @@ from lightning_modules.comparing.verdicts import (
     WORSE,
     seeds_for_claims,
 )  # fmt: skip
+from lightning_modules.measures import BY_RUNNING
 
 KINDS = {"comparison": "Comparison", "sweep": "Sweep", "runs": "Comparison of existing runs,"}
 MIXED = ("schemenet", "torch")
@@ -154,6 +155,12 @@ def _on_runs(comparison: Comparison, s: Summary, base: Summary | None) -> list[s
         said.append(f"* {s.arm.name}: {', '.join(left_out)} of {s.planned}; {over}.")
     if s.pairs and base and not set(s.pairs) == set(s.errors) == set(base.errors):
         said.append(f"{s.arm.name}: its difference is over {seeds_told(s.pairs)}, all that both have finished.")
+    if any(name.endswith(BY_RUNNING) for name in s.beside):
+        said.append(
+            f"{s.arm.name}: its steps are drawn at random in training; its batch norms' statistics were re-estimated"
+            " after it on training batches without noise, and what was measured with the training's own statistics is"
+            f' under "Measured beside it" ("{BY_RUNNING.replace("_", " ")}").'
+        )
     if all_equal(list(s.differences.values())):
         said.append(f"{s.arm.name}: all paired differences are equal; check that the seeds change anything.")
     short = [r for r in comparison.of(s.arm.name) if r.status == "done" and r.epochs not in (None, comparison.epochs)]

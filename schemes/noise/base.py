@@ -31,6 +31,9 @@ class Noise(abc.ABC):
     of_steps: bool = True
     """Whether all evaluations of a step have one weight, so that the flow is one of the field w_n f."""
 
+    random: bool = True
+    """Whether anything is drawn in training."""
+
     def refuses(self, scheme: Scheme) -> str | None:
         """The reason why the steps of a scheme cannot have this noise; None where they can."""
         return None
@@ -74,6 +77,7 @@ class Dropping(Noise):
             raise SchemenetError(f"{type(self).__name__}: drop expected to be in [0, 1), got {drop}")
         self.drop, self.schedule = drop, schedule
         self.per: Per = per
+        self.random = drop > 0
 
     def rate(self, blocks: Blocks, step: int) -> float:
         """The probability with which the block of a flow's step is dropped."""

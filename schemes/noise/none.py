@@ -16,5 +16,7 @@ from schemes.weighted import Weights
 class NoNoise(Noise):
     """Steps as the scheme takes them."""
 
+    random = False
+
     def draw(self, visits: Sequence[Node], blocks: Blocks, y: Tensor, training: bool) -> Weights:
         return {}
