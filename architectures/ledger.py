@@ -191,16 +191,39 @@ def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
     return {"nfe_forward": forward, "nfe_backward": count[0] - forward}
 
 
+MOST_BYTES = 2**31
+"""What a training step that is done on a CPU for its costs alone may take."""
+
+
+def affordable_batch(network: Model, shape: tuple[int, ...], batch_size: int) -> int:
+    """``batch_size``, or half of it, a quarter ... where a training step would need more memory than it is worth.
+
+    That is ``MOST_BYTES`` on a CPU and half of what a GPU has, judged by the activations of a batch of two.
+    """
+    replica = (copy.deepcopy(network) if varies(network) else on_meta(network)).train()
+    constant = sum(p.numel() * p.element_size() for p in replica.parameters())  # the gradients, whatever the batch is
+    each = max(1, memory(replica, shape, 2)["peak_bytes"] - constant) / 2
+    device = network.like()["device"]
+    most = torch.cuda.mem_get_info(device)[1] // 2 if device.type == "cuda" else MOST_BYTES
+    while batch_size > 1 and batch_size * each > most:
+        batch_size //= 2
+    return batch_size
+
+
 def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """All counted costs of one training step; the network is left as it was.
 
-    MACs are left out where batches differ in their cost (``varies``): without numbers one step stands for all of them.
-    A network whose flow has no solution any more, because its training diverged, has no costs of solving it either.
+    Nothing is computed but where batches differ in their cost (``varies``): MACs are left out there, since without
+    numbers one step stands for all of them, and bytes are those of a smaller ``batch_size`` where such a step would
+    need too much memory (:func:`affordable_batch`). A network whose flow has no solution any more, because its training
+    diverged, has no costs of solving it either.
     """
-    replica = copy.deepcopy(network).train()
+    replica = (copy.deepcopy(network) if varies(network) else on_meta(network)).train()
     for flow in replica.flows:
         flow.captured = None  # inside a graph nothing can be counted
     try:
+        if varies(network):
+            batch_size = affordable_batch(replica, shape, batch_size)
         solving = {
             "train_flops": train_flops(replica, shape),
             **evaluations(replica, shape),
@@ -244,12 +267,16 @@ def step_times(
     steps: int = 40,
     warm_up: int = 5,
     patience: float = 120.0,
+    progress: Callable[[int, int, str], None] = lambda done, total, of: None,
 ) -> dict[str, dict[str, Any]]:
     """Seconds of one forward and backward of each network: median and quartiles over ``steps``, threads and device.
 
     The networks take turns, one step each a round, so that what else the machine does falls on all of them. Once it has
-    taken ``patience`` seconds, ten rounds are enough; ``steps`` of what is told are those that were measured.
+    taken ``patience`` seconds, ten rounds are enough; ``steps`` of what is told are those that were measured. So is
+    ``batch_size``: one for all, smaller where the step of one of them would need too much memory. ``progress`` is
+    called before each round.
     """
+    batch_size = min([batch_size, *(affordable_batch(network, shape, batch_size) for network in networks.values())])
     replicas = {name: copy.deepcopy(network).train() for name, network in networks.items()}
     batches = {name: network.random_batch(shape, batch_size) for name, network in replicas.items()}
     seconds: dict[str, list[float]] = {name: [] for name in replicas}
@@ -257,6 +284,7 @@ def step_times(
     for repetition in range(warm_up + steps):
         if repetition >= warm_up + ENOUGH and time.perf_counter() - started > patience:
             break
+        progress(repetition, warm_up + steps, "rounds")
         for name, network in replicas.items():
             device = network.like()["device"]
             network.zero_grad(set_to_none=True)

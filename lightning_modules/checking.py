@@ -119,6 +119,11 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
             wrong.append(f"{key}: {error}")
         return None
 
+    if not config["words"]:
+        wrong.append("words: expected the networks to compare with the baseline, e.g. words=[rk2,reversible], got []")
+    for key in ("words", "controls"):
+        twice = [word for word in dict.fromkeys(config[key]) if list(config[key]).count(word) > 1]
+        wrong += [f"{key}: {word!r} is given twice; leave one out" for word in twice]
     arms: dict[str, str] = {}
     for key in ("words", "baseline"):
         for word in [config[key]] if key == "baseline" else config[key]:

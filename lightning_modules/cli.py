@@ -30,7 +30,7 @@ USAGE = """schemenet COMMAND ...
   models   [PATTERN | NAME]               the networks, or one with its options
   sample   RUN [n=1000] [seed=0] [out=FILE.csv]
                                           samples of a trained density, as csv or npy
-  figure   WHAT NAME... [--out FILE.png]  a picture of schemes or of runs; `schemenet figure --help` lists them
+  figure   WHAT NAME... [--out FILE]  a picture of schemes or of runs; `schemenet figure --help` lists them
 
 Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug;
 for compare and sweep also launcher.
@@ -118,7 +118,9 @@ def _dispatch(arguments: list[str]) -> int:
             return sweep.hand_to_wandb(grid, configs, known.config_dir)
         return sweep.sweep(grid, configs, ["schemenet", *arguments])
     from lightning_modules.composing import compose
+    from lightning_modules.overrides import refuse_repeated
 
+    refuse_repeated(overrides)
     config = compose(command, overrides, known.config_dir)
     if command == "train":
         return _train(config)
@@ -158,6 +160,9 @@ def _train(config: dict) -> int:
 def _eval(rest: list[str]) -> int:
     if not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
         raise SchemenetError("eval: expected a run folder or a checkpoint first, e.g. schemenet eval runs/train/NAME")
+    from lightning_modules.overrides import refuse_repeated
+
+    refuse_repeated(rest[1:])
     from lightning_modules.evaluating import evaluate, told
 
     print(told(evaluate(Path(rest[0]), rest[1:])))

@@ -29,6 +29,8 @@ from lightning_modules.checking import (
     unknown_key,
 )
 from lightning_modules.comparing.asked import SHORT
+from lightning_modules.overrides import quoted, sort_words
+from lightning_modules.yaml_text import read_yaml
 from schemes.errors import SchemenetError, unknown
 from schemes.signature import objection
 
@@ -43,7 +45,7 @@ FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISAB
 def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config:
     """The config of a command, with all defaults filled in. Raises SchemenetError with every mistake in it."""
     wrong: list[str] = []
-    groups, values = _sort(overrides, wrong)
+    groups, values = sort_words(overrides, wrong)
     if command not in LAUNCHING and groups.pop("launcher", None) is not None:
         wrong.append(unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
@@ -64,7 +66,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
 def revised(config: Config, overrides: Sequence[str]) -> Config:
     """The config of a trained network with what is changed for an evaluation, and the keys of `schemenet eval`."""
     wrong: list[str] = []
-    groups, values = _sort(overrides, wrong)
+    groups, values = sort_words(overrides, wrong)
     config = copy.deepcopy(config) | {key: parameter.default for key, parameter in EVAL_KEYS.items()}
     for group in [group for group in (*groups, *(key.split(".")[0] for key, _ in values)) if group in FIXED]:
         wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
@@ -129,63 +131,6 @@ def chosen(group: str, name: str) -> Config:
     return safe_load((CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _sort(overrides: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
-    """Choices of groups, and single values; Hydra's own grammar reads them."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import QuotedString
-    from hydra.errors import HydraException
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, QuotedString):
-            return value.text
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return value
-
-    groups: dict[str, str] = {}
-    values: list[tuple[str, Any]] = []
-    parser = OverridesParser.create()
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except HydraException:
-            wrong.append(f"cannot read {text!r}; expected key=value, e.g. scheme=rk4 or trainer.max_epochs=2")
-            continue
-        key, value = override.key_or_group, plain(override.value())
-        if override.is_delete() or override.is_sweep_override():
-            wrong.append(f"{text!r}: only key=value is understood here; several values are for `schemenet sweep`")
-        elif key in (*REGISTRIES, *RECIPES):
-            if isinstance(value, str):
-                groups[key] = value
-            else:
-                wrong.append(
-                    f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=..."
-                )
-        else:
-            values.append((key, value))
-    return groups, values
-
-
-def _said_by_files(config: Config, command: str, launcher: str | None, config_dir: str) -> list[str]:
-    """Objections to what the user's yaml files say, and should not; that of a launcher named by command line may."""
-    expected = _hydra(command, {}, None, [])
-    if launcher is not None:
-        expected["launcher"] = _hydra(command, {"launcher": launcher}, config_dir, []).get("launcher")
-    said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
-    return [from_command_line(said)] if said else []
-
-
-def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
-    """The refusal of such keys where a file sets them."""
-    example = f"{keys[0]}={'NAME' if keys[0] == 'launcher' else '...'}"
-    return (
-        f"{place}: a yaml file does not say what is run and where is written, so {', '.join(keys)} is not read from it;"
-        f" say {example} on the command line"
-    )
-
-
 def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:
     known = choices(group, config_dir)
     if choice not in known:
@@ -209,7 +154,8 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     if config_dir:
         if not Path(config_dir).is_dir():
             raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
-        overrides.append(f"hydra.searchpath=[{_quoted(f'file://{Path(config_dir).resolve()}')}]")
+        _check_files(Path(config_dir))
+        overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]")
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
@@ -228,9 +174,32 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     return {str(key): value for key, value in config.items()}
 
 
-def _quoted(text: str) -> str:
-    """A word for Hydra, whatever characters it has."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+def _said_by_files(config: Config, command: str, launcher: str | None, config_dir: str) -> list[str]:
+    """Objections to what the user's yaml files say, and should not; that of a launcher named by command line may."""
+    expected = _hydra(command, {}, None, [])
+    if launcher is not None:
+        expected["launcher"] = _hydra(command, {"launcher": launcher}, config_dir, []).get("launcher")
+    said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
+    return [from_command_line(said)] if said else []
+
+
+def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
+    """The refusal of such keys where a file sets them."""
+    example = f"{keys[0]}={'NAME' if keys[0] == 'launcher' else '...'}"
+    return (
+        f"{place}: a yaml file does not say what is run and where is written, so {', '.join(keys)} is not read from it;"
+        f" say {example} on the command line"
+    )
+
+
+def _check_files(config_dir: Path) -> None:
+    """Refuse yaml files of the user's that Hydra would read, and what reads them would not survive."""
+    for group in (*REGISTRIES, *RECIPES):
+        for path in sorted((config_dir / group).glob("*.yaml")):
+            try:
+                read_yaml(path.read_text(encoding="utf-8"), path)
+            except (OSError, UnicodeDecodeError) as error:
+                raise SchemenetError(f"{path} cannot be read as yaml: {error}") from error
 
 
 def _resolvers(value: Any, place: str = "") -> list[str]:

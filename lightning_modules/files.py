@@ -86,8 +86,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse what is there and holds no bytes of its own: reading a pipe waits for who may never write."""
+    if path.exists() and not path.is_file():
+        raise SchemenetError(f"{path} cannot be read: it is {'a folder' if path.is_dir() else 'no regular file'}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping that a file holds. Raises SchemenetError where there is none, or something else."""
+    refuse_special(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -99,6 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a csv file, none where there is no file. A last one that was cut is left out."""
+    refuse_special(path)
     try:
         text = path.read_text(encoding="utf-8")
         return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), restval=""))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,7 +25,7 @@ from pytorch_lightning.callbacks import Callback
 
 from architectures.factory import create_model
 from architectures.insertion import insert
-from architectures.ledger import ledger, parameters
+from architectures.ledger import flow_parameters, ledger, parameters
 from architectures.model import Model
 from architectures.registry import CLASSIFICATION
 from lightning_modules.checking import Config
@@ -33,6 +34,7 @@ from lightning_modules.composing import described, network_options
 from lightning_modules.data.splits import SplitData
 from lightning_modules.files import check_writable, forget_drafts, read_json, writable, write_json
 from lightning_modules.inversion import LogInversion
+from lightning_modules.launching.process import physical_memory
 from lightning_modules.launching.ranks import launch
 from lightning_modules.loggers import METRICS, About, conclude, opened
 from lightning_modules.many_devices import OwnRandomNumbers, unequal
@@ -51,7 +53,8 @@ from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitErr
 RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"
 NOT_RECIPE = (
     "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
-    "trainer.progress_bar", "trainer.checkpoint_every_n_steps", "grid.max_steps", "grid.seconds",
+    "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
+    "grid.max_steps", "grid.seconds",
 )  # fmt: skip
 """Keys that do not change what is computed, only how far it comes, or (the seed) are told apart from it."""
 
@@ -89,7 +92,16 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Mo
 
     def network() -> Model:
         with torch.device("meta"), torch.no_grad():
-            net = create_model(config["architecture"]["name"], **context, **network_options(config))
+            try:
+                net = create_model(config["architecture"]["name"], **context, **network_options(config))
+            except (RuntimeError, OverflowError) as error:  # sizes that torch cannot count
+                raise SchemenetError(f"this network cannot be made: {str(error).splitlines()[0]}") from error
+            weights, memory = sum(p.numel() * p.element_size() for p in net.parameters()), physical_memory()
+            if weights > memory:
+                raise SchemenetError(
+                    f"this network has {parameters(net):.3g} parameters, which take {weights / 1e9:,.0f} GB; this "
+                    f"machine has {memory / 1e9:,.0f} GB of memory"
+                )
             try:
                 net.eval().loss(net.random_batch(shape, 2))
             except RuntimeError as error:
@@ -406,9 +418,19 @@ def _measured(module: TaskModule) -> list[str]:
 
 def _samples_per_step(trainer: pl.Trainer, data: SplitData) -> int:
     """Those of a whole step, all devices together; a small set may not fill a batch, nor an epoch its window."""
-    of_a_device = math.inf if data.train_set is None else len(data.train_set) // trainer.world_size
-    batch = min(data.batch_size, of_a_device)
-    return int(batch * trainer.world_size * min(trainer.accumulate_grad_batches, trainer.num_training_batches or 1))
+    batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches or 1)
+    return int(data.samples_per_batch(trainer.world_size) * trainer.world_size * batches)
+
+
+def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, Any]:
+    """The ledger of a trained network. What goes wrong in counting is said there, and costs no result."""
+    try:
+        return {"ledger": ledger(network, shape, batch_size)}
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        print(f"schemenet: the costs of a training step could not be counted ({reason})", file=sys.stderr)
+        sizes = {"parameters": parameters(network), "flow_parameters": flow_parameters(network)}
+        return {"ledger": sizes | {"batch_size": batch_size}, "ledger_failure": reason}
 
 
 def _result(
@@ -430,7 +452,7 @@ def _result(
         reason = f"the {data.measures} {not_finite[0]} is NaN or infinite"
     else:
         reason = None
-    network = module.network.cpu()
+    network, samples = module.network.cpu(), data.samples_per_batch(trainer.world_size)
     return {
         "name": name,
         "seed": config["seed"],
@@ -440,7 +462,7 @@ def _result(
         "measure": measure.key,
         **{key: value if math.isfinite(value) else None for key, value in found.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
-        "ledger": ledger(network, tuple(data.shape), data.batch_size),
+        **_costs(network, tuple(data.shape), samples),
         "layout": network.layout,
         "devices": trainer.world_size,
         "samples_per_step": _samples_per_step(trainer, data),

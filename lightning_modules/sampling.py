@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.files import whole
+from lightning_modules.overrides import repeated
+from lightning_modules.yaml_text import read_yaml
 from schemes.errors import SchemenetError, not_taken
 from schemes.signature import Parameter, objection
 
@@ -45,18 +47,20 @@ def sample(arguments: Sequence[str]) -> int:
 
 
 def _read(arguments: Sequence[str]) -> tuple[Path, int, int, Path]:
-    import yaml
-
     if not arguments or ("=" in arguments[0] and not Path(arguments[0]).exists()):
         raise SchemenetError(f"sample: expected a run folder or a checkpoint first\n{USAGE}")
-    run, wrong = Path(arguments[0]), []
+    run, wrong = Path(arguments[0]), repeated(arguments[1:])
     asked: dict[str, Any] = {key: parameter.default for key, parameter in KEYS.items()}
     for word in arguments[1:]:
         key, equals, text = word.partition("=")
         if not equals or key not in KEYS:
             wrong.append(not_taken("sample", key, KEYS) if equals else f"cannot read {word!r}; expected KEY=VALUE")
             continue
-        asked[key] = text if key == "out" else yaml.safe_load(text)
+        try:
+            asked[key] = text if key == "out" else read_yaml(text, f"sample: {key}")
+        except SchemenetError as error:
+            wrong.append(str(error))
+            continue
         if (problem := objection(asked[key], KEYS[key].annotation)) is not None:
             wrong.append(f"sample: {key} {problem}")
         elif key != "out" and asked[key] < (least := 1 if key == "n" else 0):

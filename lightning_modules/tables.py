@@ -7,7 +7,7 @@ import re
 
 from architectures.factory import for_scheme, list_models
 from architectures.registry import ARCHITECTURES, tasks_of
-from lightning_modules.text import aligned
+from lightning_modules.text import aligned, terminal_width
 from schemes.registry import SCHEMES, Registry
 from schemes.stability import stability_intervals
 
@@ -27,7 +27,7 @@ def models(pattern: str | None = None) -> str:
         preset = ", ".join(f"{k}={v}" for k, v in ARCHITECTURES.entry(name).preset.items())
         tasks = ", ".join(tasks_of(ARCHITECTURES.entry(name).facts))
         rows.append([name, tasks, preset or first.splitlines()[0]])
-    return aligned([["network", "task", "what it is"], *rows])
+    return aligned([["network", "task", "what it is"], *rows], terminal_width())
 
 
 def scheme_table() -> str:
@@ -43,7 +43,7 @@ def scheme_table() -> str:
         "known as",
         "reference",
     ]
-    return aligned([header, *([name, *_facts(name).values()] for name in SCHEMES)])
+    return aligned([header, *([name, *_facts(name).values()] for name in SCHEMES)], terminal_width())
 
 
 def _facts(name: str) -> dict[str, str]:

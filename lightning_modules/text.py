@@ -2,12 +2,85 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
 
-def aligned(rows: list[list[str]]) -> str:
-    """Rows of text as columns, a rule under the first."""
+NARROWEST = 40
+"""Columns below which no table is readable."""
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that is written to, or of $COLUMNS; None where lines go elsewhere and may be long."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return None
+    return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows of text as columns, a rule under the first, within a width where one is given.
+
+    Where the rows are too long, words go to a next line inside their column; where even so they do not fit, the last
+    columns go to a line of their own under each row.
+    """
+    below: list[list[str]] = [[] for _ in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    if width is not None:
+        kept = len(rows[0])
+        while kept > 1 and _least(rows, kept) > width:
+            kept -= 1
+        told = [[cell for cell in row[kept:] if cell not in ("", "-")] for row in rows]
+        below = [
+            textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in told
+        ]
+        rows = [row[:kept] for row in rows]
+        widths = _shared_out([max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width)
+    gap = "  " if width is None or sum(widths) + 2 * len(widths) - 2 <= width else " "
+    texts = []
+    for row, more in zip(rows, below, strict=True):
+        cells = [textwrap.wrap(cell, column, break_on_hyphens=False) for cell, column in zip(row, widths, strict=True)]
+        lines = itertools.zip_longest(*cells, fillvalue="")
+        placed = (gap.join(part.ljust(column) for part, column in zip(line, widths, strict=True)) for line in lines)
+        texts.append([line.rstrip() for line in placed] + more)
+    rule = "-" * max(len(line) for lines in texts for line in lines)
+    return "\n".join([*texts[0], rule, *(line for lines in texts[1:] for line in lines)])
+
+
+def _longest_words(rows: Sequence[Sequence[str]], columns: int) -> list[int]:
+    return [max(len(word) for row in rows for word in row[i].split() or [""]) for i in range(columns)]
+
+
+def _least(rows: Sequence[Sequence[str]], columns: int) -> int:
+    """How narrow the first columns can be, a sign between two of them."""
+    return sum(_longest_words(rows, columns)) + columns - 1
+
+
+def _shared_out(widths: list[int], least: list[int], width: int) -> list[int]:
+    """Widths of columns that fit: the widest gives way first, none below its longest word."""
+    widths = list(widths)
+    while sum(widths) + len(widths) - 1 > width:
+        spare = [(have, i) for i, (have, need) in enumerate(zip(widths, least, strict=True)) if have > need]
+        if not spare:
+            break
+        widths[max(spare)[1]] -= 1
+    return widths
+
+
+class Progress:
+    """Says on the error stream how far a long computation is: what it does, then a line every so many seconds."""
+
+    def __init__(self, what: str, every: float = 10.0) -> None:
+        self.every, self._told = every, time.monotonic()
+        print(what, file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int, of: str) -> None:
+        if (now := time.monotonic()) - self._told >= self.every:
+            self._told = now
+            print(f"  {done} of {total} {of}", file=sys.stderr, flush=True)
 
 
 def short(number: float) -> str:

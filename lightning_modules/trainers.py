@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -23,9 +24,13 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgre
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_modules.callbacks import ChannelsLast, Compiled, TestedLast
+from lightning_modules.launching.process import cores
 from lightning_modules.registries import TRAINERS
 from lightning_modules.resuming import WholeCheckpoints
 from schemes.errors import SchemenetError
+
+MOST = 1024
+"""Devices of one machine, machines and threads: beyond it a number is a slip, and no machine survives its trial."""
 
 
 @TRAINERS.register("default")
@@ -52,6 +57,7 @@ def trainer(
     checkpoint_every_n_steps: int | None = 500,
     progress_bar: bool | None = None,
     threads: int | None = None,
+    oversubscribe: bool = False,
     compile: bool | str = False,
     channels_last: bool = False,
     ema: float | None = None,
@@ -66,9 +72,9 @@ def trainer(
     after the last.
     Checkpoints are written at the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that
     is null. ``progress_bar`` null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads
-    as it is. ``compile`` true is torch.compile's usual backend, a word names another. ``ema`` is the decay of an
-    exponential moving average of the weights and of batch norm's statistics, one update a step: what is tested and kept
-    is then the average.
+    as it is. ``oversubscribe`` allows more processes on CPUs than there are cores. ``compile`` true is torch.compile's
+    usual backend, a word names another. ``ema`` is the decay of an exponential moving average of the weights and of
+    batch norm's statistics, one update a step: what is tested and kept is then the average.
     """
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"
@@ -82,6 +88,12 @@ def trainer(
             "threads": 1 if threads is None else threads,
         }.items()
         if value < 1
+    ]
+    large = {"devices": devices, "num_nodes": num_nodes, "threads": threads}
+    wrong += [
+        f"trainer.{key}: expected at most {MOST:,}, got {int(value):,}"
+        for key, value in large.items()
+        if re.fullmatch("[0-9]{1,20}", str(value)) and int(value) > MOST
     ]
     wrong += [
         f"trainer.{key}: expected to be above 0, got {value}"
@@ -128,11 +140,25 @@ def trainer(
 
 
 def processes_to_begin(options: Mapping[str, Any]) -> int:
-    """How many processes a run with these parameters is still to be begun in; 1 for this one alone."""
+    """How many processes a run with these parameters is still to be begun in; 1 for this one alone.
+
+    Raises SchemenetError where this machine alone cannot begin them.
+    """
     strategy = TRAINERS.build(options, folder=Path(), callbacks=[], logger=False).strategy
     launcher = strategy.launcher
     if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.cluster_environment.creates_processes_externally:
         return 1
+    if (machines := options.get("num_nodes", 1)) > 1 and not {"NODE_RANK", "GROUP_RANK"} & set(os.environ):
+        raise SchemenetError(
+            f"trainer.num_nodes: {machines} machines would wait for each other: torchrun, srun or "
+            "launcher=slurm begin the processes on each of them; expected 1 without"
+        )
+    most = launcher.num_processes if options.get("oversubscribe") else max(2, cores())
+    if strategy.root_device.type == "cpu" and launcher.num_processes > most:
+        raise SchemenetError(
+            f"trainer.devices: {launcher.num_processes} processes for {cores()} CPU cores; expected at most {most}, "
+            "or trainer.oversubscribe=true as well"
+        )
     return launcher.num_processes
 
 
@@ -165,6 +191,7 @@ def _quiet() -> None:
     for text in (
         ".*requested to overfit but enabled.*",  # the data module shuffles nothing then
         ".*does not have many workers.*",  # small sets live in memory, there are no workers to add
+        ".*`srun` command is available.*",  # on the login node of a cluster; runs are submitted by launcher=slurm
         ".*GPU available but not used.*",
         ".*LeafSpec.*",  # Lightning's own use of a deprecated torch name
         ".*The number of training batches.*",

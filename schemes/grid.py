@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from schemes.base import Scheme
 
 
+MOST_STEPS = 10_000
+"""Steps of a flow in a network: beyond it no memory holds their nodes and weights."""
+
+
 @GRIDS.register("uniform")
 class UniformGrid:
     """``steps`` equal steps over [0, time].
@@ -39,6 +43,8 @@ class UniformGrid:
         n = self.steps or steps
         if n < 1:
             raise SchemenetError(f"grid 'uniform': steps expected to be at least 1, got {n}")
+        if n > MOST_STEPS:
+            raise SchemenetError(f"a flow of a network takes at most {MOST_STEPS:,} steps, got {n:,}")
         h = 1.0 if self.time is None else self.time / n
         return tuple(Node(step, step * h, h) for step in range(n))
 

@@ -7,6 +7,7 @@ function and one that was only read (``lightning_modules`` checks a config befor
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -14,6 +15,10 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 Spec = str | Mapping[str, Any]
 """A choice from a registry: a name, or a mapping with ``name`` and parameters."""
+
+LARGEST = 2**63
+"""Whole numbers below it are what tensors, random generators and files can hold."""
+LONGEST = 200  # characters of a value in a message
 
 REQUIRED = inspect.Parameter.empty
 _WORDS = {  # what an annotation may name
@@ -43,7 +48,12 @@ def objection(value: Any, annotation: str) -> str | None:
     expected = eval(annotation, {"__builtins__": {}}, _WORDS)
     if _fits(value, expected):
         return None
-    return f"expected {_describe(expected)}, got {value!r}"
+    shown = repr(value)
+    if len(shown) > LONGEST:
+        shown = f"{shown[:60]}... ({len(shown):,} characters)"
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        shown += ", which is beyond 2^63"
+    return f"expected {_describe(expected)}, got {shown}"
 
 
 def _fits(value: Any, expected: Any) -> bool:
@@ -60,9 +70,9 @@ def _fits(value: Any, expected: Any) -> bool:
     if expected is None or expected is types.NoneType:
         return value is None
     if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return _fits(value, int) or (isinstance(value, float) and not math.isnan(value))
     if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
     return isinstance(value, origin or expected)
 
 

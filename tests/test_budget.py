@@ -204,6 +204,28 @@ def test_ledger_counts_evaluations_and_leaves_the_network_alone() -> None:
     assert "macs" not in searched  # they would be those of one step
 
 
+@pytest.mark.parametrize("gradient", ["backprop", "reversible"])
+def test_costs_of_a_huge_batch_are_counted_without_computing_it(gradient: str) -> None:
+    network = create_model("revnet", depth=6, widths=[8], gradient=gradient, **TINY)
+    small, huge = (ledger(network, (1, 8, 8), size) for size in (4, 10**8))
+    assert huge["batch_size"] == 10**8
+    assert huge["peak_bytes"] > 10**11
+    assert {key: small[key] for key in small if "bytes" not in key} | {"batch_size": 10**8} == {
+        key: huge[key] for key in huge if "bytes" not in key
+    }
+
+
+def test_a_step_that_must_be_computed_is_of_a_batch_that_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("architectures.ledger.MOST_BYTES", 2**20)
+    network = create_model("odenet", width=0.1, in_chans=1)
+    costs = ledger(network, (1, 16, 16), 10**6)
+    assert 1 <= costs["batch_size"] < 1000
+    assert costs["peak_bytes"] < 2**22
+    assert ledger(network, (1, 16, 16), 2)["batch_size"] == 2
+    times = step_times({"resnet": create_model("resnet", width=0.25, **TINY)}, (1, 8, 8), 10**6, steps=2, warm_up=0)
+    assert 1 <= times["resnet"]["batch_size"] < 1000
+
+
 def test_bytes_kept_are_those_that_autograd_keeps() -> None:
     """Two linear layers and a tanh: what stays alive is the two layers' outputs, one of them as the tanh's input."""
 

@@ -442,7 +442,7 @@ def test_long_lists_of_names_have_short_file_names() -> None:
         (["order", "heun:resnet"], "cannot read 'resnet' in 'heun:resnet'; expected NAME or NAME:KEY=VALUE"),
         (["order", "heun:degree=2", "backward_euler_poly:degree=x"], "takes no 'degree'"),
         (["order", "heun:degree=2", "backward_euler_poly:degree=x"], "expected a whole number, got 'x'"),
-        (["order", "rk4", "--out", "x.pdf"], "ends in .png, got 'x.pdf'"),
+        (["order", "rk4", "--out", "x.txt"], "ends in .png, .pdf, .svg, got 'x.txt'"),
         (["order", "rk4", "--out"], "--out: expected one argument"),
         (["order", "rk4", "--outt", "x.png"], "takes no --outt"),
         (["order", "rk4", "--out", f"{__file__}/x.png"], "cannot write"),

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from architectures.factory import create_model
+from lightning_modules import running
 from lightning_modules.composing import compose
 from lightning_modules.files import read_rows
 from lightning_modules.optimizers import sgd
+from lightning_modules.registries import DATA
 from lightning_modules.running import dry_build, recipe_hash, train
 from lightning_modules.tasks.classification import ClassificationModule
 from schemes import GRADIENTS, SchemenetError
@@ -172,6 +174,24 @@ def test_k_is_not_decayed_and_everything_else_is() -> None:
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
     assert sum(p.numel() for p in groups[1]["params"]) == 6
     assert sum(p.numel() for group in groups for p in group["params"]) == sum(p.numel() for p in network.parameters())
+
+
+def test_a_ledger_that_fails_costs_no_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't allocate memory\nmore of it")
+
+    monkeypatch.setattr(running, "ledger", fail)
+    told = running._costs(create_model("mlp", in_chans=1, image_size=8), (1, 8, 8), 7)
+    assert told["ledger_failure"] == "RuntimeError: can't allocate memory"
+    assert told["ledger"]["parameters"] > 0
+    assert told["ledger"]["batch_size"] == 7
+    assert "could not be counted" in capsys.readouterr().err
+
+
+def test_a_batch_holds_no_more_than_the_training_set() -> None:
+    data = DATA.build({"name": "digits", "batch_size": 100_000, "limit_train": 50}, seed=0)
+    data.setup()
+    assert (data.samples_per_batch(), data.samples_per_batch(world_size=2)) == (50, 25)
 
 
 def test_recipe_hash_leaves_seed_and_folder_out() -> None:

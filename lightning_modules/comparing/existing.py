@@ -7,6 +7,7 @@ written to and no code that is run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from lightning_modules.comparing import report, screen
 from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.runs import CONFIG, RESULT, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.words import controls
-from lightning_modules.files import read_json, writable, write_json
+from lightning_modules.files import LONGEST_NAME, read_json, writable, write_json
 from lightning_modules.measures import Measure, measure_of
 from lightning_modules.running import NOT_RECIPE
 from lightning_modules.text import printable
@@ -36,7 +37,8 @@ SIZES = ("architecture.width", "architecture.widths", "architecture.inner")
 
 COMPARISON, COMPARED = "comparison.json", "compared.json"
 TUNING = "tuning"  # the folder of an arm that holds the runs by which its learning rate was chosen
-TRACES = (CONFIG, "run.json", "error.txt")  # what a run leaves, even one that never started
+ORDER = "run.json"
+TRACES = (CONFIG, ORDER, "error.txt")  # what a run leaves, even one that never started
 LONGEST_VALUE = 40
 LONGEST_COMMAND = 2000
 ABSENT = "null"
@@ -89,7 +91,7 @@ def read_runs(folders: Sequence[Path], by: Sequence[str] = (), baseline: str | N
     for run in found:
         networks.setdefault(json.dumps(_of_the_arm(run.config, by), sort_keys=True), []).append(run)
     different = [_of_the_arm(runs[0].config, by) for runs in networks.values()]
-    names = _names(different)
+    names = _known_as(list(networks.values()), _names(different))
     remarks.append(_differing(different))
     measure = _measure(found)
     arms, runs = [], []
@@ -129,6 +131,8 @@ class Found:
     folder: Path
     seed: int
     config: Flat
+    arm: str | None = None
+    """What the comparison or sweep that trained it calls its network; None where none did."""
 
 
 def _find(folders: Sequence[Path]) -> tuple[list[Found], list[str]]:
@@ -181,7 +185,28 @@ def _read_config(folder: Path) -> Found:
     seed = config.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise SchemenetError(f"{folder / CONFIG}: seed is no number: {_shown(json.dumps(seed))}")
-    return Found(folder, seed, flat)
+    return Found(folder, seed, flat, _arm_of(folder))
+
+
+def _arm_of(folder: Path) -> str | None:
+    """The arm as which a run was trained, where its folder says so."""
+    for name in (RESULT, ORDER):
+        with contextlib.suppress(SchemenetError):
+            arm = read_json(folder / name).get("arm")
+            if isinstance(arm, str) and re.fullmatch(r"\w[\w.,=+\- ]*", arm) and len(arm) <= LONGEST_NAME:
+                return arm
+    return None
+
+
+def _known_as(networks: Sequence[Sequence[Found]], names: Sequence[str]) -> list[str]:
+    """The names that the networks had when they were trained, where those tell them apart; else the given ones."""
+    had = [{run.arm for run in runs} for runs in networks]
+    known = [next(iter(arms)) if len(arms) == 1 else None for arms in had]
+    others = Counter([*filter(None, known), *names])
+    return [
+        arm if arm is not None and others[arm] == 1 + (arm == name) else name
+        for arm, name in zip(known, names, strict=True)
+    ]
 
 
 def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 
 from lightning_modules.catalogue import REGISTRIES
 from lightning_modules.checking import RECIPES, Config
+from lightning_modules.comparing.words import MOST_RUNS
 from lightning_modules.composing import FROM_COMMAND_LINE, compose, files_of, from_command_line
 from lightning_modules.files import safe_name
+from lightning_modules.overrides import parse, quoted, repeated, takes_text_only
+from lightning_modules.yaml_text import read_yaml
 from schemes.errors import SchemenetError
 
 SEED = "seed"
@@ -57,6 +62,8 @@ def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[G
     wrong: list[str] = []
     grid = _read(words, wrong, config_dir)
     configs: dict[str, Config] = {}
+    if (runs := math.prod(map(len, grid.axes.values()))) > MOST_RUNS:
+        raise SchemenetError("\n".join([*wrong, f"sweep: expected at most {MOST_RUNS:,} runs, got {runs:,}"]))
     for arm in grid.arms():
         try:
             set_here = [f"{key}={value}" for key, value in arm.items()]
@@ -75,8 +82,9 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
     """The grid; the first word may be a yaml file. What is wrong is noted."""
     words = list(words)
     entries: dict[str, str] = {}
-    if words and "=" not in words[0]:
+    if words and ("=" not in words[0] or Path(words[0]).is_file()):
         entries |= _of_file(Path(words.pop(0)))
+    wrong += repeated(words)
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
@@ -87,7 +95,11 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
     fixed: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}
     for key, value in entries.items():
-        values = _values(key, value, config_dir, wrong)
+        try:
+            values = _values(key, value, config_dir)
+        except SchemenetError as error:
+            wrong.append(str(error))
+            continue
         if values is None:
             fixed.append(f"{key}={value}")
         elif key in NOT_SWEPT or key.startswith("launcher."):
@@ -99,58 +111,72 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
     return Grid(tuple(fixed), axes)
 
 
-def _values(key: str, value: str, config_dir: str | None, wrong: list[str]) -> tuple[str, ...] | None:
+def _values(key: str, value: str, config_dir: str | None) -> tuple[str, ...] | None:
     """The values that a word goes through, each once; None for a single one."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob, IntervalSweep
-    from hydra.errors import HydraException
+    from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 
     try:
-        override = OverridesParser.create().parse_override(f"{key}={value}")
-    except HydraException:
-        wrong.append(f"cannot read '{key}={value}'; expected values such as a,b or range(5) or glob(rk*)")
-        return None
+        override = parse(f"{key}={value}", "scheme=heun,rk4 or 'seed=range(5)' or 'scheme=glob(rk*)'")
+    except SchemenetError:
+        if takes_text_only(key):  # one text, which is looked at where the arm is composed
+            return None
+        raise
     if not override.is_sweep_override():
         return None
     read = override.value()
     if isinstance(read, IntervalSweep):
-        wrong.append(f"{key}={value}: an interval has no end of values; name some, or write range(start,stop,step)")
-        return None
+        raise SchemenetError(
+            f"{key}={value}: an interval has no end of values; name some, or write range(start,stop,step)"
+        )
     if isinstance(read, Glob):
-        return _matching(key, read, config_dir, wrong)
+        return _matching(key, read, config_dir)
+    if isinstance(read, RangeSweep) and not _few(read):
+        raise SchemenetError(
+            f"{key}={value}: expected range(stop) or range(start,stop,step), at most {MOST_RUNS:,} values, a step not 0"
+        )
     found = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not found:
-        wrong.append(f"{key}={value}: there is no value in it")
+        raise SchemenetError(f"{key}={value}: there is no value in it")
     return found
 
 
-def _matching(key: str, glob: Any, config_dir: str | None, wrong: list[str]) -> tuple[str, ...] | None:
+def _few(sweep: Any) -> bool:
+    """Whether a range has an end, and not too many values before it."""
+    numbers = (sweep.start, sweep.stop, sweep.step)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) or sweep.step == 0:
+        return False
+    return (sweep.stop - sweep.start) / sweep.step <= MOST_RUNS
+
+
+def _matching(key: str, glob: Any, config_dir: str | None) -> tuple[str, ...]:
     """The choices of a group that have a yaml file of their own and match a pattern."""
     names = files_of(key, config_dir) if key in (*REGISTRIES, *RECIPES) else []
     found = tuple(glob.filter(names))
     if not found:
         known = f"known: {', '.join(names)}" if names else "globs are for groups, as in scheme=glob(rk*)"
-        wrong.append(f"{key}: nothing matches {', '.join(glob.include)}; {known}")
-    return found or None
+        raise SchemenetError(f"{key}: nothing matches {', '.join(glob.include)}; {known}")
+    return found
 
 
 def _of_file(path: Path) -> dict[str, str]:
     """The words of a yaml file. A list holds the values that a key goes through; anything else is one value."""
-    from yaml import YAMLError, safe_load
-
     try:
-        content = safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"), path)
     except OSError as error:
         raise SchemenetError(
             f"{str(path)!r}: expected key=value, or first the name of a yaml file ({error.strerror})"
         ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise SchemenetError(f"{path} cannot be read as yaml: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise SchemenetError(f"{path} cannot be read as yaml: {error}") from error
     if not isinstance(content, dict):
         raise SchemenetError(
             f"{path}: expected keys with values, as in\n  scheme: [forward_euler, rk4]\n  seed: range(5)"
         )
-    entries = dict(_flat(content))
+    pairs = list(_flat(content))
+    entries = dict(pairs)
+    if len(pairs) > len(entries):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise SchemenetError(f"{path}: the key {twice!r} is given twice; leave one out")
     if said := [key for key in entries if key.split(".")[0] in FROM_COMMAND_LINE]:
         raise SchemenetError(from_command_line(said, str(path)))
     return entries
@@ -174,7 +200,6 @@ def _word(value: Any) -> str:
         return f"[{','.join(map(_word, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}: {_word(item)}' for key, item in value.items())}}}"
-    if isinstance(value, str) and set(value) & set(",[]{}()'\"=:#\\ "):
-        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
+    if isinstance(value, str) and (set(value) & set(",[]{}()'\"=:#\\ ") or not value.isascii()):
+        return quoted(value)
     return str(value)

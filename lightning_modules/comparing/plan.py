@@ -23,7 +23,7 @@ from lightning_modules.composing import chosen
 from lightning_modules.data.splits import SplitData
 from lightning_modules.measures import measure_of
 from lightning_modules.running import dry_build, hash_of, recipe_hash
-from lightning_modules.text import aligned
+from lightning_modules.text import aligned, terminal_width
 from schemes.errors import SchemenetError
 
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
@@ -94,7 +94,7 @@ class Plan:
         columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm", *(["norm_groups"] if grouped else []))
         head = ["arm", *(column.replace("_", " ") for column in columns)]
         sizes = [[_labelled(arm), *(_cell(arm.sizes.get(column, "-")) for column in columns)] for arm in self.arms]
-        return f"{told}\n\n{aligned([head, *sizes])}\n\n{self._costs_table()}"
+        return f"{told}\n\n{aligned([head, *sizes], terminal_width())}\n\n{self._costs_table()}"
 
     def _costs_table(self) -> str:
         base = next(arm.sizes for arm in self.arms if arm.name == self.baseline)
@@ -113,7 +113,7 @@ class Plan:
             notes.append("Matched in step time, measured." if kind == STEP_TIME else "*: matched to the budget.")
         if any(arm.sizes["macs"] is None for arm in self.arms):
             notes.append("-: depends on the steps that the solver will take.")
-        return aligned([head, *rows]) + "\n\n" + " ".join(notes)
+        return aligned([head, *rows], terminal_width()) + "\n\n" + " ".join(notes)
 
     def hash(self) -> str:
         """Eight characters that tell comparisons apart by their arms' recipes."""

@@ -21,16 +21,17 @@ from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import network_options
 from lightning_modules.files import read_json, writable, write_json
-from lightning_modules.launching.local import cores
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
+from lightning_modules.launching.process import cores
 from lightning_modules.launching.watch import Watch
 from lightning_modules.measures import measure_of
 from lightning_modules.registries import LAUNCHERS
-from lightning_modules.running import dry_build, forget, hash_of, versions
+from lightning_modules.running import RESULT, dry_build, forget, hash_of, versions
+from lightning_modules.text import Progress
 from lightning_modules.wandb_report import log_report
 from lightning_modules.wandb_runs import settled
-from schemes.errors import SchemenetError
+from schemes.errors import SchemenetError, SolverError
 
 COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 
@@ -61,6 +62,7 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
     launch(orders, config["launcher"])
     _measure(plan, folder)
     _time_the_target(plan, folder)
+    Progress("writing the report and its pictures")
     path = report.write(folder)
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder)))
@@ -93,10 +95,11 @@ def launch(orders: Sequence[Order], launcher: Config) -> None:
 
 
 def _measure(plan: Plan, folder: Path) -> None:
-    """Step times of all arms, taking turns in this process when all training is done."""
-    if all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
+    """Step times of all arms, taking turns in this process when all training is done; none where no run is."""
+    counted = _counted_batches(plan, folder)
+    if not counted or all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
         return
-    print("measuring step times, all networks in turn (some minutes at most)", flush=True)
+    progress = Progress(f"measuring step times of {plural(len(plan.arms), 'network')} in turn (some minutes at most)")
     device = device_of(plan.recipe)
     data, _ = dry_build(plan.arms[0].config)
     networks = {
@@ -105,9 +108,21 @@ def _measure(plan: Plan, folder: Path) -> None:
         )
         for arm in plan.arms
     }
-    for name, told in step_times(networks, tuple(data.shape), data.batch_size).items():
+    try:
+        measured = step_times(networks, tuple(data.shape), min(counted), progress=progress)
+    except (MemoryError, RuntimeError, SolverError) as error:  # what is trained is reported without them
+        print(f"step times could not be measured: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        return
+    for name, times in measured.items():
         writable(folder / name)
-        write_json(folder / name / STEP_TIME, told)
+        write_json(folder / name / STEP_TIME, times)
+
+
+def _counted_batches(plan: Plan, folder: Path) -> list[int]:
+    """The batch size that the costs of each finished run are of."""
+    paths = [folder / arm.name / f"seed{seed}" / RESULT for arm in plan.arms for seed in plan.seeds]
+    ledgers = [read_json(path)["ledger"] for path in paths if path.exists()]
+    return [found["batch_size"] for found in ledgers]
 
 
 def _time_the_target(plan: Plan, folder: Path) -> None:

@@ -9,7 +9,7 @@ from lightning_modules.catalogue import catalogue, told_set
 from lightning_modules.comparing.numbers import LABELS, amount, plural, ratio, seeds_told
 from lightning_modules.comparing.paired import all_equal
 from lightning_modules.comparing.runs import Budget, Comparison
-from lightning_modules.comparing.sign_flips import ALL_SUBSETS, ALPHA, DRAWN, LEVEL, least_p, seeds_needed
+from lightning_modules.comparing.sign_flips import ALL_SUBSETS, ALPHA, DRAWN, LEVEL, least_p
 from lightning_modules.comparing.statistics import RATIOS, Summary
 from lightning_modules.comparing.verdicts import (
     BASELINE,
@@ -96,7 +96,7 @@ def conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[st
 def what_seeds_show(pairs: Sequence[int]) -> list[str]:
     """In plain words: what so many pairs of runs for each arm beside one baseline can and cannot show."""
     m, n = len(pairs), max(pairs)
-    needed, least = seeds_needed(m), least_p(n)
+    needed, least = seeds_for_claims(m), least_p(n)
     if n == 0:
         return [f"No pair of runs is finished: nothing can be concluded; that takes {needed} seeds here."]
     some = "up to " * (min(pairs) < n) + plural(n, "pair")

@@ -9,7 +9,9 @@ from architectures.registry import known_as
 from lightning_modules.catalogue import catalogue
 from schemes.errors import SchemenetError, nearest, unknown
 
-MOST_SEEDS = 2**32  # what the random generators take
+LARGEST_SEED = 2**32 - 1  # what the random generators take
+MOST_RUNS = 10_000
+"""Runs of one comparison or sweep, and seeds: beyond it a number is a slip."""
 
 
 class Choice(NamedTuple):
@@ -59,7 +61,9 @@ def controls() -> list[str]:
 
 def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """``3`` means 0, 1, 2; or a list of different seeds."""
+    if (count := seeds if isinstance(seeds, int) else len(seeds)) > MOST_RUNS:
+        raise SchemenetError(f"expected at most {MOST_RUNS:,} seeds, got {count:,}")
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not found or len(set(found)) < len(found) or not all(0 <= seed < MOST_SEEDS for seed in found):
+    if not found or len(set(found)) < len(found) or not all(0 <= seed <= LARGEST_SEED for seed in found):
         raise SchemenetError(f"expected a positive number or a list of different seeds below 2^32, got {seeds!r}")
     return found

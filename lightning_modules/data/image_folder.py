@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +16,7 @@ from torch import Tensor
 from lightning_modules.data.batches import BatchLoader, Samples, fetch
 from lightning_modules.data.labelled import Labelled, LabelledFiles
 from lightning_modules.data.splits import subset
+from lightning_modules.files import refuse_special
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError, nearest
 
@@ -23,6 +27,7 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Those of the endings that torchvision lists; what else Pillow reads, it hands in part to other programs."""
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchvision.datasets import ImageFolder as Listing
 
 
@@ -69,8 +74,12 @@ class ImageFolder(LabelledFiles):
             train, test = (self._listing[part].classes for part in ("train", "test"))
         except OSError as error:
             return f"expected train/<class>/* and test/<class>/*; {error}"
-        if train == test:
+        if train == test and len(train) > 1:
             return None
+        if train == test:
+            raise SchemenetError(
+                f"{self.root}: expected the folders of two classes or more in train and in test, got {train[0]!r} alone"
+            )
         odd = sorted({*train} ^ {*test})
         other = nearest(odd[0], test if odd[0] in train else train)
         raise SchemenetError(
@@ -82,6 +91,7 @@ class ImageFolder(LabelledFiles):
         chosen = subset(len(paths), self.limit_train if train else self.limit_test)
         images = Images([paths[index] for index in chosen], self.size)
         inputs = images if self.decode == "each_epoch" else self._read(images, torch.arange(len(images)))
+        _tell_of(images)
         if train:
             self.mean, self.std = statistics(self._read(inputs, subset(len(images), MEASURED)))
         return Labelled(inputs, torch.tensor(labels)[chosen])
@@ -110,8 +120,9 @@ class Images:
         from PIL import Image, ImageOps
 
         try:
+            refuse_special(Path(path))
             with Image.open(path, formats=FORMATS) as file:
-                image = file.convert("RGB")
+                image = to_rgb(file)
         except Exception as error:  # whatever a damaged file makes of a decoder
             raise SchemenetError(
                 f"cannot read the image {path}: {error}; put an undamaged one in its place, or delete it"
@@ -119,6 +130,42 @@ class Images:
         if image.size != (self.size, self.size):
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_rgb(image: Image) -> Image:
+    """An image of any kind as 8-bit colours: 16-bit grey values are scaled, and what is transparent shows black.
+
+    Raises ValueError for pixels of which nobody can say what is white.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known white; store whole numbers of 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() >= 2**16:
+            raise ValueError("pixels of 32 bits have no known white; store whole numbers of 8 or 16 bits")
+        image = Image.fromarray(((values * 255 + 2**15 - 1) // (2**16 - 1)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return image.convert("RGB")
+
+
+def _tell_of(images: Images) -> None:
+    """Say what is made of images that are no plain 8-bit ones, by the headers of those that are measured."""
+    from PIL import Image
+
+    found: dict[str, list[str]] = {}
+    for index in subset(len(images), MEASURED).tolist():
+        path = images.paths[index]
+        with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as file:  # told where it is decoded
+            if file.mode.startswith("I"):
+                found.setdefault("have 16 bits a pixel and are scaled to 8", []).append(path)
+            if file.has_transparency_data:
+                found.setdefault("are transparent in places, which are taken as black", []).append(path)
+    for what, paths in found.items():
+        warnings.warn(f"data: {len(paths)} images {what}, {paths[0]} for one", stacklevel=3)
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

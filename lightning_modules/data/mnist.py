@@ -46,6 +46,8 @@ class MNIST(PublishedData):
 
 def _objection(path: Path) -> str | None:
     """What is wrong with an IDX file, by its header and its size."""
+    if path.exists() and not path.is_file():
+        return f"{path} is no regular file"
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -15,7 +15,7 @@ from architectures.series import UNLABELLED
 from lightning_modules.data.files import FromFiles
 from lightning_modules.data.irregular import SeriesData, asked_by, parted
 from lightning_modules.data.series import LARGEST, Series, SeriesSet
-from lightning_modules.files import whole
+from lightning_modules.files import refuse_special, whole
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError, nearest
 
@@ -229,6 +229,7 @@ def read_rows(files: Sequence[Path]) -> Rows:
 
 def rows_below(header: str, file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file below its first, with their numbers. Raises :class:`SchemenetError` where that is another."""
+    refuse_special(file)
     try:
         first, *others = file.read_text(encoding="utf-8").splitlines() or [""]
     except (OSError, UnicodeDecodeError) as error:

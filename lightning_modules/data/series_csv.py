@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lightning_modules.data.series import LARGEST, Series
+from lightning_modules.files import refuse_special
 from schemes.errors import SchemenetError
 
 SHOWN = 5
@@ -37,6 +38,7 @@ def read_series(path: Path) -> SeriesTable:
 
     Raises :class:`SchemenetError` with the first mistakes, each with its line.
     """
+    refuse_special(path)
     reading = _Reading()
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

@@ -48,6 +48,9 @@ class SplitData(pl.LightningDataModule):
     loader: ClassVar[type[BatchLoader]] = BatchLoader
     least: ClassVar[Mapping[str, float]] = {"batch_size": 1, "seed": 0, "limit_train": 1, "limit_test": 1}
 
+    most: ClassVar[Mapping[str, float]] = {"train_size": 10**7, "test_size": 10**7, "size": 4096, "workers": 64}
+    """What memory and the process table survive, of the parameters that a set has."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         takes: dict[str, inspect.Parameter] = {}
@@ -81,6 +84,11 @@ class SplitData(pl.LightningDataModule):
             f"data.{name}: expected at least {self.least[name]}, got {value}"
             for name, value in given.items()
             if value is not None and not self.least[name] <= value < math.inf
+        ]
+        wrong += [
+            f"data.{name}: expected at most {most:,}, got {value:,}"
+            for name, most in self.most.items()
+            if (value := getattr(self, name, None)) is not None and value > most
         ]
         if self.validation is not None and not 0 < self.validation < 1:
             wrong.append(f"data.validation: expected a share of the training set in (0, 1), got {self.validation}")
@@ -127,6 +135,11 @@ class SplitData(pl.LightningDataModule):
 
     def test_dataloader(self) -> BatchLoader:
         return self._loader(self.measured_set)
+
+    def samples_per_batch(self, world_size: int = 1) -> int:
+        """The training samples that one device sees at once: ``batch_size``, or all where they are fewer."""
+        loaded = self.batch_size if self.train_set is None else len(self.train_set) // world_size
+        return min(self.batch_size, loaded)
 
     def first(self, count: int) -> Any:
         """The first samples of the set that is measured, as a network is handed them."""

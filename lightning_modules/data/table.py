@@ -14,11 +14,14 @@ from torch import Tensor
 from lightning_modules.data.batches import generator
 from lightning_modules.data.densities import DensityData, Rows
 from lightning_modules.data.splits import DATA_SEED
+from lightning_modules.files import refuse_special
 from lightning_modules.registries import DATA
 from schemes.errors import SchemenetError
 
 FEWEST = 10
 """Rows that a table must have."""
+MOST_NUMBERS = 2**28
+"""What a table may hold: it is kept in memory."""
 SPLIT = 4
 """Beside DATA_SEED, the stream that parts training and test rows."""
 
@@ -65,6 +68,7 @@ class TableData(DensityData):
     def table(self) -> Table:
         """The file, read in full. Raises SchemenetError with file and line for what is no table of numbers."""
         path = Path(str(self.file)).expanduser()
+        refuse_special(path)
         try:
             stamp = path.stat().st_mtime_ns
         except OSError as error:
@@ -140,6 +144,8 @@ def _rows(path: Path, reader: Any) -> Table:
             named = not any(_is_number(cell) for cell in cells)
             columns = [cell.strip() for cell in cells] if named else [f"x{i}" for i in range(1, len(cells) + 1)]
             if named:
+                if twice := [name for name in columns if columns.count(name) > 1]:
+                    raise SchemenetError(f"{path}, line {reader.line_num}: the column {twice[0]!r} stands there twice")
                 continue
         if len(cells) != len(columns):
             raise SchemenetError(
@@ -151,19 +157,20 @@ def _rows(path: Path, reader: Any) -> Table:
 
 
 def _is_number(cell: str) -> bool:
+    return _value(cell) is not None
+
+
+def _value(cell: str) -> float | None:
+    """The number that a cell holds; Python's own ``1_000`` is none."""
     try:
-        float(cell)
+        return None if "_" in cell else float(cell)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _number(path: Path, line: int, name: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
+    value = _value(cell)
+    if value is None or not np.isfinite(value):
         told = repr(cell) if cell.strip() else "an empty cell"
         raise SchemenetError(f"{path}, line {line}, column {name!r}: expected a finite number, got {told}")
     return value
@@ -171,12 +178,14 @@ def _number(path: Path, line: int, name: str, cell: str) -> float:
 
 def _read_npy(path: Path) -> Table:
     try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # read when its header is known to be true
+    except (ValueError, OSError, EOFError, OverflowError) as error:
         raise SchemenetError(f"{path}: cannot be read as an npy: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiub":
         found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise SchemenetError(f"{path}: expected numbers of shape (rows, columns), got {found}")
+    if values.size > MOST_NUMBERS:
+        raise SchemenetError(f"{path}: expected at most {MOST_NUMBERS:,} numbers, got {values.size:,}")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -9,10 +10,14 @@ from collections.abc import Iterable, Sequence
 
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order, devices_of_a_run
-from lightning_modules.launching.process import TICK, end, kill_rest, start, told_death
+from lightning_modules.launching.process import TICK, cores, end, kill_rest, start, told_death
 from lightning_modules.launching.watch import Watch
 from lightning_modules.registries import LAUNCHERS
+from lightning_modules.trainers import MOST, processes_to_begin
 from schemes.errors import SchemenetError
+
+JOBS_A_CORE = 8
+"""Runs side by side that a core is trusted with at most: each takes half a gigabyte before it trains anything."""
 
 
 @LAUNCHERS.register("local")
@@ -24,6 +29,12 @@ def local(orders: Sequence[Order], watch: Watch, *, jobs: int | None = None, thr
     """
     if jobs is not None and jobs < 1:
         raise SchemenetError(f"launcher.jobs: expected at least 1, got {jobs}")
+    if jobs is not None and jobs > (most := JOBS_A_CORE * cores()):
+        raise SchemenetError(f"launcher.jobs: expected at most {most}, {JOBS_A_CORE} for each core, got {jobs:,}")
+    if threads is not None and not 1 <= threads <= MOST:
+        raise SchemenetError(f"launcher.threads: expected 1 to {MOST:,}, got {threads:,}")
+    for options in {json.dumps(order.config["trainer"]): order.config["trainer"] for order in orders}.values():
+        processes_to_begin(options)
     shares = device_shares(_devices(orders), devices_of_a_run(orders))
     jobs = jobs or len(shares) or min(2, cores())
     threads = threads or max(1, cores() // jobs)
@@ -59,10 +70,6 @@ def device_shares(devices: Sequence[str], of_a_run: int) -> list[str]:
     """The values of CUDA_VISIBLE_DEVICES that share devices out, so many to a run; none where there are too few."""
     whole = len(devices) // of_a_run * of_a_run
     return [",".join(devices[first : first + of_a_run]) for first in range(0, whole, of_a_run)]
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices(orders: Iterable[Order]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lightning_modules.catalogue import catalogue
 from lightning_modules.files import safe_name, whole
 from lightning_modules.plotting.runs import run_folder
+from lightning_modules.yaml_text import read_yaml
 from schemes.errors import SchemenetError, unknown
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from schemes.base import Scheme
 
-USAGE = """schemenet figure WHAT NAME... [--out FILE.png]
+USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg]
 
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
@@ -41,6 +42,7 @@ A RUN is a folder that `schemenet train` or `compare` has written, with its conf
 `schemenet plot` is the same command. The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
 
 FOLDER = Path("runs", "plots")
+FORMATS = (".png", ".pdf", ".svg")
 NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
 
 S, T = TypeVar("S"), TypeVar("T")
@@ -64,7 +66,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
     except argparse.ArgumentError as error:
         raise SchemenetError(f"figure: {error}") from error
     if strange := [word for word in words if word.startswith("-")]:
-        raise SchemenetError(f"figure takes no {strange[0]}; it takes --out FILE.png")
+        raise SchemenetError(f"figure takes no {strange[0]}; it takes --out FILE")
     if not words:
         raise SchemenetError(f"figure: expected what to draw\n{USAGE}")
     what, *names = words
@@ -78,8 +80,6 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
 
 def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
     """What a picture calls a scheme, and its spec, from ``heun`` or ``backward_euler_poly:degree=3,form=mpoly``."""
-    import yaml
-
     name, _, options = text.partition(":")
     names = catalogue("scheme")
     if name not in names.names:
@@ -89,11 +89,14 @@ def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
     for option in options.split(",") if options else ():
         key, equals, value = option.partition("=")
         try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            read = read_yaml(value, option)
+        except SchemenetError:
             equals = ""
         if not (key and equals):
             raise SchemenetError(f"cannot read {option!r} in {text!r}; expected {NOTATION}")
+        if key in settings:
+            raise SchemenetError(f"{text!r}: {key} is given twice; leave one out")
+        settings[key] = read
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
     return f"{name}({told})" if told else name, {"name": name, **settings}
 
@@ -118,8 +121,8 @@ def file_name(what: str, names: Sequence[str]) -> str:
 
 def _check_file(path: Path) -> None:
     """Refuse a path that cannot be written, before anything is computed and without leaving something behind."""
-    if path.suffix.lower() != ".png":
-        raise SchemenetError(f"--out: expected a file name that ends in .png, got {os.fspath(path)!r}")
+    if path.suffix.lower() not in FORMATS:
+        raise SchemenetError(f"--out: expected a file name that ends in {', '.join(FORMATS)}, got {os.fspath(path)!r}")
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
         raise SchemenetError(f"--out: {os.fspath(path)!r} is a folder; expected a file")
@@ -128,13 +131,13 @@ def _check_file(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, its folder made where needed."""
+    """Write a picture in the format that its name ends in, its folder made where needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SchemenetError(f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another by --out") from error
     with whole(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(file, format=path.suffix.lower().removeprefix("."), dpi=150)
 
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:

@@ -26,6 +26,7 @@ from architectures.network import Network
 from lightning_modules.plotting.runs import read_columns
 from lightning_modules.plotting.style import GREY, log_ticks, look_of, mark, new_figure, tidy
 from lightning_modules.plotting.trained import Trained, trained
+from lightning_modules.text import Progress
 from schemes.errors import SchemenetError
 from schemes.gradients.backsolve import AdjointDriftWarning
 from schemes.registry import GRADIENTS, SCHEMES
@@ -78,7 +79,8 @@ def draw(folder: Path) -> Figure:
     (a, b), (c, d) = figure.subplots(2, 2)
     _draw_errors(a, errors(held))
     _draw_times(b, times(held))
-    _draw_backward(c, {mode: passes(held, mode) for mode in MODES if permitted(held.network, mode)}, logged(folder))
+    modes = [mode for mode in MODES if permitted(held.network, mode)]
+    _draw_backward(c, {mode: passes(held, mode) for mode in modes}, logged(folder))
     _draw_course(d, course(folder))
     flow = held.network.flows[0]
     rtol, atol = flow.grid.tolerances(training=True)
@@ -122,13 +124,15 @@ def work(network: Network) -> Both:
 @torch.no_grad()
 def errors(held: Trained, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
     """In double precision, against the same flows solved by dopri8 to 1e-9."""
+    progress = Progress("solving in double precision at each tolerance, and once by dopri8 for the error")
     best = at_tolerance(held.network, REFERENCE)
     for flow in best.flows:
         flow.scheme = SCHEMES.build(BEST)
     entered = held.network.enter(held.inputs)
     reference, _ = best.stages(entered)
     found = []
-    for tolerance in tolerances:
+    for i, tolerance in enumerate(tolerances):
+        progress(i, len(tolerances), "tolerances")
         network = at_tolerance(held.network, tolerance)
         state, _ = network.stages(entered)
         found.append(
@@ -144,7 +148,9 @@ def times(held: Trained, tolerances: Sequence[float] = IN_SINGLE, repetitions: i
     entered = held.network.float().enter(held.inputs.float())
     held.network.double()
     seconds: dict[float, list[float]] = {tolerance: [] for tolerance in tolerances}
+    progress = Progress("timing forward passes, the tolerances in turn")
     for repetition in range(repetitions + 1):
+        progress(repetition, repetitions + 1, "rounds")
         for tolerance, network in networks.items():
             begin = time.perf_counter()
             network.stages(entered)
@@ -163,7 +169,9 @@ def permitted(network: Network, mode: str) -> bool:
 def passes(held: Trained, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
     """A training step's forward and backward pass in single precision, at each tolerance."""
     found = []
-    for tolerance in tolerances:
+    progress = Progress(f"forward and backward at each tolerance, gradient={mode}")
+    for i, tolerance in enumerate(tolerances):
+        progress(i, len(tolerances), "tolerances")
         network = at_tolerance(held.network, tolerance).float()
         for flow in network.flows:
             flow.gradient = GRADIENTS.build(mode)

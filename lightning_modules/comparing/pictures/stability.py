@@ -11,6 +11,7 @@ from lightning_modules.comparing.pictures.arms import Drawn, Looks, done
 from lightning_modules.comparing.runs import Comparison
 from lightning_modules.comparing.statistics import Summary
 from lightning_modules.measures import task_of
+from lightning_modules.text import Progress
 from schemes.errors import SchemenetError
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         return None
     from lightning_modules.plotting import spectrum  # it reads checkpoints, and so imports torch
 
-    found = [_panel(arm, folder) for arm, folder in folders.items() if folder is not None]
+    there = {arm: folder for arm, folder in folders.items() if folder is not None}
+    progress, found = Progress(f"spectra of {len(there)} trained networks"), []
+    for i, (arm, folder) in enumerate(there.items()):
+        progress(i, len(there), "spectra")
+        found.append(_panel(arm, folder))
     # Where the data are not at hand, the regions are still worth a picture.
     panels = [panel for panel, _ in found if panel.spectrum] or [panel for panel, _ in found if panel.regions]
     if not panels:
