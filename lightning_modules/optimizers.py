@@ -25,12 +25,15 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 1e-4,
-    schedule: Literal["step", "cosine", "constant"] = "step",
+    schedule: Literal["step", "cosine", "exponential", "constant"] = "step",
     milestones: Sequence[float] = (0.5, 0.75),
     gamma: float = 0.1,
     warmup_steps: int = 0,
 ) -> dict[str, Any]:
-    """Stochastic gradient descent; ``milestones`` are shares of the training at which lr is multiplied by gamma.
+    """Stochastic gradient descent.
+
+    ``schedule=step`` multiplies lr by ``gamma`` at each of ``milestones``, which are shares of the training;
+    ``exponential`` by the same factor after every step, so that it ends at gamma lr; ``cosine`` ends at 0.
 
     A scheme's own coefficients (k_n) are not decayed: decay would pull them towards ResNet.
     """
@@ -47,7 +50,7 @@ def adamw(
     *,
     lr: float = 1e-3,
     weight_decay: float = 0.01,
-    schedule: Literal["step", "cosine", "constant"] = "cosine",
+    schedule: Literal["step", "cosine", "exponential", "constant"] = "cosine",
     milestones: Sequence[float] = (0.5, 0.75),
     gamma: float = 0.1,
     warmup_steps: int = 0,
@@ -55,6 +58,29 @@ def adamw(
     """Adam with decoupled weight decay; schedules and groups as for ``sgd``."""
     _require(lr=lr, weight_decay=weight_decay, gamma=gamma, warmup_steps=warmup_steps)
     optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=lr)
+    return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
+
+
+@OPTIMIZERS.register("adamax")
+def adamax(
+    network: nn.Module,
+    total_steps: int,
+    *,
+    lr: float = 2e-3,
+    weight_decay: float = 0.0,
+    schedule: Literal["step", "cosine", "exponential", "constant"] = "exponential",
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup_steps: int = 0,
+) -> dict[str, Any]:
+    """Adam with the largest recent gradient in place of the mean square; schedules and groups as for ``sgd``.
+
+    The weight decay is added to the gradient. One large gradient shortens about a thousand of the steps behind it.
+
+    Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, arXiv:1412.6980, section 7.1.
+    """
+    _require(lr=lr, weight_decay=weight_decay, gamma=gamma, warmup_steps=warmup_steps)
+    optimizer = torch.optim.Adamax(_groups(network, weight_decay), lr=lr)
     return _with_schedule(optimizer, _factor(schedule, milestones, gamma, warmup_steps, total_steps))
 
 
@@ -91,8 +117,11 @@ def _factor(
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        passed = min(1.0, (step - warmup) / max(1, total - warmup))
         if schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+            return 0.5 * (1 + math.cos(math.pi * passed))
+        if schedule == "exponential":
+            return gamma**passed
         return gamma ** bisect.bisect_right(ends, step) if schedule == "step" else 1.0
 
     return factor

@@ -14,7 +14,7 @@ from lightning_modules import running
 from lightning_modules.composing import compose
 from lightning_modules.files import read_rows
 from lightning_modules.optimizers import sgd
-from lightning_modules.registries import DATA
+from lightning_modules.registries import DATA, OPTIMIZERS
 from lightning_modules.running import dry_build, recipe_hash, train
 from lightning_modules.tasks.classification import ClassificationModule
 from schemes import GRADIENTS, SchemenetError
@@ -192,6 +192,46 @@ def test_a_batch_holds_no_more_than_the_training_set() -> None:
     data = DATA.build({"name": "digits", "batch_size": 100_000, "limit_train": 50}, seed=0)
     data.setup()
     assert (data.samples_per_batch(), data.samples_per_batch(world_size=2)) == (50, 25)
+
+
+def scheduled(name: str, steps: int, **options: Any) -> list[float]:
+    """The learning rate of each step of a training of so many."""
+    made = OPTIMIZERS.build({"name": name, **options}, network=torch.nn.Linear(1, 1), total_steps=steps)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_exponential_schedule_falls_evenly_to_gamma_at_the_end(name: str) -> None:
+    rates = torch.tensor(scheduled(name, 12, lr=1.0, schedule="exponential", gamma=0.01, warmup_steps=2))
+    torch.testing.assert_close(rates, torch.tensor([1 / 3, 2 / 3, *(0.01 ** (k / 10) for k in range(10))]))
+
+
+def test_adamax_is_torchs() -> None:
+    gradients = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    networks = [torch.nn.Linear(3, 1, bias=False) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    options = {"lr": 0.1, "weight_decay": 0.2}
+    made = OPTIMIZERS.build({"name": "adamax", "schedule": "constant", **options}, network=networks[0], total_steps=4)
+    for gradient in gradients:
+        networks[0].weight.grad = gradient[None].clone()
+        made["optimizer"].step()
+    plain = torch.optim.Adamax(networks[1].parameters(), **options)
+    for gradient in gradients:
+        networks[1].weight.grad = gradient[None].clone()
+        plain.step()
+    assert torch.equal(networks[0].weight, networks[1].weight)
+
+
+def test_adamax_does_not_decay_a_schemes_coefficients() -> None:
+    network = create_model("lm_resnet", width=0.25)
+    made = OPTIMIZERS.build({"name": "adamax", "weight_decay": 1e-4}, network=network, total_steps=10)
+    assert [group["weight_decay"] for group in made["optimizer"].param_groups] == [1e-4, 0.0]
 
 
 def test_recipe_hash_leaves_seed_and_folder_out() -> None:
