@@ -66,8 +66,12 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
 class TestedLast(Callback):
     """Reads the test set after the last epoch, however seldom it is read before: a result is that of the last weights.
 
-    Looked at after each batch: a run that goes on from the middle of an epoch begins none.
+    Looked at after each batch: a run that goes on from the middle of an epoch begins none. And before all: one that was
+    stopped while the test set was read has no batch left.
     """
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_train_batch_end(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:

@@ -15,7 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
@@ -93,8 +93,9 @@ class Resumable(Checkpoint):
     and tensors only, so that ``weights_only=True`` loads it.
 
     Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second one at once with the one before;
-    with several processes, which would have to agree on a step, always at once. A solve that reaches a limit leaves the
-    checkpoint before its batch.
+    with several processes, which would have to agree on a step, always at once. While the test set is read they leave a
+    checkpoint of before that, from which the run goes on by reading it. A solve that reaches a limit leaves the
+    checkpoint before its batch, or before the test set.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
@@ -102,6 +103,7 @@ class Resumable(Checkpoint):
         self.metrics: dict[str, Tensor] = {}
         self.goes_on = False  # whether a step has begun: what was loaded is in its place
         self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
+        self._before_test: dict[str, Any] | None = None  # while the test set is read: what that changes
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
         self._asked_to_stop = False
@@ -110,13 +112,16 @@ class Resumable(Checkpoint):
         files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         for file in files:
             file.sync()
+        now = self._changing(trainer) if self._before_test is None else self._before_test
         checkpoint["resuming"] = {
             "place": self._place,
-            "random": _of_all_processes(random_state()),
+            "random": _of_all_processes(now["random"]),
             "rows": [file.rows for file in files],
-            "metrics": {**self.metrics, **trainer.callback_metrics},
+            "metrics": now["metrics"],
         }
-        if self._place is not None:
+        if self._before_test is not None:
+            _count_no_test(checkpoint["loops"]["fit_loop"])
+        elif self._place is not None:
             _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -144,10 +149,7 @@ class Resumable(Checkpoint):
             stopping.handle(self._ask_to_stop)  # Lightning puts the old handlers back
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        if self._loaded is not None:
-            set_random_state(self._loaded["random"][trainer.global_rank])
-            self._loaded = None
-        self.goes_on = True
+        self._go_on(trainer)
         if index % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
@@ -157,19 +159,52 @@ class Resumable(Checkpoint):
         if self._asked_to_stop:
             raise KeyboardInterrupt
 
-    def on_validation_batch_start(self, *_: Any) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._loaded is not None:
+            # The batch that stands for all of the test set: Lightning takes up again what has begun alone.
+            counts = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            counts.ready = counts.started = counts.completed
+        self._go_on(trainer)
+        self._before_test = self._changing(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self._asked_to_stop:
+            self._save_before_test(trainer, module)
             raise KeyboardInterrupt
 
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._before_test = None
+
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, StepLimitError | TimeLimitError) or not trainer.training or trainer.world_size > 1:
+        if not isinstance(exception, StepLimitError | TimeLimitError) or trainer.world_size > 1:
+            return
+        if self._before_test is not None:
+            self._save_before_test(trainer, module)
             return
         batch = trainer.fit_loop.epoch_loop.batch_idx
-        if batch % trainer.accumulate_grad_batches == 0 and trainer.global_step > self._saved_step:
+        at_step = trainer.training and batch % trainer.accumulate_grad_batches == 0
+        if at_step and trainer.global_step > self._saved_step:
             self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch})
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer, None)
+
+    def _go_on(self, trainer: pl.Trainer) -> None:
+        """Take up the random state of the checkpoint, when what comes next draws from it."""
+        if self._loaded is not None:
+            set_random_state(self._loaded["random"][trainer.global_rank])
+            self._loaded = None
+        self.goes_on = True
+
+    def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """What of a checkpoint reading the test set would change."""
+        return {"random": random_state(), "metrics": {**self.metrics, **trainer.callback_metrics}}
+
+    def _save_before_test(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging):  # an average is tested; the weights take their place again
+                callback.on_validation_epoch_end(trainer, module)
+        self._save(trainer, {"epoch": trainer.current_epoch, "batch": trainer.fit_loop.epoch_loop.batch_idx + 1})
 
     def _save(self, trainer: pl.Trainer, place: dict[str, int] | None) -> None:
         self._place, self._saved_step = place, trainer.global_step
@@ -223,3 +258,13 @@ def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
     for progress in [*begun, fit_loop["epoch_progress"]] if at_epoch_start else begun:
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(counts.keys() - {"processed"}, counts["completed"]))
+
+
+def _count_no_test(fit_loop: dict[str, Any]) -> None:
+    """Have Lightning's counters say that the test set is to be read, and none of it has been."""
+    progress = fit_loop["epoch_loop.val_loop.batch_progress"]
+    total, current = progress["total"], progress["current"]
+    before = total["completed"] - current["completed"]
+    total |= {"ready": before + 1, "started": before + 1, "processed": before, "completed": before}
+    current |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress["is_last_batch"] = False

@@ -182,6 +182,30 @@ def test_a_signal_ends_the_run_after_its_step(
     assert_same_run(whole, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        ([], 5),  # in the first epoch, where there is no checkpoint of an epoch's end yet
+        (["trainer.ema=0.9", "trainer.max_epochs=2", "trainer.check_test_every_n_epoch=5"], 10),  # averaged, the last
+        (["trainer.max_epochs=2", "trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=4"], 2),
+    ],
+)
+def test_a_signal_while_the_test_set_is_read_costs_no_step(
+    words: list[str], step: int, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """The checkpoint is of before that, and the test set is read again: by the random numbers of then."""
+    command, whole = ["train", *QUICK, *words, f"folder={tmp_path / 'run'}"], tmp_path / "whole"
+    running.train(compose("train", [*QUICK, *words]), whole)
+    with monkeypatch.context() as patch:
+        dying(patch, "on_validation_batch_end", step, lambda: (torch.rand(3), os.kill(os.getpid(), signal.SIGTERM)))
+        assert main(command) == 130
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step
+    capsys.readouterr()
+    assert main(command) == 0
+    assert f"step {step} of" in capsys.readouterr().out
+    assert_same_run(whole, tmp_path / "run")
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
