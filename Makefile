@@ -12,7 +12,7 @@ NUMERIC := $(patsubst %,tests/test_%.py,activations adaptive_training architectu
 OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all test-slurm lint bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -36,6 +36,9 @@ test-all: test  ## the tests, and those of numbers under other instruction sets,
 	$(OLDEST) "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	$(AVX2) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -q $(NUMERIC)
+
+test-slurm: $(VENV)/.installed  ## the tests that begin a real Slurm on this machine, some minutes
+	"$(BIN)/python" -m pytest -m slurm -q -rs tests/test_real_slurm.py
 
 lint: $(VENV)/.installed  ## ruff and pyright
 	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright --pythonpath "$(BIN)/python"

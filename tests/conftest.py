@@ -46,7 +46,11 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slurm" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slurm"):
+                item.add_marker(pytest.mark.skip(reason="begins a Slurm: make test-slurm"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -55,6 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """No test is left out in silence, not even under -q."""
-    left_out = [report for report in terminalreporter.getreports("skipped") if "gpu" in report.keywords]
-    if left_out:
-        terminalreporter.write_line(f"{len(left_out)} tests need a CUDA device and were skipped: docs/gpu.md")
+    needs = {
+        "gpu": "a CUDA device and were skipped: docs/gpu.md",
+        "slurm": "a Slurm and were skipped: docs/launchers.md",
+    }
+    for marker, words in needs.items():
+        left_out = [report for report in terminalreporter.getreports("skipped") if marker in report.keywords]
+        if left_out:
+            terminalreporter.write_line(f"{len(left_out)} tests were skipped that need {words}")

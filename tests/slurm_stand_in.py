@@ -74,6 +74,8 @@ def srun(*arguments: str) -> None:
 
 
 def squeue(*_: str) -> None:
+    if (STATE / "broken").exists():
+        sys.exit("slurm_load_jobs error")
     for path in STATE.glob("queued.*"):
         print(path.suffix[1:])
 

@@ -16,7 +16,9 @@ import pytest
 import slurm_stand_in
 from rich.console import Console
 
+from lightning_modules.cli import main
 from lightning_modules.composing import compose
+from lightning_modules.files import write_json
 from lightning_modules.launching import process, slurm
 from lightning_modules.launching import ray as ray_launcher
 from lightning_modules.launching.lock import LOCK, is_locked
@@ -198,6 +200,55 @@ def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: 
 
     assert "submitted 1 run as Slurm job 101" in launch("slurm", orders, **options)
     assert went_on(killed)
+
+
+def test_slurm_that_does_not_answer_is_told_once_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while its controller is restarted; the job has ended meanwhile."""
+    answers: list[set[str] | None] = [{"7_0"}, None, None, {"7_0"}, None, set(), set()]
+
+    def queued(jobs: Any) -> set[str]:
+        if (answer := answers.pop(0)) is None:
+            raise slurm.NoAnswer("Slurm does not say what is queued (connection refused)")
+        return answer
+
+    monkeypatch.setattr(slurm, "_queued", queued)
+    for table in (slurm.ASK, slurm.LOOK):
+        monkeypatch.setitem(table, "slurm", 0.0)
+    left = order(tmp_path, 0)
+    left.write()
+    write_json(left.folder / slurm.JOB, {"id": "7_0", "folder": str(tmp_path), "cluster": "slurm"})
+    with Meddling([left]) as watch:
+        slurm._follow({left: slurm.Job("7_0", str(tmp_path), "slurm")}, watch)
+    told = watch.told.getvalue()
+    assert told.count("(connection refused); the jobs go on, and it is asked again") == 2  # of two times
+    assert "its job 7_0 has ended" in told
+    assert not answers
+
+
+def test_runs_that_are_queued_are_not_begun_anew(
+    tmp_path: Path, stand_in: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job would train what it was submitted as; also where another launcher is to do the new runs."""
+    run = tmp_path / "runs" / "heun" / "seed0"
+    run.mkdir(parents=True)
+    write_json(run / slurm.JOB, {"id": "100_0", "folder": str(tmp_path), "cluster": "slurm"})
+    (stand_in / "queued.100_0").touch()
+    command = ["sweep", *TINY, "scheme=heun,rk3", f"folder={tmp_path / 'runs'}", "overwrite=true"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "overwrite: 1 run queued or running as Slurm job 100 would train what they were submitted as" in told
+    assert "`scancel 100` ends them" in told
+    (stand_in / "broken").touch()
+    assert main(command) == 2
+    assert "does not say what is queued (slurm_load_jobs error)" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "runs") == ["heun"]
+
+
+def test_a_job_has_time_for_its_warning(tmp_path: Path) -> None:
+    with pytest.raises(SchemenetError, match=r"timeout_min: expected at least 4, got 1: a job is warned 120 seconds"):
+        LAUNCHERS.build({"name": "slurm", "cluster": "local", "timeout_min": 1}, orders=[], watch=Watch([]))
 
 
 def test_without_slurm_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

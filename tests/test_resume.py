@@ -26,7 +26,7 @@ from lightning_modules.comparing.plan import make_plan
 from lightning_modules.composing import compose
 from lightning_modules.metrics_file import MetricsFile
 from lightning_modules.resuming import random_state, set_random_state
-from schemes.errors import SchemenetError
+from schemes.errors import SchemenetError, StepLimitError
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM_NETWORK = [
@@ -204,6 +204,22 @@ def test_a_signal_while_the_test_set_is_read_costs_no_step(
     assert main(command) == 0
     assert f"step {step} of" in capsys.readouterr().out
     assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_limit_that_is_reached_while_the_test_set_is_read_costs_no_step(
+    whole: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config = compose("train", QUICK)
+
+    def reach() -> None:
+        raise StepLimitError("more than 3 steps")
+
+    with monkeypatch.context() as patch:
+        dying(patch, "on_validation_batch_end", 5, reach)
+        assert running.train(config, tmp_path)["status"] == running.FAILED
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+    running.train(config, tmp_path)
+    assert_same_run(whole, tmp_path)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(

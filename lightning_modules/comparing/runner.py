@@ -21,6 +21,7 @@ from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import network_options
 from lightning_modules.files import read_json, writable, write_json
+from lightning_modules.launching import slurm
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
 from lightning_modules.launching.process import cores
@@ -149,9 +150,11 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
                 "choose another folder=..., or overwrite=true to begin anew"
             )
     if overwrite:
-        if busy := [str(run) for run in sorted(folder.glob("*/seed*")) if is_locked(run)]:
+        runs = sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
+        if busy := [str(run) for run in runs if is_locked(run)]:
             raise SchemenetError(f"overwrite: {', '.join(busy)} is being trained by another process; stop it first")
-        for old in (*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")):
+        slurm.refuse_unfinished(runs)
+        for old in runs:
             forget(old)
         for old in folder.glob(f"*/{STEP_TIME}"):
             old.unlink()

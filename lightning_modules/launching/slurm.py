@@ -38,6 +38,9 @@ JOB = "job.json"
 LOOK = {"slurm": 2.0, "local": TICK}  # seconds between two looks at the folders of runs
 ASK = {"slurm": 20.0, "local": 0.5}  # seconds between two questions after the jobs that are left
 WARNING = 120  # seconds between the warning that time is up and the end of a job
+START = 120  # seconds until a run trains, and for Slurm's clock, which may warn a minute early
+SHORTEST = (WARNING + START) // 60
+"""Minutes below which a job would be warned before its run does anything, and requeued in vain."""
 
 
 @LAUNCHERS.register("slurm")
@@ -80,7 +83,12 @@ def slurm(
             f"launcher=slurm: no {missing[0]!r} here; give the command on a login node of the cluster, or use "
             "launcher=local; launcher.cluster=local tries the jobs on this machine"
         )
-    _check_at_least_one(cpus_per_task=cpus_per_task, timeout_min=timeout_min, array_parallelism=array_parallelism)
+    _check_at_least_one(cpus_per_task=cpus_per_task, array_parallelism=array_parallelism)
+    if timeout_min < SHORTEST:
+        raise SchemenetError(
+            f"launcher.timeout_min: expected at least {SHORTEST}, got {timeout_min}: a job is warned {WARNING} seconds "
+            "before its time is up, to write a checkpoint, and a run takes about as long to begin"
+        )
     nodes = nodes or max((order.config["trainer"].get("num_nodes", 1) for order in orders), default=1)
     on_gpus = any(order.config["trainer"]["accelerator"] in ("gpu", "cuda") for order in orders)
     if gpus_per_node is None and gres is None and on_gpus:
@@ -105,9 +113,8 @@ def slurm(
         "slurm_additional_parameters": additional_parameters,
         "slurm_signal_delay_s": WARNING,
     }
-    held = {order: job for order in orders if (job := Job.of(order.folder)) is not None}
-    left = Job.left(held.values())
-    jobs = {order: job for order, job in held.items() if job in left}
+    by_folder = {order.folder: order for order in orders}
+    jobs = {by_folder[folder]: job for folder, job in unfinished_jobs(by_folder).items()}
     if jobs:
         watch.console.print(f"{_runs(jobs)} queued or running as {_told(jobs.values())}; watching")
     new = [order for order in orders if order not in jobs]
@@ -125,6 +132,10 @@ def slurm(
         _end_local(jobs)
 
 
+class NoAnswer(SchemenetError):
+    """Slurm does not say what is queued, as a busy controller or one that is restarted does not."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A run's job: what submitit calls it, where its files are, and what cluster has it."""
@@ -137,17 +148,41 @@ class Job:
     def of(folder: Path) -> Job | None:
         """The job that a run was last submitted as."""
         try:
-            return Job(**read_json(folder / JOB))
+            job = Job(**read_json(folder / JOB))
         except (SchemenetError, TypeError):
             return None
+        return job if job.cluster in LOOK else None
 
     @staticmethod
     def left(jobs: Iterable[Job]) -> set[Job]:
-        """Those that are queued or running."""
+        """Those that are queued or running. Raises NoAnswer where Slurm does not say."""
         asking = {"slurm": _queued, "local": _alive}
         jobs = list(jobs)
         ids = {cluster: ask([job for job in jobs if job.cluster == cluster]) for cluster, ask in asking.items()}
         return {job for job in jobs if job.id in ids[job.cluster]}
+
+
+def unfinished_jobs(folders: Iterable[Path]) -> dict[Path, Job]:
+    """The jobs, queued or running, that runs were submitted as. Raises NoAnswer where Slurm does not say."""
+    submitted = {folder: job for folder in folders if (job := Job.of(folder)) is not None}
+    left = Job.left(submitted.values())
+    return {folder: job for folder, job in submitted.items() if job in left}
+
+
+def refuse_unfinished(folders: Iterable[Path]) -> None:
+    """Refuse to begin runs anew that are queued or running as jobs: these would train what they were submitted as."""
+    try:
+        jobs = unfinished_jobs(folders)
+    except NoAnswer as error:
+        raise SchemenetError(
+            f"overwrite: {error}, and its jobs may be there still; try again later, or choose another folder=..."
+        ) from error
+    if jobs:
+        end = "scancel" if any(job.cluster == "slurm" for job in jobs.values()) else "kill"
+        raise SchemenetError(
+            f"overwrite: {_runs(jobs)} queued or running as {_told(jobs.values())} would train what they were "
+            f"submitted as; `{end} {' '.join(_arrays(jobs.values()))}` ends them, then give the command again"
+        )
 
 
 class Task:
@@ -213,8 +248,9 @@ def _submit(
     folder = Path(os.path.commonpath([order.folder.resolve().parent for order in orders]), "submitit")
     for order in orders:
         order.write()
+    known = _said_to_slurm() | import_environment()
     try:
-        with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**import_environment()):
+        with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**known):
             own = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
             executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_{key}": own[key] for key in own})
             executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
@@ -227,18 +263,31 @@ def _submit(
     return jobs
 
 
+def _said_to_slurm() -> dict[str, str]:
+    """Of Slurm's variables, those by which the user speaks; others tell of the job that this process is part of."""
+    names = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
+    return {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
+
+
 def _follow(jobs: Mapping[Order, Job], watch: Watch) -> None:
     """Watch jobs until all have ended; what became of each run stands in its folder."""
     waiting, running = dict(jobs), dict(jobs)
     sizes = {order: order.log_size() for order in jobs}
     gone: set[Order] = set()
-    asked = time.monotonic()
+    asked, answered = time.monotonic(), True
     while running:
         for order in [order for order in waiting if order.log_size() != sizes[order] or order.share_done()]:
             del waiting[order]
             watch.began(order)
         if time.monotonic() - asked > min(ASK[job.cluster] for job in running.values()):
-            left = Job.left(running.values())
+            try:
+                left = Job.left(running.values())
+            except NoAnswer as error:
+                if answered:
+                    watch.console.print(f"{error}; the jobs go on, and it is asked again", markup=False)
+                left, answered = set(running.values()), False
+            else:
+                answered = True
             missed = {order for order, job in running.items() if job not in left}
             # Twice: another machine's file system may show late what the run has written last.
             for order in missed & gone:
@@ -270,7 +319,7 @@ def _queued(jobs: Collection[Job]) -> set[str]:
         answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=120)
     except (OSError, subprocess.SubprocessError) as error:
         told = (getattr(error, "stderr", None) or str(error)).strip()
-        raise SchemenetError(f"Slurm does not say what is queued ({told}); the jobs go on, try again later") from error
+        raise NoAnswer(f"Slurm does not say what is queued ({told})") from error
     return set(answer.stdout.split())
 
 
