@@ -229,7 +229,7 @@ class _Pulled:
         eps = torch.finfo(gradient.dtype).eps + torch.finfo(self.value.dtype).eps
         enough = 0.0
         for _ in range(self.solver.iterations):
-            rounding = eps * max(given, float(w.norm()))
+            rounding = 10 * eps * max(given, float(w.norm()))  # of a sum over all vectors
             goal, enough = self.solver._goals(rounding, given, self.value.dtype)
             size = float(remaining.norm())
             if not size > goal or (size <= enough and SLOW * before < size < before):
