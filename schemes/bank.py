@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from schemes.errors import SchemenetError, unknown
 from schemes.node import Node
 from schemes.random_state import unmoved_random_state
-from schemes.state import State
+from schemes.state import State, flatten
 
 Statistics = Literal["per_node", "shared", "per_node_affine"]
 
@@ -118,10 +118,10 @@ class FieldBank(nn.Module):
         return without_trace(field, node, y) if node.trial else field(node, y)
 
 
-def without_trace(field: nn.Module, node: Node, y: Tensor) -> Tensor:
+def without_trace(field: nn.Module, node: Node, y: State) -> State:
     """The value of a field whose buffers, and the random state, stay what they are."""
     buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
-    with unmoved_random_state(y):
+    with unmoved_random_state(flatten(y)[0][0]):
         return torch.func.functional_call(field, buffers, (node, y))
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils.weak import TensorWeakRef
 
+from schemes.bank import without_trace
 from schemes.errors import FieldError, SchemenetError
-from schemes.gradients.foreign import leaves as graph_leaves
+from schemes.gradients.foreign import leaves
+from schemes.gradients.replay import buffer_versions
 from schemes.loop import Told
 from schemes.node import Node
 from schemes.shared_memory import SharedValues
 from schemes.state import State, in_precision_of
 
+DRAWS = "f drew random numbers (dropout in training mode?)"
+MOVES = "f changed its buffers (spectral_norm in training mode?)"
+REMEDIES = {
+    DRAWS: "draw them before the solve, or eval() the layer",
+    MOVES: "let them be updated before the solve and eval() the layer for it, or take given steps with "
+    "gradient=checkpoint or backprop",
+}
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
@@ -59,6 +70,7 @@ class Equation(nn.Module):
         self._like = pytree.tree_unflatten([None] * self.structure.num_leaves, self.structure)
         self.single = isinstance(y0, Tensor)
         self.examined, self.random, self.must_be_constant = False, random, False
+        self._leaves_traces, self._differentiates = random, False
         self._values, self.evaluated_again = SharedValues(), False
         for module in () if random else self.owners.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
@@ -109,34 +121,90 @@ class Equation(nn.Module):
 
     def slope(self, t: Any, y: State) -> State:
         """dy/dt, each component of a coupled state driven by the other one."""
+        node = Node(0, t, 0.0, trial=True)
         if self.coupled:
-            return tuple(self.rate(Node(0, t, 0.0, component=i), part) for i, part in enumerate(reversed(y)))
-        return self.rate(Node(0, t, 0.0), y)
+            return tuple(self.rate(node._replace(component=i), part) for i, part in enumerate(reversed(y)))
+        return self.rate(node, y)
+
+    def reused(self, node: Node) -> nn.Module | None:
+        """What f's calls leave buffers in for the next ones, as :meth:`schemes.bank.FieldBank.reused`."""
+        return self.owners if self._leaves_traces else None
 
     def rate(self, node: Node, y: State) -> State:
         """f at a node."""
+        return without_trace(self, node, y) if node.trial and self._leaves_traces else self.forward(node, y)
+
+    def forward(self, node: Node, y: State) -> State:
         t = self.clock(node.t)
         args = self.arguments()
         given = y if self.coupled else self.unpack(y)
         return self._valued(self.functions[node.component], t, y, given, args)
 
     def _valued(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> State:
-        value = f(t, given, *args) if self.examined else self._examine(f, t, y, given, args)
+        value = self._value_of(f, t, given, args) if self.examined else self._examine(f, t, y, given, args)
         value = value if self.single or self.coupled else _in_order_of(given, value)
         alone = isinstance(value, Tensor)
         parts = [value] if alone else pytree.tree_leaves(value)
         del value  # a reference that counts
+        if not self.examined:
+            self.examined = True
+            if self.must_be_constant:
+                self._cut(parts, y)
         parts = self._values.copied(parts, self.evaluated_again)
         return in_precision_of(y, parts[0] if alone else tuple(parts))
+
+    def _value_of(self, f: Callable[..., Any], t: Tensor, given: Any, args: list[Any]) -> Any:
+        """f's value. Where f takes derivatives by t or y itself, they are such as have a graph."""
+        if not self._differentiates:
+            try:
+                return f(t, given, *args)
+            except RuntimeError as error:
+                if "require grad" not in str(error):
+                    raise
+                found = self._value_on_graph(f, t, given, args)
+                self._differentiates = True
+                return found
+        return self._value_on_graph(f, t, given, args)
+
+    def _value_on_graph(self, f: Callable[..., Any], t: Tensor, given: Any, args: list[Any]) -> Any:
+        outside = torch.is_grad_enabled()
+        known = outside and any(part.requires_grad for part in pytree.tree_leaves((t, given)))
+        with torch.inference_mode(False), torch.enable_grad():
+            t, given = pytree.tree_map(lambda part: part if outside and part.requires_grad else _leaf(part), (t, given))
+            value = f(t, given, *args)
+        parts = [part for part in pytree.tree_leaves(value) if isinstance(part, Tensor)]
+        if known or (outside and leaves(parts, pytree.tree_leaves((t, given)))):
+            return value
+        return pytree.tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, value)
+
+    def _cut(self, parts: list[Tensor], y: State) -> None:
+        """Detach values from their graphs, which must end in nothing but what f itself has made."""
+        state = [y] if isinstance(y, Tensor) else y
+        known = set(map(id, state))
+        ends = [TensorWeakRef(leaf) for leaf in leaves(parts, state) if id(leaf) not in known]
+        if not any(leaf.requires_grad for leaf in state):  # an implicit scheme differentiates f by a leaf of its own
+            parts[:] = [part.detach() for part in parts]
+        if any(end() is not None for end in ends):
+            gc.collect()
+        if any(end() is not None for end in ends):
+            raise FieldError(
+                "f depends on a tensor that needs a gradient, and nothing that was handed to the solve does: this "
+                "gradient mode would lose it. Hand it over (args, parameters, or f as a module), use "
+                "gradient=backprop, or solve under torch.no_grad()"
+            )
 
     def _examine(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> Any:
         leaves = [y] if isinstance(y, Tensor) else list(y)
         versions = [leaf._version for leaf in leaves if not leaf.is_inference()]
-        random = torch.get_rng_state()
+        random, buffers = torch.get_rng_state(), buffer_versions(self.owners)
         with torch.set_grad_enabled(torch.is_grad_enabled() or self.must_be_constant):
-            value = f(t, given, *args)
-        if not self.random and not torch.equal(random, torch.get_rng_state()):
-            self._examine_again(f(t, given, *args), value)
+            value = self._value_of(f, t, given, args)
+        drawn, moved = not torch.equal(random, torch.get_rng_state()), buffers != buffer_versions(self.owners)
+        self._leaves_traces = self.random and (drawn or moved)
+        if (drawn or moved) and not self.random:
+            with torch.no_grad():
+                again = self._value_of(f, t, given, args)
+            check_same(again, value, DRAWS if drawn else MOVES)
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
         value = _in_order_of(given, value)
@@ -150,24 +218,21 @@ class Equation(nn.Module):
                     f"f returned {tuple(v.shape)} in {v.dtype} for a state of shape {tuple(part.shape)} in "
                     f"{part.dtype}; the derivative must be like the state"
                 )
-        # An implicit scheme makes y a leaf of its own, to differentiate f by it: that is no tensor of the user's.
-        if self.must_be_constant and graph_leaves(pytree.tree_leaves(value), leaves):
-            raise FieldError(
-                "f depends on a tensor that needs a gradient, and nothing that was handed to the solve does: this "
-                "gradient mode would lose it. Hand it over (args, parameters, or f as a module), use "
-                "gradient=backprop, or solve under torch.no_grad()"
-            )
-        self.examined = True
         return value
 
-    def _examine_again(self, again: Any, value: Any) -> None:
-        """f may draw a sample once and keep it, but no other one at each call."""
-        pairs = zip(pytree.tree_leaves(again), pytree.tree_leaves(value), strict=True)
-        if not all(a is b or torch.equal(a, b) for a, b in pairs):
-            raise FieldError(
-                "f drew random numbers (dropout in training mode?) and was another function when it was called again, "
-                "so that no error can be estimated; draw them before the solve, or eval() the layer"
-            )
+
+def check_same(again: Any, value: Any, what: str) -> None:
+    """f may draw a sample once and keep it, or count its calls, but be no other function at each of them."""
+    pairs = zip(pytree.tree_leaves(again), pytree.tree_leaves(value), strict=True)
+    if not all(a is b or torch.equal(a, b) for a, b in pairs):
+        raise FieldError(
+            f"{what} and was another function when it was called again, so that no error can be estimated, nor the "
+            f"equation solved backwards; {REMEDIES[what]}"
+        )
+
+
+def _leaf(part: Tensor) -> Tensor:
+    return (part.clone() if part.is_inference() else part.detach()).requires_grad_()
 
 
 def _in_order_of(like: Any, value: Any) -> Any:

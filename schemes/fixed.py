@@ -79,8 +79,8 @@ class FixedSteps(Loop):
             if self.interpolation == "linear":
                 return lerp(y0, y1, theta)
             if not slopes:
-                end = Node(node.step, node.t + node.h, node.h)
-                slopes.extend((self._slope(f, node, y0), self._slope(f, end, y1)))
+                start, end = node._replace(stage=-1), Node(node.step, node.t + node.h, node.h, stage=-2)
+                slopes.extend((self._slope(f, start, y0), self._slope(f, end, y1)))
             return hermite(theta, node.h, y0, y1, *slopes)
 
         return between

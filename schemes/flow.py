@@ -15,7 +15,9 @@ from schemes.bank import SHARING, FieldBank
 from schemes.base import Scheme
 from schemes.captured import captured
 from schemes.counting import Counted, Work, counting
+from schemes.equation import MOVES, check_same
 from schemes.errors import SchemenetError, unknown
+from schemes.gradients.replay import buffer_versions
 from schemes.node import Node
 from schemes.noise.base import Blocks, Noise
 from schemes.noise.none import NoNoise
@@ -99,10 +101,22 @@ class Flow(nn.Module):
         if self.captured is not None and not first.is_meta:
             steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.captured)
             loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
-        with contextlib.nullcontext() if compiling else counting(loop.forward):
+        constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])
+        with constant, contextlib.nullcontext() if compiling else counting(loop.forward):
             y, memory = self.gradient(loop, carry).carry
         y = torch.cat(y, dim=1) if split else y
         return (y, memory) if remember else y
+
+    @contextlib.contextmanager
+    def _constant_field(self, y: State) -> Iterator[None]:
+        """Refuses a solve that has changed buffers of f, unless its value does not depend on them."""
+        before = {name: buffer.clone() for name, buffer in self.bank.named_buffers()}
+        versions = buffer_versions(self.bank)
+        yield
+        if versions != buffer_versions(self.bank):
+            node = Node(0, 0.0, 0.0, trial=True)
+            with torch.no_grad():
+                check_same(torch.func.functional_call(self.bank, before, (node, y)), self.bank(node, y), MOVES)
 
     def _components(self, x: Tensor) -> tuple[Tensor, ...]:
         parts = self.scheme.components

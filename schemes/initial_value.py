@@ -97,7 +97,8 @@ def solve(
     leaves = _checked_state(y0, on_known_steps=not isinstance(steps, AdaptiveGrid))
     times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
-    equation = Equation(functions, y0, args, times, parameters, random=not isinstance(steps, AdaptiveGrid))
+    given_steps = not isinstance(steps, AdaptiveGrid | ScipyGrid)
+    equation = Equation(functions, y0, args, times, parameters, random=given_steps and mode.replays_nodes)
     stands = _of_no_length(host) or not any(leaf.numel() for leaf in leaves)
     if not stands:
         if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:

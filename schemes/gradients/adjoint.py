@@ -52,6 +52,8 @@ class Adjoint(RecomputingMode):
     arXiv:1806.07366.
     """
 
+    replays_nodes = False
+
     def __init__(
         self,
         rtol: object = None,

@@ -23,7 +23,13 @@ FIRST_ONLY = (
 
 
 class GradientMode(abc.ABC):
-    """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants."""
+    """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants.
+
+    ``replays_nodes`` says whether an f with random numbers or buffers that it changes may be stepped over given nodes:
+    if backward evaluates it again, then at those very nodes, with what it found there.
+    """
+
+    replays_nodes: bool = True
 
     @property
     def name(self) -> str:

@@ -56,7 +56,7 @@ class Replay:
 
     def __init__(self, module: nn.Module, parameters: Sequence[Tensor], bank: Any, device: torch.device) -> None:
         self.module, self.device = module, device
-        self.reused = getattr(bank, "reused", lambda node: None)  # an initial value problem's f is no bank
+        self.reused = getattr(bank, "reused", None) or getattr(module, "reused", lambda node: None)
         position = {id(p): i for i, p in enumerate(parameters)}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
@@ -77,10 +77,11 @@ class Replay:
             if torch.amp.is_autocast_available(kind)
         ]
         self._noted: list[Tensor] = []
+        self._known: dict[int, tuple[Tensor, int, int]] = {}
         self._buffers = self._note_buffers(module)
         self._random: list[slice] = []
         self._random_before: dict[Place, slice] = {}
-        self._buffers_before: dict[Place, Buffers] = {}
+        self._buffers_before: dict[tuple[Place, bool], Buffers] = {}
 
     def _note(self, tensors: Iterable[Tensor]) -> slice:
         start = len(self._noted)
@@ -88,13 +89,18 @@ class Replay:
         return slice(start, len(self._noted))
 
     def _note_buffers(self, module: nn.Module) -> Buffers:
-        at: dict[int, int] = {}
-        found: Buffers = []
-        for part, name, buffer in buffers_of(module):
-            if buffer is not None and id(buffer) not in at:
-                at[id(buffer)] = self._note([buffer.clone()]).start
-            found.append((part, name, None if buffer is None else at[id(buffer)]))
-        return found
+        """Copies of a module's buffers, but of those that are what they were when they were last noted."""
+        return [
+            (part, name, None if buffer is None else self._note_buffer(buffer))
+            for part, name, buffer in buffers_of(module)
+        ]
+
+    def _note_buffer(self, buffer: Tensor) -> int:
+        known, version, place = self._known.get(id(buffer), (None, 0, 0))
+        if buffer.is_inference() or known is not buffer or version != buffer._version:
+            place = self._note([buffer.clone()]).start
+            self._known[id(buffer)] = buffer, 0 if buffer.is_inference() else buffer._version, place
+        return place
 
     def _put(self, buffers: Buffers) -> None:
         """Copies of these buffers in their places."""
@@ -104,7 +110,7 @@ class Replay:
 
     def hand_over(self) -> list[Tensor]:
         """All that was noted, which is then forgotten."""
-        noted, self._noted = self._noted, []
+        noted, self._noted, self._known = self._noted, [], {}
         return noted
 
     def _random_state(self) -> list[Tensor]:
@@ -129,11 +135,10 @@ class Replay:
         """f, with what each call finds noted: the random state, and the buffers of a field that serves again."""
 
         def recorded(node: Node, y: State) -> State:
-            if node.trial:  # leaves no trace: the evaluation that counts finds the same
-                return f(node, y)
-            self._random_before[node.place] = self._note_random()
+            if not node.trial:  # a trial leaves no trace: the evaluation that counts finds the same random state
+                self._random_before[node.place] = self._note_random()
             if (field := self.reused(node)) is not None:
-                self._buffers_before[node.place] = self._note_buffers(field)
+                self._buffers_before[node.place, node.trial] = self._note_buffers(field)
             return f(node, y)
 
         return recorded
@@ -145,7 +150,7 @@ class Replay:
         def repeated(node: Node, y: State) -> State:
             if drawn:
                 self._restore(self._noted[self._random_before.get(node.place, self._random[0])])
-            self._put(self._buffers_before.get(node.place, []))
+            self._put(self._buffers_before.get((node.place, node.trial), []))
             return f(node, y)
 
         return repeated
@@ -193,6 +198,12 @@ def buffers_of(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor | Non
     for part in module.modules():
         for name, buffer in part._buffers.items():
             yield part, name, buffer
+
+
+def buffer_versions(module: nn.Module) -> list[tuple[int, int]]:
+    """By which a change of any buffer of a module is known, one in place and another tensor."""
+    buffers = (buffer for _, _, buffer in buffers_of(module) if buffer is not None and not buffer.is_inference())
+    return [(id(buffer), buffer._version) for buffer in buffers]
 
 
 def _set_training(flags: Iterable[tuple[nn.Module, bool]]) -> None:
