@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from schemes.base import Attempt, Scheme
-from schemes.beside import inside
+from schemes.beside import inside, jumps_at
 from schemes.errors import (
     NonFiniteError,
     SchemenetError,
@@ -46,7 +46,8 @@ class AdaptiveGrid:
     ``rtol`` and ``atol`` are numbers, or nests of numbers and tensors like the state. ``controller`` is I, PI or PID.
     A network integrates over [0, ``time``], in evaluation with ``eval_rtol`` and ``eval_atol`` where they are given.
     The first step is ``first_step``, or Hairer's guess (one more evaluation of f). No step is longer than
-    ``max_step``; one that has shrunk to ``min_step`` is taken whatever its error. ``step_t`` are times that a step must
+    ``max_step``, and none shorter than ``min_step`` but one that ends at a time at which a step must end: such steps
+    are taken whatever their error, and :class:`LeastStepWarning` tells of them. ``step_t`` are times that a step must
     end at, ``jump_t`` such at which f jumps. After ``max_steps`` attempts or ``seconds`` the solve ends with an error
     that says how far it came. ``norm`` replaces the norm: from a state to a number.
 
@@ -92,8 +93,8 @@ class AdaptiveGrid:
             wrong.append("rtol and atol cannot both be 0: no error would be small enough")
         if max_steps < 1:
             wrong.append(f"max_steps expected to be at least 1, got {max_steps}")
-        if min_step < 0:
-            wrong.append(f"min_step expected to be at least 0, got {min_step}")
+        if not 0 <= min_step <= (math.inf if max_step is None else max_step):
+            wrong.append(f"min_step expected to be at least 0 and at most max_step={max_step}, got {min_step}")
         if not 0 < safety <= 1 or not 0 < shrink < 1 or not growth > 1:
             wrong.append(
                 f"expected 0 < safety <= 1, 0 < shrink < 1 and growth > 1, got safety={safety}, shrink={shrink}, "
@@ -167,6 +168,23 @@ def warn_of_tolerance(rtol: Any, atol: Any, dtype: torch.dtype, stacklevel: int 
             "larger tolerances",
             ToleranceWarning,
             stacklevel=stacklevel,
+        )
+
+
+class LeastStepWarning(UserWarning):
+    """Steps of the size ``min_step`` were taken although their errors were larger than the tolerance."""
+
+
+def warn_of_least_steps(paces: Sequence[Pace]) -> None:
+    """Tell a caller whose ``min_step`` did not let the tolerance be met."""
+    missed = [ratio for pace in paces for ratio in pace.missed]
+    if missed:
+        warnings.warn(
+            f"{len(missed)} of {sum(len(pace.steps) for pace in paces)} steps were taken with an estimated error above "
+            f"the tolerance, up to {max(missed):.2g} times it, because none may be smaller than "
+            f"min_step={paces[0].grid.min_step:g}; take a smaller one, or a larger tolerance",
+            LeastStepWarning,
+            stacklevel=2,
         )
 
 
@@ -244,7 +262,8 @@ class Search(Loop):
         memory, began = carry[1], clock.monotonic()
         if pace.h is None:
             if self.grid.first_step is None and not memory and scheme.begins_with_slope:
-                memory = (f(Node(0, pace.t, 0.0), carry[0]),)
+                starts = inside(f, Node(0, pace.t, pace.end - pace.t), pace.t in self.grid.jump_t, False)
+                memory = (starts(Node(0, pace.t, 0.0), carry[0]),)
             pace.begin(self._first_step(f, carry[0], memory))
         while not pace.arrived:
             node = Node(len(found), pace.t, pace.proposal())
@@ -274,6 +293,7 @@ class Search(Loop):
                     raise self._too_small(pace, carry[0], f, ratio)
             if not pace.arrived:
                 self._check_limits(pace, began)
+        warn_of_least_steps([pace])
 
     def _attempt(
         self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
@@ -298,9 +318,7 @@ class Search(Loop):
         """f, seen from within the step where it jumps at an end of it."""
         if not self.grid.jump_t:
             return f
-        near = 1e-6 * abs(node.h)
-        start, end = (any(abs(t - jump) < near for jump in self.grid.jump_t) for t in (node.t, node.t + node.h))
-        return inside(f, node, start, end)
+        return inside(f, node, *jumps_at(node.t, node.h, self.grid.jump_t))
 
     def _told(self, what: str, node: Node, y: State) -> None:
         if self.tell is not None:

@@ -116,7 +116,8 @@ def solve(
     start = y = equation.pack(y0)
     moves = times.requires_grad and torch.is_grad_enabled()
     if moves:  # the steps begin at a constant time
-        y = mode.transport(equation, start, times[..., 0], times[..., 0].detach())
+        first = _for_f(times, leaves, batching)[..., 0]
+        y = mode.transport(equation, start, first, first.detach())
     watch = None if event is None else _watch(event, equation, host, y)
     starts_there = watch is not None and watch.time is not None
     if stands or starts_there:
@@ -133,7 +134,7 @@ def solve(
 
     def solution(times: Tensor, outputs: Sequence[State], status: str, *event: State) -> Solution:
         if moves:
-            moments = times.unbind(-1)[1:]
+            moments = _for_f(times, leaves, batching).unbind(-1)[1:]
             outputs = [mode.transport(equation, y, t.detach(), t) for y, t in zip(outputs, moments, strict=False)]
         values = equation.unpack(_stacked([start, *outputs, *event]))
         return Solution(values, times, solved.statistics, status, solved.interpolant)
@@ -262,6 +263,13 @@ def exact(times: Any) -> Tensor:
         return times.double() if isinstance(times, Tensor) else torch.from_numpy(np.array(times, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError) as error:
         raise SchemenetError(f"t: expected numbers in a list or a tensor, got {times!r}") from error
+
+
+def _for_f(times: Tensor, leaves: Sequence[Tensor], batching: str) -> Tensor:
+    """Times as f gets them: of each sample and in the state's precision, where each has steps of its own."""
+    if batching == "joint":
+        return times
+    return times.to(leaves[0].real.dtype).expand(len(leaves[0]), times.shape[-1])
 
 
 def _numbers(times: Tensor) -> Any:

@@ -26,7 +26,8 @@ class Pace:
     ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
     ``passed`` counts the output times so far. After an accepted step ``thetas`` are the output times in it, as
     fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at those
-    times that the grid names.
+    times that the grid names. ``missed`` are the error ratios of steps that were too large for the tolerance, but not
+    larger than the least that is allowed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Pace:
         self.h = h
         self.work = Work()
         self.steps: list[tuple[float, float]] = []
+        self.missed: list[float] = []
         self.thetas: tuple[float, ...] = ()
         self.jumped = False
         self._controller = Controller(grid.controller, order, grid.safety, grid.shrink, grid.growth)
@@ -65,7 +67,7 @@ class Pace:
 
     def begin(self, size: float) -> None:
         """Start with a step of this size."""
-        self.h = self.direction * min(size, self.span)
+        self.h = self.direction * min(max(size, self.grid.min_step), self.span)
 
     def proposal(self) -> float:
         """The signed size of the next step: what is wanted, cut at the next time that a step must end at."""
@@ -88,9 +90,11 @@ class Pace:
             return False
         if ratio <= 1:
             self._before = max(ratio, 1e-10), self._before[0]
+        else:
+            self.missed.append(ratio)
         # A step that was cut to end at a time says nothing against the size that it was cut from.
         wanted = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
-        self.h = self.direction * max(abs(h) * factor, wanted)
+        self.h = self.direction * max(abs(h) * factor, wanted, self.grid.min_step)
         self.work.accepted += 1
         self._go_on(h)
         return True

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemes.adaptive import Search
+from schemes.adaptive import Search, warn_of_least_steps
 from schemes.base import Attempt
+from schemes.beside import jumps_at, limits
 from schemes.errors import SchemenetError, SolverError
 from schemes.loop import Carry, Pass
 from schemes.node import Node
@@ -28,10 +29,14 @@ class SampleSearch(Search):
     that has arrived, stays where it is, which is a step of size zero: so the nodes that are noted, taken again, give
     the same states. f must act on each row alone. ``paces`` tell what each sample was asked; ``thetas`` are tensors
     (batch,), one for each round of output times within a step, ``places`` the rows and output times that they are for.
+    ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest times
+    (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
     """
 
     paces: list[Pace] = field(default_factory=list)
     places: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    limits: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    stand_ins: Tensor | None = None
 
     def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
         like = flatten(carry[0])[0][0]
@@ -41,18 +46,24 @@ class SampleSearch(Search):
         self.paces = [Pace(self.grid, order, times) for times in rows]
         self.nodes = found = list[Node]()
         began = clock.monotonic()
+        self._find_stand_ins(like)
         t = self._numbers([pace.t for pace in self.paces], like)
-        slope = f(Node(0, t, 0.0), carry[0])  # a time for each row
-        self._begin(f, carry[0], slope, t, like)
-        memory = (slope,)
+        node = Node(0, t, 0.0)  # a time for each row
+        self._note_limits(node, [(pace.end - pace.t) * (pace.t in self.grid.jump_t) for pace in self.paces], like)
+        slope = self._beside_jumps(f, node)(node, carry[0])
+        self._begin(self._beside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
+        memory: tuple[State, ...] = (slope,)
         for pace in self.paces:
-            pace.work.calls = self.forward.calls
+            pace.work.calls = 0 if pace.arrived else self.forward.calls
         while any(not pace.arrived for pace in self.paces):
             sizes = [0.0 if pace.arrived else pace.proposal() for pace in self.paces]
             t, h = (self._numbers(numbers, like) for numbers in ([pace.t for pace in self.paces], sizes))
             node = Node(len(found), t, h)
             before = self.forward.calls
-            attempt = self.scheme.attempt(f, node, carry[0], memory)
+            self._note_limits(node, sizes, like)
+            rates = self._beside_jumps(f, node)
+            memory = memory or (rates(node, carry[0]),)
+            attempt = self.scheme.attempt(rates, node, carry[0], memory)
             for pace, size in zip(self.paces, sizes, strict=True):
                 pace.work.calls += (self.forward.calls - before) * bool(size)
             ratios = self.ratios(carry[0], attempt)
@@ -68,7 +79,7 @@ class SampleSearch(Search):
                     node = node._replace(h=torch.where(accepted, h, 0.0))
                     memory = (_chosen(accepted, attempt.memory[0], memory[0]),)
                     if torch.is_grad_enabled():  # what was rejected must not be part of the graph
-                        attempt = self.scheme.attempt(f, node, *carry)
+                        attempt = self.scheme.attempt(rates, node, *carry)
                     else:
                         attempt = attempt._replace(y=_chosen(accepted, attempt.y, carry[0]), memory=memory)
                 found.append(node)
@@ -78,25 +89,51 @@ class SampleSearch(Search):
                 passed = self._passed(node, attempt)
                 yield node, carry, passed
                 carry = passed.carry
-                memory = carry[1] or (f(self._now(like), carry[0]),)
+                memory = carry[1]
             for row, pace in enumerate(self.paces):
                 if not pace.arrived:
                     try:
                         self._check_limits(pace, began)
                     except SolverError as error:
                         raise type(error)(f"sample {row}: {error}") from None
+        warn_of_least_steps(self.paces)
+
+    def _find_stand_ins(self, like: Tensor) -> None:
+        """For each row the one at whose time and state f is asked: itself, or the first one of any length."""
+        moving = [row for row, pace in enumerate(self.paces) if not pace.arrived]
+        if len(moving) < len(self.paces):
+            rows = [moving[0] if pace.arrived else row for row, pace in enumerate(self.paces)]
+            self.stand_ins = torch.tensor(rows, device=like.device)
+
+    def _note_limits(self, node: Node, sizes: Sequence[float], like: Tensor) -> None:
+        """Where f may be asked in the steps of these sizes, if it jumps at an end of one of them."""
+        self.limits.pop(node.step, None)
+        jumps = [jumps_at(pace.t, h, self.grid.jump_t) for pace, h in zip(self.paces, sizes, strict=True)]
+        if any(map(any, jumps)):
+            found = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.paces, sizes, jumps, strict=True)]
+            least, greatest = (self._numbers([pair[i] for pair in found], like) for i in (0, 1))
+            self.limits[node.step] = least, greatest
 
     def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
-        return f  # each row is at another time
+        known, rows = self.limits.get(node.step), self.stand_ins
+        if known is None and rows is None:
+            return f
+
+        def rates(node: Node, y: State) -> State:
+            t = node.t if known is None else torch.clamp(node.t, *known)
+            if rows is not None:
+                t = t[rows]
+                leaves, shape = flatten(y)
+                y = unflatten([leaf[rows] for leaf in leaves], shape)
+            return f(node._replace(t=t), y)
+
+        return rates
 
     def _numbers(self, numbers: Sequence[float], like: Tensor) -> Tensor:
         return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
 
-    def _now(self, like: Tensor) -> Node:
-        return Node(0, self._numbers([pace.t for pace in self.paces], like), 0.0)
-
     def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
-        return self._passed(node, self.scheme.attempt(f, node, *carry))
+        return self._passed(node, self.scheme.attempt(self._beside_jumps(f, node), node, *carry))
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
         states = tuple(_chosen(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
@@ -133,7 +170,7 @@ class SampleSearch(Search):
         count = 0
         parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)
         for i, (part, *entries) in enumerate(parts):
-            scaled = (part / self._scale(i, entries)).abs().square().flatten(1)
+            scaled = (part / self._scale(i, entries)).abs().square().unsqueeze(-1).flatten(1)
             count += scaled.shape[1]
             squares = scaled.sum(1) if squares is None else squares + scaled.sum(1)
         assert squares is not None
