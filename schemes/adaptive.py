@@ -329,8 +329,9 @@ class Search(Loop):
         with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
             return self._size(attempt.error(), y, attempt.y)
 
-    def _size(self, amount: State, *states: State) -> float:
-        """The norm of ``amount`` over atol + rtol max(|y|) of these states."""
+    def _size(self, amount: State, *known: State) -> float:
+        """The norm of ``amount`` over atol + rtol max(|y|) of these states; a number, without any derivative."""
+        amount, *states = map(detached, (amount, *known))  # forward-mode ones as well
         if isinstance(amount, Tensor):
             return self._read(amount / self._scale(0, states))
         parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)

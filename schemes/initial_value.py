@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor  # type: ignore[import-not-found]  # torch has no stub
+from torch._C._functorch import (  # type: ignore[import-not-found]  # torch has no stub
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+)
 from torch.utils import _pytree as pytree
 
 from schemes.adaptive import AdaptiveGrid, Search, warn_of_tolerance
@@ -33,11 +38,28 @@ from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
 from schemes.scipy_steps import ScipyGrid, ScipySteps
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
-from schemes.state import State, detached, flatten
+from schemes.state import State, detached, flatten, has_derivative
 
 BATCHINGS = ("joint", "per_sample")
+UNREADABLE = "vmap: It looks like you're", "get value out of a tracing tensor"
+"""What torch says where a transform hides the numbers of a tensor."""
 
 
+@contextlib.contextmanager
+def _told_of_hidden_numbers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error) for words in UNREADABLE):
+            raise SchemenetError(
+                "a solve reads numbers (of times, for the size of its steps, to find what is not finite), which "
+                "torch.func.vmap over a tensor that f reads, torch.func.linearize and tracing hide; hand the whole "
+                "batch over, or use torch.func.jvp or vjp"
+            ) from error
+        raise
+
+
+@_told_of_hidden_numbers()
 def solve(
     f: Callable[..., Any] | Sequence[Callable[..., Any]],
     y0: Any,
@@ -108,13 +130,13 @@ def solve(
         if event is not None and isinstance(steps, ScipyGrid):
             raise SchemenetError("event: SciPy's solvers look for no events here; use grid=adaptive")
         if isinstance(steps, AdaptiveGrid) and steps is not grid:  # described here, not built by a caller who knows
-            warn_of_tolerance(steps.rtol, steps.atol, leaves[0].dtype)
+            warn_of_tolerance(steps.rtol, steps.atol, leaves[0].dtype, stacklevel=5)
     differentiable = times.requires_grad or any(part.requires_grad for part in (*leaves, *equation.parameters()))
     recomputed = torch.is_grad_enabled() and not isinstance(mode, Backprop)
     equation.must_be_constant = recomputed and not differentiable
     equation.evaluated_again = recomputed and differentiable
     start = y = equation.pack(y0)
-    moves = times.requires_grad and torch.is_grad_enabled()
+    moves = has_derivative(times)
     if moves:  # the steps begin at a constant time
         first = _for_f(times, leaves, batching)[..., 0]
         y = mode.transport(equation, start, first, first.detach())
@@ -221,7 +243,7 @@ def _checked_state(y0: Any, on_known_steps: bool) -> list[Tensor]:
                 f"y0: a state in {leaf.dtype} is too coarse for sums over many steps and for an error estimate; keep "
                 "it in float32 and let f compute in half precision by torch.autocast"
             )
-        if is_batchedtensor(leaf) and not on_known_steps:
+        if _is_batched(leaf) and not on_known_steps:
             raise SchemenetError(
                 "an adaptive grid under torch.func.vmap: each sample would take other steps; hand over the whole batch "
                 "(with batching='per_sample' for steps of each sample's own), or use grid=uniform"
@@ -229,6 +251,13 @@ def _checked_state(y0: Any, on_known_steps: bool) -> list[Tensor]:
         if not (leaf.is_floating_point() or leaf.is_complex()):
             raise SchemenetError(f"y0: expected floating-point or complex numbers, got {leaf.dtype}; use y0.float()")
     return leaves
+
+
+def _is_batched(leaf: Tensor) -> bool:
+    """Whether torch.func.vmap hides a batch in a tensor, under whatever other transforms."""
+    while is_functorch_wrapped_tensor(leaf) and not is_batchedtensor(leaf):
+        leaf = get_unwrapped(leaf)
+    return is_batchedtensor(leaf)
 
 
 def _checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:

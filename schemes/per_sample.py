@@ -18,7 +18,7 @@ from schemes.errors import SchemenetError, SolverError
 from schemes.loop import Carry, Pass
 from schemes.node import Node
 from schemes.pace import Pace, first_size, refined
-from schemes.state import RightHandSide, State, along, axpy, flatten, unflatten
+from schemes.state import RightHandSide, State, along, axpy, detached, flatten, unflatten
 
 
 @dataclass
@@ -168,7 +168,7 @@ class SampleSearch(Search):
     def _sizes(self, amount: State, *states: State) -> list[float]:
         squares: Tensor | None = None
         count = 0
-        parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)
+        parts = zip(*(flatten(detached(state))[0] for state in (amount, *states)), strict=True)
         for i, (part, *entries) in enumerate(parts):
             scaled = (part / self._scale(i, entries)).abs().square().unsqueeze(-1).flatten(1)
             count += scaled.shape[1]

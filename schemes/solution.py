@@ -11,6 +11,7 @@ from torch import Tensor
 
 from schemes.counting import Work
 from schemes.errors import SchemenetError
+from schemes.state import has_derivative
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Solution:
     times: Tensor
     statistics: Statistics
     status: str = "done"
-    interpolant: Callable[[float], Any] | None = None
+    interpolant: Callable[[float | Tensor], Any] | None = None
 
-    def __call__(self, t: float) -> Any:
-        """The state at time t."""
+    def __call__(self, t: float | Tensor) -> Any:
+        """The state at time t, a number or a tensor without dimensions; it has the derivative by t."""
         if self.interpolant is None:
             raise SchemenetError("this solution knows its output times only; ask for solve(..., dense=True)")
-        return self.interpolant(float(t))
+        return self.interpolant(t)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Interpolant:
     def __reduce__(self) -> Any:
         raise SchemenetError("a dense solution cannot be pickled, it is made of functions; keep its values instead")
 
-    def __call__(self, t: float) -> Any:
+    def __call__(self, time: float | Tensor) -> Any:
+        t = float(time.detach() if isinstance(time, Tensor) else time)
         low, high = sorted((self.starts[0], self.end))
         slack = 1e-6 * (high - low) or 1e-6 * abs(high)  # an end that went through a tensor in float32
         if not low - slack <= t <= high + slack:
@@ -78,4 +80,5 @@ class Interpolant:
         backwards = self.sizes[0] < 0
         keys = [-s for s in self.starts] if backwards else self.starts
         step = max(0, bisect.bisect_right(keys, -t if backwards else t) - 1)
-        return self.unpack(self.between[step]((t - self.starts[step]) / self.sizes[step]))
+        moment: Any = time.double() if isinstance(time, Tensor) and has_derivative(time) else t
+        return self.unpack(self.between[step]((moment - self.starts[step]) / self.sizes[step]))

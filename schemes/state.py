@@ -11,9 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 State = Any  # Tensor | None | tuple[State, ...]
 RightHandSide = Callable[[Any, State], State]
+
+
+def has_derivative(t: Tensor) -> bool:
+    """Whether autograd follows a tensor, backward or forward."""
+    return (t.requires_grad and torch.is_grad_enabled()) or unpack_dual(t).tangent is not None
 
 
 def along(numbers: Tensor, y: Tensor) -> Tensor:

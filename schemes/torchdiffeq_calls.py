@@ -193,8 +193,8 @@ def odeint_dense(
 
     def at(times: Any) -> Any:
         if not isinstance(times, Tensor) or times.dim() == 0:
-            return solution(float(times))
-        values = [solution(time) for time in times.detach().reshape(-1).tolist()]
+            return solution(times)
+        values = [solution(time) for time in times.reshape(-1)]
         return _each(lambda *parts: torch.stack(parts).reshape(*times.shape, *parts[0].shape), *values)
 
     return at

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FIRST_ONLY = (
     "gradient mode {!r} gives first derivatives only; second derivatives (create_graph=True) need gradient=backprop"
 )
+BACKWARD_ONLY = (
+    "gradient mode {!r} is differentiated by backward() and torch.autograd.grad alone; transforms of torch.func and "
+    "forward-mode derivatives need gradient=backprop"
+)
 
 
 class GradientMode(abc.ABC):
@@ -51,6 +55,8 @@ class GradientMode(abc.ABC):
 
         It has y's value, and depends on both times as the solution does: here by its slope, a constant.
         """
+        if torch._C._are_functorch_transforms_active():
+            raise SchemenetError(BACKWARD_ONLY.format(self.name))
         with torch.no_grad():
             slope = equation.slope(start, y)
         return axpy(y, slope, _FirstOnly.apply(end - start, self.name))
@@ -69,3 +75,7 @@ class _FirstOnly(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise SchemenetError(FIRST_ONLY.format(ctx.name))
         return gradient, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise SchemenetError(BACKWARD_ONLY.format(ctx.name))

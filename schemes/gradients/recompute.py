@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from schemes.counting import count_products, counting
 from schemes.errors import SchemenetError
-from schemes.gradients.base import FIRST_ONLY, GradientMode
+from schemes.gradients.base import BACKWARD_ONLY, FIRST_ONLY, GradientMode
 from schemes.gradients.foreign import ForeignLeaves, leaves
 from schemes.gradients.replay import Replay
 from schemes.loop import Pass
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from schemes.node import Node
 
 Gradients = list[Tensor | None]
-BACKWARD_ONLY = (
-    "gradient mode {!r} is differentiated by backward() and torch.autograd.grad alone; transforms of torch.func and "
-    "forward-mode derivatives need gradient=backprop"
-)
 PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
 
 
