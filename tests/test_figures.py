@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +113,19 @@ def test_a_power_law_is_found() -> None:
     assert error_control.power([10, 20, 40], [3.0, 3 / 32, 3 / 1024]) == pytest.approx(-5)
 
 
+def test_the_error_falls_faster_without_kinks_under_the_same_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_control, "REFERENCE", 1e-7)
+    slopes = {}
+    for activation in ("relu", "tanh"):
+        torch.manual_seed(0)
+        field = {"name": "basic_time", "activation": activation}
+        network = create_model("odenet", in_chans=1, width=0.125, field=field).double().eval()
+        sample: Any = SimpleNamespace(network=network, inputs=torch.randn(1, 1, 16, 16, dtype=torch.float64))
+        found = error_control.errors(sample, (1e-3, 1e-5))
+        slopes[activation] = error_control.power([s.nfe for s in found], [s.error for s in found])
+    assert slopes["tanh"] < -5 < -4 < slopes["relu"]
+
+
 def test_error_control_is_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_control, "IMAGES", 4)
     monkeypatch.chdir(tmp_path)
@@ -120,6 +135,8 @@ def test_error_control_is_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.M
     assert len(figure.axes) == 4
     assert "4 test samples" in texts(figure)
     assert "trained at rtol = 0.001" in texts(figure)
+    told = figure.axes[0].get_title(loc="left")
+    assert re.search(r"NFE\$\^{-[\d.]+}\$ \(6 points, \d+ to \d+ NFE\)", told)
     assert not clipped(figure)
 
 

@@ -224,7 +224,8 @@ def _draw_errors(ax: Axes, found: Sequence[Solved]) -> None:
             f"{s.tolerance:.0e}".replace("e-0", "e-"), (s.nfe, s.error), (5, 4), textcoords="offset points", fontsize=7
         )
     ax.set(ylabel=r"relative error $\|y - y^*\| \,/\, \|y^*\|$ at T")
-    ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$", loc="left", fontsize=9)
+    over = f"{len(found)} points, {min(nfe)} to {max(nfe)} NFE"
+    ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=9)
     _count_axis(ax, nfe)
 
 
@@ -235,7 +236,8 @@ def _draw_times(ax: Axes, found: Sequence[Timed]) -> None:
     ax.loglog(ends, ends / least.nfe, c=GREY, lw=0.9, ls="--", label="proportional to NFE")
     ax.loglog(nfe, relative, c=look_of(1).colour, lw=1.2, label="median of interleaved runs", **mark(look_of(1)))
     ax.set(ylabel="forward time / least")
-    ax.set_title(f"b  time measured to grow as NFE$^{{{power(nfe, relative):.2f}}}$", loc="left", fontsize=9)
+    exponent = f"NFE$^{{{power(nfe, relative):.2f}}}$"
+    ax.set_title(f"b  time measured to grow as {exponent} ({len(found)} points)", loc="left", fontsize=9)
     log_ticks(ax.yaxis, *ax.get_ylim(), "{:g}".format)
     ax.legend(frameon=False, fontsize=7.5)
     _count_axis(ax, nfe)
