@@ -211,8 +211,11 @@ class Jobs:
     def begin_again(self) -> Story:
         """When what was there before is gone; Slurm has a requeued job wait for two minutes."""
         yield from pause(20.0)
+        self.update("StartTime=now")
+
+    def update(self, change: str) -> None:
         for id in self.ids:
-            subprocess.run(["scontrol", "update", f"JobId={id}", "StartTime=now"], check=True, timeout=60)
+            subprocess.run(["scontrol", "update", f"JobId={id}", change], check=True, timeout=60)
 
     def launch(self, story: Story, **options: Any) -> str:
         ends = itertools.chain(story, until(lambda: all(order.settled for order in self.orders)))
@@ -255,10 +258,11 @@ def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path: Path, cluster:
         (id,) = jobs.ids
         ran = re.search(r"RunTime=(\d+):(\d+):", _said("scontrol", "show", "job", id))
         assert ran is not None
-        limit = 60 * int(ran[1]) + int(ran[2]) + 2  # minutes: the warning is due at once
-        subprocess.run(["scontrol", "update", f"JobId={id}", f"TimeLimit={limit}"], check=True, timeout=60)
+        soon = 60 * int(ran[1]) + int(ran[2]) + 2  # minutes: the warning is due at once
+        jobs.update(f"TimeLimit={soon}")
         yield from jobs.thaw_when_warned()
         yield from until(jobs.are_requeued)
+        jobs.update("TimeLimit=60")
         yield from jobs.begin_again()
 
     jobs.launch(story())
