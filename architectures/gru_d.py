@@ -37,12 +37,13 @@ class GruD(Autoregressive):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        decoder_activation: str = "tanh",
         feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
         self.cell = nn.GRUCell(2 * in_chans, state)
         self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))
         self.state_rate = nn.Linear(in_chans, state)

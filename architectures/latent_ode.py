@@ -28,8 +28,12 @@ class LatentOde(Variational):
     solved together along the union of the asked times, one unit of time at a time: ``grid.steps`` are those of a unit,
     and a series alone takes the same steps as in any batch; on an adaptive grid it is the same to the tolerance.
 
-    Sizes as for the spirals of the first paper; PhysioNet's in the second: latent 20, recognition 40, f and decoder of
-    50, GRU.
+    f counts time in units of which ``time_scale`` are one of the data's: the more, the further f leads while it has
+    not learned anything.
+
+    Sizes as for the spirals of the first paper (in its released example f has two layers, both ELU, the decoder is
+    ReLU, and time is the spiral's angle); PhysioNet's in the second: latent 20, recognition 40, f and decoder of 50,
+    GRU.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Rubanova, Chen, Duvenaud, "Latent
     ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
@@ -50,10 +54,12 @@ class LatentOde(Variational):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        decoder_activation: str = "tanh",
         field: Spec = "mlp",
         scheme: Spec = "dopri5",
         grid: Spec = "adaptive",
         gradient: Spec = "backprop",
+        time_scale: float = 1.0,
         encoder_scheme: Spec = "forward_euler",
         encoder_grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
         observation_sd: float = 0.3,
@@ -64,8 +70,9 @@ class LatentOde(Variational):
         label_weight: float = 1.0,
     ) -> None:
         require(
-            latent=latent, recognition=recognition, units=units, width=width, inner=inner, observation_sd=observation_sd
-        )
+            latent=latent, recognition=recognition, units=units, width=width, inner=inner,
+            observation_sd=observation_sd, time_scale=time_scale,
+        )  # fmt: skip
         state, read = scaled([latent, recognition], width)
         inside = scaled([units], width * inner)[0]
         if encoder == "rnn":
@@ -77,13 +84,14 @@ class LatentOde(Variational):
             encoding, in_chans, read, state, inside, num_classes=num_classes, label_weight=label_weight,
             observation_sd=observation_sd, samples=samples, kl_weight=kl_weight, kl_wait=kl_wait, kl_rise=kl_rise,
         )  # fmt: skip
+        self.time_scale = time_scale
         self.path = Path(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
-        self.decoder = two_layers(state, inside, in_chans)
+        self.decoder = two_layers(state, inside, in_chans, decoder_activation)
         self.layout = layout_along(
             self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field)
         )
 
     def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        states = self.path.through(z.flatten(0, 1), asked.times, start=0.0, unit=1.0)
+        states = self.path.through(z.flatten(0, 1), self.time_scale * asked.times, start=0.0, unit=self.time_scale)
         values = self.decoder(states.unflatten(1, z.shape[:2]))  # (times, samples, batch, channels)
         return values.permute(1, 2, 0, 3)

@@ -62,12 +62,13 @@ class OdeRnn(Autoregressive):
         scheme: Spec = "rk4",
         grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
         gradient: Spec = "backprop",
+        decoder_activation: str = "tanh",
         feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
         self.flow = JumpFlow(in_chans, state, inside, field, scheme, grid, gradient)
         self.layout = layout_along(
             self.flow.path, widths=[state], inner=[inside], stem="none", field=name_of(field)

@@ -42,12 +42,13 @@ class Recurrent(Autoregressive):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        decoder_activation: str = "tanh",
         feeding: float = 0.0,
         label_weight: float = 1.0,
     ) -> None:
         require(hidden=hidden, units=units, width=width, inner=inner)
         state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding)
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
         self.told = gaps
         self.cell = CELLS[cell](2 * in_chans + int(gaps), state)
         self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field=cell)

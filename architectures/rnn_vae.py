@@ -43,6 +43,7 @@ class RnnVae(Variational):
         units: int = 20,
         width: float = 1.0,
         inner: float = 1.0,
+        decoder_activation: str = "tanh",
         observation_sd: float = 0.3,
         samples: int = 1,
         kl_weight: float = 1.0,
@@ -63,7 +64,7 @@ class RnnVae(Variational):
         )  # fmt: skip
         self.first = nn.Linear(state, run)
         self.rnn = RECURRENT[cell](1, run, batch_first=True)
-        self.decoder = two_layers(run, inside, in_chans)
+        self.decoder = two_layers(run, inside, in_chans, decoder_activation)
         self.layout = layout_along(None, widths=[state, read, run], inner=[inside], stem="rnn encoder", field=cell)
 
     def generate(self, z: Tensor, asked: Observations) -> Tensor:

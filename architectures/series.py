@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from architectures.activations import activation_layer
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
 from architectures.registry import FIELDS
@@ -121,13 +122,20 @@ class Autoregressive(SeriesModel):
     """
 
     def __init__(
-        self, channels: int, state: int, hidden: int, num_classes: int, label_weight: float, feeding: float
+        self,
+        channels: int,
+        state: int,
+        hidden: int,
+        num_classes: int,
+        label_weight: float,
+        feeding: float,
+        decoder_activation: str,
     ) -> None:
         super().__init__(channels, state, hidden, num_classes, label_weight)
         if not 0 <= feeding <= 1:
             raise SchemenetError(f"feeding expected to be a probability, got {feeding}")
         self.state, self.feeding = state, feeding
-        self.decoder = two_layers(state, hidden, channels)
+        self.decoder = two_layers(state, hidden, channels, decoder_activation)
 
     def begin(self, like: Tensor) -> State:
         """The state at time 0; ``like`` is (batch, channels)."""
@@ -181,9 +189,9 @@ def misses(values: Tensor, asked: Observations) -> Tensor:
     return torch.where(asked.mask > 0, values - asked.values, 0.0)
 
 
-def two_layers(channels: int, hidden: int, out: int) -> nn.Sequential:
-    """Linear, tanh, linear."""
-    return nn.Sequential(nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, out))
+def two_layers(channels: int, hidden: int, out: int, activation: str = "tanh") -> nn.Sequential:
+    """Linear, activation, linear."""
+    return nn.Sequential(nn.Linear(channels, hidden), activation_layer(activation), nn.Linear(hidden, out))
 
 
 def vector_field(field: Spec, width: int, inner: int) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
+from architectures.fields.timed import TimedLinear
 from architectures.gru_d import GruD
 from architectures.latent_ode import LatentOde
 from architectures.observations import Observations, SeriesBatch
@@ -453,6 +454,34 @@ def test_the_weight_of_the_divergence_rises_and_its_count_is_kept() -> None:
     assert int(made.batches) == 4
 
 
+def test_a_time_scale_is_a_factor_of_f_and_of_its_time() -> None:
+    """On a uniform grid, whose steps are those of a unit of the data, and of which observations are asked for."""
+    batch = irregular(later=True)
+    made, plain = network("latent_ode", time_scale=3.0), network("latent_ode")
+    plain.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        layers = [module for module in plain.path.modules() if isinstance(module, TimedLinear)]
+        for layer in layers:
+            layer.weight[:, 0] *= 3.0
+        layers[-1].weight *= 3.0
+        layers[-1].bias *= 3.0
+    torch.testing.assert_close(made.predict(batch).values, plain.predict(batch).values)
+    assert not torch.allclose(made.predict(batch).values, network("latent_ode").predict(batch).values)
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_decoder_takes_an_activation_by_name(case: str) -> None:
+    batch = irregular()
+    default, tanh, relu = (
+        network(case, **options) for options in ({}, {"decoder_activation": "tanh"}, {"decoder_activation": "relu"})
+    )
+    assert torch.equal(default.predict(batch).values, tanh.predict(batch).values)
+    assert [type(part) for part in relu.decoder] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert not torch.equal(default.predict(batch).values, relu.predict(batch).values)
+    with pytest.raises(SchemenetError, match="no activation 'rleu'; did you mean 'relu'"):
+        network(case, decoder_activation="rleu")
+
+
 def test_predictions_of_several_samples_spread_around_that_of_the_mean() -> None:
     made: Variational = network("latent_ode")
     batch = irregular(later=True)
@@ -492,6 +521,7 @@ BAD: dict[str, tuple[Callable[..., SeriesModel], dict[str, Any], str]] = {
     "weights": (RnnVae, {"kl_weight": -1.0}, "kl_weight expected to be at least 0, got -1"),
     "feeding": (Recurrent, {"feeding": 1.5}, "feeding expected to be a probability, got 1.5"),
     "weight of labels": (GruD, {"label_weight": -1.0}, "label_weight expected to be at least 0, got -1"),
+    "scale of time": (LatentOde, {"time_scale": 0.0}, "time_scale expected to be positive, got 0"),
     "sizes": (Recurrent, {"hidden": 0}, "hidden expected to be positive, got 0"),
     "images": (OdeRnn, {"field": "basic"}, "has vectors for states; field 'basic' takes images"),
     "uniform": (LatentOde, {"grid": "uniform"}, "expected steps, and no time"),

@@ -85,6 +85,49 @@ def test_labels_are_of_all_series_or_of_none():
         SeriesSet([SERIES[0], SERIES[1]._replace(label=None)])
 
 
+def test_a_window_is_shown_and_what_lies_behind_is_asked():
+    length, places = 0.25, torch.tensor([0.6, 0.0, 0.4, 0.9])
+    whole = SeriesSet(SERIES).windows(length, places)
+    early, late = ([one.at(side(one.times)) for one in SERIES] for side in (lambda t: t < 0.5, lambda t: t >= 0.5))
+    apart = SeriesSet(early, late).windows(length, places)  # what a network is measured on does not matter
+    for i, one in enumerate(SERIES):
+        begins = int((one.times + length < one.times[-1]).sum())
+        start = one.times[int(places[i] * begins)]
+        expected = one.at(one.times >= start)
+        for windows in (whole, apart):
+            observed, asked, label, index = windows[torch.tensor([i])]
+            shown = expected.times - start < length
+            assert torch.equal(asked.times, expected.times - start)
+            assert torch.equal(observed.times, asked.times[shown])
+            assert shown.all() == (begins == 0)
+            assert torch.equal(asked.mask[0], expected.mask.float())
+            assert torch.equal(observed.values[0], expected.values.where(expected.mask, 0)[shown])
+            assert (int(label), int(index)) == (one.label, i)
+
+
+def test_windows_of_a_batch_are_those_of_its_series_and_of_a_part_too():
+    places = torch.tensor([0.3, 0.7])
+    part = SeriesSet(SERIES).part(torch.tensor([2, 0])).windows(0.25, places)
+    batch = part[torch.arange(2)]
+    for i in range(2):
+        alone = part[torch.tensor([i])]
+        for mine, others in zip(batch[:2], alone[:2], strict=True):
+            here = mine.mask[i].any(1)
+            observed = others.mask[0].any(1)
+            assert torch.equal(mine.times[here], others.times[observed])
+            assert torch.equal(mine.values[i, here], others.values[0, observed])
+    assert batch.indices.tolist() == [2, 0]
+
+
+def test_points_that_are_close_stay_apart_in_a_window():
+    times = torch.tensor([0.0, 0.4999998, 0.5, 0.5000002, 1.0], dtype=torch.float64)
+    values, mask = torch.arange(5.0)[:, None], torch.ones(5, 1, dtype=torch.bool)
+    asked = SeriesSet([Series(times, values, mask)]).windows(0.25, torch.tensor([0.6]))[torch.tensor([0])].asked
+    assert asked.values[0, :, 0].tolist() == [2.0, 3.0, 4.0]
+    assert asked.times[0] == 0
+    assert (asked.times.diff() > 0).all()
+
+
 # The user's csv ------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from architectures.observations import Observations, SeriesBatch
 from architectures.units import moments
 from lightning_modules import cli
 from lightning_modules.composing import compose
+from lightning_modules.data.irregular import SeriesLoader
 from lightning_modules.data.physionet import CHANNELS, HEADER, OUTCOMES, PhysioNet
 from lightning_modules.data.series import _Ragged
 from lightning_modules.data.series_from_csv import SeriesCSV
@@ -79,6 +80,56 @@ def test_a_held_out_part_is_examined_as_the_test_set_is() -> None:
     assert held.asked.times.max() < 2
     before, kept = (whole(of.train_set).observed.values.sum((1, 2)) for of in (plain, data))
     assert (torch.isclose(kept[:, None], before).sum(1) == 1).all()
+
+
+def window_batches(data: SpiralSeries, epoch: int, begin: int = 0, rank: int = 0, world: int = 1) -> dict[int, Any]:
+    """What each training series is shown in an epoch, from a batch on."""
+    loader = SeriesLoader(
+        data.train_set, data.batch_size, window=data.window, train=True, rank=rank, world_size=world, drop_last=False
+    )
+    loader.load_state_dict({"epoch": epoch, "batch": begin})
+    loader.set_epoch(epoch)
+    shown = {}
+    for batch in loader:
+        for i, index in enumerate(batch.indices.tolist()):
+            here = batch.asked.mask[i].any(1)
+            shown[index] = (batch.observed.mask[i].any(1).sum().item(), batch.asked.values[i, here].tolist())
+    return shown
+
+
+def test_windows_are_decided_by_seed_epoch_and_series() -> None:
+    data = spirals(window=0.5, batch_size=12)
+    first = window_batches(data, epoch=3)
+    assert len(first) == 12
+    assert window_batches(spirals(window=0.5, batch_size=5), epoch=3) == first
+    halves = [window_batches(data, epoch=3, rank=rank, world=2) for rank in range(2)]
+    assert halves[0] | halves[1] == first
+    resumed = window_batches(spirals(window=0.5, batch_size=5), epoch=3, begin=1)
+    assert len(resumed) == 7
+    assert resumed.items() <= first.items()
+    assert sum(first[i] == window_batches(data, epoch=4)[i] for i in first) < 6
+
+
+def test_windows_leave_what_is_measured_and_what_units_are_taken_from() -> None:
+    plain, data = spirals(validation=0.25), spirals(validation=0.25, window=0.5)
+    for mine, others in ((data.train_set, plain.train_set), (data.validation_set, plain.validation_set)):
+        assert torch.equal(whole(mine).observed.values, whole(others).observed.values)
+    measured = next(iter(data.val_dataloader()))
+    assert torch.equal(measured.asked.values, whole(plain.validation_set).asked.values)
+
+
+def test_windows_of_regular_times_have_few_in_their_union() -> None:
+    data = spirals(train_size=200, observed=100, window=0.5)
+    loader = data.train_dataloader()
+    loader.batch_size = 200
+    asked = next(iter(loader)).asked
+    assert (asked.mask.sum((1, 2)) / 2 > 50).all()
+    assert len(asked.times) < 120
+
+
+def test_a_window_is_a_share() -> None:
+    with pytest.raises(SchemenetError, match=r"data.window: expected a share of the span in \(0, 1\), got 1.0"):
+        spirals(window=1.0)
 
 
 # PhysioNet ----------------------------------------------------------------------------------------------------

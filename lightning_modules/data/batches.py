@@ -153,9 +153,13 @@ class BatchLoader:
         start, self._start = self._start, 0
         batches = self._order().split(self.batch_size)[start : len(self)]
         handed = self.handing()
-        for batch, taken in enumerate(fetch(self.samples, batches, self.workers), start):
+        for batch, taken in enumerate(fetch(self.epoch_samples(), batches, self.workers), start):
             self.batch = batch + 1
             yield handed(taken, batches[batch - start])
+
+    def epoch_samples(self) -> Samples:
+        """The set as it is in this epoch."""
+        return self.samples
 
     def handing(self) -> Callable[[Any, Tensor], Any]:
         """What makes of the samples at some indices the batch of this epoch."""

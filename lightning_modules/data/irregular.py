@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.data.batches import generator
+from lightning_modules.data.batches import BatchLoader, Samples, generator
 from lightning_modules.data.series import Series, SeriesSet
 from lightning_modules.data.splits import DATA_SEED, SplitData
 from schemes.errors import SchemenetError
@@ -16,12 +16,48 @@ SPLIT = 3
 """Beside DATA_SEED, the stream that parts a set into training and test."""
 
 
-class SeriesData(SplitData):
-    """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs."""
+class SeriesLoader(BatchLoader):
+    """Batches of series, in training with a window of each that (seed, epoch, its index) decide."""
 
+    samples: SeriesSet
+
+    def __init__(self, samples: SeriesSet, batch_size: int, *, window: float | None = None, **options: Any) -> None:
+        self.window = window
+        super().__init__(samples, batch_size, **options)
+
+    def epoch_samples(self) -> Samples:
+        if self.window is None:
+            return self.samples
+        return self.samples.windows(self.window, torch.rand(len(self.samples), generator=self._stream(1)))
+
+
+class SeriesData(SplitData):
+    """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs.
+
+    With ``window``, a share of the span, a network is shown so much of each series in training, from a point drawn
+    anew in each epoch on, and asked for what is shown and all that comes behind it, whatever ``mode`` says of
+    measuring: it learns to go on beyond what it has read.
+    """
+
+    loader = SeriesLoader
     channels: tuple[str, ...]
     unit: str = ""
     """What values are counted in where it is not what the user's file or the equation has."""
+
+    def __init__(self, *, window: float | None = None, **options: Any) -> None:
+        self.window = window
+        super().__init__(**options)
+
+    def mistakes(self) -> list[str]:
+        wrong = super().mistakes()
+        if self.window is not None and not 0 < self.window < 1:
+            wrong.append(f"data.window: expected a share of the span in (0, 1), got {self.window}")
+        return wrong
+
+    def _loader(self, samples: Any, train: bool = False, **options: Any) -> BatchLoader:
+        if train:
+            options["window"] = self.window
+        return super()._loader(samples, train=train, **options)
 
     @property
     def context(self) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from schemes.errors import SchemenetError
 BITS = 22
 """Times are whole multiples of the 2^BITS-th part of the span: exact in single precision, and never almost equal."""
 
+WINDOW_STEP = 2.0**-16
+"""Of a unit of time: what times within a window are multiples of."""
+
 LARGEST = 1e38
 """Values are below it: networks compute in single precision."""
 
@@ -74,6 +77,42 @@ class SeriesSet:
         asked = observed if self._asked is self._observed else self._asked.union(chosen)
         return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen], chosen)
 
+    def windows(self, length: float, places: Tensor) -> SeriesWindows:
+        """A window of each sample, at its place (samples,) in [0, 1): see :class:`SeriesWindows`."""
+        points = self._observed if self._asked is self._observed else self._observed.joined(self._asked)
+        return SeriesWindows(points, self._labels, self._chosen, length, places)
+
+
+class SeriesWindows:
+    """Samples that are shown so ``length`` of their time, and asked for what is shown and all that comes behind it.
+
+    A window begins at a point of its series, chosen by ``places`` among those from which it ends before the last
+    point, or at the first where there are none. What lies before it is left out, and time is counted from its
+    beginning, to multiples of WINDOW_STEP: differences of rounded times that would be equal are then nearly always so.
+    """
+
+    def __init__(self, points: _Ragged, labels: Tensor | None, chosen: Tensor, length: float, places: Tensor) -> None:
+        self._points, self._labels, self._chosen = points, labels, chosen
+        self._length, self._places = length, places
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, indices: Tensor) -> SeriesBatch:
+        chosen = self._chosen[indices]
+        series = self._points.part(chosen)
+        which = series.which()
+        last = series.times[series.first + series.length - 1]
+        begins = torch.bincount(which[series.times + self._length < last[which]], minlength=len(chosen))
+        begin = series.times[series.first + (self._places[indices] * begins).long()]
+        asked = series.where(series.times >= begin[which])
+        since = (asked.times - begin[asked.which()]).double()
+        slots = _apart((since / WINDOW_STEP).round(), asked.which())
+        asked = asked._replace(times=(slots * WINDOW_STEP).to(series.times.dtype))
+        observed, everything = asked.where(since < self._length), torch.arange(len(chosen))
+        labels = None if self._labels is None else self._labels[chosen]
+        return SeriesBatch(observed.union(everything), asked.union(everything), labels, chosen)
+
 
 class _Ragged(NamedTuple):
     """Series in one row: ``times`` (points,), ``values`` and ``mask`` (points, channels); where each begins."""
@@ -103,16 +142,40 @@ class _Ragged(NamedTuple):
             )
         return cls((apart * step).to(values.dtype), values.where(mask, 0), mask, first, length)
 
+    def which(self) -> Tensor:
+        """(points,): the series that each is of."""
+        return torch.arange(len(self.length)).repeat_interleave(self.length)
+
+    def part(self, chosen: Tensor) -> _Ragged:
+        """Some of the series."""
+        length = self.length[chosen]
+        first = length.cumsum(0) - length
+        points = torch.arange(int(length.sum())) + (self.first[chosen] - first).repeat_interleave(length)
+        return _Ragged(self.times[points], self.values[points], self.mask[points], first, length)
+
+    def where(self, here: Tensor) -> _Ragged:
+        """Some of the points (points,) of every series."""
+        length = torch.bincount(self.which()[here], minlength=len(self.length))
+        return _Ragged(self.times[here], self.values[here], self.mask[here], length.cumsum(0) - length, length)
+
+    def joined(self, other: _Ragged) -> _Ragged:
+        """The points of both, which have no time in common."""
+        times, which = (
+            torch.cat((mine, others)) for mine, others in ((self.times, other.times), (self.which(), other.which()))
+        )
+        order = times.argsort()
+        order = order[which[order].argsort(stable=True)]
+        values, mask = (torch.cat((mine, others))[order] for mine, others in zip(self[1:3], other[1:3], strict=True))
+        length = self.length + other.length
+        return _Ragged(times[order], values, mask, length.cumsum(0) - length, length)
+
     def union(self, chosen: Tensor) -> Observations:
         """Some of the series as one batch."""
-        length = self.length[chosen]
-        before = length.cumsum(0) - length
-        points = torch.arange(int(length.sum())) + (self.first[chosen] - before).repeat_interleave(length)
-        sample = torch.arange(len(chosen)).repeat_interleave(length)
-        times, slot = self.times[points].unique(return_inverse=True)
-        values = self.values.new_zeros(len(chosen), len(times), self.values.shape[1])
-        mask = torch.zeros_like(values)
-        values[sample, slot], mask[sample, slot] = self.values[points], self.mask[points].to(values.dtype)
+        part = self.part(chosen)
+        times, slot = part.times.unique(return_inverse=True)
+        values = part.values.new_zeros(len(chosen), len(times), part.values.shape[1])
+        mask, sample = torch.zeros_like(values), part.which()
+        values[sample, slot], mask[sample, slot] = part.values, part.mask.to(values.dtype)
         return Observations(times, values, mask)
 
 
