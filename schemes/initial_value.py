@@ -31,6 +31,7 @@ from schemes.fixed import FixedSteps, thetas_of
 from schemes.gradients.backprop import Backprop
 from schemes.gradients.base import GradientMode
 from schemes.gradients.checkpoint import Checkpoint
+from schemes.gradients.recompute import StackWithContext
 from schemes.grid import UniformGrid
 from schemes.node import Node
 from schemes.per_sample import SampleSearch
@@ -158,7 +159,7 @@ def solve(
         if moves:
             moments = _for_f(times, leaves, batching).unbind(-1)[1:]
             outputs = [mode.transport(equation, y, t.detach(), t) for y, t in zip(outputs, moments, strict=False)]
-        values = equation.unpack(_stacked([start, *outputs, *event]))
+        values = equation.unpack(_stacked([start, *outputs, *event], solved.context))
         return Solution(values, times, solved.statistics, status, solved.interpolant)
 
     if watch is None or watch.time is None:
@@ -167,7 +168,8 @@ def solve(
     latest = max if host[-1] >= host[0] else min  # an output time at the event is not passed by it
     when = times.new_tensor(latest(watch.time, host[len(outputs)]))
     when, last = differentiable_event(watch.values, partial(mode.transport, equation), watch.entry, when, last)
-    return solution(torch.cat((times[: len(outputs) + 1], when[None])), outputs, "event", last)
+    passed = times[: len(outputs) + 1].unbind()
+    return solution(_stacked([*passed, when], solved.context), outputs, "event", last)
 
 
 class _Solved(NamedTuple):
@@ -176,18 +178,21 @@ class _Solved(NamedTuple):
     outputs: list[State]
     statistics: Statistics
     interpolant: Interpolant | None
+    context: list[Any]
+    """What the backward pass of these outputs needs beside tensors."""
 
 
 def _standing(equation: Equation, y: State, host: Any, count: int, dense: bool) -> _Solved:
     """What is known where no step is taken."""
     interpolant = Interpolant([host[0]], host[0], [lambda theta: y], [1.0], equation.unpack) if dense else None
-    return _Solved([y] * count, Statistics(Work(), Work()), interpolant)
+    return _Solved([y] * count, Statistics(Work(), Work()), interpolant, [])
 
 
 def _solved(
     loop: Any, mode: GradientMode, equation: Equation, y: State, times: Tensor, host: Any, dense: bool
 ) -> _Solved:
     """All steps from the state y at the first time, a constant."""
+    loop.for_backward = []
     if dense:
         loop.keep = []
     try:
@@ -208,7 +213,8 @@ def _solved(
     interpolant = None
     if dense:
         interpolant, loop.keep = _interpolant(loop, equation), None
-    return _Solved(loop.collected(y, passed.outputs)[1:], _statistics(loop), interpolant)
+    context, loop.for_backward = loop.for_backward, None  # which else leads back to the loop
+    return _Solved(loop.collected(y, passed.outputs)[1:], _statistics(loop), interpolant, context)
 
 
 def _refuse_non_finite(loop: Any, states: Sequence[State], host: list[float]) -> None:
@@ -413,10 +419,11 @@ def _watch(event: Callable[..., Tensor] | Event, equation: Equation, host: Any, 
     return Watch(event, values, host[0], y)
 
 
-def _stacked(states: Sequence[State]) -> State:
-    if isinstance(states[0], Tensor):
-        return torch.stack(list(states))
-    return tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+def _stacked(states: Sequence[State], context: Sequence[Any] = ()) -> State:
+    """The states along a new first dimension, with what their backward pass needs."""
+    if not isinstance(states[0], Tensor):
+        return tuple(_stacked(parts, context) for parts in zip(*states, strict=True))
+    return StackWithContext.apply(context, *states) if context else torch.stack(list(states))
 
 
 def _statistics(loop: Any) -> Statistics:

@@ -46,6 +46,8 @@ class Loop:
     thetas: list[tuple[Any, ...]] = field(default_factory=list)
     forward: Work = field(default_factory=Work)
     backward: Work = field(default_factory=Work)
+    for_backward: list[Any] | None = None
+    """Where a mode that evaluates f again leaves what its backward needs, if the caller keeps it with the results."""
 
     def weighted(self, f: RightHandSide) -> RightHandSide:
         """f with the weights that noise has drawn for this pass."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from schemes import SCHEMES, odeint_adjoint, solve
 from schemes.gradients.backsolve import AdjointDriftWarning
@@ -231,3 +234,41 @@ def test_no_warning_where_a_part_of_the_state_starts_at_zero():
     with warnings.catch_warnings():
         warnings.simplefilter("error", AdjointDriftWarning)
         values[1].sum().backward()
+
+
+SOLVED_BY = {
+    "backprop": {"gradient": "backprop"},
+    "checkpoint": {"gradient": "checkpoint"},
+    "adjoint": {"gradient": "adjoint"},
+    "reversible": {"gradient": "reversible", "scheme": "reversible_heun"},
+    "uniform": {"scheme": "rk4", "grid": {"name": "uniform", "steps": 4}},
+    "per_sample": {"batching": "per_sample"},
+    "event": {"event": lambda t, y: pytree.tree_leaves(y)[0].sum() - 5.0},
+}
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, tuple])
+@pytest.mark.parametrize("case", SOLVED_BY)
+def test_a_module_that_keeps_its_own_solution_is_freed(case: str, kind: type) -> None:
+    """Also after its backward pass, and a gradient comes when nothing is left but the result."""
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.ones(2, 3, dtype=DOUBLE))
+            y0 = self.a if kind is torch.Tensor else (self.a, 2 * self.a)
+            self.solution = solve(self, y0, [0.0, 1.0], **SOLVED_BY[case])
+
+        def forward(self, t: Tensor, y: Any) -> Any:
+            return pytree.tree_map(lambda part: -self.a * part, y)
+
+    kept = Kept()
+    loss, parameter = sum(part[-1].sum() for part in pytree.tree_leaves(kept.solution.values)), kept.a
+    reference = weakref.ref(kept)
+    del kept
+    gc.collect()
+    loss.backward()
+    assert parameter.grad is not None
+    del loss
+    gc.collect()
+    assert reference() is None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,11 @@ class RecomputingMode(GradientMode):
             raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
         state, shape = flatten(carry)
         job = _Job(self, loop, shape, Replay(loop.module, parameters, loop.f, state[0].device))
-        return Pass(*unflatten(_Recompute.apply(job, len(state), *state, *parameters), job.out_shape))
+        reference: Callable[[], Any] = (lambda: job) if loop.for_backward is None else weakref.ref(job)
+        if loop.for_backward is not None:
+            loop.for_backward.append(job)
+        outputs = _Recompute.apply(job, reference, len(state), *state, *parameters)
+        return Pass(*unflatten(outputs, job.out_shape))
 
     @abc.abstractmethod
     def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
@@ -74,7 +79,7 @@ class _Job:
 
 class _Recompute(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, job: _Job, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, job: _Job, reference: Callable[[], Any], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         carry = unflatten(tensors[:count], job.shape)
         with job.replay.recording():
             end, kept = job.mode.forward(job.loop, carry, job.loop.recorded(job.replay))
@@ -82,7 +87,7 @@ class _Recompute(torch.autograd.Function):
         saved, job.kept_shape = flatten(kept)
         noted = job.replay.hand_over()
         ctx.save_for_backward(*saved, *noted, *tensors[count:])
-        ctx.job, ctx.count, ctx.saved, ctx.noted = job, count, len(saved), len(noted)
+        ctx.job, ctx.count, ctx.saved, ctx.noted = reference, count, len(saved), len(noted)
         ctx.set_materialize_grads(False)
         # An output that is an input (a remembered state) would be taken for an in-place change of it, and one that
         # stands there twice would get the gradient of one place.
@@ -91,12 +96,12 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        job = ctx.job()
         if torch.is_grad_enabled():
-            raise SchemenetError(FIRST_ONLY.format(ctx.job.mode.name))
-        job = ctx.job
+            raise SchemenetError(FIRST_ONLY.format(job.mode.name))
         tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
         kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
-        wanted = ctx.needs_input_grad[2 + ctx.count :]
+        wanted = ctx.needs_input_grad[3 + ctx.count :]
         named = getattr(job.loop.module, "closed_over", None)
         closed_over = set(map(id, named or ()))  # f reads these very tensors
         parameters = [
@@ -119,11 +124,29 @@ class _Recompute(torch.autograd.Function):
         if named is None:  # a user who names the tensors says that there are no others
             foreign.refuse()
         by_parameter = iter(found)
-        return None, None, *start, *(next(by_parameter) if want else None for want in wanted)
+        return None, None, None, *start, *(next(by_parameter) if want else None for want in wanted)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise SchemenetError(BACKWARD_ONLY.format(ctx.job.mode.name))
+        raise SchemenetError(BACKWARD_ONLY.format(ctx.job().mode.name))
+
+
+class StackWithContext(torch.autograd.Function):
+    """``torch.stack``, whose result holds what the backward pass of its rows needs.
+
+    A module that keeps its own solution makes a circle: module, solution, autograd's nodes, f, which is the module.
+    Python's collector sees through a tensor into its own node where Python made that, and no further, so what leads
+    back to f is kept there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, context: Any, *rows: Tensor) -> Tensor:
+        ctx.context = context
+        return torch.stack(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # one output
+        return None, *gradient.unbind()
 
 
 def out_of_reach(parameters: Sequence[Tensor], module: nn.Module) -> str | None:
