@@ -86,11 +86,11 @@ def test_labels_are_of_all_series_or_of_none():
 
 
 def test_a_window_is_shown_and_what_lies_behind_is_asked():
-    length, places = 0.25, torch.tensor([0.6, 0.0, 0.4, 0.9])
-    whole = SeriesSet(SERIES).windows(length, places)
+    lengths, places = torch.tensor([0.25, 0.5, 0.125, 0.75]), torch.tensor([0.6, 0.0, 0.4, 0.9])
+    whole = SeriesSet(SERIES).windows(lengths, places)
     early, late = ([one.at(side(one.times)) for one in SERIES] for side in (lambda t: t < 0.5, lambda t: t >= 0.5))
-    apart = SeriesSet(early, late).windows(length, places)  # what a network is measured on does not matter
-    for i, one in enumerate(SERIES):
+    apart = SeriesSet(early, late).windows(lengths, places)  # what a network is measured on does not matter
+    for i, (one, length) in enumerate(zip(SERIES, lengths, strict=True)):
         begins = int((one.times + length < one.times[-1]).sum())
         start = one.times[int(places[i] * begins)]
         expected = one.at(one.times >= start)
@@ -107,7 +107,7 @@ def test_a_window_is_shown_and_what_lies_behind_is_asked():
 
 def test_windows_of_a_batch_are_those_of_its_series_and_of_a_part_too():
     places = torch.tensor([0.3, 0.7])
-    part = SeriesSet(SERIES).part(torch.tensor([2, 0])).windows(0.25, places)
+    part = SeriesSet(SERIES).part(torch.tensor([2, 0])).windows(torch.tensor([0.25, 0.5]), places)
     batch = part[torch.arange(2)]
     for i in range(2):
         alone = part[torch.tensor([i])]
@@ -122,7 +122,11 @@ def test_windows_of_a_batch_are_those_of_its_series_and_of_a_part_too():
 def test_points_that_are_close_stay_apart_in_a_window():
     times = torch.tensor([0.0, 0.4999998, 0.5, 0.5000002, 1.0], dtype=torch.float64)
     values, mask = torch.arange(5.0)[:, None], torch.ones(5, 1, dtype=torch.bool)
-    asked = SeriesSet([Series(times, values, mask)]).windows(0.25, torch.tensor([0.6]))[torch.tensor([0])].asked
+    asked = (
+        SeriesSet([Series(times, values, mask)])
+        .windows(torch.tensor([0.25]), torch.tensor([0.6]))[torch.tensor([0])]
+        .asked
+    )
     assert asked.values[0, :, 0].tolist() == [2.0, 3.0, 4.0]
     assert asked.times[0] == 0
     assert (asked.times.diff() > 0).all()

@@ -28,15 +28,16 @@ class SeriesLoader(BatchLoader):
     def epoch_samples(self) -> Samples:
         if self.window is None:
             return self.samples
-        return self.samples.windows(self.window, torch.rand(len(self.samples), generator=self._stream(1)))
+        drawn, places = torch.rand(2, len(self.samples), generator=self._stream(1))
+        return self.samples.windows(self.window + (1 - self.window) * drawn, places)
 
 
 class SeriesData(SplitData):
     """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs.
 
-    With ``window``, a share of the span, a network is shown so much of each series in training, from a point drawn
-    anew in each epoch on, and asked for what is shown and all that comes behind it, whatever ``mode`` says of
-    measuring: it learns to go on beyond what it has read.
+    With ``window``, a share of the span, a network is shown so much of each series or more in training, from one of
+    its points on, and asked for what is shown and for all that comes behind it, whatever ``mode`` says of measuring:
+    it learns to go on beyond what it has read. Length and beginning are drawn anew in each epoch.
     """
 
     loader = SeriesLoader

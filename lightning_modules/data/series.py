@@ -77,39 +77,39 @@ class SeriesSet:
         asked = observed if self._asked is self._observed else self._asked.union(chosen)
         return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen], chosen)
 
-    def windows(self, length: float, places: Tensor) -> SeriesWindows:
-        """A window of each sample, at its place (samples,) in [0, 1): see :class:`SeriesWindows`."""
+    def windows(self, lengths: Tensor, places: Tensor) -> SeriesWindows:
+        """A window of each sample, of its length and at its place in [0, 1), both (samples,)."""
         points = self._observed if self._asked is self._observed else self._observed.joined(self._asked)
-        return SeriesWindows(points, self._labels, self._chosen, length, places)
+        return SeriesWindows(points, self._labels, self._chosen, lengths, places)
 
 
 class SeriesWindows:
-    """Samples that are shown so ``length`` of their time, and asked for what is shown and all that comes behind it.
+    """Samples that are shown a window of their time, and asked for what is shown and for all that comes behind it.
 
     A window begins at a point of its series, chosen by ``places`` among those from which it ends before the last
     point, or at the first where there are none. What lies before it is left out, and time is counted from its
     beginning, to multiples of WINDOW_STEP: differences of rounded times that would be equal are then nearly always so.
     """
 
-    def __init__(self, points: _Ragged, labels: Tensor | None, chosen: Tensor, length: float, places: Tensor) -> None:
+    def __init__(self, points: _Ragged, labels: Tensor | None, chosen: Tensor, lengths: Tensor, places: Tensor) -> None:
         self._points, self._labels, self._chosen = points, labels, chosen
-        self._length, self._places = length, places
+        self._lengths, self._places = lengths, places
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __getitem__(self, indices: Tensor) -> SeriesBatch:
-        chosen = self._chosen[indices]
+        chosen, lengths = self._chosen[indices], self._lengths[indices]
         series = self._points.part(chosen)
         which = series.which()
         last = series.times[series.first + series.length - 1]
-        begins = torch.bincount(which[series.times + self._length < last[which]], minlength=len(chosen))
+        begins = torch.bincount(which[series.times + lengths[which] < last[which]], minlength=len(chosen))
         begin = series.times[series.first + (self._places[indices] * begins).long()]
         asked = series.where(series.times >= begin[which])
         since = (asked.times - begin[asked.which()]).double()
         slots = _apart((since / WINDOW_STEP).round(), asked.which())
         asked = asked._replace(times=(slots * WINDOW_STEP).to(series.times.dtype))
-        observed, everything = asked.where(since < self._length), torch.arange(len(chosen))
+        observed, everything = asked.where(since < lengths[asked.which()]), torch.arange(len(chosen))
         labels = None if self._labels is None else self._labels[chosen]
         return SeriesBatch(observed.union(everything), asked.union(everything), labels, chosen)
 
