@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from lightning_modules.plotting.style import GREY
+from lightning_modules.plotting.style import GREY, readable_ticks
 
 LABEL = "step along depth (transitions between flows not counted)"
 
@@ -27,4 +26,4 @@ def mark_flows(ax: Axes, steps: Sequence[int]) -> None:
         if end < begins[-1]:
             ax.axvline(end + 0.5, color=GREY, ls=":", lw=1)
     ax.set_xlim(0.5, begins[-1] + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    readable_ticks(ax.xaxis, whole=True)

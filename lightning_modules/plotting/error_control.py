@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch.nn import functional
 
 from architectures.network import Network
 from lightning_modules.plotting.runs import read_columns
-from lightning_modules.plotting.style import GREY, log_ticks, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import GREY, look_of, mark, new_figure, readable_ticks, tidy
 from lightning_modules.plotting.trained import Trained, trained
 from lightning_modules.text import Progress
 from schemes.errors import SchemenetError
@@ -238,14 +237,14 @@ def _draw_times(ax: Axes, found: Sequence[Timed]) -> None:
     ax.set(ylabel="forward time / least")
     exponent = f"NFE$^{{{power(nfe, relative):.2f}}}$"
     ax.set_title(f"b  time measured to grow as {exponent} ({len(found)} points)", loc="left", fontsize=9)
-    log_ticks(ax.yaxis, *ax.get_ylim(), "{:g}".format)
+    readable_ticks(ax.yaxis)
     ax.legend(frameon=False, fontsize=7.5)
     _count_axis(ax, nfe)
 
 
 def _count_axis(ax: Axes, nfe: Sequence[int]) -> None:
     ax.set_xlim(min(nfe) / 1.15, max(nfe) * 1.35)
-    log_ticks(ax.xaxis, *ax.get_xlim(), "{:g}".format)
+    readable_ticks(ax.xaxis, whole=True)
     ax.set_xlabel("NFE forward (calls of f)")
 
 
@@ -290,6 +289,6 @@ def _draw_course(ax: Axes, found: Course) -> None:
         )
     first, last = found.epochs[0][1], found.epochs[-1][1]
     ax.set(xlabel="epoch", ylabel="NFE forward (calls of f)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    readable_ticks(ax.xaxis, whole=True)
     ax.set_title(f"d  measured over training: {first:.3g} to {last:.3g}", loc="left", fontsize=9)
     ax.legend(frameon=False, fontsize=7.5)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from architectures.network import Network
 from lightning_modules.plotting.depth import LABEL, mark_flows, number
-from lightning_modules.plotting.style import GREY, legend, log_ticks, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import GREY, legend, look_of, mark, new_figure, readable_ticks, tidy
 from lightning_modules.plotting.trained import trained
 from schemes.errors import SchemenetError
 from schemes.newton_krylov import NoConvergence
@@ -64,7 +64,7 @@ def draw(folder: Path) -> Figure:
     upper.set_ylabel(r"$\|P_d(u) - B(u)\| \,/\, \|B(u) - u\|$")
     lower.set(xlabel=LABEL, ylabel=r"$\|h f'(u)\|$")
     for ax in (upper, lower):
-        log_ticks(ax.yaxis, *ax.get_ylim(), "{:g}".format)
+        readable_ticks(ax.yaxis)
     legend(figure, handles)
     figure.suptitle(
         r"PolyNet's $P_d(u) = u + F(u) + F(F(u)) + \ldots$ ($d$ powers of $F = hf$) against backward Euler's "

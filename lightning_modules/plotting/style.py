@@ -5,17 +5,22 @@ Figures are made without pyplot, so nothing global changes and the Agg canvas is
 
 from __future__ import annotations
 
+import itertools
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from matplotlib import rcParams
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import EngFormatter, FuncFormatter, Locator, NullFormatter
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; black is left for what all are compared with.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
@@ -66,23 +71,93 @@ def tidy(figure: Figure) -> None:
         ax.set_axisbelow(True)
 
 
-def log_ticks(axis: Axis, low: float, high: float, told: Callable[[float], str]) -> None:
-    """Plain numbers on a logarithmic axis, the fewer the more decades it spans."""
-    # The first choice with two ticks at least; with one alone matplotlib would fill in linear ones, label over label.
-    choices = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for subs in choices[0 if high > 300 * low else 1 if high > 15 * low else 2 :]:
-        ticks = [sub * 10.0**decade for decade in decades for sub in subs if low <= sub * 10.0**decade <= high]
+class ReadableTicks(Locator):
+    """Round numbers whose labels do not touch: as many as there is room for, at most ``most``.
+
+    They are chosen at every drawing, since only then it is known how long the axis has become.
+    """
+
+    GAP = 0.7  # least distance of two labels, in sizes of the letters
+
+    def __init__(self, text: Callable[[float], str], whole: bool = False, most: int = 6) -> None:
+        self._text, self._least, self._most = text, 1.0 if whole else 0.0, most
+
+    def __call__(self) -> Sequence[float]:
+        assert self.axis is not None
+        return self.tick_values(*sorted(self.axis.get_view_interval()))
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        assert self.axis is not None
+        by_decades = self.axis.get_scale() == "log" and vmax > 3 * vmin
+        choices = [*(_decades(vmin, vmax) if by_decades else ()), *_multiples(vmin, vmax, self._least)]
+        fitting = (ticks for ticks in choices if len(ticks) <= self._most and self._apart(ticks, vmin, vmax))
+        return next(fitting, [])
+
+    def _apart(self, ticks: Sequence[float], vmin: float, vmax: float) -> bool:
+        """Whether the labels of these ticks have different words and room between them."""
+        axis = self.axis
+        assert axis is not None
+        labels = [self._text(tick) for tick in ticks]
+        if len(set(labels)) < len(labels):
+            return False
+        upright = axis.axis_name == "y"
+        ends = axis.get_transform().transform(np.array([vmin, vmax]))
+        box = axis.axes.bbox
+        length = (box.height if upright else box.width) * 72 / axis.get_figure(root=True).dpi  # in points
+        places = (axis.get_transform().transform(np.array(ticks)) - ends[0]) / (ends[1] - ends[0]) * length
+        size = axis.get_tick_params().get("labelsize", rcParams[f"{axis.axis_name}tick.labelsize"])
+        height = FontProperties(size=size).get_size_in_points()
+        sizes = [height if upright else _width(label, height) for label in labels]
+        gaps = [b - a - (p + q) / 2 for (a, p), (b, q) in itertools.pairwise(zip(places, sizes, strict=True))]
+        return all(gap >= self.GAP * height for gap in gaps)
+
+
+@lru_cache(4096)
+def _width(label: str, size: float) -> float:
+    """How wide a line of text is when drawn, in points."""
+    xs = TextPath((0, 0), label, prop=FontProperties(size=size)).vertices[:, 0]
+    return float(xs.max() - xs.min()) if len(xs) else 0.0
+
+
+def _decades(low: float, high: float) -> Iterator[list[float]]:
+    """Ticks for a logarithmic axis, the densest first: parts of decades, decades, every second decade, ..."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    finest = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0))
+    choices = [*((parts, 1) for parts in finest), *(((1.0,), apart) for apart in range(1, last - first + 1))]
+    for parts, apart in choices:
+        decades = range(apart * math.ceil(first / apart), last + 1, apart)
+        ticks = [part * 10.0**decade for decade in decades for part in parts]
+        ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) > 1:
-            break
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(plain(told))
+            yield ticks
+
+
+def _multiples(low: float, high: float, least: float) -> Iterator[list[float]]:
+    """Multiples of 1, 2 or 5 times a power of ten, and of nothing below ``least``, the densest first."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        return
+    power = 10.0 ** math.floor(math.log10((high - low) / 10))
+    for step in (part * scale for scale in (power, 10 * power, 100 * power) for part in (1.0, 2.0, 5.0)):
+        if step >= least:
+            numbers = range(math.ceil(low / step * (1 - 1e-12)), math.floor(high / step * (1 + 1e-12)) + 1)
+            yield [number * step for number in numbers]
+
+
+def plain(number: float) -> str:
+    """A number of an axis without a unit."""
+    return f"{number:.10g}"
+
+
+# Unlike the tables, which round to a decimal: two ticks at 1.2 M and 1.25 M have to read so.
+count, in_bytes = EngFormatter(), EngFormatter("B")
+in_seconds = EngFormatter("s")
+
+
+def readable_ticks(axis: Axis, text: Callable[[float], str] = plain, whole: bool = False) -> None:
+    """Labels that do not touch, on a linear or a logarithmic axis; whole numbers where things are counted."""
+    axis.set_major_locator(ReadableTicks(text, whole))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: text(x)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def plain(told: Callable[[float], str]) -> FuncFormatter:
-    """Tick labels as the tables write numbers, without a needless ".0"."""
-    return FuncFormatter(lambda x, _: re.sub(r"\.0+(?=\s|$)", "", told(x)))
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:

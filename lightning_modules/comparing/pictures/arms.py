@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from lightning_modules.comparing.runs import Comparison, Run
 from lightning_modules.comparing.statistics import Summary
-from lightning_modules.plotting.style import GREY, Look, legend, log_ticks, look_of, mark, plain, tidy
+from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, readable_ticks, tidy
 
 OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all arms together
 BANDS = 8  # more arms than that would hide one another behind their bands
@@ -90,7 +89,7 @@ def draw_curves(
         bottom, top = 0.8 * min(lows), 1.25 * max(highs)
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)
-        log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
+        readable_ticks(ax.yaxis)
 
 
 def told_of_bands(comparison: Comparison, shown: Sequence[Summary]) -> str:
@@ -131,7 +130,7 @@ def smooth(curve: Curve) -> dict[float, float]:
 # Axes -------------------------------------------------------------------------------------------------------
 
 
-def cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> None:
+def cost_axis(ax: Axes, xs: Sequence[float], text: Callable[[float], str]) -> None:
     """Logarithmic where the largest is more than three times the smallest, else linear, at least 10% wide."""
     if not xs:
         return
@@ -141,14 +140,7 @@ def cost_axis(ax: Axes, xs: Sequence[float], told: Callable[[float], str]) -> No
         low, high = low / margin, high * margin
         ax.set_xscale("log")
         ax.set_xlim(low, high)
-        log_ticks(ax.xaxis, low, high, told)
-        return
-    margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
-    ax.set_xlim(low - margin, high + margin)
-    for ticks in (4, 3, 2, 1):  # as many as are told apart: 1.00 M and 1.04 M are not
-        locator = MaxNLocator(ticks)
-        names = [told(x) for x in locator.tick_values(low - margin, high + margin)]
-        if len(set(names)) == len(names):
-            break
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(plain(told))
+    else:
+        margin = max(0.08 * (high - low), 0.05 * high, 1e-9)
+        ax.set_xlim(low - margin, high + margin)
+    readable_ticks(ax.xaxis, text)

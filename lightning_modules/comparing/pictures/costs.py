@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from lightning_modules.comparing.numbers import human, seconds
 from lightning_modules.comparing.pictures.arms import Drawn, Looks, arm_legend, cost_axis, off_scale
 from lightning_modules.comparing.runs import Comparison
 from lightning_modules.comparing.statistics import Summary
-from lightning_modules.plotting.style import GREY, log_ticks, mark, new_figure
+from lightning_modules.plotting.style import GREY, count, in_bytes, in_seconds, mark, new_figure, readable_ticks
 
 COLUMNS = 3
 
@@ -26,15 +25,15 @@ class Amount(NamedTuple):
 
 
 PANELS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("parameters", "parameters", human),
-    ("flow_parameters", "parameters in flows", human),
-    ("macs", "multiply-adds (MACs), forward, a sample", human),
-    ("train_flops", "FLOPs of training, a sample", human),
-    ("nfe_forward", "NFE: evaluations of f, forward", human),
-    ("nfe_backward", "NFE, backward", human),
-    ("bytes_kept", "memory kept for backward", lambda x: human(x, "B")),
-    ("peak_bytes", "peak memory, forward + backward", lambda x: human(x, "B")),
-    ("step_time", "time of a training step", seconds),
+    ("parameters", "parameters", count),
+    ("flow_parameters", "parameters in flows", count),
+    ("macs", "multiply-adds (MACs), forward, a sample", count),
+    ("train_flops", "FLOPs of training, a sample", count),
+    ("nfe_forward", "NFE: evaluations of f, forward", count),
+    ("nfe_backward", "NFE, backward", count),
+    ("bytes_kept", "memory kept for backward", in_bytes),
+    ("peak_bytes", "peak memory, forward + backward", in_bytes),
+    ("step_time", "time of a training step", in_seconds),
 )
 
 
@@ -123,4 +122,4 @@ def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
         bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)
-        log_ticks(ax.yaxis, bottom, top, lambda y: f"{y:g}")
+        readable_ticks(ax.yaxis)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from lightning_modules.comparing.numbers import human
 from lightning_modules.comparing.pictures.arms import (
     Curve,
     Drawn,
@@ -23,7 +21,7 @@ from lightning_modules.comparing.pictures.arms import (
 from lightning_modules.comparing.runs import Comparison, Run, finite, read_metrics
 from lightning_modules.comparing.statistics import Summary, mean_and_sd
 from lightning_modules.measures import Measure
-from lightning_modules.plotting.style import log_ticks, mark, new_figure
+from lightning_modules.plotting.style import count, mark, new_figure, readable_ticks
 
 Curves = Mapping[str, Sequence[Curve]]
 
@@ -54,11 +52,11 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         else:
             draw_curves(row[0], summaries, curves, looks, marked=curves is errors and last <= 40)
             row[0].set(xlabel="epoch" if curves is errors else "training step", ylabel=label)
-            row[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+            readable_ticks(row[0].xaxis, whole=True)
         if columns > 1:
             draw_curves(row[1], summaries, against_flops, looks, marked=curves is errors and last <= 40)
             row[1].set(xlabel="FLOPs of training", ylabel=label)
-            cost_axis(row[1], [x for found in against_flops.values() for curve in found for x in curve], human)
+            cost_axis(row[1], [x for found in against_flops.values() for curve in found for x in curve], count)
     shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
     arm_legend(figure, shown, looks)
     figure.suptitle("Learning curves", fontsize=11)
@@ -118,4 +116,4 @@ def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks
     if extremes and 0 < 5 * min(extremes) < max(extremes):
         ax.set_xscale("log")
         ax.set_xlim(0.8 * min(extremes), 1.25 * max(extremes))
-        log_ticks(ax.xaxis, 0.8 * min(extremes), 1.25 * max(extremes), lambda x: f"{x:g}")
+        readable_ticks(ax.xaxis)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.ticker import MaxNLocator
-
 from lightning_modules.comparing.pictures.arms import (
     Curve,
     Drawn,
@@ -18,7 +16,7 @@ from lightning_modules.comparing.pictures.arms import (
 )
 from lightning_modules.comparing.runs import Comparison, Run, read_metrics
 from lightning_modules.comparing.statistics import Summary
-from lightning_modules.plotting.style import new_figure
+from lightning_modules.plotting.style import new_figure, readable_ticks
 
 PANELS = (
     ("nfe/forward", "evaluations of f, forward"),
@@ -42,7 +40,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     for ax, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw_curves(ax, shown, curves, looks, marked=long)
         ax.set(xlabel="epoch" if long else "training step", ylabel=label)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        readable_ticks(ax.xaxis, whole=True)
         if ax.get_yscale() == "linear":
             ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
     arm_legend(figure, shown, looks)
