@@ -73,12 +73,30 @@ def test_pareto_front_has_those_that_nothing_beats() -> None:
 
 def test_what_was_not_measured_has_no_panel_and_the_front_is_a_staircase(tmp_path: Path) -> None:
     figure, caption = drawn(costs, fabricate(tmp_path))
-    assert labels(figure) == ["parameters", "multiply-adds (MACs), forward, a sample"]
-    (front,) = [line for line in figure.axes[1].lines if line.get_drawstyle() == "steps-post"]
+    assert labels(figure) == ["multiply-adds (MACs), forward, a sample"]
+    (front,) = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert list(front.get_xdata()) == [1e6, 2e6, 3e6]
     assert list(front.get_ydata()) == pytest.approx([10.5, 5.5, 3.8333333])
     assert "Pareto front" in caption
     assert not clipped(figure)
+
+
+@pytest.mark.parametrize(
+    ("values", "same", "expected"),
+    [
+        ((1000, 1001, 1002), 0.01, False), ((985, 1012, 1000), 0.03, False), ((985, 1030, 1000), 0.01, True),
+        ((0, 0, 0), 0.01, False), ((0, 0, 26), 0.01, False), ((0, 20, 26), 0.01, True), ((7,), 0.01, False),
+    ],
+)  # fmt: skip
+def test_a_cost_that_tells_no_arms_apart_has_no_panel(values: Any, same: float, expected: bool) -> None:
+    assert costs.tells([costs.Amount(value, value, value) for value in values], same) is expected
+
+
+def test_what_has_no_panel_is_said(tmp_path: Path) -> None:
+    folder = with_ledger(fabricate(tmp_path), nfe_backward=lambda i: 20.0 * (i == 2), nfe_forward=lambda i: 5 + i)
+    figure, caption = drawn(costs, folder)
+    assert labels(figure) == ["multiply-adds (MACs), forward, a sample", "NFE: evaluations of f, forward"]
+    assert "or most have none: parameters; NFE, backward" in caption
 
 
 def test_pictures_without_data_are_not_there(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from lightning_modules.comparing.statistics import Summary
 from lightning_modules.plotting.style import GREY, count, in_bytes, in_seconds, mark, new_figure, readable_ticks
 
 COLUMNS = 3
+SAME = 0.01
+"""Costs of all arms within this share of the least are one cost, where no budget says how close arms have to be."""
 
 
 class Amount(NamedTuple):
@@ -38,17 +40,18 @@ PANELS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
-    """Small multiples, one for each cost that was measured."""
+    """Small multiples, one for each cost that was measured and tells the arms apart."""
+    same = comparison.budget.tolerance if comparison.budget is not None else SAME
     finished = [s for s in summaries if s.mean is not None]
     beyond = off_scale(finished)
     shown = [s for s in finished if s not in beyond]
-    found = [(panel, _points(shown, panel[0])) for panel in PANELS]
-    found = [(panel, points) for panel, points in found if any(amount.value for _, amount in points)]
+    measured = [(panel, _points(shown, panel[0])) for panel in PANELS]
+    found = [(panel, points) for panel, points in measured if tells([x for s, x in points if not s.arm.control], same)]
     if not found:
         return None
-    rows = math.ceil(len(found) / COLUMNS)
-    figure = new_figure(11, 3.1 * rows + 0.9)
-    axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False)
+    rows, columns = math.ceil(len(found) / COLUMNS), min(COLUMNS, len(found))
+    figure = new_figure(max(5.5, 11 * columns / COLUMNS), 3.1 * rows + 0.9)
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for ax, ((_, label, told), points) in zip(axes.flat, found, strict=False):
         _front(ax, [(s, x) for s, x in points if not s.arm.control])
         for s, x in points:
@@ -65,7 +68,15 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         ax.set_ylabel(comparison.measure.axis)
     arm_legend(figure, shown, looks, lines=False)
     figure.suptitle(f"Test {comparison.measure.words} against costs", fontsize=11)
-    return Drawn(figure, _caption(shown, beyond))
+    left_out = [panel[1] for panel, points in measured if points and (panel, points) not in found]
+    return Drawn(figure, _caption(shown, beyond, left_out))
+
+
+def tells(amounts: Sequence[Amount], same: float) -> bool:
+    """Whether a cost sets arms apart, controls aside: not if all have it alike, or if most have none of it at all."""
+    values = [amount.value for amount in amounts]
+    least, zeros = min(values, default=0.0), sum(value <= 0 for value in values)
+    return len(values) > 1 and max(values) > (1 + 2 * same) * least and zeros <= len(values) / 2
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -85,7 +96,7 @@ def _front(ax: Axes, points: Sequence[tuple[Summary, Amount]]) -> None:
         ax.step(xs, ys, where="post", c=GREY, lw=1, ls=(0, (4, 2)), alpha=0.8, zorder=1)
 
 
-def _caption(shown: Sequence[Summary], beyond: Sequence[Summary]) -> str:
+def _caption(shown: Sequence[Summary], beyond: Sequence[Summary], left_out: Sequence[str]) -> str:
     told = ["Points: means over finished seeds; bars: one standard deviation"]
     if max(len(s.errors) for s in shown) == 1:
         told = ["Points: one seed, no spread known"]
@@ -94,8 +105,10 @@ def _caption(shown: Sequence[Summary], beyond: Sequence[Summary]) -> str:
     told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
              " on it, and within the bars it may be luck"]  # fmt: skip
     if beyond:
-        left_out = ", ".join(f"{s.arm.name} {s.measure.told(s.mean)}" for s in beyond if s.mean is not None)
-        told += [f"Controls off the scale and not drawn: {left_out}"]
+        controls = ", ".join(f"{s.arm.name} {s.measure.told(s.mean)}" for s in beyond if s.mean is not None)
+        told += [f"Controls off the scale and not drawn: {controls}"]
+    if left_out:
+        told += [f"Without a panel, since the arms are equal in it or most have none: {'; '.join(left_out)}"]
     return ". ".join(told) + "."
 
 
