@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Trains what the tables of docs/ show and puts their csv beside them: docs/tables.sh [TABLE ...], without a name all.
+# Hours on one core. Kill it at any time: the same call goes on from the last checkpoints.
+#   DATA    folder of MNIST, and of PhysioNet's set-a, set-c and Outcomes files in DATA/physionet
+#   RUNS    where runs are kept (runs/tables)
+#   PYTHON  interpreter (python)
+set -euo pipefail
+DOCS="$(cd "$(dirname "$0")" && pwd)"
+RUNS="${RUNS:-runs/tables}" PYTHON="${PYTHON:-python}" DATA="${DATA:-${SCHEMENET_DATA:-data}}"
+
+schemenet() { "$PYTHON" -m lightning_modules "$@"; }
+
+# table NAME.csv EXPERIMENT...: one comparison, the rows of all its runs copied to docs/NAME.csv
+table() {
+  local name="$1"; shift
+  schemenet compare "$@" logger=csv launcher.jobs=1 launcher.threads=1 folder="$RUNS/$name"
+  mkdir -p "$DOCS/$(dirname "$name")"
+  cp "$RUNS/$name/results.csv" "$DOCS/$name.csv"
+}
+
+dynamics() {
+  for system in lotka_volterra lorenz pendulum spiral; do
+    table "dynamics/$system" experiment=dynamics_table "data=$system"
+  done
+  table dynamics/known experiment=dynamics_known
+  table dynamics/species experiment=dynamics_table 'words=[neural_ode, universal_ode]' baseline=neural_ode arms=null \
+    data.train_size=8 data.noise=0.02 trainer.max_epochs=1200 trainer.check_test_every_n_epoch=100 seeds=1
+}
+
+densities() {
+  for set in pinwheel 8gaussians checkerboard 2spirals; do
+    table "densities/$set" experiment=density_table "data.set=$set"
+  done
+}
+
+series() {
+  for observed in 30 50 100; do
+    table "series/spirals_$observed" experiment=spirals_table "data.observed=$observed"
+  done
+  table series/physionet experiment=physionet_interpolation "data.root=$DATA/physionet"
+}
+
+mnist() {
+  table mnist/results experiment=mnist_words "data.root=$DATA"
+}
+
+[ $# -gt 0 ] || set -- mnist dynamics densities series
+for name in "$@"; do "$name"; done
