@@ -124,7 +124,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
     def tolerate(self, rtol: Any, atol: Any) -> None:
         self.rtol, self.atol = rtol, atol
         rtols = rtol if isinstance(rtol, list | tuple) else [rtol]
-        self.least_rtol = min(float(torch.as_tensor(part).min()) for part in rtols)
+        self.least_rtol = min(float(part.min() if isinstance(part, Tensor) else part) for part in rtols)
 
     def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
         if self.error_order is None:
