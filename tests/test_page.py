@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lightning_modules.comparing import page
-from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Picture, Table, Text
+from lightning_modules.comparing.parts import Bullets, Cell, Code, Folded, Heading, Picture, Table, Text
 
 HOSTILE = """<script>alert(1)</script>"onload='x' & <b>"""
 VOID = {"meta", "img"}
@@ -119,6 +119,16 @@ def test_headings_are_entered_by_names_of_their_own() -> None:
     assert names == ["costs", "costs-2", "part", "in-macs"]
     assert [a["href"] for a, _ in found.of("a")] == ["#costs", "#costs-2", "#part"]
     assert not read(Text("none")).of("nav")
+
+
+def test_folded_parts_are_text_too_and_cells_lead_to_places() -> None:
+    row = [Cell(HOSTILE, name=HOSTILE), Cell("to", link=HOSTILE)]
+    found = read(Folded(HOSTILE, [Text(HOSTILE), Table(["a", "b"], [row])]))
+    assert found.of("summary")[0][1] == found.of("p")[0][1] == HOSTILE
+    assert found.of("th")[-1][0]["id"] == HOSTILE
+    assert found.of("a")[0] == ({"href": f"#{HOSTILE}"}, "to")
+    assert not found.of("b")
+    assert len(found.of("details")) == 1
 
 
 def test_marks_are_understood_where_they_are_closed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_modules.comparing import content, markdown, numbers, report, runs, screen, sentences, statistics
+from lightning_modules.comparing import content, markdown, numbers, page, report, runs, screen, sentences, statistics
 from lightning_modules.comparing import controls as controls_rule
 from lightning_modules.comparing.parts import Bullets, Cell, Code, Table, Text
+from lightning_modules.comparing.recipe import settings
 from schemes.errors import SchemenetError
 
 ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a step, control)
@@ -302,7 +304,7 @@ def test_report(damaged):
     text = path.read_text(encoding="utf-8")
     for told in (
         "schemenet compare data=mnist",
-        "optimizer.lr = 0.1",
+        "| optimizer.lr | 0.1 |",
         "torch = 2.8.0",
         "2 threads on cpu",
         "40 steps",
@@ -327,6 +329,47 @@ def test_report(damaged):
     tables = [block for block in text.split("\n\n") if block.startswith("|")]
     for table in tables:  # every row of a table has as many cells as its head
         assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+def test_nothing_empty_is_shown(tmp_path):
+    text = told(fabricate(tmp_path))
+    assert "Runs that are not done" not in text
+    head = next(line for line in text.splitlines() if line.startswith("| arm | scheme"))
+    assert "bootstrap" not in head
+    assert "not done" not in head
+    assert "Bootstrap" not in text
+    assert "Bootstrap" in told(eight_seeds(tmp_path / "eight"))
+
+
+def test_the_recipe_is_folded_and_begins_with_what_is_not_the_default(tmp_path):
+    recipe = {"data": {"name": "digits", "batch_size": 32}, "optimizer": {"name": "sgd", "momentum": 0.9, "lr": 0.7}}
+    found = settings(recipe | {"other": {"key": None}})
+    assert (
+        [s for s in found if s.differs]
+        == found[:2]
+        == [
+            ("data.batch_size", "32", "128"),
+            ("optimizer.lr", "0.7", "0.1"),
+        ]
+    )
+    assert [s.default for s in found if s.key in ("other.key", "optimizer.momentum")] == ["0.9", None]
+    of_runs = settings({"optimizer.name": "sgd", "optimizer.nesterov": "false", "data.name": "none such"})
+    assert [s.differs for s in of_runs] == [False] * 3, "as JSON writes it"
+    assert not any(s.differs for s in settings({"data": {"name": "of a package that is not here", "batch_size": 3}}))
+    text = told(fabricate(tmp_path), recipe=recipe)
+    assert "<details><summary>Recipe: 5 keys, not the default: data.batch_size, optimizer.lr</summary>" in text
+    assert text.index("| **optimizer.lr** | 0.7 | 0.1 |") < text.index("| optimizer.momentum | 0.9 | 0.9 |")
+
+
+def test_every_run_has_a_row_that_its_arm_leads_to(tmp_path):
+    folder = fabricate(tmp_path)
+    assert "| revnet | 1 | done |" in told(folder)
+    comparison = runs.read_comparison(folder)
+    parts = content.content(comparison, statistics.summarise(comparison))
+    text = page.render("", parts)
+    links = re.findall(r'<a href="#(runs-of-arm-\d)">', text)
+    assert len(links) == len(set(links)) == len(ARMS)
+    assert all(text.count(f' id="{link}"') == 1 for link in links)
 
 
 def test_csv_parses_back(damaged):
@@ -453,7 +496,7 @@ def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):
     text = told(folder)
     row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
     assert row[2:6] == ["2.12 ± 0.24 (7/8)", "-0.24 [-0.26, +∞]", "-", "not separated\\*"]
-    assert row[8:] == ["0.88 (7/8)", "+1.00", "8", "1", "0", "0 |"]
+    assert row[8:] == ["0.88 (7/8)", "+1.00", "8", "1 diverged |"]
     assert "cannot be called better" in text
     assert "revnet seed 3 diverged" in text
 
@@ -463,7 +506,7 @@ def test_a_failed_run_leaves_its_pair_out_and_marks_the_word(tmp_path):
     fail(folder, "revnet", 3, "MemoryError")
     text = told(folder)
     row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
-    assert (row[5], row[10:]) == ("better\\*", ["7", "0", "1", "0 |"])
+    assert (row[5], row[10:]) == ("better\\*", ["7", "1 failed |"])
     assert "as few as 7 paired seeds; a claim about 2 arms" in text
 
 

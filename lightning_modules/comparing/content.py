@@ -26,8 +26,9 @@ from lightning_modules.comparing.numbers import (
     seeds_told,
     verdict,
 )  # fmt: skip
-from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Part, Picture, Table, Text
-from lightning_modules.comparing.runs import Comparison
+from lightning_modules.comparing.parts import Bullets, Cell, Code, Folded, Heading, Part, Picture, Table, Text
+from lightning_modules.comparing.recipe import settings
+from lightning_modules.comparing.runs import Comparison, Run
 from lightning_modules.comparing.sentences import (
     at_batch,
     conclusions,
@@ -51,7 +52,7 @@ def content(comparison: Comparison, summaries: Sequence[Summary], pictures: Sequ
     arms = [s for s in summaries if not s.arm.control]
     controls = [s for s in summaries if s.arm.control]
     parts: list[Part] = [Text(f"**{told}**")] if (told := standing(summaries)) else []
-    parts += [Code(comparison.command or ABSENT), _facts(comparison)]
+    parts += [Code(comparison.command or ABSENT), _facts(comparison), *_recipe(comparison)]
     parts += [Heading(f"Test {comparison.measure.words}"), _error_table(arms, comparison)]
     if controls:
         parts += [Text("Controls, each judged on its own and matched to no budget:")]
@@ -68,8 +69,9 @@ def content(comparison: Comparison, summaries: Sequence[Summary], pictures: Sequ
     parts += [Heading("Sizes"), _size_table(arms + controls)]
     if told := notes(comparison, summaries):
         parts += [Heading("Notes"), Bullets(told)]
-    parts += [Heading("Runs that are not done")]
-    parts += [Bullets(told) if (told := unfinished(comparison)) else Text("None: every planned run finished.")]
+    if lines := unfinished(comparison):
+        parts += [Heading("Runs that are not done"), Bullets(lines)]
+    parts += _runs(comparison, arms + controls)
     parts += [Heading("Plots"), *(pictures or [Text("No finished run to plot.")])]
     return [*parts, Text("Every run is a row of `results.csv`, every arm a row of `summary.csv`.")]
 
@@ -85,7 +87,6 @@ def _facts(comparison: Comparison) -> Table:
         "seeds": ", ".join(map(str, comparison.seeds)),
         "budget": told,
         "baseline": comparison.baseline,
-        "recipe": _pairs(comparison.recipe),
         "recipe hash": comparison.recipe_hash,
         "versions": _pairs(comparison.versions),
         "machine": comparison.machine,
@@ -106,18 +107,69 @@ def _pairs(mapping: Mapping[str, Any] | Any, prefix: str = "") -> str:
     return ", ".join(told)
 
 
+def _recipe(comparison: Comparison) -> list[Part]:
+    found = settings(comparison.recipe)
+    if not found:
+        return []
+    differing = [setting.key for setting in found if setting.differs]
+    rows = [[Cell(s.key, strong=s.differs), _cell(s.value), _cell(s.default or ABSENT)] for s in found]
+    summary = f"Recipe: {plural(len(found), 'key')}"
+    if any(s.default is not None for s in found):
+        summary += f", not the default: {', '.join(differing) or 'none'}"
+    return [Folded(summary, [_filled(Table(["key", "value", "default"], rows))])]
+
+
+def _filled(table: Table) -> Table:
+    """Without the columns that hold nothing; the first one names the rows and stays."""
+    stay = [i for i in range(len(table.head)) if i == 0 or any(row[i].text not in ("", ABSENT) for row in table.rows)]
+    return Table([table.head[i] for i in stay], [[row[i] for i in stay] for row in table.rows])
+
+
+def _runs(comparison: Comparison, summaries: Sequence[Summary]) -> list[Part]:
+    """Every run in a row; the first one of an arm is where the arm's name in the main table leads to."""
+    names = list(dict.fromkeys(name for run in comparison.runs for name in run.beside))
+    head = ["arm", "seed", "run", f"test {comparison.measure.head}", *(name.replace("_", " ") for name in names)]
+    rows = []
+    for s in summaries:
+        for i, run in enumerate(comparison.of(s.arm.name)):
+            named = Cell(s.arm.name, name="" if i else _place_of(s, comparison))
+            rows.append([named, *_run_cells(comparison, run, names)])
+    table = _filled(Table([*head, "train loss", "epochs", "folder"], rows))
+    return [Heading("Single runs"), Folded(f"{plural(len(rows), 'run')}", [table])]
+
+
+def _place_of(s: Summary, comparison: Comparison) -> str:
+    """The name of the place where an arm's runs begin."""
+    return f"runs-of-arm-{1 + [arm.name for arm in comparison.arms].index(s.arm.name)}"
+
+
+def _run_cells(comparison: Comparison, run: Run, names: Sequence[str]) -> list[Cell]:
+    values = [run.beside.get(name) for name in names]
+    folder = run.folder.relative_to(comparison.folder) if run.folder.is_relative_to(comparison.folder) else run.folder
+    return [
+        _cell(run.seed),
+        _cell(run.status),
+        Cell(ABSENT if run.value is None else comparison.measure.number(run.value), run.value),
+        *(Cell(ABSENT if value is None else f"{value:.4g}", value) for value in values),
+        Cell(ABSENT if run.train_loss is None else f"{run.train_loss:.4g}", run.train_loss),
+        _cell(ABSENT if run.epochs is None else run.epochs),
+        _cell(folder.as_posix() if folder.parts else ABSENT),
+    ]
+
+
 def _error_table(summaries: Sequence[Summary], comparison: Comparison) -> Table:
     measure = comparison.measure
     differs = f"difference, {measure.points}" if measure.points else "difference"
     head = ["arm", "scheme", f"test {measure.head} (n)", f"{differs} [{LEVEL:.0%}]", "bootstrap", "verdict"]
-    head += ["p", "p (Holm)", "P(better)", "correlation", "pairs", "diverged", "failed", "missing"]
-    return Table(head, [_error_row(s, comparison) for s in summaries])
+    head += ["p", "p (Holm)", "P(better)", "correlation", "pairs", "not done"]
+    return _filled(Table(head, [_error_row(s, comparison) for s in summaries]))
 
 
 def _error_row(s: Summary, comparison: Comparison) -> list[Cell]:
     is_baseline = s.arm.name == comparison.baseline
+    not_done = {status: s.counts[status] for status in ("diverged", "failed", "missing") if s.counts[status]}
     return [
-        Cell(s.arm.name, strong=is_baseline),
+        Cell(s.arm.name, strong=is_baseline, link=_place_of(s, comparison)),
         _cell(s.arm.scheme or ABSENT),
         Cell(error(s), s.mean),
         Cell(difference(s), s.difference),
@@ -128,7 +180,7 @@ def _error_row(s: Summary, comparison: Comparison) -> list[Cell]:
         Cell(improvement(s), s.improvement),
         Cell(ABSENT if s.correlation is None else f"{s.correlation:+.2f}", s.correlation),
         _cell(ABSENT if is_baseline else len(s.differences)),
-        *(_cell(s.counts[status]) for status in ("diverged", "failed", "missing")),
+        Cell(", ".join(f"{n} {status}" for status, n in not_done.items()) or ABSENT, sum(not_done.values()) or None),
     ]
 
 
@@ -136,13 +188,18 @@ def _error_caption(comparison: Comparison, arms: Sequence[Summary]) -> str:
     measure = comparison.measure
     points = "percentage points" if measure.unit == "%" else measure.points
     unit = f"in {points} " if points else ""
+    resampled = (
+        f"Bootstrap: a paired BCa interval at {LEVEL:.0%} from the same pairs, shown beside; with few seeds it is too"
+        " narrow, and no word rests on it. "
+        if any(s.bootstrap for s in arms)
+        else ""
+    )
     beside, pairs = plural(max(0, len(arms) - 1), "arm"), max((len(s.differences) for s in arms), default=0)
     return (
         f"Test {measure.words} of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected"
         f" on the test set. Difference: to `{comparison.baseline}` {unit}over the seeds that both finished,"
         f" below zero is better, with the {LEVEL:.0%} sign-flip interval (Hartigan's typical values; none below six"
-        f" pairs). Bootstrap: a paired BCa interval at {LEVEL:.0%} from the same pairs, shown beside; with few seeds it"
-        f" is too narrow, and no word rests on it. p: {the_test(pairs)}; Holm: adjusted for the"
+        f" pairs). {resampled}p: {the_test(pairs)}; Holm: adjusted for the"
         f" {beside} beside the baseline, on which the verdict rests; controls are no part of that family. P(better):"
         " the share of pairs in which the arm has the lower error, ties half. Correlation: of the arm's and the"
         " baseline's errors over the pairs. A verdict with * is over an arm that has runs which are not done."

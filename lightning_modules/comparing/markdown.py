@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from html import escape
 
-from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Part, Picture, Table, Text
+from lightning_modules.comparing.parts import Bullets, Cell, Code, Folded, Heading, Part, Picture, Table, Text
 
 
 def render(title: str, parts: Sequence[Part]) -> str:
@@ -29,6 +30,9 @@ def _part(part: Part) -> str:
             return "\n".join("| " + " | ".join(_line(cell) for cell in line) + " |" for line in lines)
         case Picture(path, caption):
             return f"![{_text(caption)}]({path.name})"
+        case Folded(summary, parts):
+            inside = "\n\n".join(map(_part, parts))
+            return f"<details><summary>{escape(summary)}</summary>\n\n{inside}\n\n</details>"
 
 
 def _cell(cell: Cell) -> str:

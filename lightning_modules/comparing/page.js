@@ -31,3 +31,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// What leads into a folded part opens it, also in browsers that would not by themselves.
+const unfold = () => {
+  const place = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const folded = place?.closest("details");
+  if (!folded || folded.open) return;
+  folded.open = true;
+  place.scrollIntoView();
+};
+addEventListener("hashchange", unfold);
+unfold();

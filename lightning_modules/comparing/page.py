@@ -15,7 +15,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from lightning_modules.comparing.parts import Bullets, Cell, Code, Heading, Part, Picture, Table, Text
+from lightning_modules.comparing.parts import Bullets, Cell, Code, Folded, Heading, Part, Picture, Table, Text
 
 MARKS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*")
 NUMBER = re.compile(r"[-+−]?\d[\d,]*\.?\d*(e[-+]?\d+)?")
@@ -119,6 +119,9 @@ def _part(part: Part, names: dict[int, str]) -> str:
             return _table(head, rows)
         case Picture(path, caption):
             return _picture(path, caption)
+        case Folded(summary, parts):
+            inside = "\n".join(_part(inner, names) for inner in parts)
+            return f"<details><summary>{_marked(summary)}</summary>\n{inside}\n</details>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -145,8 +148,10 @@ def _row(row: Sequence[Cell], keys: Sequence[float | str | None], marks: Sequenc
     for i, (cell, key, mark) in enumerate(zip(row, keys, marks, strict=True)):
         tag, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
         value = "" if key is None else f' data-value="{escape(str(key))}"'
+        name = f' id="{escape(cell.name)}"' if cell.name else ""
         text = f"<strong>{_marked(cell.text)}</strong>" if cell.strong else _marked(cell.text)
-        cells.append(f"<{tag}{scope}{mark}{value}>{text}</{tag}>")
+        text = f'<a href="#{escape(cell.link)}">{text}</a>' if cell.link else text
+        cells.append(f"<{tag}{scope}{name}{mark}{value}>{text}</{tag}>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -165,7 +170,7 @@ def _numeric(keys: Sequence[float | str | None]) -> bool:
 
 
 def _picture(path: Path, caption: str) -> str:
-    """On a white card, whatever the colours of the page, in the proportions that its head tells."""
+    """On a card, in the proportions that its head tells; the style turns light and dark about on a dark page."""
     content = path.read_bytes()
     width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # where every PNG has them
     source = base64.b64encode(content).decode()

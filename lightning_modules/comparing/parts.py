@@ -34,11 +34,16 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; ``value`` is what a sortable table sorts by, where the text is no number."""
+    """A cell of a table; ``value`` is what a sortable table sorts by, where the text is no number.
+
+    ``link`` is the name of the place on the page that the cell leads to, ``name`` that of the cell itself.
+    """
 
     text: str
     value: float | None = None
     strong: bool = False
+    link: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,4 +60,12 @@ class Picture:
     caption: str
 
 
-Part = Heading | Text | Code | Bullets | Table | Picture
+@dataclass(frozen=True)
+class Folded:
+    """Parts that are shown when their summary is opened; no headings."""
+
+    summary: str
+    parts: Sequence[Text | Code | Bullets | Table]
+
+
+Part = Heading | Text | Code | Bullets | Table | Picture | Folded
