@@ -53,7 +53,7 @@ def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> N
     assert (control.matched, control.knobs) == (False, {})
     told = plan.document("", {}, "")
     assert told["budget"] == {"kind": "macs", "target": baseline.sizes["macs"], "by": "depth", "tolerance": 0.01}
-    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "words=[]"])).recipe_hash()
+    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "words=[rk2]"])).recipe_hash()
 
 
 def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,13 @@ def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> 
 
 
 def test_controls_of_a_sized_baseline_have_its_stem_widths_and_field() -> None:
-    chosen = ["words=[]", "baseline=resnet50", "controls=[stem_only]", "budget=null", "arms.resnet50.width=0.125"]
+    chosen = [
+        "words=[resnet50]",
+        "baseline=resnet50",
+        "controls=[stem_only]",
+        "budget=null",
+        "arms.resnet50.width=0.125",
+    ]
     baseline, control = make_plan(compose("compare", ["experiment=demo", *chosen])).arms
     assert baseline.sizes["widths"] == control.sizes["widths"] == [32, 64, 128, 256]
     assert "7x7" in control.sizes["stem"]

@@ -9,14 +9,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from lightning_modules import stopping
+from lightning_modules.data.batches import fetch
 
 ON_A_TERMINAL = """
 import os, signal, sys, time
 from lightning_modules import stopping
+from lightning_modules.data.batches import fetch
 
 def stop(number, frame):
     print("stopping", flush=True)
@@ -29,6 +33,25 @@ print("listens", flush=True)
 while True:
     time.sleep(0.01)
 """
+
+
+READING: list[Any] = []
+
+
+def leave_while_reading() -> None:
+    """End with a loader whose workers are still at work."""
+    batches = fetch(torch.arange(8), list(torch.arange(8).split(1)), workers=2)
+    READING.extend((batches, next(batches)))
+
+
+def test_a_process_that_ends_while_it_reads_leaves_no_worker_behind_and_waits_for_none() -> None:
+    process = torch.multiprocessing.get_context("fork").Process(target=leave_while_reading)
+    process.start()
+    process.join(60)
+    waits = process.is_alive()
+    process.kill()
+    assert not waits
+    assert process.exitcode == 0
 
 
 def test_a_terminal_that_is_closed_asks_to_stop_and_costs_nothing(tmp_path: Path) -> None:

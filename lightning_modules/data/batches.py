@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,10 +59,24 @@ def fetch(samples: Samples, batches: Sequence[Tensor], workers: int = 0) -> Iter
         generator=torch.Generator(),  # else it would draw from the global random state
         worker_init_fn=_leave_stopping_to_the_trainer,
     )  # fmt: skip
-    for fetched in loader:
-        if isinstance(fetched, str):
-            raise SchemenetError(fetched)
-        yield fetched
+    others = set(active_children())
+    iterator = iter(loader)
+    # A process that ends while it reads asks its workers to end, once, and waits for them: they would not hear that.
+    at_exit = Finalize(None, _kill, (set(active_children()) - others,), exitpriority=1)
+    try:
+        for fetched in iterator:
+            if isinstance(fetched, str):
+                raise SchemenetError(fetched)
+            yield fetched
+    finally:
+        at_exit.cancel()
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    if hasattr(signal, "SIGCHLD"):  # by which torch hears of a worker's death, and raises
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in workers:
+        worker.kill()
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:
