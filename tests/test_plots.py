@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from problems import Tanh, batch, make_flow
@@ -102,6 +103,15 @@ def test_regions_are_overlaid_on_equal_axes_and_frame_what_is_drawn() -> None:
     assert -3.8 < ax.get_xlim()[0] < -2.785, "rk4 fits, and fills the picture"
     assert 2.828 < ax.get_ylim()[1] < 4
     assert not clipped(figure)
+
+
+def test_three_regions_have_no_fills_and_styles_of_their_own_and_an_outside_is_said() -> None:
+    figure = stability.draw(schemes("forward_euler", "heun", "backward_euler"))
+    (ax,) = figure.axes
+    handles = figure.legends[0].legend_handles
+    assert len({handle.get_linestyle() for handle in handles}) == 3
+    assert legend(figure)[2] == "backward_euler: stable OUTSIDE its curve"
+    assert not any(part.filled for part in ax.collections if isinstance(part, ContourSet))
 
 
 def test_schemes_without_an_interior_are_segments_and_say_so() -> None:
@@ -249,8 +259,14 @@ def test_k_is_drawn_over_all_flows_with_the_range_in_which_it_is_zero_stable(tmp
     ]
     assert boundaries == [1.5, 3.5]
     assert ax.get_ylim()[0] < -2.3
-    assert ax.get_ylim()[1] > 1
-    assert legend(figure) == ["seed0, after 20 training steps", "hollow: before training", "zero-stable: -1 < k <= 1"]
+    assert 0.4 < ax.get_ylim()[1] < 1, "the height is the data's; the legend says how far k is zero-stable"
+    assert any(text.startswith("no point: a step without a state before it") for text in legend(figure))
+    assert [text.get_text() for text in ax.texts] == ["flow 1", "flow 2", "flow 3"]
+    assert legend(figure)[:3] == [
+        "seed0, after 20 training steps",
+        "hollow: before training",
+        "zero-stable: -1 < k <= 1",
+    ]
     assert not clipped(figure)
 
 

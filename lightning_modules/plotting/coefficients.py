@@ -68,8 +68,9 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
         ax.set(xlabel=LABEL, ylabel=r"$k_n$")
     low, high = runs[0].zero_stable
     values = [k for run in runs for k in (*run.first.values(), *(k for ends in run.between.values() for k in ends))]
-    margin = 0.05 * (max(high, *values) - min(low, *values))
-    panels[0].set_ylim(min(low, *values) - margin, max(high, *values) + margin)
+    bottom, top = min(0.0, *values), max(0.0, *values)
+    margin = max(0.1 * (top - bottom), 0.02)
+    panels[0].set_ylim(bottom - margin, top + margin)
     handles = [
         Line2D([], [], c=looks[id(run)].colour, ls=looks[id(run)].line, label=_told(run), **_points(looks[id(run)]))
         for run in runs
@@ -78,6 +79,8 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
     start = "before training" if all(run.trained[0] == 0 for run in runs) else "as first logged"
     handles.append(Line2D([], [], c=GREY, ls=":", lw=0.8, label=f"hollow: {start}", **_points(hollow)))
     handles.append(Patch(color=SHADE, alpha=0.1, lw=0, label=f"zero-stable: {low:g} < k <= {high:g}"))
+    if any((flow, 0) not in run.last for run in runs for flow in range(len(run.steps))):
+        handles.append(Line2D([], [], ls="", label="no point: a step without a state before it has no k"))
     legend(figure, handles)
     figure.suptitle(
         r"Learned $k_n$ in $u_{n+1} = (1 - k_n)\,u_n + k_n\,u_{n-1} + \ldots$ ($k_n = 0$: ResNet)", fontsize=11

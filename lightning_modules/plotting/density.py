@@ -63,8 +63,8 @@ def _points(held: TrainedDensity) -> Figure:
     target = data if isinstance(data, Energy) else None
     known = samples if target else data.first(POINTS).double()
     box = square(torch.cat([known, samples[: len(known)]]))
-    figure = new_figure(9.6, 6.0)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.55, 1))
+    figure = new_figure(9.6, 5.5)
+    above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
     first, second, third = above.subplots(1, 3)
     if target is not None:
         _surface(first, -target.energy(lattice(box)) - target.log_normaliser, box)
@@ -72,24 +72,28 @@ def _points(held: TrainedDensity) -> Figure:
     else:
         _histogram(first, known, box)
         first.set_title(f"data: {len(known)} test points", loc="left", fontsize=9)
-    _histogram(second, samples, box)
-    second.set_title(f"{len(samples)} samples", loc="left", fontsize=9)
+    _histogram(second, samples[: len(known)], box)
+    second.set_title(f"{len(known)} samples", loc="left", fontsize=9)
     if network.dims == 2:
         density = network.log_density(lattice(box))
         bar = _surface(third, density, box)
-        above.colorbar(bar, ax=third, shrink=0.8, label="nats")
-        third.set_title("log density", loc="left", fontsize=9)
+        above.colorbar(bar, ax=third, shrink=0.8, label="log p (nats)")
+        third.set_title("log density of the model", loc="left", fontsize=9)
     else:
         _densities(third, network.log_density(known), network.log_density(samples[: len(known)]))
     for ax, (word, state) in zip(below.subplots(1, len(states)), states, strict=True):
         around = square(state)
         wide = around[1] - around[0] > 1.5 * (box[1] - box[0])  # layers may lead far away and back
-        _histogram(ax, state, around if wide or network.dims > 2 else box)
-        ax.set(xticks=[], yticks=[])
+        _histogram(ax, state[: len(known)], around if wide or network.dims > 2 else box)
+        ax.tick_params(labelsize=7)
         ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=9)
-    if data.unit:
-        for ax in (first, second):
-            ax.set(xlabel=f"{data.columns[0]}, in {data.unit}", ylabel=f"{data.columns[1]}, in {data.unit}")
+    unit = f", in {data.unit}" if data.unit else ""
+    names = [f"{name}{unit}" for name in data.columns[:2]]
+    planar = [first, second, third] if network.dims == 2 else [first, second]
+    for ax in (*planar, *below.axes):
+        ax.set_xlabel(names[0], fontsize=8)
+    for ax in (first, below.axes[0]):
+        ax.set_ylabel(names[1], fontsize=8)
     if network.dims > 2:
         below.suptitle(f"the first two of {network.dims} columns, on the way", fontsize=9)
     return figure

@@ -22,7 +22,9 @@ def mark_flows(ax: Axes, steps: Sequence[int]) -> None:
     begins = [0, *itertools.accumulate(steps)]
     for flow, (begin, end) in enumerate(itertools.pairwise(begins)):
         middle = (begin + 1 + end) / 2
-        ax.text(middle, 1.01, f"flow {flow}", transform=ax.get_xaxis_transform(), ha="center", color=GREY, fontsize=9)
+        ax.text(
+            middle, 1.01, f"flow {flow + 1}", transform=ax.get_xaxis_transform(), ha="center", color=GREY, fontsize=9
+        )
         if end < begins[-1]:
             ax.axvline(end + 0.5, color=GREY, ls=":", lw=1)
     ax.set_xlim(0.5, begins[-1] + 0.5)

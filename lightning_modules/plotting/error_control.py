@@ -224,7 +224,7 @@ def _draw_errors(ax: Axes, found: Sequence[Solved]) -> None:
         )
     ax.set(ylabel=r"relative error $\|y - y^*\| \,/\, \|y^*\|$ at T")
     over = f"{len(found)} points, {min(nfe)} to {max(nfe)} NFE"
-    ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=9)
+    ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=8)
     _count_axis(ax, nfe)
 
 
@@ -236,7 +236,7 @@ def _draw_times(ax: Axes, found: Sequence[Timed]) -> None:
     ax.loglog(nfe, relative, c=look_of(1).colour, lw=1.2, label="median of interleaved runs", **mark(look_of(1)))
     ax.set(ylabel="forward time / least")
     exponent = f"NFE$^{{{power(nfe, relative):.2f}}}$"
-    ax.set_title(f"b  time measured to grow as {exponent} ({len(found)} points)", loc="left", fontsize=9)
+    ax.set_title(f"b  time measured to grow as {exponent} ({len(found)} points)", loc="left", fontsize=8)
     readable_ticks(ax.yaxis)
     ax.legend(frameon=False, fontsize=7.5)
     _count_axis(ax, nfe)
@@ -262,7 +262,7 @@ def _draw_backward(ax: Axes, measured: Mapping[str, Sequence[Both]], log: Sequen
             [b.forward for b in found], [b.backward for b in found], c=look.colour, lw=1.2, label=told, **mark(look)
         )
     ax.set(xlabel="NFE forward (calls of f)", ylabel="NFE backward (calls of f)")
-    ax.set_title("c  backward against forward, measured", loc="left", fontsize=9)
+    ax.set_title("c  backward against forward, measured", loc="left", fontsize=8)
     ax.legend(frameon=False, fontsize=7.5)
 
 
@@ -278,17 +278,20 @@ def _draw_course(ax: Axes, found: Course) -> None:
         alpha=0.4,
         label="training batch",
     )
-    ax.plot(*zip(*found.epochs, strict=True), c="black", lw=1.2, marker="o", ms=4, label="mean of an epoch")
+    ax.plot(
+        *zip(*found.epochs, strict=True), c="black", lw=1.2, marker="o", ms=4, label="mean of an epoch, at its middle"
+    )
     if found.tests:
         ax.plot(
             *zip(*found.tests, strict=True),
             c=tests.colour,
             lw=1,
             **(mark(tests) | {"markersize": 5}),
-            label="mean of the test set",
+            label="mean of the test set, at an epoch's end",
         )
     first, last = found.epochs[0][1], found.epochs[-1][1]
     ax.set(xlabel="epoch", ylabel="NFE forward (calls of f)")
     readable_ticks(ax.xaxis, whole=True)
-    ax.set_title(f"d  measured over training: {first:.3g} to {last:.3g}", loc="left", fontsize=9)
+    readable_ticks(ax.yaxis, whole=True)
+    ax.set_title(f"d  NFE over the training: mean of an epoch {first:.3g}, at last {last:.3g}", loc="left", fontsize=8)
     ax.legend(frameon=False, fontsize=7.5)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 
 from architectures.neural_ode import NeuralODE, constants
@@ -54,7 +56,7 @@ def draw(folder: Path) -> Figure:
         fields.draw_distance(panels[2])
     _draw_series(below, held)
     constants = _learned_constants(held.network, held.data.system)
-    figure.suptitle(f"{folder.absolute().name}: {held.told}{constants}", fontsize=9)
+    figure.suptitle(f"Vector field of {held.told}, run {folder.absolute().name}{constants}", fontsize=9)
     known = held.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
@@ -97,6 +99,21 @@ def solutions(held: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
     return times, torch.cat((y[None], held.network.states(y, start, times[1:])))
 
 
+def true_path(held: Learned, series: int) -> tuple[Tensor, Tensor]:
+    """The times and states of a test series; where the system is known, smoothly from one to the next by its slopes."""
+    observed, asked = held.batch.observed, held.batch.asked
+    seen = asked.mask[series].amin(-1) > 0
+    times = torch.cat((observed.times, asked.times[seen]))
+    states = torch.cat((observed.values[series], asked.values[series, seen]))
+    if held.data.system is None or len(times) < 2:
+        return times, states
+    with torch.no_grad():
+        slopes = held.data.system(times[0], states)
+    curve = CubicHermiteSpline(times.numpy(), states.numpy(), slopes.numpy())
+    dense = times[0] + (times[-1] - times[0]) * torch.linspace(0, 1, MOMENTS + 1, dtype=times.dtype)
+    return dense, torch.from_numpy(curve(dense.numpy()))
+
+
 class _Fields:
     """Both fields in the plane of the first and the last channel: on a lattice, or where the model's series go."""
 
@@ -135,9 +152,12 @@ class _Fields:
         return self.held.data.system(self.times[0], points[:, : len(self.held.data.channels)])
 
     def distance(self, points: Tensor) -> Tensor:
-        """Of both fields, over the mean size of the true one where the series go."""
-        there = self.by_system(self._some(self._visited())).norm(dim=-1).mean()
-        return (self.by_model(points) - self.by_system(points)).norm(dim=-1) / there
+        """Of both fields, over the size of the true one at the same place.
+
+        Over its mean size, a field that points the wrong way where motion is slow would look right there.
+        """
+        true = self.by_system(points)
+        return (self.by_model(points) - true).norm(dim=-1) / true.norm(dim=-1).clamp_min(1e-12)
 
     def draw(self, ax: Axes, field: Any, title: str, colour: str) -> None:
         x, y = self.shown
@@ -153,21 +173,16 @@ class _Fields:
         self._frame(ax, title)
 
     def _draw_paths(self, ax: Axes, colour: str) -> None:
-        observed, asked = self.held.batch.observed, self.held.batch.asked
+        observed = self.held.batch.observed
         x, y = self.shown
         for series in range(drawn(self.held)):
-            if colour == TRUE:
-                seen = asked.mask[series].amin(-1) > 0
-                path = torch.cat((observed.values[series], asked.values[series, seen]))
-            else:
-                path = self.paths[:, series]
+            path = true_path(self.held, series)[1] if colour == TRUE else self.paths[:, series]
             ax.plot(path[:, x], path[:, y], c=colour, lw=0.9, zorder=3)
             ax.plot(observed.values[series, 0, x], observed.values[series, 0, y], c=colour, marker="o", ms=4, zorder=4)
 
     def draw_distance(self, ax: Axes) -> None:
-        """The colours end at the largest distance where the series go; elsewhere there was nothing to learn from."""
-        most = float(self.distance(self._visited()).max())
-        colours = {"cmap": "viridis", "vmin": 0, "vmax": most}
+        """From 1%, where arrows look alike, to twice the true arrow, where the learned one has turned about."""
+        colours = {"cmap": "viridis", "norm": LogNorm(0.01, 2.0)}
         points, (x, y), distance = self.points.numpy(), self.shown, self.distance(self.points).numpy()
         if self.plane:
             at = [points[:, i].reshape(LATTICE, LATTICE) for i in (x, y)]
@@ -175,9 +190,12 @@ class _Fields:
             ax.plot(self.seen[:, x], self.seen[:, y], ls="", marker=".", ms=1.5, c="white", alpha=0.6)
         else:
             colours_of = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
-        bar = ax.figure.colorbar(colours_of, ax=ax, shrink=0.85, extend="max" if self.plane else "neither")
+        bar = ax.figure.colorbar(colours_of, ax=ax, shrink=0.85, extend="both")
         bar.ax.tick_params(labelsize=7)
-        self._frame(ax, "|learned - true| / mean |true|" + ("; dots: data" if self.plane else ""))
+        bar.set_label("|learned - true| / |true|", fontsize=8)
+        bar.set_ticks([0.01, 0.1, 1, 2], labels=["1%", "10%", "100%", "200%"])
+        bar.ax.minorticks_off()
+        self._frame(ax, "relative error at each place" + ("; dots: data" if self.plane else ""))
 
     def _frame(self, ax: Axes, title: str) -> None:
         ax.set_title(title, loc="left", fontsize=9)
@@ -197,7 +215,10 @@ def _draw_series(figure: Any, held: Learned) -> None:
         moments = torch.cat((start[None], asked.times[seen]))
         values = torch.cat((first[series, channel, None], asked.values[series, seen, channel]))
         ax.axvspan(float(start), float(start) + held.span, color=GREY, alpha=0.15, lw=0)
-        ax.plot(moments, values, c=TRUE, lw=0 if held.data.system is None else 0.9, marker=".", ms=3)
+        ax.plot(moments, values, c=TRUE, lw=0, marker=".", ms=3)
+        if held.data.system is not None:
+            along, states = true_path(held, series)
+            ax.plot(along, states[:, channel], c=TRUE, lw=0.9)
         ax.plot(times, paths[:, series, channel], c=LEARNED, lw=1.1)
         if series == 0:
             ax.set_ylabel(held.data.channels[channel])

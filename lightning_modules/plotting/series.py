@@ -62,10 +62,9 @@ def draw(folder: Path) -> Figure:
     plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
-    figure = _in_the_plane(answers) if plane else _over_time(answers, data.channels)
+    figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data.channels, data.unit)
     _explain(figure, network, answers, plane)
-    unit = f", values in {data.unit}" if data.unit else ""
-    figure.suptitle(f"{folder.absolute().name}: {told}, {len(answers)} test series{unit}", fontsize=9)
+    figure.suptitle(f"Test series and answers of {told}, run {folder.absolute().name}", fontsize=9)
     return figure
 
 
@@ -122,9 +121,14 @@ def _own(points: Observations, i: int) -> Observations:
 # What is drawn -------------------------------------------------------------------------------------------------
 
 
-def _in_the_plane(answers: list[Answer]) -> Figure:
+def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
     figure = new_figure(8.4, 6.2)
-    for ax, one in zip(figure.subplots(2, SHOWN // 2).flat, answers, strict=False):
+    panels = figure.subplots(2, SHOWN // 2)
+    for ax in panels[-1]:
+        ax.set_xlabel(names[0], fontsize=8)
+    for ax in panels[:, 0]:
+        ax.set_ylabel(names[1], fontsize=8)
+    for ax, one in zip(panels.flat, answers, strict=False):
         behind, within = _sides(one)
         if (one.asked[0] > one.last).any():
             ax.plot(*one.asked[1].T, c=TRUTH, lw=5, solid_capstyle="round", zorder=1)
@@ -140,7 +144,7 @@ def _in_the_plane(answers: list[Answer]) -> Figure:
     return figure
 
 
-def _over_time(answers: list[Answer], names: Sequence[str]) -> Figure:
+def _over_time(answers: list[Answer], names: Sequence[str], unit: str) -> Figure:
     counts = sum(one.shown[2].sum(0) + one.asked[2].sum(0) for one in answers)
     chosen = np.argsort(-counts, kind="stable")[:CHANNELS]
     figure = new_figure(9.0, 2.1 * len(answers) + 0.6)
@@ -152,6 +156,8 @@ def _over_time(answers: list[Answer], names: Sequence[str]) -> Figure:
         ax.set_title(names[channel], loc="left", fontsize=9)
     for ax in panels[-1]:
         ax.set_xlabel("time, in spans", fontsize=8)
+    for ax in panels[:, 0]:
+        ax.set_ylabel(f"value, in {unit}" if unit else "value", fontsize=8)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from schemes.stability import amplification, refusal, stability_intervals
 
 WINDOW = 10.0  # regions are looked for with |Re z|, |Im z| below it
 COARSE, FINE = 161, 401  # points along a side: to find the extent, and to draw
+FILLED = 2  # fills of more regions mix to a colour of none of them
+STYLES = ("-", "--", "-.", ":")
 INTERIOR = 1e-6  # inside a region solutions decay
 
 
@@ -45,6 +48,8 @@ class Region(NamedTuple):
     label: str
     scheme: Scheme
     end: float | None = None
+    outside: bool = False
+    """Whether it is the part outside of its curve."""
 
 
 def draw(schemes: Mapping[str, Scheme]) -> Figure:
@@ -62,9 +67,9 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     ax = figure.subplots()
     for axis in (ax.axhline, ax.axvline):
         axis(0, color=GREY, lw=0.8)
-    looks = [look_of(i) for i in range(len(regions))]
+    looks = [replace(look_of(i), line=STYLES[i % len(STYLES)]) for i in range(len(regions))]
     for region, look in zip(regions, looks, strict=True):
-        outline(ax, region, look, frame)
+        outline(ax, region, look, frame, filled=len(regions) <= FILLED)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal", xlabel=r"Re $z$", ylabel=r"Im $z$")
     handles = [Line2D([], [], c=look.colour, ls=look.line, lw=_width(region), label=_told(region))
                for region, look in zip(regions, looks, strict=True)]  # fmt: skip
@@ -85,7 +90,7 @@ def locate(label: str, scheme: Scheme) -> tuple[Region, Box | None]:
         if part.any() and not (part[0].any() or part[-1].any() or part[:, 0].any() or part[:, -1].any()):
             found = z[part]
             box = Box(found.real.min(), found.real.max(), found.imag.min(), found.imag.max())
-            return Region(label, scheme), box
+            return Region(label, scheme, outside=part is not stable), box
     return Region(label, scheme), None
 
 
@@ -100,8 +105,8 @@ def frame_around(boxes: Sequence[Box]) -> Box:
     return Box(left - margin, right + margin, -height - margin, height + margin)
 
 
-def outline(ax: Axes, region: Region, look: Look, frame: Box) -> None:
-    """The region within a frame: filled faintly up to its boundary, or as a segment."""
+def outline(ax: Axes, region: Region, look: Look, frame: Box, filled: bool = True) -> None:
+    """The region within a frame: its boundary, on request a faint fill, or a segment."""
     if region.end is not None:
         end = min(region.end, 2 * frame.top)
         above = 3 + 1 / (1 + end)  # a shorter segment lies on a longer one
@@ -109,7 +114,8 @@ def outline(ax: Axes, region: Region, look: Look, frame: Box) -> None:
         return
     z = frame.grid(FINE)
     factors = np.minimum(amplification(region.scheme, z), 2)  # at poles it is infinite
-    ax.contourf(z.real, z.imag, factors, levels=[0, 1], colors=[look.colour], alpha=0.1)
+    if filled:
+        ax.contourf(z.real, z.imag, factors, levels=[0, 1], colors=[look.colour], alpha=0.1)
     ax.contour(z.real, z.imag, factors, levels=[1], colors=[look.colour], linestyles=[look.line], linewidths=1.6)
 
 
@@ -119,7 +125,7 @@ def _width(region: Region) -> float:
 
 def _told(region: Region) -> str:
     if region.end is None:
-        return region.label
+        return f"{region.label}: stable OUTSIDE its curve" if region.outside else region.label
     where = rf"$|$Im$\, z| \leq {region.end:.3g}$" if region.end else "$z = 0$"
     if region.scheme.components > 1:
         return rf"{region.label}: coupled; the oscillator, $z = \pm i h \omega$: {where}"
