@@ -415,7 +415,7 @@ def test_poly_vs_implicit_of_a_trained_network(
     capsys.readouterr()
     Path("poly/last.ckpt").write_bytes(b"half a checkpoint")
     assert main(["plot", "poly-vs-implicit", "poly"]) == 2
-    assert "last.ckpt' cannot be read" in capsys.readouterr().err
+    assert "last.ckpt cannot be read" in capsys.readouterr().err
     Path("poly/last.ckpt").unlink()
     assert main(["plot", "poly-vs-implicit", "poly"]) == 2
     assert "it holds no last.ckpt" in capsys.readouterr().err
