@@ -293,5 +293,5 @@ def _draw_course(ax: Axes, found: Course) -> None:
     ax.set(xlabel="epoch", ylabel="NFE forward (calls of f)")
     readable_ticks(ax.xaxis, whole=True)
     readable_ticks(ax.yaxis, whole=True)
-    ax.set_title(f"d  NFE over the training: mean of an epoch {first:.3g}, at last {last:.3g}", loc="left", fontsize=8)
+    ax.set_title(f"d  NFE over the training, epoch means {first:.3g} to {last:.3g}", loc="left", fontsize=8)
     ax.legend(frameon=False, fontsize=7.5)
