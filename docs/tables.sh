@@ -35,7 +35,7 @@ densities() {
 
 series() {
   for observed in 30 50 100; do
-    table "series/spirals_$observed" experiment=spirals_table "data.observed=$observed"
+    table "series/spirals_$observed" experiment=spirals_table "data.observed=$observed" seeds=8
   done
   table series/physionet experiment=physionet_interpolation "data.root=$DATA/physionet"
 }
