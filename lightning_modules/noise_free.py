@@ -7,6 +7,7 @@ training, without noise, and the network is tested once more. Both numbers are k
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning_modules.batch_statistics import estimate_statistics, norms_with_s
 from lightning_modules.checking import EVAL_KEYS, Config
 from lightning_modules.data.splits import SplitData
 from lightning_modules.measures import BY_RUNNING
-from lightning_modules.registries import DATA, TRAINERS
+from lightning_modules.registries import TRAINERS
 from lightning_modules.resuming import NEWEST, WholeCheckpoints
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.work import LogWork
@@ -36,8 +37,8 @@ def noise_free(
     path = folder / NEWEST
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])  # averaged ones, where training ended in an earlier process
-    whole: Any = DATA.build(config["data"], seed=config["seed"])  # the same batches for every process
-    whole.train_set = data.train_set
+    whole = copy.copy(data)
+    whole.trainer = None  # who reads a part of the batches only; these are the same for every process
     done = estimate_statistics(module, trainer, whole, EVAL_KEYS["statistics_batches"].default)
     again = TRAINERS.build(config["trainer"], folder=folder, callbacks=[LogWork()], logger=False)
     found = again.validate(module, datamodule=data, verbose=False)[0]
