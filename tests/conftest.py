@@ -20,6 +20,7 @@ def _quiet_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(int(os.environ.get("SCHEMENET_TEST_SEED", "0")))
     torch.set_num_threads(int(os.environ.get("SCHEMENET_TEST_THREADS", "1")))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("COLUMNS", raising=False)  # by which xdist tells its processes of a terminal that they have not
 
 
 SHADOWS = ("lightning_modules", "schemes", "torch", "random", "signal", "submitit", "ray", "wandb")

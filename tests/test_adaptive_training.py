@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_resume import assert_same_run, train_killed
 from torch import nn
+from words import but
 
 from architectures import create_model
 from architectures.insertion import insert
@@ -55,11 +56,6 @@ def _weights_grow() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", grow)
         yield
-
-
-def but(words: list[str], *others: str) -> list[str]:
-    """The words, with others in place of those for the same keys."""
-    return list({word.split("=")[0]: word for word in (*words, *others)}.values())
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

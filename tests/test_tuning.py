@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from words import but
 
 from architectures.costs import Budget
 from lightning_modules.cli import main
@@ -185,7 +186,7 @@ def test_a_tuned_comparison_picks_a_rate_for_each_arm_and_goes_on_after_a_kill(
 
     assert main(command) == 0
     assert len(trained) == 6
-    assert main([*command, "tune.lr=[0.5,0.1]"]) == 2
+    assert main(but(command, "tune.lr=[0.5,0.1]")) == 2
     assert "different: tune" in capsys.readouterr().err
 
 
@@ -202,7 +203,7 @@ def test_an_arm_whose_tuning_failed_is_told_and_waits(
     monkeypatch.setattr(
         runner, "launch", lambda orders, _: launch([o for o in orders if "heun" not in o.arm or "0.5" not in o.arm], _)
     )
-    assert main([*SMALL, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}"]) == 1
+    assert main(but(SMALL, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}")) == 1
     assert "mlp-heun: not all of its tuning runs are done" in capsys.readouterr().out
     assert [order.name for order in trained][-1] == "mlp seed 0"
 
@@ -218,5 +219,5 @@ def test_a_baseline_whose_tuning_failed_costs_no_report(
     held = Budget("step_time", 0.1, "width", 0.1)
     monkeypatch.setattr(Matching, "budget", property(lambda _: held, lambda *_: None), raising=False)
     command = [word for word in SMALL if not word.startswith("budget")]
-    assert main([*command, *budget, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}"]) == 1
+    assert main(but(command, *budget, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}")) == 1
     assert written == [tmp_path / "part"]
