@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import zipfile
@@ -78,6 +79,7 @@ def test_wheel_ships_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -
         "from lightning_modules.composing import compose; print(compose('train', ['scheme=rk4'])['scheme'])"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "site", capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ran.stdout.strip() == "{'name': 'rk4'}", ran.stderr
