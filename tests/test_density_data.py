@@ -293,7 +293,7 @@ def test_a_run_is_evaluated_again_and_on_other_steps(runs: dict[str, Path], caps
 def test_a_density_is_drawn(runs: dict[str, Path], tmp_path: Path) -> None:
     assert main(["figure", "density", str(runs["ffjord"]), "--out", str(tmp_path / "d.png")]) == 0
     figure = density.draw(runs["ffjord"])
-    assert {"data: 100 test points", "log density", "noise"} <= set(texts(figure))
+    assert {"data: 100 test points", "log density of the model", "noise"} <= set(texts(figure))
     assert not clipped(figure)
     matched = texts(density.draw(runs["planar_flow_vi"]))
     assert {"log density to be matched", "layer 4 of 4"} <= set(matched)
