@@ -35,6 +35,7 @@ def draw(folder: Path) -> Figure:
     with torch.no_grad():
         figure = _images(held) if held.data.picture is not None else _points(held)
     figure.suptitle(f"{folder.absolute().name}: {held.told}, {told_steps(held.network)}", fontsize=9)
+    figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
 
