@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from schemes import SCHEMES, SchemenetError, odeint, odeint_adjoint, solve
+from schemes.tableau import density, trees
 
 IMPLICIT = [name for name in SCHEMES if SCHEMES.build(name).implicit]
 each = pytest.mark.parametrize("name", IMPLICIT)
@@ -154,9 +158,36 @@ def test_output_times_inside_steps_are_as_good_as_the_ends_of_steps(tolerance: f
     assert float(((values[:, 0] - exact).abs() / (tolerance * (1 + exact))).max()) < 10
 
 
+def elementary_weights(matrix: np.ndarray, tree: Any) -> np.ndarray:
+    """Phi(tree) at each stage."""
+    return np.prod([matrix @ elementary_weights(matrix, subtree) for subtree in tree], axis=0) * np.ones(len(matrix))
+
+
+def symmetry(tree: Any) -> int:
+    """sigma(tree): the number of its automorphisms."""
+    return math.prod(math.factorial(n) * symmetry(subtree) ** n for subtree, n in Counter(tree).items())
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("kvaerno5", 4.2), ("dopri5", 0.34)])
+def test_the_error_beside_its_estimate(name: str, ratio: float) -> None:
+    """The norms of the leading error coefficients, (sum b Phi - 1/gamma) / sigma over all trees of an order."""
+    pair = SCHEMES.build(name).tableau
+    matrix, b, embedded = pair.matrix, np.array(pair.b, float), np.array(pair.embedded, float)
+
+    def norm(weights: np.ndarray, nodes: int, exact: bool) -> float:
+        terms = [
+            (weights @ elementary_weights(matrix, tree) - exact / density(tree)) / symmetry(tree)
+            for tree in trees(nodes)
+        ]
+        return float(np.linalg.norm(terms))
+
+    assert norm(b, pair.order, True) < 1e-12
+    assert norm(b, pair.order + 1, True) / norm(b - embedded, pair.order, False) == pytest.approx(ratio, rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["kvaerno3", "kvaerno5"])
 def test_steps_end_at_output_times(name: str) -> None:
-    """Of Robertson's problem and HIRES the states within steps of kvaerno5 at 1e-7 were off by 40 to 190 tolerances."""
+    """In stiff problems a polynomial through a step is not as good as its ends."""
     times, steep = torch.linspace(0, 1, 6, dtype=D), 1e3
     grid = {"name": "adaptive", "rtol": 1e-5, "atol": 1e-7}
     with torch.no_grad():
