@@ -9,7 +9,7 @@ from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.node import Node
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide, State
+from schemes.state import RightHandSide, State, axpy, combine, flatten
 
 
 def expansion(columns: int) -> list[list[int]]:
@@ -84,16 +84,16 @@ class Fractal(Scheme):
         if len(inputs) == 1:
             return inputs[0]
         if not self.training or not (self.drop_path or memory):
-            return sum(inputs[1:], start=inputs[0]) / len(inputs)
-        weights = survivors(len(inputs), self.drop_path, inputs[0].device)
+            return axpy(None, combine(inputs[0], ((1, x) for x in inputs[1:])), 1 / len(inputs))
+        leaf = flatten(inputs[0])[0][0]
+        weights = survivors(len(inputs), self.drop_path, leaf.device)
         if memory:
             chosen = torch.tensor(columns, device=memory[0].device) == memory[0]
             # A join in which the kept column takes no part does not reach it, and stays a plain mean.
             kept = torch.where(chosen.any(), chosen, torch.ones_like(chosen))
             weights = torch.where(memory[0] >= 0, kept, weights)
-        alive = weights.to(inputs[0].dtype)
-        weights = (alive / alive.sum()).unbind()
-        return sum((w * x for w, x in zip(weights[1:], inputs[1:], strict=True)), start=weights[0] * inputs[0])
+        shares = weights.to(leaf.real.dtype) / weights.sum()
+        return combine(None, zip(shares.unbind(), inputs, strict=True))
 
 
 def survivors(count: int, drop: float, device: torch.device) -> Tensor:

@@ -679,6 +679,19 @@ def test_fractal_of_identity_units_returns_its_input_for_all_drops(columns: int,
         assert distance(scheme.step(lambda _, y: y, Node(0, 0.0, 1.0), x, ())[0], x) < 1e-14
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["mean of all", "mean of survivors"])
+def test_fractal_joins_the_parts_of_a_state_as_it_joins_one_tensor(training: bool) -> None:
+    scheme = SCHEMES.build({"name": "fractal", "columns": 3, "drop_path": 0.5}).train(training)
+    x, y = batch(), batch() + 1
+    unit = lambda node, z: torch.sin(z + node.stage)  # noqa: E731
+    found = []
+    for f, state in ((unit, x), (unit, y), (lambda node, z: tuple(unit(node, part) for part in z), (x, y))):
+        torch.manual_seed(0)
+        found.append(scheme.step(f, Node(0, 0.0, 1.0), state, ())[0])
+    assert torch.equal(found[2][0], found[0])
+    assert torch.equal(found[2][1], found[1])
+
+
 def test_drop_path_draws_nothing_in_evaluation_or_without_drops() -> None:
     x, f = batch(), lambda node, y: torch.sin(y + node.stage)
     plain = SCHEMES.build({"name": "fractal", "columns": 3}).train()
