@@ -1,12 +1,13 @@
 """The gradient modes of trained ODE-Nets, side by side on one set of weights and one batch of real images.
 
-    python benchmarks/odenet_modes.py RUN... [--data-root FOLDER] [--repetitions N]
+    python benchmarks/odenet_modes.py RUN... [--data-root FOLDER] [--repetitions N] [--csv FILE]
 
 Each RUN is a folder of `schemenet train` whose network is an ODE-Net. Its error and its calls of f a batch are from the
 run's own log. Bytes, step time and gradient error are measured here, of every mode on the weights of the first RUN and
 on 128 training images: bytes of the flow alone (stem and head keep the same in all modes), the processor time of
 forward and backward as a ratio to backprop's (median, interleaved, one thread), and the distance of the gradient of all
-parameters from that of the exact flow (dopri8 in float64 at 1e-6), relative, in the Euclidean norm. Prints markdown.
+parameters from that of the exact flow (dopri8 in float64 at 1e-6), relative, in the Euclidean norm. Prints markdown;
+--csv keeps the same rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from _flow_bytes import flow_bytes
+from _rows import show
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--data-root")
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--csv", type=Path)
     asked = parser.parse_args()
     if not asked.runs:
         print("benchmarks/odenet_modes.py: no runs named, nothing is measured (docs/odenet.md says which)")
@@ -85,21 +88,24 @@ def main() -> None:
         state, _ = networks[plain].enter(x)
 
     print(f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}")
-    columns = (
-        "gradient", "scheme", "test error", "NFE forward", "NFE backward", "kept, MB", "peak, MB", "step time",
-        "gradient error",
-    )  # fmt: skip
-    print("", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
+    rows = []
     for run, made in networks.items():
-        kept, peak = (size / 1e6 for size in flow_bytes(made.flows[0], state))
+        kept, peak = flow_bytes(made.flows[0], state)
         gap = float((gradient(made, x, labels).double() - exact).norm() / exact.norm())
-        error = json.loads((run / "result.json").read_text())["test_error"]
-        scheme, mode = made.layout["scheme"], made.layout["gradient"]
-        counts = " | ".join(epoch_mean(run, f"nfe/{way}/epoch") for way in ("forward", "backward"))
-        print(
-            f"| {mode} | {scheme} | {100 * error:.2f} % | {counts} | {kept:.1f} | {peak:.1f} | "
-            f"{medians[run] / medians[plain]:.2f} | {gap:.1e} |"
+        rows.append(
+            {
+                "gradient": made.layout["gradient"],
+                "scheme": made.layout["scheme"],
+                "test error %": f"{100 * json.loads((run / 'result.json').read_text())['test_error']:.2f}",
+                "NFE forward": epoch_mean(run, "nfe/forward/epoch"),
+                "NFE backward": epoch_mean(run, "nfe/backward/epoch"),
+                "kept, MB": f"{kept / 1e6:.1f}",
+                "peak, MB": f"{peak / 1e6:.1f}",
+                "step time": f"{medians[run] / medians[plain]:.2f}",
+                "gradient error": f"{gap:.1e}",
+            }
         )
+    show(rows, asked.csv)
 
 
 if __name__ == "__main__":

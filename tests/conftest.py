@@ -47,24 +47,26 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+# What a plain call leaves out, and the command that runs it.
+LEFT_OUT = {
+    "campaign": "are long campaigns of kills: make test-all",
+    "slurm": "begin a Slurm: make test-slurm",
+    "gpu": "need a CUDA device: docs/gpu.md",
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slurm" not in config.option.markexpr:
+    for marker, reason in LEFT_OUT.items():
+        if torch.cuda.is_available() if marker == "gpu" else marker in config.option.markexpr:
+            continue
         for item in items:
-            if item.get_closest_marker("slurm"):
-                item.add_marker(pytest.mark.skip(reason="begins a Slurm: make test-slurm"))
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"tests that {reason}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """No test is left out in silence, not even under -q."""
-    needs = {
-        "gpu": "a CUDA device and were skipped: docs/gpu.md",
-        "slurm": "a Slurm and were skipped: docs/launchers.md",
-    }
-    for marker, words in needs.items():
+    for marker, reason in LEFT_OUT.items():
         left_out = [report for report in terminalreporter.getreports("skipped") if marker in report.keywords]
         if left_out:
-            terminalreporter.write_line(f"{len(left_out)} tests were skipped that need {words}")
+            terminalreporter.write_line(f"{len(left_out)} tests were skipped that {reason}")
