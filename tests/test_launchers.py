@@ -302,6 +302,20 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
     assert not failing.done
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"jobs": 0}, "launcher.jobs: expected at least 1, got 0"),
+        ({"jobs": 100_000}, r"launcher.jobs: expected at most \d+, 8 for each core, got 100,000"),
+        ({"threads": 0}, "launcher.threads: expected 1 to 1,024, got 0"),
+        ({"threads": 1_000_000}, "launcher.threads: expected 1 to 1,024, got 1,000,000"),
+    ],
+)
+def test_more_processes_than_a_machine_bears_are_refused(options: dict[str, int], told: str) -> None:
+    with pytest.raises(SchemenetError, match=told):
+        LAUNCHERS.build({"name": "local", **options}, orders=[], watch=Watch([]))
+
+
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(SchemenetError, match=r"does not see .*none; the nodes of a Ray cluster need a file system"):
         ray_launcher.attend(str(tmp_path / "none"), 1, str(tmp_path))
