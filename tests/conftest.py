@@ -49,7 +49,7 @@ def no_collector() -> Iterator[None]:
 
 # What a plain call leaves out, and the command that runs it.
 LEFT_OUT = {
-    "campaign": "are long campaigns of kills: make test-all",
+    "slow": "are slow: make test-all",
     "slurm": "begin a Slurm: make test-slurm",
     "gpu": "need a CUDA device: docs/gpu.md",
 }

@@ -164,25 +164,20 @@ def test_an_option_that_changes_no_size_is_another_recipe(finished: Path, capsys
     assert "different: resnet" in capsys.readouterr().err
 
 
-def test_a_run_that_cannot_start_is_survived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_that_fail_or_cannot_start_are_survived_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "comparison"
-    (folder / "resnet").mkdir(parents=True)
-    (folder / "resnet" / "seed0").touch()
-    arguments = but(SMALL, "words=[forward_euler]", "controls=[one_block]", "seeds=1", f"folder={folder}")
-    assert main(arguments) == 1
-    assert "resnet seed 0: FAILED to start" in capsys.readouterr().out
-    assert {run.arm: run.status for run in read_comparison(folder).runs}["one_block"] == "done"
-
-
-def test_a_failing_run_is_survived_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "comparison"
+    (folder / "one_block").mkdir(parents=True)
+    (folder / "one_block" / "seed0").touch()
     broken = folder / "lm_resnet" / "seed0"
     broken.mkdir(parents=True)
     (broken / "metrics.csv").mkdir()  # its csv cannot be written
-    status = main(but(SMALL, "words=[forward_euler,linear_multistep]", "controls=[]", "seeds=1", f"folder={folder}"))
+    status = main(but(SMALL, "words=[forward_euler,linear_multistep]", "seeds=1", f"folder={folder}"))
     told = capsys.readouterr().out
     assert status == 1
     assert "lm_resnet seed 0: FAILED" in told
+    assert "one_block seed 0: FAILED to start" in told
     runs = {run.arm: run for run in read_comparison(folder).runs}
     assert runs["resnet"].status == "done"
     assert runs["lm_resnet"].status == "failed"

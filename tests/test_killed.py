@@ -44,7 +44,7 @@ def test_a_run_that_dies_ends_like_one_that_lives(tmp_path: Path) -> None:
     assert deaths_of(tmp_path, "random", 1)
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_runs_that_die_end_like_one_that_lives(tmp_path: Path) -> None:
     deaths = sum((deaths_of(tmp_path, variant, rounds) for variant, rounds in ROUNDS.items()), start=Counter())
     assert deaths.keys() == set(KINDS)

@@ -128,7 +128,7 @@ def test_what_a_library_begins_imports_nothing_from_the_current_folder(strangers
     assert "this is of the current folder" not in ran.stderr
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_local_jobs_of_submitit_go_on_when_requeued_and_a_failed_one_keeps_its_reason(tmp_path: Path) -> None:
     requeued, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
@@ -155,7 +155,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: Path, stand_in: Path) -> None:
     preempted, killed = orders = [order(tmp_path / "runs", seed) for seed in (0, 1)]
@@ -291,7 +291,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             cluster.shutdown()
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_nodes: str) -> None:
     killed, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")

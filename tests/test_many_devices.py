@@ -409,7 +409,7 @@ def test_each_process_tests_its_share_on_the_network_that_is_kept(whole: Path) -
     assert found["test_loss"] == pytest.approx(told["test_loss"], rel=1e-6)
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
@@ -434,6 +434,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
 def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(
     strangers_folder: Path, whole: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_killed_twice_while_gradients_accumulate(tmp_path: Path, monkeypatch: An
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_command_killed_within_an_epoch_with_two_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By SIGKILL, with augmentation, dropout and batches that workers have already fetched."""
     rng = np.random.default_rng(0)
@@ -275,6 +276,7 @@ def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeyp
     assert running.held_run(tmp_path) == running.Held(running.recipe_hash(compose("train", other[1:-1])), 0, True)
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monkeypatch: Any) -> None:
     arm = ["words=[fractalnet]", "baseline=fractalnet", "arms.fractalnet.dropout=0.2", "arms.fractalnet.columns=2"]
     overrides = ["experiment=demo", *arm, "controls=[]", "seeds=1", "budget={target: 8k, tolerance: 0.2}"]

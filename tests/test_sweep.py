@@ -226,7 +226,7 @@ def of_folder(folder: Path) -> dict[int, bytes]:
     return found
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.usefixtures("strangers_folder")
 def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> None:

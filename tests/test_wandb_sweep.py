@@ -102,6 +102,7 @@ def test_without_a_server_the_file_is_written_and_the_way_on_is_said(
     assert written["parameters"] == {"scheme": {"values": ["rk2", "rk4"]}}
 
 
+@pytest.mark.slow
 def test_wandbs_own_agent_runs_train_with_words_that_it_takes(tmp_path: Path, server: SweepServer) -> None:
     asked = (
         "from pathlib import Path; from lightning_modules.comparing.grid import compose_grid;"
