@@ -72,6 +72,18 @@ def pairs(modes: Any, sharing: str = "shared") -> list[Any]:
     return [pytest.param(mode, spec, id=f"{mode}-{called(spec)}") for mode, spec in chosen]
 
 
+ONE_OF_A_KIND = ("heun", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun", "gl4")
+
+
+def some_pairs(modes: Any) -> list[Any]:
+    """As ``pairs``, slow but for one scheme of a kind."""
+    return rest_is_slow(
+        (pair.values for pair in pairs(modes)),
+        lambda mode, spec: called(spec) in ONE_OF_A_KIND,
+        lambda mode, spec: f"{mode}-{called(spec)}",
+    )
+
+
 def triples(modes: Any) -> list[Any]:
     return [
         pytest.param(mode, spec, sharing, id=f"{mode}-{called(spec)}-{sharing}")
@@ -413,7 +425,7 @@ def test_bytes_kept_are_flat_in_depth(mode: str, spec: Any) -> None:
     assert few <= 3 * STATE
 
 
-@pytest.mark.parametrize(("mode", "spec"), pairs(["checkpoint"]))
+@pytest.mark.parametrize(("mode", "spec"), some_pairs(["checkpoint"]))
 def test_bytes_kept_by_checkpoint_are_a_carry_a_step(mode: str, spec: Any) -> None:
     """The state, and beside it what a step leaves to the next one: a value of f, a second state or both."""
     few, middle, many = (kept(mode, spec, n) for n in (3, 5, 9))
@@ -452,18 +464,8 @@ def test_work_in_backward_is_linear_in_depth(mode: str, monkeypatch: pytest.Monk
     assert 0 < counts[1] == 2 * counts[0]
 
 
-ONE_OF_A_KIND = ("heun", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun", "gl4")
-
-
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize(
-    ("mode", "spec"),
-    rest_is_slow(
-        (pair.values for pair in pairs(["reversible", "adjoint"])),
-        lambda mode, spec: called(spec) in ONE_OF_A_KIND,
-        lambda mode, spec: f"{mode}-{called(spec)}",
-    ),
-)
+@pytest.mark.parametrize(("mode", "spec"), some_pairs(["reversible", "adjoint"]))
 def test_peak_bytes_of_forward_and_backward_are_flat_in_depth(mode: str, spec: Any) -> None:
     assert peak(mode, spec, 8) == peak(mode, spec, 24)
 
