@@ -34,7 +34,7 @@ test: $(VENV)/.installed  ## the tests
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q
 
 test-all: test  ## the tests, the long campaigns of kills, and what computes under other instruction sets, seeds and threads
-	"$(BIN)/python" -m pytest -q -m slow
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q -m slow
 	$(OLDEST) "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	$(AVX2) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -q $(NUMERIC)

@@ -31,9 +31,18 @@ class Average(nn.Module):
         return self.linear(y - self.mean)
 
 
+def layer_of_close_norms() -> nn.Linear:
+    """The power iteration of its largest singular value takes hundreds of calls, so that each call changes buffers."""
+    layer = nn.Linear(3, 3).double()
+    with torch.no_grad():
+        left, _, right = torch.linalg.svd(layer.weight)
+        layer.weight.copy_(left @ torch.tensor([1.0, 0.98, 0.96], dtype=DOUBLE).diag() @ right)
+    return layer
+
+
 LAYERS = {
-    "parametrization": lambda: parametrizations.spectral_norm(nn.Linear(3, 3).double()),
-    "hook": lambda: spectral_norm(nn.Linear(3, 3).double()),
+    "parametrization": lambda: parametrizations.spectral_norm(layer_of_close_norms()),
+    "hook": lambda: spectral_norm(layer_of_close_norms()),
     "buffer replaced": Average,
     "dropout": lambda: nn.Sequential(nn.Linear(3, 3).double(), nn.Dropout(0.4)),
 }
