@@ -153,3 +153,15 @@ def test_a_registered_field_as_a_function_of_time() -> None:
 def test_what_cannot_be_is_refused_with_the_reason(axes: dict[str, Any], told: str) -> None:
     with pytest.raises(SchemenetError, match=told):
         Path(Driven(), **axes)
+
+
+def test_units_of_time_are_stepped_one_after_the_other() -> None:
+    """Two steps in each, whatever times are asked for: those of one solve of twice as many steps as units."""
+    path = made(scheme="rk4", grid={"name": "uniform", "steps": 2})
+    y, _, e = given(requires_grad=False)
+    ends = torch.arange(7, dtype=torch.float64) / 4
+    whole = made(scheme="rk4", grid={"name": "uniform", "steps": 6})(y, ends, e).values
+    found = path.through(y, ends[1:], e, start=0.0, unit=0.5)
+    assert_close(found, whole[1:], rtol=1e-12, atol=1e-12)
+    some = path.through(y, ends[[2, 5]], e, start=0.0, unit=0.5)
+    assert_close(some, whole[[2, 5]], rtol=1e-12, atol=1e-12)

@@ -53,6 +53,18 @@ def test_it_is_the_papers_recursion(base: str, psi: Any, coupling: float | None)
     assert distance(flow(batch()), y) < 1e-13
 
 
+def test_between_its_ends_a_step_goes_from_its_state_to_the_next() -> None:
+    """Of two states that differ the interpolant is that of the one that is stepped, and what is left of the other."""
+    field, y, z = Tanh(6).double(), batch(), batch() + 0.1
+    attempt = SCHEMES.build(wrap("dopri5", 0.7)).attempt(field, Node(1, 0.5, 0.25), y, (z,))
+    forth = SCHEMES.build("dopri5").attempt(field, Node(1, 0.5, 0.25), z, ())
+    for theta in (0.0, 0.4, 1.0):
+        left = 1 - 0.3 * theta
+        assert distance(attempt.between(theta), forth.between(theta) + left * (y - z)) < 1e-13
+    assert distance(attempt.between(0.0), y) < 1e-13
+    assert distance(attempt.between(1.0), attempt.y) < 1e-13
+
+
 def test_the_step_back_is_numbered_on_and_starts_at_the_end() -> None:
     found = visited(SCHEMES.build(wrap("rk3")), [Node(4, 2.0, 0.5)])
     assert found == [Node(4, t, 0.5, stage) for stage, t in enumerate((2.0, 2.25, 2.5, 2.5, 2.25, 2.0))]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from schemes import solve
+from schemes.control import Controller
 from schemes.errors import StepLimitError
 
 PAIRS = ["bosh3", "dopri5", "tsit5"]
@@ -142,3 +143,31 @@ def test_the_reversible_wrap_is_undone_for_as_many_steps_as_rounding_allows():
             lambda t, y: torch.cos(50 * t) * y, y0, [0, 100], gradient="reversible",
             scheme={"name": "reversible_wrap", "base": "bosh3"}, grid=at(1e-5),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "exponents"),
+    [("I", (-1 / 5, 0, 0)), ("PI", (-0.7 / 5, 0.4 / 5, 0)), ("PID", (-0.7 / 5, 0.4 / 5, -0.1 / 5))],
+)
+def test_the_next_step_size_is_by_the_last_three_error_ratios(name, exponents):
+    """Söderlind's digital filters: r_n^-(p + i + d)/k r_{n-1}^(p + 2 d)/k r_{n-2}^-d/k."""
+    ratios = (0.3, 0.8, 0.5)
+    expected = 0.9 * math.prod(ratio**power for ratio, power in zip(ratios, exponents, strict=True))
+    assert Controller(name, 5).factor(ratios[0], ratios[1:]) == pytest.approx(expected, rel=1e-14)
+    rejected = 0.9 * 2.0 ** (-1 / 5)
+    assert Controller(name, 5).factor(2.0, ratios[1:]) == pytest.approx(rejected, rel=1e-14)
+
+
+def test_each_controller_takes_steps_of_its_own_to_the_same_tolerance():
+    y0, taken = torch.tensor([1.0, 0.0], dtype=torch.float64), set()
+
+    def swing(t, y):
+        return torch.stack((y[1], -y[0] - t * y[1]))
+
+    best = solve(swing, y0, [0.0, 5.0], grid={"name": "adaptive", "rtol": 1e-11, "atol": 1e-11})
+    for name in ("I", "PI", "PID"):
+        grid = {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6, "controller": name}
+        solution = solve(swing, y0, [0.0, 5.0], grid=grid)
+        assert float((solution.values[-1] - best.values[-1]).abs().max()) < 1e-5
+        taken.add(tuple(solution.statistics.step_sizes))
+    assert len(taken) == 3
