@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 
 # What computes with numbers, for other instruction sets, seeds and numbers of threads.
 NUMERIC := $(patsubst %,tests/test_%.py,activations adaptive_training architectures attempt captured densities dynamics \
-	events fields_with_state gradients hard_cases implicit implicit_solves noise norms path per_sample polynet pontryagin reversible_wrap schemes \
-	series solve solve_gradients spectrum states_and_values timed_fields torchdiffeq \
+	events fields_with_state gradients hard_cases implicit implicit_solves noise norms path per_sample polynet \
+	pontryagin reversible_wrap schemes series solve solve_gradients spectrum states_and_values timed_fields torchdiffeq \
 	training_options transforms)
 OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
@@ -33,7 +33,7 @@ demo: $(VENV)/.installed  ## train and compare all families on 8x8 digits, some 
 test: $(VENV)/.installed  ## the tests
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q
 
-test-all: test  ## the tests, the long campaigns of kills, and what computes under other instruction sets, seeds and threads
+test-all: test  ## also the slow tests, and those of numbers under other instruction sets, seeds and threads
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q -m slow
 	$(OLDEST) "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	$(AVX2) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)

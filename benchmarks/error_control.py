@@ -30,12 +30,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--csv", type=Path)
-    asked = parser.parse_args()
-    if not asked.runs:
+    arguments = parser.parse_args()
+    if not arguments.runs:
         print("benchmarks/error_control.py: no runs named, nothing is measured (docs/odenet.md says which)")
         return
     rows = []
-    for run in asked.runs:
+    for run in arguments.runs:
         field = read_checkpoint(checkpoint_in(run))["hyper_parameters"]["config"]["field"]
         solved = errors(trained(run, IMAGES))
         rows += [
@@ -50,7 +50,7 @@ def main() -> None:
             }
             for s in solved
         ]
-    show(rows, asked.csv)
+    show(rows, arguments.csv)
 
 
 if __name__ == "__main__":

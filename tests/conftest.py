@@ -56,11 +56,10 @@ LEFT_OUT = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    runs = {marker: marker in config.option.markexpr for marker in LEFT_OUT} | {"gpu": torch.cuda.is_available()}
     for marker, reason in LEFT_OUT.items():
-        if torch.cuda.is_available() if marker == "gpu" else marker in config.option.markexpr:
-            continue
         for item in items:
-            if item.get_closest_marker(marker):
+            if item.get_closest_marker(marker) and not runs[marker]:
                 item.add_marker(pytest.mark.skip(reason=f"tests that {reason}"))
 
 

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+ONE_OF_A_KIND = (
+    "forward_euler", "heun", "rk4", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun",
+    "backward_euler", "gl4", "fractal",
+)  # fmt: skip
+"""Schemes in the gate: one of each kind of step."""
+
 
 def rest_is_slow(
     cases: Iterable[tuple[Any, ...]], in_gate: Callable[..., bool], name: Callable[..., str] | None = None

@@ -17,7 +17,7 @@ import pytest
 import torch
 import torchvision
 from hand_written import Weights
-from products import rest_is_slow
+from products import ONE_OF_A_KIND, rest_is_slow
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -408,9 +408,6 @@ def test_lm_resnet_50_is_the_pre_activated_resnet_50_but_for_k():
     assert set(lm_resnet.load_state_dict(resnet.state_dict(), strict=False).missing_keys) == extra
     assert sum(len(flow.scheme.k) for flow in lm_resnet.flows) == 3 + 4 + 6 + 3 - 4
     same(lm_resnet(images(size=32)), resnet(images(size=32)), 1e-12)
-
-
-ONE_OF_A_KIND = ("forward_euler", "rk4", "linear_multistep", "symplectic_euler", "backward_euler", "gl4", "fractal")
 
 
 @pytest.mark.parametrize("scheme", rest_is_slow(zip(SCHEMES, strict=True), lambda scheme: scheme in ONE_OF_A_KIND))
@@ -968,12 +965,12 @@ def test_layout_says_what_was_built():
 SWAPPED = ["resnet", "resnet20_v1", "resnext", "lm_resnet", "revnet", "ode_resnet", "stem_only", "one_block"]
 
 
-def families_share_one_builder(name: str, scheme: str) -> bool:
-    """Whether a pair shows something that no other does: two networks by all schemes, all networks by a few."""
-    return name in ("resnet", "revnet") or scheme in ("rk4", "linear_multistep", "symplectic_euler", "gl4", "fractal")
-
-
-@pytest.mark.parametrize(("name", "scheme"), rest_is_slow(product(SWAPPED, SCHEMES), families_share_one_builder))
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    rest_is_slow(
+        product(SWAPPED, SCHEMES), lambda name, scheme: name in ("resnet", "revnet") or scheme in ONE_OF_A_KIND
+    ),
+)
 def test_a_swapped_scheme_is_refused_in_words_or_runs(name, scheme):
     """No pair fails in the middle of a training."""
     try:

@@ -30,7 +30,7 @@ from problems import (
     train,
     weighted,
 )
-from products import rest_is_slow
+from products import ONE_OF_A_KIND, rest_is_slow
 from torch import Tensor, nn
 
 from schemes.errors import SchemenetError
@@ -70,9 +70,6 @@ def pairs(modes: Any, sharing: str = "shared") -> list[Any]:
     """Modes with the schemes that they accept where all steps share weights (or as ``sharing`` says)."""
     chosen = [(mode, spec) for mode, spec, known in accepted() if mode in modes and known == sharing]
     return [pytest.param(mode, spec, id=f"{mode}-{called(spec)}") for mode, spec in chosen]
-
-
-ONE_OF_A_KIND = ("heun", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun", "gl4")
 
 
 def some_pairs(modes: Any) -> list[Any]:

@@ -303,7 +303,7 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"jobs": 0}, "launcher.jobs: expected at least 1, got 0"),
         ({"jobs": 100_000}, r"launcher.jobs: expected at most \d+, 8 for each core, got 100,000"),
@@ -311,8 +311,8 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
         ({"threads": 1_000_000}, "launcher.threads: expected 1 to 1,024, got 1,000,000"),
     ],
 )
-def test_more_processes_than_a_machine_bears_are_refused(options: dict[str, int], told: str) -> None:
-    with pytest.raises(SchemenetError, match=told):
+def test_more_processes_than_a_machine_bears_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(SchemenetError, match=message):
         LAUNCHERS.build({"name": "local", **options}, orders=[], watch=Watch([]))
 
 

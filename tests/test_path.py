@@ -161,7 +161,7 @@ def test_units_of_time_are_stepped_one_after_the_other() -> None:
     y, _, e = given(requires_grad=False)
     ends = torch.arange(7, dtype=torch.float64) / 4
     whole = made(scheme="rk4", grid={"name": "uniform", "steps": 6})(y, ends, e).values
-    found = path.through(y, ends[1:], e, start=0.0, unit=0.5)
-    assert_close(found, whole[1:], rtol=1e-12, atol=1e-12)
+    every = path.through(y, ends[1:], e, start=0.0, unit=0.5)
+    assert_close(every, whole[1:], rtol=1e-12, atol=1e-12)
     some = path.through(y, ends[[2, 5]], e, start=0.0, unit=0.5)
     assert_close(some, whole[[2, 5]], rtol=1e-12, atol=1e-12)

@@ -683,13 +683,17 @@ def test_fractal_of_identity_units_returns_its_input_for_all_drops(columns: int,
 def test_fractal_joins_the_parts_of_a_state_as_it_joins_one_tensor(training: bool) -> None:
     scheme = SCHEMES.build({"name": "fractal", "columns": 3, "drop_path": 0.5}).train(training)
     x, y = batch(), batch() + 1
-    unit = lambda node, z: torch.sin(z + node.stage)  # noqa: E731
-    found = []
-    for f, state in ((unit, x), (unit, y), (lambda node, z: tuple(unit(node, part) for part in z), (x, y))):
+
+    def unit(node: Node, z: Tensor) -> Tensor:
+        return torch.sin(z + node.stage)
+
+    def joined(f: Any, state: Any) -> Any:
         torch.manual_seed(0)
-        found.append(scheme.step(f, Node(0, 0.0, 1.0), state, ())[0])
-    assert torch.equal(found[2][0], found[0])
-    assert torch.equal(found[2][1], found[1])
+        return scheme.step(f, Node(0, 0.0, 1.0), state, ())[0]
+
+    both = joined(lambda node, z: tuple(unit(node, part) for part in z), (x, y))
+    assert torch.equal(both[0], joined(unit, x))
+    assert torch.equal(both[1], joined(unit, y))
 
 
 def test_drop_path_draws_nothing_in_evaluation_or_without_drops() -> None:
