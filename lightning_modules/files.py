@@ -44,6 +44,13 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             draft.unlink(missing_ok=True)
 
 
+def remove_empty(*folders: Path) -> None:
+    """Remove folders, in this order, as far as nothing is in them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 def forget_drafts(path: Path) -> None:
     """Remove the drafts of a file that processes have left which were killed; nobody may be writing it."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):

@@ -8,3 +8,4 @@ TRAINERS = Registry("trainer", "lightning_modules.trainers", context=("folder", 
 OPTIMIZERS = Registry("optimizer", "lightning_modules.optimizers", context=("network", "total_steps"))
 LOGGERS = Registry("logger", "lightning_modules.loggers", context=("folder", "about", "goes_on"))
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("orders", "watch"))
+"""A launcher does the orders; without any it only refuses what is wrong with its options."""

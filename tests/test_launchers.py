@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ import slurm_stand_in
 from rich.console import Console
 
 from lightning_modules.cli import main
+from lightning_modules.comparing.grid import compose_grid
+from lightning_modules.comparing.plan import Plan
+from lightning_modules.comparing.runner import carry_out
+from lightning_modules.comparing.sweep import plan_sweep
 from lightning_modules.composing import compose
 from lightning_modules.files import write_json
 from lightning_modules.launching import process, slurm
@@ -314,6 +319,63 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
 def test_more_processes_than_a_machine_bears_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(SchemenetError, match=message):
         LAUNCHERS.build({"name": "local", **options}, orders=[], watch=Watch([]))
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        {"name": "local", "jobs": 100_000},
+        {"name": "ray", "num_cpus": 0},
+        {"name": "slurm", "cluster": "local", "timeout_min": 1},
+    ],
+    ids=lambda launcher: launcher["name"],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_launcher_that_refuses_its_options_leaves_the_folder_as_it_was(
+    tmp_path: Path, launcher: dict[str, Any], overwrite: bool
+) -> None:
+    """Also one that was to begin anew: the finished runs are still there."""
+    folder = tmp_path / "sweep"
+    if overwrite:
+        (folder / "heun" / "seed0").mkdir(parents=True)
+        for file in ("heun/seed0/result.json", "comparison.json"):
+            write_json(folder / file, {})
+    before = contents(tmp_path)
+    with pytest.raises(SchemenetError, match=r"launcher\.\w+: expected at "):
+        carry_out(
+            Plan((), "heun", (0,), None, {}), {}, folder, {"launcher": launcher, "overwrite": overwrite, "logger": {}}
+        )
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_jobs_that_slurm_refuses_leave_the_folder_as_it_was(tmp_path: Path) -> None:
+    """Slurm alone knows its partitions: a first command leaves nothing, a wider one the plan of the first."""
+    refusal = "sbatch: error: invalid partition specified: gpu"
+    (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{refusal}' >&2\nexit 1\n")
+    folder = tmp_path / "runs"
+    configs = compose_grid([*TINY, "scheme=heun,rk3", "launcher=slurm", "launcher.partition=gpu"])[1]
+    plan = plan_sweep(configs, (0,))
+    document, wider = plan.document("", {}, ""), replace(plan, seeds=(0, 1))
+    before = contents(tmp_path)
+    with pytest.raises(SchemenetError, match=f"the jobs were refused: {refusal}"):
+        carry_out(plan, document, folder, configs["heun"])
+    assert contents(tmp_path) == before
+
+    (folder / "heun" / "seed0").mkdir(parents=True)
+    for file in ("comparison.json", "heun/seed0/run.json"):
+        write_json(folder / file, document)
+    before = contents(tmp_path)
+    with pytest.raises(SchemenetError, match=f"the jobs were refused: {refusal}"):
+        carry_out(wider, wider.document("", {}, ""), folder, configs["heun"])
+    assert contents(tmp_path).keys() == before.keys()
+    assert contents(tmp_path)["runs/comparison.json"] == before["runs/comparison.json"]
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below one, and what is in the files."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path.read_bytes() if path.is_file() else None for name, path in found.items()}
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lightning_modules.comparing.numbers import plural
 from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import network_options
-from lightning_modules.files import read_json, writable, write_json
+from lightning_modules.files import read_json, remove_empty, writable, write_json
 from lightning_modules.launching import slurm
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import Order
@@ -46,9 +46,28 @@ def compare(config: Config, command: Sequence[str]) -> int:
 
 
 def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
-    """Train what is planned and not done yet, measure step times, write the report. Exit status 1 if a run failed."""
+    """Train what is planned and not done yet, measure step times, write the report. Exit status 1 if a run failed.
+
+    A launcher that refuses leaves the folder as it was.
+    """
+    LAUNCHERS.build(config["launcher"], orders=[], watch=Watch([]))  # what can be known before the folder is touched
+    previous = None if config["overwrite"] else _held(folder)
     writable(folder)
     _claim(folder, document, config["overwrite"])
+    existing = _run_folders(folder)
+    try:
+        return _carry_out(plan, document, folder, config)
+    except SchemenetError:
+        runs = _run_folders(folder)
+        if previous is not None and runs == existing:
+            write_json(folder / COMPARISON, previous)
+        elif previous is None and not runs:
+            (folder / COMPARISON).unlink(missing_ok=True)
+            remove_empty(folder)
+        raise
+
+
+def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
     print(plan.sizes_table(), end="\n\n", flush=True)
     logger = settled(config["logger"], folder)
     plan = replace(plan, arms=tuple(replace(arm, config={**arm.config, "logger": logger}) for arm in plan.arms))
@@ -150,7 +169,7 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
                 "choose another folder=..., or overwrite=true to begin anew"
             )
     if overwrite:
-        runs = sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
+        runs = _run_folders(folder)
         if busy := [str(run) for run in runs if is_locked(run)]:
             raise SchemenetError(f"overwrite: {', '.join(busy)} is being trained by another process; stop it first")
         slurm.refuse_unfinished(runs)
@@ -159,6 +178,11 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
         for old in folder.glob(f"*/{STEP_TIME}"):
             old.unlink()
     write_json(folder / COMPARISON, document)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Where the runs of a comparison are, those that choose a learning rate among them."""
+    return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
 
 
 def _held(folder: Path) -> dict[str, Any] | None:

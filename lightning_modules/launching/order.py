@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.checking import Config
-from lightning_modules.files import read_json, write_json, write_text
+from lightning_modules.files import read_json, remove_empty, write_json, write_text
 from lightning_modules.launching.leash import leashed
 from lightning_modules.launching.lock import is_locked, locked
 from lightning_modules.launching.process import LOG
@@ -47,6 +47,11 @@ class Order:
         (self.folder / ERROR).unlink(missing_ok=True)
         write_json(self.folder / ORDER, {"config": self.config, "arm": self.arm, "group": self.group})
         return self.folder / ORDER
+
+    def withdraw(self) -> None:
+        """Take back what `write` has written, for a launcher that cannot begin the run."""
+        (self.folder / ORDER).unlink(missing_ok=True)
+        remove_empty(self.folder, self.folder.parent)
 
     def log_size(self) -> int:
         """Bytes of its log, to which every process of it adds when it begins."""

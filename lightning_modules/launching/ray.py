@@ -52,6 +52,8 @@ def ray(
     engine = _ray()
     if num_cpus < 1:
         raise SchemenetError(f"launcher.num_cpus: expected at least 1, got {num_cpus}")
+    if not orders:
+        return
     with _connected(engine, address):
         if num_gpus is None:
             num_gpus = _gpus_of_a_run(orders, "GPU" in engine.cluster_resources())

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from lightning_modules.files import read_json, write_json
+from lightning_modules.files import read_json, remove_empty, write_json
 from lightning_modules.launching.lock import is_locked
 from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
 from lightning_modules.launching.process import (
@@ -246,6 +246,8 @@ def _submit(
 ) -> dict[Order, Job]:
     """Hand all over as one array, and leave in each run's folder what job it is."""
     folder = Path(os.path.commonpath([order.folder.resolve().parent for order in orders]), "submitit")
+    existing = set(folder.glob("*"))
+    first = [order for order in orders if not (order.folder / ORDER).exists()]
     for order in orders:
         order.write()
     known = _said_to_slurm() | import_environment()
@@ -256,6 +258,11 @@ def _submit(
             executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
             submitted = executor.map_array(Task(threads), [str(order.folder.resolve()) for order in orders])
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
+        for order in first:
+            order.withdraw()
+        for file in set(folder.glob("*")) - existing:
+            file.unlink(missing_ok=True)
+        remove_empty(folder, folder.parent)
         raise SchemenetError(f"launcher=slurm: the jobs were refused: {str(error).strip()}") from error
     jobs = {order: Job(job.job_id, str(folder), cluster) for order, job in zip(orders, submitted, strict=True)}
     for order, job in jobs.items():
