@@ -40,6 +40,7 @@ from schemes.scipy_steps import ScipyGrid, ScipySteps
 from schemes.signature import Spec
 from schemes.solution import Interpolant, Solution, Statistics
 from schemes.state import State, detached, flatten, has_derivative
+from schemes.time_derivatives import of_no_length, slopes_by_time
 
 BATCHINGS = ("joint", "per_sample")
 UNREADABLE = "vmap: It looks like you're", "get value out of a tracing tensor"
@@ -87,7 +88,8 @@ def solve(
         solve(f, y0, [0, 1], scheme="rk4", grid={"name": "uniform", "steps": 20}, gradient="backprop")
 
     With ``batching="per_sample"`` each row of the batch takes the steps that it would take alone; f must act on each
-    row by itself and gets t of shape (batch,) in the state's precision, and ``t`` may be (batch, times).
+    row by itself and gets t of shape (batch,) in the state's precision, and ``t`` may be (batch, times). A row of no
+    length is its y0, also where f is singular; its derivative by its times is f there, zero where f is not finite.
 
     A coupled scheme (verlet, symplectic_euler) takes a pair of states and a pair of functions, each of the time and of
     the other part.
@@ -122,7 +124,7 @@ def solve(
     functions = _functions(f, method, y0)
     given_steps = not isinstance(steps, AdaptiveGrid | ScipyGrid)
     equation = Equation(functions, y0, args, times, parameters, random=given_steps and mode.replays_nodes)
-    stands = _of_no_length(host) or not any(leaf.numel() for leaf in leaves)
+    stands = all(of_no_length(host)) or not any(leaf.numel() for leaf in leaves)
     if not stands:
         if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
             raise SchemenetError(reason)
@@ -138,9 +140,11 @@ def solve(
     equation.evaluated_again = recomputed and differentiable
     start = y = equation.pack(y0)
     moves = has_derivative(times)
+    slopes = equation
     if moves:  # the steps begin at a constant time
+        slopes = slopes_by_time(equation, host, len(leaves[0]) if batching == "per_sample" else 1)
         first = _for_f(times, leaves, batching)[..., 0]
-        y = mode.transport(equation, start, first, first.detach())
+        y = mode.transport(slopes, start, first, first.detach())
     watch = None if event is None else _watch(event, equation, host, y)
     starts_there = watch is not None and watch.time is not None
     if stands or starts_there:
@@ -158,7 +162,7 @@ def solve(
     def solution(times: Tensor, outputs: Sequence[State], status: str, *event: State) -> Solution:
         if moves:
             moments = _for_f(times, leaves, batching).unbind(-1)[1:]
-            outputs = [mode.transport(equation, y, t.detach(), t) for y, t in zip(outputs, moments, strict=False)]
+            outputs = [mode.transport(slopes, y, t.detach(), t) for y, t in zip(outputs, moments, strict=False)]
         values = equation.unpack(_stacked([start, *outputs, *event], solved.context))
         return Solution(values, times, solved.statistics, status, solved.interpolant)
 
@@ -312,11 +316,6 @@ def _numbers(times: Tensor) -> Any:
     if times.is_meta:
         return torch.linspace(0, 1, times.shape[-1], device="cpu").expand(times.shape).tolist()
     return times.detach().tolist()
-
-
-def _of_no_length(host: Any) -> bool:
-    rows = host if isinstance(host[0], list) else [host]
-    return all(row[0] == row[-1] for row in rows)
 
 
 def _check_row(name: str, times: list[float]) -> None:

@@ -18,7 +18,7 @@ from schemes.errors import SchemenetError, SolverError
 from schemes.loop import Carry, Pass
 from schemes.node import Node
 from schemes.pace import Pace, first_size, refined
-from schemes.state import RightHandSide, State, along, axpy, detached, flatten, unflatten
+from schemes.state import RightHandSide, State, along, axpy, detached, flatten, rows_where, unflatten
 
 
 @dataclass
@@ -77,11 +77,11 @@ class SampleSearch(Search):
                 if not all(taken):
                     accepted = torch.tensor(taken, device=like.device)
                     node = node._replace(h=torch.where(accepted, h, 0.0))
-                    memory = (_chosen(accepted, attempt.memory[0], memory[0]),)
+                    memory = (rows_where(accepted, attempt.memory[0], memory[0]),)
                     if torch.is_grad_enabled():  # what was rejected must not be part of the graph
                         attempt = self.scheme.attempt(rates, node, *carry)
                     else:
-                        attempt = attempt._replace(y=_chosen(accepted, attempt.y, carry[0]), memory=memory)
+                        attempt = attempt._replace(y=rows_where(accepted, attempt.y, carry[0]), memory=memory)
                 found.append(node)
                 self._note_outputs(taken, like)
                 if any(pace.jumped for pace, took in zip(self.paces, taken, strict=True) if took):
@@ -136,7 +136,7 @@ class SampleSearch(Search):
         return self._passed(node, self.scheme.attempt(self._beside_jumps(f, node), node, *carry))
 
     def _passed(self, node: Node, attempt: Attempt) -> Pass:
-        states = tuple(_chosen(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
+        states = tuple(rows_where(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
         return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
 
     def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
@@ -222,10 +222,3 @@ def _row_of(f: RightHandSide, row: int, batch: int) -> RightHandSide:
         return unflatten([torch.where(along(only, leaf), leaf, 0) for leaf in found], shape)
 
     return value
-
-
-def _chosen(mask: Tensor, a: State, b: State) -> State:
-    """Rows of a where the mask says so, else of b."""
-    if isinstance(a, Tensor):
-        return torch.where(along(mask, a), a, b)
-    return tuple(_chosen(mask, x, y) for x, y in zip(a, b, strict=True))

@@ -27,6 +27,13 @@ def along(numbers: Tensor, y: Tensor) -> Tensor:
     return numbers.reshape(-1, *[1] * (y.dim() - 1)) if numbers.dim() == 1 else numbers
 
 
+def rows_where(mask: Tensor, a: State, b: State) -> State:
+    """Rows of a where the mask says so, else of b."""
+    if isinstance(a, Tensor):
+        return torch.where(along(mask, a), a, b)
+    return tuple(rows_where(mask, x, y) for x, y in zip(a, b, strict=True))
+
+
 def axpy(y: State, f: State, h: float | Tensor) -> State:
     """y + h f, one fused operation for tensors and a number h; a tensor h is taken in the precision of f."""
     if f is None:

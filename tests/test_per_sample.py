@@ -117,6 +117,44 @@ def test_f_is_not_asked_for_a_row_of_no_length(mode):
     assert [samples.calls for samples in solution.statistics.samples or ()][::2] == [0, 0]
 
 
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_a_row_of_no_length_moves_with_its_times_by_f_and_not_at_all_where_f_is_singular(mode):
+    """t y' = 2 y and z' = 1: rows at t = 0 where f is no number, at t = 3 where it is, and one over [1, 2]."""
+    t = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 3.0]], dtype=DOUBLE, requires_grad=True)
+    y0 = torch.ones(3, 1, dtype=DOUBLE, requires_grad=True), torch.zeros(3, dtype=DOUBLE)
+    rate = torch.tensor(2.0, dtype=DOUBLE, requires_grad=True)
+
+    def f(t: Tensor, y: tuple[Tensor, Tensor], rate: Tensor) -> tuple[Tensor, Tensor]:
+        return rate * y[0] / t[:, None], torch.ones_like(y[1])
+
+    y, z = solve(f, y0, t, args=(rate,), batching="per_sample", gradient=mode, grid=tight()).values
+    assert y[-1].flatten().tolist() == pytest.approx([1, 4, 1])
+    by_t, by_y0, by_rate = torch.autograd.grad(y[-1].sum(), (t, y0[0], rate), retain_graph=True)
+    assert by_t.flatten().tolist() == pytest.approx([0, 0, -8, 4, -2 / 3, 2 / 3])
+    assert by_y0.flatten().tolist() == pytest.approx([1, 4, 1])
+    assert float(by_rate) == pytest.approx(4 * math.log(2))
+    assert torch.autograd.grad(z[-1].sum(), t)[0].flatten().tolist() == pytest.approx([-1, 1] * 3)
+
+
+def test_second_derivatives_of_rows_of_which_one_is_singular():
+    t = torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 3.0]], dtype=DOUBLE, requires_grad=True)
+    y0 = torch.ones(3, 1, dtype=DOUBLE, requires_grad=True)
+    solution = solve(lambda t, y: 2 * y / t[:, None], y0, t, batching="per_sample", gradient="backprop", grid=tight())
+    (by_t,) = torch.autograd.grad(solution.values[-1].sum(), t, create_graph=True)
+    assert torch.autograd.grad(by_t[:, 1].sum(), y0)[0].flatten().tolist() == pytest.approx([0, 4, 2 / 3])
+
+
+@pytest.mark.parametrize("batching", ["joint", "per_sample"])
+@pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
+def test_a_solve_of_no_length_where_f_is_singular_is_its_start(mode, batching):
+    t = torch.tensor([0.0, 0.0], dtype=DOUBLE, requires_grad=True)
+    y0 = torch.ones(2, 1, dtype=DOUBLE, requires_grad=True)
+    y1 = solve(lambda t, y: y / t.reshape(-1, 1), y0, t, batching=batching, gradient=mode).values[-1]
+    assert y1.tolist() == [[1], [1]]
+    by_y0, by_t = torch.autograd.grad(y1.sum(), (y0, t))
+    assert (by_y0.tolist(), by_t.tolist()) == ([[1], [1]], [0, 0])
+
+
 # The least step ----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from schemes.state import State, axpy
 if TYPE_CHECKING:
     from schemes.equation import Equation
     from schemes.loop import Carry, Loop, Pass
+    from schemes.time_derivatives import SlopesOfNoLength
 
 
 @GRADIENTS.register("backprop")
@@ -22,7 +23,7 @@ class Backprop(GradientMode):
     def __call__(self, loop: Loop, carry: Carry) -> Pass:
         return loop.run(carry)
 
-    def transport(self, equation: Equation, y: State, start: Tensor, end: Tensor) -> State:
+    def transport(self, equation: Equation | SlopesOfNoLength, y: State, start: Tensor, end: Tensor) -> State:
         """By a step of the midpoint rule, whose size is zero: its first and second derivatives are the solution's."""
         h = end - start
         middle = axpy(y, equation.slope(start, y), h / 2)

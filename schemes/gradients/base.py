@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from schemes.equation import Equation
     from schemes.flow import Flow
     from schemes.loop import Carry, Loop, Pass
+    from schemes.time_derivatives import SlopesOfNoLength
 
 FIRST_ONLY = (
     "gradient mode {!r} gives first derivatives only; second derivatives (create_graph=True) need gradient=backprop"
@@ -50,7 +51,7 @@ class GradientMode(abc.ABC):
     @abc.abstractmethod
     def __call__(self, loop: Loop, carry: Carry) -> Pass: ...
 
-    def transport(self, equation: Equation, y: State, start: Tensor, end: Tensor) -> State:
+    def transport(self, equation: Equation | SlopesOfNoLength, y: State, start: Tensor, end: Tensor) -> State:
         """The state at ``end`` of the solution through y at ``start``, two tensors of the same value.
 
         It has y's value, and depends on both times as the solution does: here by its slope, a constant.
