@@ -38,7 +38,10 @@ CONFIGS = ROOT / "configs"
 REVISABLE = ("scheme", "grid", "data", "trainer")
 """Groups that can be changed after training; everything else is what the weights were trained as."""
 FROM_COMMAND_LINE = ("folder", "overwrite", "launcher")
-"""What is run and where is written: a yaml file, which may be a stranger's, does not say."""
+"""What is run and where is written: a yaml file, which may be a stranger's, does not say.
+
+Nor does it say where is logged to, but for the logger's name.
+"""
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
@@ -51,7 +54,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
     if config_dir is not None:
-        wrong += _said_by_files(config, command, chosen.get("launcher"), config_dir)
+        wrong += _said_by_files(config, command, chosen, config_dir)
     _forget_other_kind(config, {key for key, _ in values})
     _forget_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
     for key, value in values:
@@ -174,21 +177,32 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     return {str(key): value for key, value in config.items()}
 
 
-def _said_by_files(config: Config, command: str, launcher: str | None, config_dir: str) -> list[str]:
-    """Objections to what the user's yaml files say, and should not; that of a launcher named by command line may."""
+def _said_by_files(config: Config, command: str, groups: Mapping[str, str], config_dir: str) -> list[str]:
+    """Objections to what the user's yaml files say, and should not.
+
+    Those of a launcher or logger named by command line may.
+    """
     expected = _hydra(command, {}, None, [])
-    if launcher is not None:
-        expected["launcher"] = _hydra(command, {"launcher": launcher}, config_dir, []).get("launcher")
+    named = {group: groups[group] for group in ("launcher", "logger") if group in groups}
+    expected |= {group: _hydra(command, {group: named[group]}, config_dir, []).get(group) for group in named}
     said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
+    logger, default = (of.get("logger") if isinstance(of.get("logger"), dict) else {} for of in (config, expected))
+    said += [f"logger.{key}" for key in logger if key != "name" and logger[key] != default.get(key)]
     return [from_command_line(said)] if said else []
+
+
+def for_command_line_only(key: str) -> bool:
+    """Whether a key of the command line is none that a file sets."""
+    group, _, option = key.partition(".")
+    return group in FROM_COMMAND_LINE or (group == "logger" and option not in ("", "name"))
 
 
 def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
     """The refusal of such keys where a file sets them."""
     example = f"{keys[0]}={'NAME' if keys[0] == 'launcher' else '...'}"
     return (
-        f"{place}: a yaml file does not say what is run and where is written, so {', '.join(keys)} is not read from it;"
-        f" say {example} on the command line"
+        f"{place}: a yaml file does not say what is run, and where is written or logged to, so {', '.join(keys)} is "
+        f"not read from it; say {example} on the command line"
     )
 
 

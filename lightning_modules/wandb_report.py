@@ -89,11 +89,12 @@ def _files(folder: Path, group: str) -> Any:
 
 def _sent(folder: Path) -> bool:
     """Whether all that is logged offline in a folder could be sent."""
-    command = module_command("wandb", "sync", "wandb")
+    command = module_command("wandb", "sync", str(folder.resolve() / "wandb"))
     try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True
-        )
+        with wandb_runs.elsewhere():
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=True
+            )
     except subprocess.SubprocessError:
         return False
     return "ERROR" not in done.stderr

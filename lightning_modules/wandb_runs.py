@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import secrets
+import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -167,8 +169,29 @@ def _wandb() -> Any:
     logging.raiseExceptions = False  # its own log lies in the run folder: of a full disk, one message is enough
     import wandb
 
-    wandb.setup(wandb.Settings(show_info=False, x_disable_viewer=True))
+    settings = wandb.Settings(show_info=False, x_disable_viewer=True, root_dir=os.getcwd())
+    _say_what_is_not_read()
+    with elsewhere():
+        wandb.setup(settings)
     return wandb
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[Path]:
+    """Work in an empty folder: W&B takes the server that gets the key from ``wandb/settings`` in the current one."""
+    with tempfile.TemporaryDirectory(prefix="schemenet-") as empty, contextlib.chdir(empty):
+        yield Path(empty)
+
+
+@cache
+def _say_what_is_not_read() -> None:
+    for path in (Path("wandb", "settings"), Path(".wandb", "settings")):
+        if path.exists():
+            print(
+                f"{path} is not read, whoever wrote it: logger.project, logger.entity, logger.mode, WANDB_BASE_URL and "
+                "`wandb login` say where runs are sent",
+                flush=True,
+            )
 
 
 def _no_key() -> str | None:

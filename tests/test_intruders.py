@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from lightning_modules.cli import main
+from lightning_modules.comparing.grid import compose_grid
 from lightning_modules.comparing.runs import read_comparison
 from lightning_modules.composing import compose
 from lightning_modules.files import LONGEST_NAME, append, forget_drafts, safe_name, whole, write_json, write_text
@@ -265,6 +266,7 @@ YAML = {
         "launcher: {name: slurm, cluster: local, setup: [mkdir ../canary]}",
         "launcher is not read from it",
     ),
+    "whose project": ("logger: {project: theirs}", "logger.project is not read from it; say logger.project=... on the"),
 }
 
 
@@ -298,9 +300,37 @@ def test_the_file_of_a_launcher_that_the_command_line_names_says_what_is_run(tmp
     assert compose("sweep", ["launcher=lab"], str(tmp_path))["launcher"]["setup"] == ["module load cuda"]
 
 
+def test_the_file_of_a_logger_that_the_command_line_names_says_where_is_logged_to(tmp_path: Path) -> None:
+    (tmp_path / "logger").mkdir()
+    (tmp_path / "logger" / "lab.yaml").write_text("name: wandb\nentity: lab\n")
+    assert compose("train", ["logger=lab", "logger.project=mine"], str(tmp_path))["logger"]["entity"] == "lab"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "x.yaml").write_text("# @package _global_\ndefaults: [override /logger: lab]\n")
+    assert compose("train", ["experiment=x", "logger=csv"], str(tmp_path))["logger"] == {"name": "csv"}
+    with pytest.raises(SchemenetError, match=r"logger\.entity is not read from it; say logger\.entity=\.\.\. on the"):
+        compose("train", ["experiment=x"], str(tmp_path))
+
+
+def test_the_file_of_a_sweep_may_name_a_logger(tmp_path: Path) -> None:
+    Path("ours.yaml").write_text("scheme: [rk4, heun]\nlogger: csv\n")
+    assert compose_grid(["ours.yaml"])[1]["heun"]["logger"] == {"name": "csv"}
+
+
+@pytest.mark.parametrize("key", ["+folder", "folder@x", "++logger.project", "~launcher"])
+def test_the_file_of_a_sweep_has_plain_keys(key: str, capsys: Any) -> None:
+    """By the signs of Hydra's grammar a key would be another word, and the same key."""
+    Path("theirs.yaml").write_text(f"scheme: [rk4, heun]\n'{key}': x\n")
+    told = refused(["sweep", "theirs.yaml"], capsys)
+    assert f"theirs.yaml: expected keys such as scheme or trainer.max_epochs, got {key!r}" in told
+
+
 @pytest.mark.parametrize(
-    "line", ["launcher: {setup: [mkdir ../canary]}", "launcher: slurm", "folder: x", "overwrite: 1"]
-)
+    "line",
+    [
+        "launcher: {setup: [mkdir ../canary]}", "launcher: slurm", "folder: x", "overwrite: 1",
+        "logger: {project: theirs}", "logger.entity: them", "logger: {name: wandb, mode: online}",
+    ],
+)  # fmt: skip
 def test_the_file_of_a_sweep_says_neither_what_is_run_nor_where_is_written(
     line: str, canary: Path, capsys: Any
 ) -> None:
@@ -308,7 +338,7 @@ def test_the_file_of_a_sweep_says_neither_what_is_run_nor_where_is_written(
     Path("theirs.yaml").write_text(f"scheme: [rk4, heun]\n{line}\n")
     key = line.partition(":")[0]
     told = refused(["sweep", "theirs.yaml"], capsys)
-    assert told.startswith("schemenet: theirs.yaml: a yaml file does not say what is run and where is written, so ")
+    assert told.startswith("schemenet: theirs.yaml: a yaml file does not say what is run, and where is written or ")
     assert f"so {key}" in told
     assert not canary.exists()
     assert os.listdir() == ["theirs.yaml"]

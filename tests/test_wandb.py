@@ -89,6 +89,20 @@ def test_without_a_key_a_run_is_offline_and_says_so_once(
     assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "wandb" / "metrics.csv").read_bytes()
 
 
+def test_the_settings_of_a_strangers_folder_say_neither_server_nor_entity(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W&B itself would send the key to the server that ``wandb/settings`` in the current folder names."""
+    Path("wandb").mkdir()
+    Path("wandb", "settings").write_text("[default]\nbase_url = http://127.0.0.1:9/theirs\nentity = them\n")
+    monkeypatch.delenv("WANDB_BASE_URL")
+    wandb_runs._say_what_is_not_read.cache_clear()
+    settings = wandb_runs._wandb().setup().settings
+    assert "theirs" not in settings.base_url
+    assert (settings.entity, settings.root_dir) == (None, os.getcwd())
+    assert capsys.readouterr().out.startswith("wandb/settings is not read, whoever wrote it: logger.project, ")
+
+
 def test_a_validation_split_is_what_summary_and_axes_are_of(stub: Stub, tmp_path: Path) -> None:
     config = compose("train", [*QUICK, "data.validation=0.2"])
     result = train(config, tmp_path)

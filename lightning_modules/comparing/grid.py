@@ -14,7 +14,7 @@ from typing import Any
 from lightning_modules.catalogue import REGISTRIES
 from lightning_modules.checking import RECIPES, Config
 from lightning_modules.comparing.words import MOST_RUNS
-from lightning_modules.composing import FROM_COMMAND_LINE, compose, files_of, from_command_line
+from lightning_modules.composing import compose, files_of, for_command_line_only, from_command_line
 from lightning_modules.files import safe_name
 from lightning_modules.overrides import parse, quoted, repeated, takes_text_only
 from lightning_modules.yaml_text import read_yaml
@@ -177,7 +177,9 @@ def _of_file(path: Path) -> dict[str, str]:
     if len(pairs) > len(entries):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise SchemenetError(f"{path}: the key {twice!r} is given twice; leave one out")
-    if said := [key for key in entries if key.split(".")[0] in FROM_COMMAND_LINE]:
+    if odd := [key for key in entries if re.fullmatch(r"[\w.-]+", key) is None]:  # as Hydra's +folder
+        raise SchemenetError(f"{path}: expected keys such as scheme or trainer.max_epochs, got {odd[0]!r}")
+    if said := [key for key in entries if for_command_line_only(key)]:
         raise SchemenetError(from_command_line(said, str(path)))
     return entries
 
