@@ -312,15 +312,15 @@ def test_the_file_of_a_logger_that_the_command_line_names_says_where_is_logged_t
 
 
 def test_the_file_of_a_sweep_may_name_a_logger(tmp_path: Path) -> None:
-    Path("ours.yaml").write_text("scheme: [rk4, heun]\nlogger: csv\n")
-    assert compose_grid(["ours.yaml"])[1]["heun"]["logger"] == {"name": "csv"}
+    (tmp_path / "ours.yaml").write_text("scheme: [rk4, heun]\nlogger: csv\n")
+    assert compose_grid([str(tmp_path / "ours.yaml")])[1]["heun"]["logger"] == {"name": "csv"}
 
 
 @pytest.mark.parametrize("key", ["+folder", "folder@x", "++logger.project", "~launcher"])
-def test_the_file_of_a_sweep_has_plain_keys(key: str, capsys: Any) -> None:
+def test_the_file_of_a_sweep_has_plain_keys(key: str, tmp_path: Path, capsys: Any) -> None:
     """By the signs of Hydra's grammar a key would be another word, and the same key."""
-    Path("theirs.yaml").write_text(f"scheme: [rk4, heun]\n'{key}': x\n")
-    told = refused(["sweep", "theirs.yaml"], capsys)
+    (tmp_path / "theirs.yaml").write_text(f"scheme: [rk4, heun]\n'{key}': x\n")
+    told = refused(["sweep", str(tmp_path / "theirs.yaml")], capsys)
     assert f"theirs.yaml: expected keys such as scheme or trainer.max_epochs, got {key!r}" in told
 
 
