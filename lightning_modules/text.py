@@ -38,7 +38,7 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
             textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in told
         ]
         rows = [row[:kept] for row in rows]
-        widths = _shared_out([max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width)
+        widths = shared_out([max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width)
     gap = "  " if width is None or sum(widths) + 2 * len(widths) - 2 <= width else " "
     texts = []
     for row, more in zip(rows, below, strict=True):
@@ -59,7 +59,7 @@ def _least(rows: Sequence[Sequence[str]], columns: int) -> int:
     return sum(_longest_words(rows, columns)) + columns - 1
 
 
-def _shared_out(widths: list[int], least: list[int], width: int) -> list[int]:
+def shared_out(widths: list[int], least: list[int], width: int) -> list[int]:
     """Widths of columns that fit: the widest gives way first, none below its longest word."""
     widths = list(widths)
     while sum(widths) + len(widths) - 1 > width:

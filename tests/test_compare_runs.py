@@ -42,6 +42,19 @@ def run(folder: Path, seed: int = 0, error: float | None = 0.1, changes: dict[st
     return folder
 
 
+def test_the_terminal_says_how_wide_the_table_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_modules.comparing.report.write_of", lambda _: tmp_path)
+    run(tmp_path / "euler")
+    run(tmp_path / "rk", changes=swapped("rk4"))
+    widths = []
+    for columns in (80, 160):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(["compare", "--runs", str(tmp_path), "--out", str(tmp_path / f"out{columns}")]) == 0
+        shown = capsys.readouterr().out.split("\nreport")[0]
+        widths.append(max(map(len, shown.splitlines())))
+    assert widths[0] <= 80 < 120 < widths[1] <= 160
+
+
 def swapped(scheme: str) -> dict[str, Any]:
     return {"scheme": {"name": scheme}}
 

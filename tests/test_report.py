@@ -239,7 +239,42 @@ def test_screen_stays_within_the_terminal(tmp_path):
     long = {f"linear_multistep_of_many_words_{i}": ARMS["polynet"] for i in range(2)}
     errors = {name: {0: 0.1, 1: 0.9} for name in long} | {"resnet": {0: 0.5, 1: 0.2}}
     folder = fabricate(tmp_path, (0, 1), arms={"resnet": ARMS["resnet"]} | long, errors=errors)
-    assert max(map(len, screen.screen_table(runs.read_comparison(folder)).splitlines())) <= 120
+    for width in (160, 120, 80, 60):
+        text = screen.screen_table(runs.read_comparison(folder), width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+    assert "linear_multistep_of_many_words_1" in screen.screen_table(runs.read_comparison(folder), 160)
+
+
+def test_a_narrow_screen_shows_the_results_first_and_breaks_no_word(tmp_path):
+    comparison = runs.read_comparison(fabricate(tmp_path, range(8)))
+    wide, narrow = (screen.screen_table(comparison, width) for width in (160, 80))
+    assert wide.split("\n\n")[1].splitlines()[0].split() == (
+        [
+            "arm",
+            "scheme",
+            "test",
+            "error",
+            "%",
+            "difference",
+            "[95%]",
+            "verdict",
+            "p",
+            "Holm",
+            "params",
+            "MACs",
+            "NFE",
+            "kept",
+            "MB",
+            "step",
+        ]
+    )
+    results, costs = (table.splitlines() for table in narrow.split("\n\n")[1:3])
+    assert results[0].split() == ["arm", "test", "error", "%", "difference", "[95%]", "verdict", "p", "Holm"]
+    assert costs[0].split() == ["arm", "scheme", "params", "MACs", "NFE", "kept", "MB", "step"]
+    assert [line.split()[0] for line in results[2:9]] == [line.split()[0] for line in costs[2:9]] == list(ARMS)[:7]
+    assert results[9].startswith("-- controls: not matched to the budget ---")
+    assert sorted(narrow.split("Test error")[1].split()) == sorted(wide.split("Test error")[1].split())
 
 
 def test_nothing_measured_is_a_dash(tmp_path):

@@ -26,7 +26,7 @@ from lightning_modules.comparing.words import controls
 from lightning_modules.files import LONGEST_NAME, read_json, writable, write_json
 from lightning_modules.measures import Measure, measure_of
 from lightning_modules.running import NOT_RECIPE
-from lightning_modules.text import printable
+from lightning_modules.text import printable, terminal_width
 from schemes.errors import SchemenetError, unknown
 
 NETWORK = ("architecture", *AXES, "sharing")
@@ -72,7 +72,7 @@ def compare_runs(arguments: Sequence[str], command: str) -> int:
     comparison = replace(comparison, folder=out, command=printable(command, LONGEST_COMMAND))
     write_json(out / COMPARED, _document(comparison))
     path = report.write_of(comparison)
-    print(screen.screen_table(comparison))
+    print(screen.screen_table(comparison, terminal_width()))
     print(f"\nreport: {path}")
     return 0
 

@@ -29,7 +29,7 @@ from lightning_modules.launching.watch import Watch
 from lightning_modules.measures import measure_of
 from lightning_modules.registries import LAUNCHERS
 from lightning_modules.running import RESULT, dry_build, forget, hash_of, versions
-from lightning_modules.text import Progress
+from lightning_modules.text import Progress, terminal_width
 from lightning_modules.wandb_report import log_report
 from lightning_modules.wandb_runs import settled
 from schemes.errors import SchemenetError, SolverError
@@ -85,7 +85,7 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Confi
     Progress("writing the report and its pictures")
     path = report.write(folder)
     log_report(folder, folder.name, logger)
-    print(screen.screen_table(read_comparison(folder)))
+    print(screen.screen_table(read_comparison(folder), terminal_width()))
     print(f"\nreport: {path}")
     return 0 if len(plan.arms) == planned and all(order.done for order in orders) else 1
 

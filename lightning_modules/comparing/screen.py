@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -21,12 +23,22 @@ from lightning_modules.comparing.sentences import at_batch, conclusions, headlin
 from lightning_modules.comparing.sign_flips import LEVEL
 from lightning_modules.comparing.statistics import Summary, summarise
 from lightning_modules.comparing.verdicts import NO_PAIR
+from lightning_modules.text import shared_out
 
 WIDTH = 120
+"""Columns where there is no terminal that has a width."""
+
+ARM, SCHEME, P_HOLM = 0, 1, 5
+RESULTS, COSTS = (2, 3, 4, P_HOLM), (SCHEME, 6, 7, 8, 9, 10)
+"""Columns beside the arm: tables of their own where not all fit into one, in this order."""
+
+NARROW = 16
+"""Signs below which a name is not folded."""
 
 
-def screen_table(comparison: Comparison) -> str:
+def screen_table(comparison: Comparison, width: int | None = None) -> str:
     """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
+    width = width or WIDTH
     summaries = summarise(comparison)
     measure = comparison.measure
     points = f" in {measure.points}" if measure.points else ""
@@ -34,14 +46,9 @@ def screen_table(comparison: Comparison) -> str:
     head += ["params", "MACs", "NFE", "kept MB", "step"]
     arms = [_screen_row(s) for s in summaries if not s.arm.control]
     controls = [_screen_row(s) for s in summaries if s.arm.control]
-    widths, gap = _fit(head, arms + controls)
-    lines = [headline(comparison), ""]
-    lines += [_aligned(head, widths, gap), _rule(widths, gap)]
-    lines += [_aligned(row, widths, gap) for row in arms]
-    if controls:
-        title = "-- controls: not matched to the budget "
-        lines += [title + "-" * (len(_rule(widths, gap)) - len(title))]
-        lines += [_aligned(row, widths, gap) for row in controls]
+    lines = _wrapped(headline(comparison), width)
+    for columns in _tables([head, *arms, *controls], width):
+        lines += ["", *_table(columns, head, arms, controls, width)]
     lines += [
         "",
         *_wrapped(
@@ -49,7 +56,8 @@ def screen_table(comparison: Comparison) -> str:
             f" {comparison.baseline}{points}, paired by seed, with its sign-flip"
             " interval; the verdict rests on the Holm-adjusted p. MACs per sample, forward; NFE: evaluations of f in a"
             f" forward pass; kept: bytes kept for backward{at_batch(comparison)}; step: training step time relative to"
-            f" {comparison.baseline}."
+            f" {comparison.baseline}.",
+            width,
         ),
     ]
     for title, said in (
@@ -60,7 +68,7 @@ def screen_table(comparison: Comparison) -> str:
     ):
         if said:
             lines += ["", title]
-            lines += [line for text in said for line in _wrapped(text, "  - ")]
+            lines += [line for text in said for line in _wrapped(text, width, "  - ")]
     return "\n".join(lines)
 
 
@@ -82,35 +90,92 @@ def _screen_row(s: Summary) -> list[str]:
     ]
 
 
-def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], str]:
-    """Column widths and gap within WIDTH: a narrower gap first, then shorter scheme and arm names."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
-    for column in (1, 0, 4, 2, 3):
-        over = sum(widths) + len(gap) * (len(widths) - 1) - WIDTH
-        if over > 0:
-            widths[column] = max(widths[column] - over, min(10, widths[column]))
-    return widths, gap
+def _tables(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """The columns of each table, which all begin with the arm: one, if all columns fit into it."""
+    everything = list(range(len(rows[0])))
+    if _least(rows, everything) <= width:
+        return [everything]
+    tables: list[list[int]] = []
+    for together in (RESULTS, COSTS):
+        tables.append([ARM])
+        for column in together:
+            if len(tables[-1]) > 1 and _least(rows, [*tables[-1], column]) > width:
+                tables.append([ARM])
+            tables[-1].append(column)
+    return tables
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
-    """Text to the left, measures to the right."""
-    cut = [_cut(cell, width) for cell, width in zip(cells, widths, strict=True)]
-    placed = [c.ljust(w) if i < 5 else c.rjust(w) for i, (c, w) in enumerate(zip(cut, widths, strict=True))]
-    return gap.join(placed).rstrip()
+def _least(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> int:
+    """How narrow a table of these columns can be, a sign between two of them."""
+    return sum(_narrowest(rows, column) for column in columns) + len(columns) - 1
 
 
-def _cut(cell: str, width: int) -> str:
-    """What fits of it, an ellipsis in the middle: the names of a sweep's arms differ at their ends."""
+def _narrowest(rows: Sequence[Sequence[str]], column: int) -> int:
+    """A name may be folded, a number may not."""
+    widest = max(len(row[column]) for row in rows)
+    if column not in (ARM, SCHEME):
+        return widest
+    return min(widest, max(NARROW, *(len(part) for row in rows for part in _parts(row[column]))))
+
+
+def _table(
+    columns: Sequence[int],
+    head: Sequence[str],
+    arms: Sequence[Sequence[str]],
+    controls: Sequence[Sequence[str]],
+    width: int,
+) -> list[str]:
+    rows = [head, *arms, *controls]
+    widths = [max(len(row[column]) for row in rows) for column in columns]
+    widths = shared_out(widths, [_narrowest(rows, column) for column in columns], width)
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
+    rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+
+    def lines(rows: Sequence[Sequence[str]]) -> list[str]:
+        return [line for row in rows for line in _aligned([row[column] for column in columns], columns, widths, gap)]
+
+    titles = ("-- controls: not matched to the budget ", "-- controls ")
+    title = next((title for title in titles if len(title) < len(rule)), titles[-1])
+    return [
+        *lines([head]), rule, *lines(arms),
+        *([title.ljust(len(rule), "-"), *lines(controls)] if controls else []),
+    ]  # fmt: skip
+
+
+def _aligned(cells: Sequence[str], columns: Sequence[int], widths: Sequence[int], gap: str) -> list[str]:
+    """Text to the left, measures to the right; the lines of a row, more than one where a name is folded."""
+    folded = [_folded(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    return [
+        gap.join(
+            part.ljust(width) if column < P_HOLM else part.rjust(width)
+            for part, column, width in zip(parts, columns, widths, strict=True)
+        ).rstrip()
+        for parts in itertools.zip_longest(*folded, fillvalue="")
+    ]
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """The cell as lines of that width at most, broken after the signs that join the parts of a name."""
     if len(cell) <= width:
-        return cell
-    start = width // 2
-    return f"{cell[:start]}…{cell[len(cell) - (width - start - 1) :]}"
+        return [cell]
+    lines = [""]
+    for part in _parts(cell):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return lines
 
 
-def _rule(widths: Sequence[int], gap: str) -> str:
-    return "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+def _parts(name: str) -> list[str]:
+    return re.findall(r"[^-_,= ]*[-_,= ]*", name)
 
 
-def _wrapped(text: str, bullet: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))
+def _wrapped(text: str, width: int, bullet: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
