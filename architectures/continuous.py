@@ -155,7 +155,10 @@ class ContinuousDensity(DensityModel):
             times = transport.times(stops)
             states = transport.path(found[-1][1], times).values
             flow = f"flow {i}, " if len(self.transports) > 1 else ""
-            found += [(f"{flow}t = {float(t):.2f}", y) for t, y in zip(times[1:], states[1:], strict=True)]
+            words = [f"{flow}t = {float(t):.2f}" for t in times[1:]]
+            if transport.log_time.requires_grad:
+                words[-1] = f"{flow}T = {float(times[-1]):.2f}, trained"
+            found += list(zip(words, states[1:], strict=True))
         return found
 
     def likelihood(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

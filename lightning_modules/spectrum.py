@@ -59,6 +59,9 @@ class Spectrum(NamedTuple):
         return [value for block in self.blocks for value in block.values]
 
 
+DRAWN = f"Ritz values at up to {STEPS} steps, for {SAMPLES} test images; residuals below {100 * TOLERANCE:g}%"
+"""What the points of a picture are, in a line; `CAPTION` says it in full."""
+
 CAPTION = (
     f"Ritz values of h df/dy at the beginning of up to {STEPS} steps, for {SAMPLES} test images: {VECTORS} steps of "
     f"Arnoldi's method, of which those are drawn whose residual is below {100 * TOLERANCE:g}% of the largest; the "

@@ -97,6 +97,14 @@ def test_there_and_back_restores_sample_and_likelihood(name: str, dims: int) -> 
     assert len({word for word, _ in states}) == len(states) >= 3
 
 
+@pytest.mark.parametrize("train_time", [False, True])
+def test_the_last_time_on_the_way_is_said_to_be_trained(train_time: bool) -> None:
+    model = small("cnf", train_time=train_time)
+    end = float(model.transports[0].times()[-1].detach())
+    last = model.along(points(3), 3)[-1][0]
+    assert last == (f"T = {end:.2f}, trained" if train_time else f"t = {end:.2f}")
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_density_integrates_to_one(name: str) -> None:
     loose = {"grid": {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6}} if name in CONTINUOUS else {}

@@ -358,7 +358,9 @@ def test_states_are_those_that_the_network_passes_through() -> None:
             y, _ = flow.scheme.step(flow.bank, node, y, ())
 
 
-def test_a_step_that_has_no_solution_is_marked_and_the_others_are_drawn(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_step_that_has_no_solution_is_marked_and_the_others_are_drawn(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     network = Flows(
         make_flow(Tanh, "forward_euler", steps=2), make_flow(NoSolution, "forward_euler", steps=1, time=None)
     )
@@ -368,7 +370,9 @@ def test_a_step_that_has_no_solution_is_marked_and_the_others_are_drawn(tmp_path
     monkeypatch.setattr(poly_vs_implicit, "load", lambda folder: (network, batch(2).abs() + 1))
     figure = poly_vs_implicit.draw(tmp_path)
     upper, lower = figure.axes
-    assert "backward step solved for no image" in legend(figure)
+    assert "solved for no image" in legend(figure)
+    assert figure.get_suptitle().count("\n") == 1
+    assert "u + F(u) + F(F(u)) + ..." in capsys.readouterr().err
     assert [list(line.get_xdata()) for line in upper.lines if line.get_marker() == "x"] == [[3]]
     assert (upper.get_yscale(), lower.get_yscale()) == ("log", "log")
     assert not clipped(figure)

@@ -202,6 +202,12 @@ def test_figure_of_a_run(comparison: Path, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "s.png"
     assert main(["figure", "spectrum", str(comparison / "lm" / "seed0"), "--out", str(out)]) == 0
     assert out.stat().st_size > 10_000
+    assert "steps of Arnoldi's method" in " ".join(capsys.readouterr().err.split())
+    figure = plotting.draw(comparison / "lm" / "seed0")
+    figure.draw_without_rendering()
+    (note,) = (text for text in figure.texts if text.get_text() == spectrum.DRAWN)
+    box = note.get_window_extent()
+    assert 0 < box.x0 < box.x1 < figure.bbox.width
     assert main(["figure", "spectrum", str(comparison)]) == 2
     assert "no run folder" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from architectures.network import Network
 from lightning_modules.plotting.depth import LABEL, mark_flows, number
-from lightning_modules.plotting.style import GREY, legend, look_of, mark, new_figure, readable_ticks, tidy
+from lightning_modules.plotting.style import GREY, caption, legend, look_of, mark, new_figure, readable_ticks, tidy
 from lightning_modules.plotting.trained import trained
 from schemes.errors import SchemenetError
 from schemes.newton_krylov import NoConvergence
@@ -29,6 +29,13 @@ IMAGES = 8  # the first of the test set; each is solved on its own
 ITERATIONS = 30  # of the power method
 BACKWARD = "backward_euler"
 BAND = 0.15
+
+
+CAPTION = (
+    "P_d(u) = u + F(u) + F(F(u)) + ..., with d powers of F = h f, against backward Euler's B(u) = u + F(B(u)), whose "
+    "series it is for linear f only, and surely converges where the norm of h f' is below 1; above distance 1 the sum "
+    "is farther from B(u) than no step at all. Medians over the images; bars from the least norm to the largest."
+)
 
 
 class Step(NamedTuple):
@@ -57,22 +64,21 @@ def draw(folder: Path) -> Figure:
     unsolved = [n for n, step in zip(x, steps, strict=True) if np.isnan(step.distances).all()]
     if unsolved:
         upper.plot(unsolved, [0.04] * len(unsolved), "x", c="black", transform=upper.get_xaxis_transform())
-        handles.append(Line2D([], [], c="black", marker="x", ls="", label="backward step solved for no image"))
+        handles.append(Line2D([], [], c="black", marker="x", ls="", label="solved for no image"))
     if any(0 < np.isnan(step.distances[0]).sum() < len(images) for step in steps):
         hollow = mark(look_of(0)) | {"markerfacecolor": "white", "markeredgecolor": GREY}
-        handles.append(Line2D([], [], c=GREY, ls="", label="hollow: solved for some images only", **hollow))
+        handles.append(Line2D([], [], c=GREY, ls="", label="hollow: solved for some", **hollow))
     upper.set_ylabel(r"$\|P_d(u) - B(u)\| \,/\, \|B(u) - u\|$")
     lower.set(xlabel=LABEL, ylabel=r"$\|h f'(u)\|$")
     for ax in (upper, lower):
         readable_ticks(ax.yaxis)
     legend(figure, handles)
     figure.suptitle(
-        r"PolyNet's $P_d(u) = u + F(u) + F(F(u)) + \ldots$ ($d$ powers of $F = hf$) against backward Euler's "
-        "$B(u) = u + F(B(u))$\n"
-        r"(its series for linear $f$ only, where it surely converges if $\|hf'\| < 1$)"
-        f"\n{folder.absolute().name}: median over {len(images)} test images",
+        "PolyNet's sums of $d$ powers of $hf$ against the backward Euler step\n"
+        f"{folder.absolute().name}: median over {len(images)} test images",
         fontsize=10,
     )
+    caption(CAPTION)
     tidy(figure)
     return figure
 
@@ -185,9 +191,9 @@ def _draw_distances(ax: Axes, counts: Sequence[int], steps: Sequence[Step]) -> l
                       if np.isnan(s.distances[row]).any()]  # fmt: skip
             hollow = points | {"markerfacecolor": "white", "markeredgecolor": look.colour}
             ax.plot([x for x, _ in partly], [d for _, d in partly], ls="", **hollow)
-        name = "forward Euler" if degree == 1 else f"poly-{degree}"
-        handles.append(Line2D([], [], c=look.colour, lw=1.5, label=f"d = {degree}: {name}", **points))
-    handles.append(Line2D([], [], c=GREY, lw=0.8, label="above 1: farther than no step at all"))
+        name = f"$d = {degree}$" + (", forward Euler" if degree == 1 else "")
+        handles.append(Line2D([], [], c=look.colour, lw=1.5, label=name, **points))
+    handles.append(Line2D([], [], c=GREY, lw=0.8, label="1: as far as no step"))
     return handles
 
 
@@ -198,5 +204,5 @@ def _draw_norms(ax: Axes, counts: Sequence[int], steps: Sequence[Step]) -> list[
         lows, middles, highs = np.quantile([s.norms for s in here], (0, 0.5, 1), axis=1)
         ax.vlines(xs, lows, highs, color="black", lw=5, alpha=BAND)
         ax.plot(xs, middles, c="black", lw=1.2, marker="o", ms=4)
-    bar = Patch(color="black", alpha=BAND, lw=0, label="bars: least and largest")
-    return [Line2D([], [], c="black", lw=1.2, marker="o", ms=4, label="spectral norm of h f'"), bar]
+    bar = Patch(color="black", alpha=BAND, lw=0, label="least to largest")
+    return [Line2D([], [], c="black", lw=1.2, marker="o", ms=4, label="norm of $hf'$"), bar]

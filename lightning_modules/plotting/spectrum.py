@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ from matplotlib.figure import Figure
 
 from lightning_modules.plotting.runs import read_config
 from lightning_modules.plotting.stability import Box, Region, frame_around, locate, outline
-from lightning_modules.plotting.style import GREY, Look, new_figure, tidy
-from lightning_modules.spectrum import CAPTION, Spectrum, measured
+from lightning_modules.plotting.style import GREY, Look, caption, new_figure, tidy
+from lightning_modules.spectrum import CAPTION, DRAWN, Spectrum, measured
 from schemes.base import Scheme
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
@@ -38,10 +37,14 @@ class Panel(NamedTuple):
 
 
 def draw(folder: Path) -> Figure:
-    """The picture of one run; SchemenetError where its spectrum cannot be measured."""
+    """The picture of one run, its full caption on the error stream.
+
+    Raises SchemenetError where the spectrum cannot be measured.
+    """
     panel = panel_of(folder.name, read_config(folder).get("scheme"), measured(folder))
     figure = figure_of([panel])
-    figure.supxlabel(textwrap.fill(CAPTION, 90), fontsize=8, color=GREY)
+    figure.supxlabel(DRAWN, fontsize=8, color=GREY)
+    caption(f"{CAPTION}.")
     return figure
 
 
@@ -73,8 +76,8 @@ def figure_of(panels: Sequence[Panel]) -> Figure:
     """A panel a network, each with axes of its own, and one bar that tells the depth of the points."""
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    width = 3.7 if columns > 1 else 6.0
-    figure = new_figure(width * columns, (width - 0.3) * rows + 0.9)
+    width, height = (3.7, 3.4) if columns > 1 else (6.0, 5.3)  # a single panel has the bar beside it
+    figure = new_figure(width * columns, height * rows + 0.9)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw(ax, panel)
@@ -89,8 +92,8 @@ def figure_of(panels: Sequence[Panel]) -> Figure:
         bar = figure.colorbar(ScalarMappable(cmap=DEPTH), ax=list(figure.axes), shrink=0.5, aspect=30, pad=0.02)
         bar.set_ticks([0, 1], labels=["first\nstep", "last\nstep"])
         bar.outline.set_visible(False)
-    figure.suptitle(r"Stability regions in the plane of $z = h\lambda$, and the spectrum of $h\,\partial f/\partial y$",
-                    fontsize=11)  # fmt: skip
+    title = [r"Stability regions in the plane of $z = h\lambda$,", r"and the spectrum of $h\,\partial f/\partial y$"]
+    figure.suptitle(("\n" if len(panels) == 1 else " ").join(title), fontsize=11)
     return figure
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import EngFormatter, FuncFormatter, Locator, NullFormatter
+
+from lightning_modules.text import terminal_width
 
 # Okabe and Ito's colours without the yellow, which is too pale on white; black is left for what all are compared with.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4FA3", "#8C5A2B")
@@ -61,6 +65,11 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def caption(text: str) -> None:
+    """Say on the error stream what would crowd a picture."""
+    print(textwrap.fill(text, min(terminal_width() or 100, 100)), file=sys.stderr)
 
 
 def tidy(figure: Figure) -> None:
