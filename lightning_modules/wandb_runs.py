@@ -168,11 +168,13 @@ def _wandb() -> Any:
         del os.environ["WANDB_MODE"]  # set to nothing: W&B would refuse that
     logging.raiseExceptions = False  # its own log lies in the run folder: of a full disk, one message is enough
     import wandb
+    from wandb.sdk import wandb_setup
 
-    settings = wandb.Settings(show_info=False, x_disable_viewer=True, root_dir=os.getcwd())
     _say_what_is_not_read()
-    with elsewhere():
-        wandb.setup(settings)
+    settings = wandb.Settings(show_info=False, x_disable_viewer=True, root_dir=os.getcwd())
+    with elsewhere():  # files are read at the first time; a process begun here would stay here
+        wandb_setup._setup(settings, start_service=False)
+    wandb.setup(settings)
     return wandb
 
 
