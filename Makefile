@@ -6,10 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What computes with numbers, for other instruction sets, seeds and numbers of threads.
-NUMERIC := $(patsubst %,tests/test_%.py,activations adaptive_training architectures attempt captured densities dynamics \
-	events fields_with_state gradients hard_cases implicit implicit_solves noise norms path per_sample polynet \
-	pontryagin reversible_wrap schemes series solve solve_gradients spectrum states_and_values timed_fields torchdiffeq \
-	training_options transforms)
+NUMERIC := tests/schemes tests/architectures $(patsubst %,tests/lightning_modules/test_%.py,adaptive_training spectrum \
+	training_options)
 OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 
@@ -40,7 +38,7 @@ test-all: test  ## also the slow tests, and those of numbers under other instruc
 	SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -q $(NUMERIC)
 
 test-slurm: $(VENV)/.installed  ## the tests that begin a real Slurm on this machine, some minutes
-	"$(BIN)/python" -m pytest -m slurm -q -rs tests/test_real_slurm.py
+	"$(BIN)/python" -m pytest -m slurm -q -rs tests/lightning_modules/test_real_slurm.py
 
 lint: $(VENV)/.installed  ## ruff and pyright
 	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright --pythonpath "$(BIN)/python"

@@ -6,18 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from architectures.budget import match_budget
+    from architectures.costs.matching import match_budget
     from architectures.factory import create_model, for_scheme, list_models
-    from architectures.insertion import insert
-    from architectures.network import Network
     from architectures.registry import ARCHITECTURES, FIELDS
+    from architectures.supervised.insertion import insert
+    from architectures.supervised.network import Network
     from architectures.timm_models import register_with_timm
 
 _HOMES = {
-    "ARCHITECTURES": "registry", "FIELDS": "registry", "Network": "network", "create_model": "factory",
-    "for_scheme": "factory", "insert": "insertion", "list_models": "factory", "match_budget": "budget",
+    "ARCHITECTURES": "registry",
+    "FIELDS": "registry",
+    "Network": "supervised.network",
+    "create_model": "factory",
+    "for_scheme": "factory",
+    "insert": "supervised.insertion",
+    "list_models": "factory",
+    "match_budget": "costs.matching",
     "register_with_timm": "timm_models",
-}  # fmt: skip
+}
 
 __all__ = [
     "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "insert", "list_models",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from schemes.base import Coefficient, scheme_parameters
+from schemes.core.scheme import Coefficient, scheme_parameters
 from schemes.flow import Flow
-from schemes.path import Path
+from schemes.ivp.trajectory_flow import Path
 
 
 class Model(nn.Module, abc.ABC):
@@ -52,6 +53,40 @@ class Model(nn.Module, abc.ABC):
         """Device and precision of the weights, for new tensors."""
         parameter = next(self.parameters())
         return {"device": parameter.device, "dtype": parameter.dtype}
+
+
+def layout_of(
+    flows: Sequence[Flow],
+    *,
+    widths: list[int],
+    reductions: Sequence[int] = (),
+    inner: list[int],
+    stem: str,
+    norm: str,
+    scheme: str,
+    field: str,
+    gradient: str,
+    norm_groups: Sequence[str] = (),
+    noise: str = "none",
+    augment: int = 0,
+) -> dict[str, Any]:
+    """What was built, in plain data, for tables."""
+    return {
+        "steps": [flow.grid.described(flow.nodes)[0] for flow in flows],
+        "h": sorted({flow.grid.described(flow.nodes)[1] for flow in flows}),
+        "widths": widths,
+        "reductions": list(reductions),
+        "inner": inner,
+        "stem": stem,
+        "norm": norm,
+        "scheme": scheme,
+        "field": field,
+        "sharing": flows[0].bank.sharing if flows else None,
+        "gradient": gradient,
+        **({"norm_groups": list(norm_groups)} if norm_groups else {}),
+        **({} if noise == "none" else {"noise": noise}),
+        **({"augment": augment} if augment else {}),
+    }
 
 
 def layout_along(path: Path | None, *, widths: list[int], inner: list[int], stem: str, field: str) -> dict[str, Any]:

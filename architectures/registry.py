@@ -15,7 +15,7 @@ ARCHITECTURES = Registry(
 FIELDS = Registry(
     "field", "architectures.fields", context=("channels", "out", "inner", "fine", "stride", "order", "norm", "lead")
 )
-SYSTEMS = Registry("system", "architectures.systems")
+SYSTEMS = Registry("system", "architectures.dynamics.systems")
 
 CLASSIFICATION = "classification"
 """The task of architectures and data sets that name none."""

@@ -20,8 +20,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, r
 from torch import nn
 
 from architectures.factory import create_model, list_models, made_for
-from architectures.network import Network
 from architectures.registry import ARCHITECTURES, CLASSIFICATION
+from architectures.supervised.network import Network
 from schemes.errors import SchemenetError, not_taken
 
 PREFIX = "schemenet_"

@@ -6,7 +6,7 @@ import gc
 
 from torch import Tensor, nn
 
-from architectures.ledger import LiveBytes
+from architectures.costs.ledger import LiveBytes
 
 
 def flow_bytes(flow: nn.Module, y: Tensor) -> tuple[int, int]:

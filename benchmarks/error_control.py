@@ -18,8 +18,7 @@ from pathlib import Path
 from _rows import show
 
 from lightning_modules.plotting.error_control import IMAGES, Solved, errors, power
-from lightning_modules.plotting.trained import trained
-from lightning_modules.stored import checkpoint_in, read_checkpoint
+from lightning_modules.training.loading import checkpoint_in, read_checkpoint, trained
 
 
 def exponent(solved: Sequence[Solved]) -> str:

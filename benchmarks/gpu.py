@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from architectures import create_model
-from lightning_modules.callbacks import compile_network
+from lightning_modules.callbacks.compile import compile_network
 from schemes import GRADIENTS
 
 ARCHITECTURES = ("resnet20", "lm_resnet20", "polynet20", "rk_resnet", "revnet38", "ode_resnet")

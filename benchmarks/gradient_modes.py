@@ -29,7 +29,7 @@ import torch
 from _interleave import conditions, interleaved
 from torch import Tensor, nn
 
-from architectures.ledger import LiveBytes
+from architectures.costs.ledger import LiveBytes
 from schemes import Flow
 
 BATCH, CHANNELS, SIDE = 16, 32, 32  # channels of a field, and pixels of a side

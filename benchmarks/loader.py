@@ -16,7 +16,7 @@ from _interleave import conditions, interleaved
 from torch.nn import functional
 
 from architectures import create_model
-from lightning_modules.data.mnist import MNIST
+from lightning_modules.data.supervised.mnist import MNIST
 
 BATCH, SAMPLES = 128, 12_800
 

@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from architectures.factory import create_model
-from architectures.network import Network
-from lightning_modules.registries import DATA
-from lightning_modules.stored import checkpoint_in, read_checkpoint, trained_network
+from architectures.supervised.network import Network
+from lightning_modules.config.registries import DATA
+from lightning_modules.training.loading import checkpoint_in, read_checkpoint, trained_network
 
 EXACT = {"scheme": "dopri8", "grid": {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6}, "gradient": "checkpoint"}
 

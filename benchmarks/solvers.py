@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures import create_model
-from architectures.ledger import memory
+from architectures.costs.ledger import memory
 from schemes import Node, solve
 from schemes.flow import Flow
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_modules import stopping
-from lightning_modules.launching.ranks import RANK, RankError, serve
+from lightning_modules.launching.multi_process import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
 
 USAGE = """schemenet COMMAND ...
@@ -90,17 +90,17 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "eval":
         return _eval(rest)
     if command == "sample":
-        from lightning_modules.sampling import sample
+        from lightning_modules.evaluation.sample import sample
 
         return sample(rest)
     if command == RUN_FILE:
-        from lightning_modules.launching.order import run_file
+        from lightning_modules.launching.job import run_file
 
         return run_file(rest)
     if command == RANK:
         return serve(Path(rest[0]))
     if command == "compare" and "--runs" in rest:
-        from lightning_modules.comparing.existing import compare_runs
+        from lightning_modules.comparing.from_runs import compare_runs
 
         return compare_runs(rest, shlex.join(["schemenet", *arguments]))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -109,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
         parser.add_argument("--wandb", action="store_true")
     known, overrides = parser.parse_known_args(rest)
     if command == "sweep":
-        from lightning_modules.comparing.grid import compose_grid
+        from lightning_modules.config.sweep_grid import compose_grid
 
         grid, configs = compose_grid(overrides, known.config_dir)
         from lightning_modules.comparing import sweep
@@ -117,14 +117,14 @@ def _dispatch(arguments: list[str]) -> int:
         if known.wandb:
             return sweep.hand_to_wandb(grid, configs, known.config_dir)
         return sweep.sweep(grid, configs, ["schemenet", *arguments])
-    from lightning_modules.composing import compose
-    from lightning_modules.overrides import refuse_repeated
+    from lightning_modules.config.compose import compose
+    from lightning_modules.config.overrides import refuse_repeated
 
     refuse_repeated(overrides)
     config = compose(command, overrides, known.config_dir)
     if command == "train":
         return _train(config)
-    from lightning_modules.comparing.runner import compare
+    from lightning_modules.comparing.run import compare
 
     return compare(config, ["schemenet", *arguments])
 
@@ -132,52 +132,55 @@ def _dispatch(arguments: list[str]) -> int:
 def _train(config: dict) -> int:
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    from architectures.ledger import parameters
-    from lightning_modules import running
-    from lightning_modules.launching.lock import locked
+    from architectures.costs.ledger import parameters
+    from lightning_modules.launching.multi_process import train
+    from lightning_modules.launching.run_lock import locked
+    from lightning_modules.storage.run_files import RESULT
+    from lightning_modules.training.dry_run import dry_build
+    from lightning_modules.training.run_folder import FAILED, held_of_this, run_folder, run_name, told_error
 
-    folder = running.run_folder(config)
-    _, network = running.dry_build(config, folder)
-    held = running.held_of_this(config, folder)
+    folder = run_folder(config)
+    _, network = dry_build(config, folder)
+    held = held_of_this(config, folder)
     if held is not None and held.finished:
-        print(f"done already: {folder / running.RESULT} (overwrite=true trains again)")
+        print(f"done already: {folder / RESULT} (overwrite=true trains again)")
         return 0
     first = rank_zero_only.rank == 0  # of the processes that torchrun or srun has begun
     if first:
-        print(f"{running.run_name(config)}: {parameters(network):,} parameters")
+        print(f"{run_name(config)}: {parameters(network):,} parameters")
         print(", ".join(f"{key} {value}" for key, value in network.layout.items()), flush=True)
     with locked(folder):
-        result = running.train(config, folder)
+        result = train(config, folder)
     if "reason" in result:
-        goes_on = "; with a higher limit the same command goes on" if result["status"] == running.FAILED else ""
+        goes_on = "; with a higher limit the same command goes on" if result["status"] == FAILED else ""
         print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
         return 1
     if first:
-        print(f"{running.told_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
+        print(f"{told_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1
 
 
 def _eval(rest: list[str]) -> int:
     if not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
         raise SchemenetError("eval: expected a run folder or a checkpoint first, e.g. schemenet eval runs/train/NAME")
-    from lightning_modules.overrides import refuse_repeated
+    from lightning_modules.config.overrides import refuse_repeated
 
     refuse_repeated(rest[1:])
-    from lightning_modules.evaluating import evaluate, told
+    from lightning_modules.evaluation.evaluate import evaluate, told
 
     print(told(evaluate(Path(rest[0]), rest[1:])))
     return 0
 
 
 def _list(command: str, rest: list[str]) -> int:
-    from lightning_modules.catalogue import catalogue
+    from lightning_modules.config.static_registry import catalogue
 
     if len(rest) > 1:
         raise SchemenetError(f"{command}: expected at most one name, got {' '.join(rest)}")
     names = catalogue({"schemes": "scheme", "models": "architecture"}[command])
     if rest and rest[0] not in names.names and not set(rest[0]) & set("*?["):
         raise SchemenetError(unknown(names.kind, rest[0], names.names))
-    from lightning_modules import tables
+    from lightning_modules.config import listings as tables
 
     print(getattr(tables, command)(*rest))
     return 0

@@ -6,24 +6,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from schemes.bank import FieldBank
-    from schemes.base import Scheme
+    from schemes.analysis.stability import stability_intervals
+    from schemes.core.node import Node
+    from schemes.core.scheme import Scheme
+    from schemes.core.tableau import ButcherTableau
     from schemes.errors import SchemenetError, SolverError
+    from schemes.field_bank import FieldBank
     from schemes.flow import Flow
-    from schemes.initial_value import solve
-    from schemes.node import Node
+    from schemes.ivp.solution import Solution
+    from schemes.ivp.solve import solve
+    from schemes.ivp.torchdiffeq_api import odeint, odeint_adjoint, odeint_dense, odeint_event
     from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
-    from schemes.solution import Solution
-    from schemes.stability import stability_intervals
-    from schemes.tableau import ButcherTableau
-    from schemes.torchdiffeq_calls import odeint, odeint_adjoint, odeint_dense, odeint_event
 
 _HOMES = {
-    "ButcherTableau": "tableau", "FieldBank": "bank", "Flow": "flow", "GRADIENTS": "registry", "GRIDS": "registry",
-    "NOISES": "registry", "Node": "node", "SCHEMES": "registry", "Scheme": "base", "SchemenetError": "errors",
-    "Solution": "solution", "SolverError": "errors", "solve": "initial_value", "stability_intervals": "stability",
-    **dict.fromkeys(("odeint", "odeint_adjoint", "odeint_dense", "odeint_event"), "torchdiffeq_calls"),
-}  # fmt: skip
+    "ButcherTableau": "core.tableau",
+    "FieldBank": "field_bank",
+    "Flow": "flow",
+    "GRADIENTS": "registry",
+    "GRIDS": "registry",
+    "NOISES": "registry",
+    "Node": "core.node",
+    "SCHEMES": "registry",
+    "Scheme": "core.scheme",
+    "SchemenetError": "errors",
+    "Solution": "ivp.solution",
+    "SolverError": "errors",
+    "odeint": "ivp.torchdiffeq_api",
+    "odeint_adjoint": "ivp.torchdiffeq_api",
+    "odeint_dense": "ivp.torchdiffeq_api",
+    "odeint_event": "ivp.torchdiffeq_api",
+    "solve": "ivp.solve",
+    "stability_intervals": "analysis.stability",
+}
 
 __all__ = [
     "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",

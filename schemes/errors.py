@@ -17,8 +17,8 @@ class SchemenetError(ValueError):
 class SolverError(SchemenetError):
     """A solve that could not go on; the text says where, why, and what to do. ``partial`` is what was reached.
 
-    ``partial`` is a :class:`schemes.solution.Solution` at the output times that were passed, its ``status`` the kind
-    of the error, or None where nothing was.
+    ``partial`` is a :class:`schemes.ivp.solution.Solution` at the output times that were passed, its ``status`` the
+    kind of the error, or None where nothing was.
     """
 
     partial: Any = None

@@ -11,26 +11,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from schemes.bank import SHARING, FieldBank
-from schemes.base import Scheme
-from schemes.captured import captured
-from schemes.counting import Counted, Work, counting
-from schemes.equation import MOVES, check_same
+from schemes.core.evaluation_counts import Counted, Work, counting
+from schemes.core.node import Node
+from schemes.core.purity import MOVES, buffer_versions, check_same
+from schemes.core.scheme import Scheme
+from schemes.core.state import State
 from schemes.errors import SchemenetError, unknown
-from schemes.gradients.replay import buffer_versions
-from schemes.node import Node
+from schemes.field_bank import SHARING, FieldBank
+from schemes.integration.compiled_step import captured
+from schemes.methods.runge_kutta import RungeKutta
 from schemes.noise.base import Blocks, Noise
 from schemes.noise.none import NoNoise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
-from schemes.runge_kutta import RungeKutta
-from schemes.signature import Spec
-from schemes.state import State
+from schemes.schema import Spec
 
 
 class Flow(nn.Module):
     """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
-    ``make(node)`` makes the field that serves at a node (see ``schemes.bank``). ``scheme``, ``grid``,
+    ``make(node)`` makes the field that serves at a node (see ``schemes.field_bank``). ``scheme``, ``grid``,
     ``gradient`` and ``noise`` are names or mappings with parameters; ``steps`` is the number of steps where the grid
     does not set one. ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by
     what precedes.

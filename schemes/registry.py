@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from schemes.errors import SchemenetError, not_taken, unknown
-from schemes.signature import REQUIRED, Parameter, Spec, objection, parameters_of
+from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 class Registry(Mapping[str, Callable[..., Any]]):
-    """Names to callables, found by importing a module, or every module of a package, when first asked.
+    """Names to callables, found by importing a module, or every module of a package and its folders, when first asked.
 
     ``register(name, *aliases, extends=None, without=(), sizes={}, **facts)`` is a decorator. ``extends`` names the
     entry whose parameters are taken as well, but for those in ``without`` (the callable hands its ``**options`` on);
@@ -75,9 +75,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
         if not self._filled:
             self._filled = True
             home = importlib.import_module(self.home)
-            for module in pkgutil.iter_modules(getattr(home, "__path__", ())):
-                if module.name not in self.skip:
-                    importlib.import_module(f"{self.home}.{module.name}")
+            for module in pkgutil.walk_packages(getattr(home, "__path__", ()), f"{self.home}."):
+                if module.name.rpartition(".")[2] not in self.skip:
+                    importlib.import_module(module.name)
 
     def entry(self, name: str) -> Entry:
         """The entry of a name or alias; an unknown one is answered with the near and the known names."""
@@ -160,7 +160,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         return len(self.list())
 
 
-SCHEMES = Registry("scheme", "schemes")
-GRIDS = Registry("grid", "schemes")
+SCHEMES = Registry("scheme", "schemes.methods")
+GRIDS = Registry("grid", "schemes.integration")
 GRADIENTS = Registry("gradient mode", "schemes.gradients")
 NOISES = Registry("noise", "schemes.noise")

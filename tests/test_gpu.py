@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from problems import Noisy, batch, make_flow
 from torch import Tensor, nn
 
 from architectures import create_model
-from lightning_modules.composing import compose
-from lightning_modules.evaluating import evaluate
-from lightning_modules.running import train
+from lightning_modules.config.compose import compose
+from lightning_modules.evaluation.evaluate import evaluate
+from lightning_modules.launching.multi_process import train
 from schemes import GRADIENTS
+from tests.support.problems import Noisy, batch, make_flow
 
 pytestmark = pytest.mark.gpu
 
@@ -98,9 +98,9 @@ def test_reversible_memory_is_flat_in_depth() -> None:
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.filterwarnings("ignore::schemes.gradients.backsolve.AdjointDriftWarning")
+@pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint_ode.backsolve.AdjointDriftWarning")
 def test_compiled_training_equals_eager(gradient: str) -> None:
-    from lightning_modules.callbacks import compile_network
+    from lightning_modules.callbacks.compile import compile_network
 
     torch.compiler.reset()
     eager = create_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -11,8 +12,24 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("schemes", "architectures", "lightning_modules", "configs")
+ROOMS: dict[str, tuple[str, ...]] = {
+    "schemes": (
+        "errors schema", "registry", "core", "nonlinear field_bank", "methods", "integration noise", "flow",
+        "gradients", "ivp", "analysis",
+    ),
+    "architectures": (
+        "model registry", "layers observations", "arguments standardizer", "fields",
+        "supervised series dynamics density", "factory", "costs timm_models",
+    ),
+    "lightning_modules": (
+        "machine text", "storage", "config stopping", "data", "tasks metrics", "callbacks", "loggers",
+        "training", "launching", "evaluation", "plotting", "comparing", "cli",
+    ),
+}  # fmt: skip
+"""The folders and files of a package from the ground up: each imports from those before it, none from its own line."""
+
 RIVALS = {"torchdiffeq", "torchode", "torchdyn", "memcnn", "diffrax", "revtorch"}
 
 
@@ -40,13 +57,55 @@ def test_imports_run_one_way(package: str) -> None:
             assert not names & {"pytorch_lightning", "hydra", "omegaconf"}
 
 
+def imports(package: str) -> dict[str, set[str]]:
+    """For each module of a package the modules of the same package that it imports, also inside functions."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / package).rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        found[name] = names & paths.keys() - {name}
+    return found
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_each_folder_stands_on_those_below(package: str) -> None:
+    floor = {room: i for i, rooms in enumerate(ROOMS[package]) for room in rooms.split()}
+    for name, others in imports(package).items():
+        room = name.split(".")[1]
+        assert room in floor, f"{name} is in no room of the layout"
+        for other in others:
+            assert other.split(".")[1] == room or floor[other.split(".")[1]] < floor[room], f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_modules_import_each_other(package: str) -> None:
+    graph = imports(package)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+    folders = {name.rpartition(".")[0] for name in graph}
+    for folder in folders:  # neither do the folders in a folder
+        between: dict[str, set[str]] = {}
+        for name, others in graph.items():
+            if name.startswith(f"{folder}."):
+                room = name[len(folder) + 1 :].split(".")[0]
+                inside = {other[len(folder) + 1 :].split(".")[0] for other in others if other.startswith(f"{folder}.")}
+                between.setdefault(room, set()).update(inside - {room})
+        graphlib.TopologicalSorter(between).prepare()
+
+
 @pytest.mark.parametrize(
     "module",
     [
         "schemes.registry",
         "architectures.registry",
-        "lightning_modules.composing",
-        "lightning_modules.comparing.words",
+        "lightning_modules.config.compose",
+        "lightning_modules.config.network_names",
     ],
 )
 def test_what_is_checked_before_torch_imports_no_torch(module: str) -> None:
@@ -76,7 +135,7 @@ def test_wheel_ships_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -
         wheel.extractall(tmp_path / "site")
     code = (
         "import configs, pathlib; assert 'site' in configs.__file__;"
-        "from lightning_modules.composing import compose; print(compose('train', ['scheme=rk4'])['scheme'])"
+        "from lightning_modules.config.compose import compose; print(compose('train', ['scheme=rk4'])['scheme'])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},

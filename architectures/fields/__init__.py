@@ -1,1 +1,1 @@
-"""Vector fields: the residual branch of a block, without the skip. Called as ``field(node, y)``."""
+"""The right-hand sides f of flows."""

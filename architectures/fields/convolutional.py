@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from architectures.activations import activation_layer
-from architectures.norms import norm_layer
+from architectures.layers.activations import activation_layer
+from architectures.layers.norms import norm_layer
 from architectures.registry import FIELDS
+from schemes.core.node import Node
 from schemes.errors import SchemenetError
-from schemes.node import Node
 
 EXPANSION = 4
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from architectures.activations import activation_layer
+from architectures.layers.activations import activation_layer
 from architectures.registry import FIELDS
+from schemes.core.node import Node
 from schemes.errors import SchemenetError
-from schemes.node import Node
 
 
 @FIELDS.register("mlp", convolutions=2, expansion=1, state="vector")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from architectures.fields.timed import time_channel
 from architectures.registry import FIELDS
+from schemes.core.node import Node
 from schemes.errors import SchemenetError
-from schemes.node import Node
 
 
 @FIELDS.register("planar", convolutions=2, expansion=1, state="vector")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.activations import activation_layer
-from architectures.norms import norm_layer
+from architectures.layers.activations import activation_layer
+from architectures.layers.norms import norm_layer
 from architectures.registry import FIELDS
-from schemes.node import Node
+from schemes.core.node import Node
 
 
 def time_channel(t: float | Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Comparisons under matched budgets, and sweeps."""

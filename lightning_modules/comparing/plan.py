@@ -9,21 +9,22 @@ from typing import Any
 
 import torch
 
-from architectures.costs import STEP_TIME, Budget
+from architectures.costs.budget import STEP_TIME, Budget
+from architectures.costs.ledger import foreseen
 from architectures.factory import create_model
-from architectures.ledger import foreseen
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
-from lightning_modules.checking import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
-from lightning_modules.comparing.asked import Tuning, section
-from lightning_modules.comparing.matching import Matching
-from lightning_modules.comparing.numbers import human, plural
-from lightning_modules.comparing.words import Choice, networks_of, parse_seeds
-from lightning_modules.composing import chosen
-from lightning_modules.data.splits import SplitData
-from lightning_modules.measures import measure_of
-from lightning_modules.running import dry_build, hash_of, recipe_hash
+from lightning_modules.comparing.match_budget import Matching
+from lightning_modules.comparing.report.formatting import human, plural
+from lightning_modules.config.compose import chosen
+from lightning_modules.config.network_names import Choice, networks_of, parse_seeds
+from lightning_modules.config.sections import Tuning, section
+from lightning_modules.config.validate import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
+from lightning_modules.data.datamodule import SplitData
+from lightning_modules.metrics import measure_of
 from lightning_modules.text import aligned, terminal_width
+from lightning_modules.training.dry_run import dry_build
+from lightning_modules.training.run_folder import hash_of, recipe_hash
 from schemes.errors import SchemenetError
 
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")

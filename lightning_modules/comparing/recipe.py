@@ -49,7 +49,7 @@ def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 @cache
 def _defaults(group: str, name: str) -> dict[str, Any]:
     """What a group holds under a name; nothing where that is of a package that is not at hand."""
-    from lightning_modules.composing import compose
+    from lightning_modules.config.compose import compose
 
     try:
         section = compose("train", [f"{group}={name}"]).get(group)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.checking import SWEEP_KEYS, TRAIN_KEYS, Config
 from lightning_modules.comparing import wandb_sweep
-from lightning_modules.comparing.grid import SEED, Grid
 from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
-from lightning_modules.comparing.runner import carry_out, machine
-from lightning_modules.comparing.words import parse_seeds
-from lightning_modules.composing import described
-from lightning_modules.measures import measure_of
-from lightning_modules.running import dry_build, recipe_hash, versions
+from lightning_modules.comparing.run import carry_out, machine
+from lightning_modules.config.compose import described
+from lightning_modules.config.network_names import parse_seeds
+from lightning_modules.config.sweep_grid import SEED, Grid
+from lightning_modules.config.validate import SWEEP_KEYS, TRAIN_KEYS, Config
+from lightning_modules.metrics import measure_of
+from lightning_modules.training.dry_run import dry_build
+from lightning_modules.training.run_folder import recipe_hash, versions
 from schemes.errors import SchemenetError, unknown
 
 NOT_OF_A_RUN = ("launcher", "folder", "overwrite", *(key for key in SWEEP_KEYS if key not in TRAIN_KEYS))

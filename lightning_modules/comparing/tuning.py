@@ -11,13 +11,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.checking import Config
-from lightning_modules.comparing.asked import Tuning
 from lightning_modules.comparing.plan import Plan, PlannedArm
-from lightning_modules.files import read_json
-from lightning_modules.launching.order import Order
-from lightning_modules.measures import ERROR
-from lightning_modules.running import DIVERGED, RESULT, recipe_hash
+from lightning_modules.config.sections import Tuning
+from lightning_modules.config.validate import Config
+from lightning_modules.launching.job import Order
+from lightning_modules.metrics import ERROR
+from lightning_modules.storage.atomic_files import read_json
+from lightning_modules.storage.run_files import RESULT
+from lightning_modules.training.run_folder import DIVERGED, recipe_hash
 
 FOLDER = "tuning"
 

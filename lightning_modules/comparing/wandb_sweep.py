@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.comparing.grid import Grid
-from lightning_modules.files import whole, writable
+from lightning_modules.config.sweep_grid import Grid
+from lightning_modules.storage.atomic_files import whole, writable
 
 SWEEP = "sweep.yaml"
 
@@ -25,8 +25,8 @@ def begin(
     """Write ``sweep.yaml`` and give it to W&B's server, if there is one; say how to go on. Returns the exit status."""
     import yaml
 
-    from lightning_modules.wandb_runs import project as named
-    from lightning_modules.wandb_runs import settled_mode
+    from lightning_modules.loggers.wandb import project as named
+    from lightning_modules.loggers.wandb import settled_mode
 
     project = named(project)
     sweep = document(grid, folder, project, metric, config_dir)

@@ -8,12 +8,13 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 
-from lightning_modules.launching.lock import is_locked
-from lightning_modules.launching.order import Order, devices_of_a_run
-from lightning_modules.launching.process import TICK, cores, end, kill_rest, start, told_death
-from lightning_modules.launching.watch import Watch
-from lightning_modules.registries import LAUNCHERS
-from lightning_modules.trainers import MOST, processes_to_begin
+from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.launching.job import Order, devices_of_a_run
+from lightning_modules.launching.progress import Watch
+from lightning_modules.launching.run_lock import is_locked
+from lightning_modules.launching.subprocesses import TICK, end, kill_rest, start, told_death
+from lightning_modules.machine import cores
+from lightning_modules.training.trainers import MOST, processes_to_begin
 from schemes.errors import SchemenetError
 
 JOBS_A_CORE = 8

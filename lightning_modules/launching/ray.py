@@ -15,8 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
-from lightning_modules.launching.process import (
+from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.launching.job import ORDER, Order, devices_of_a_run, read_order
+from lightning_modules.launching.progress import Watch
+from lightning_modules.launching.subprocesses import (
     PATIENCE,
     TICK,
     end,
@@ -26,8 +28,6 @@ from lightning_modules.launching.process import (
     told_death,
     wait,
 )
-from lightning_modules.launching.watch import Watch
-from lightning_modules.registries import LAUNCHERS
 from schemes.errors import SchemenetError
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from lightning_modules.files import read_json, remove_empty, write_json
-from lightning_modules.launching.lock import is_locked
-from lightning_modules.launching.order import ORDER, Order, devices_of_a_run, read_order
-from lightning_modules.launching.process import (
+from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.launching.job import ORDER, Order, devices_of_a_run, read_order
+from lightning_modules.launching.progress import Watch
+from lightning_modules.launching.run_lock import is_locked
+from lightning_modules.launching.subprocesses import (
     LOG,
     PATIENCE,
     TICK,
@@ -30,8 +31,7 @@ from lightning_modules.launching.process import (
     told_death,
     wait,
 )
-from lightning_modules.launching.watch import Watch
-from lightning_modules.registries import LAUNCHERS
+from lightning_modules.storage.atomic_files import read_json, remove_empty, write_json
 from schemes.errors import SchemenetError
 
 JOB = "job.json"

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from architectures.residual import name_of
-from lightning_modules.plotting.depth import LABEL, mark_flows, number
-from lightning_modules.plotting.runs import labels, read_columns, read_config
+from architectures.arguments import name_of
+from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, new_figure, tidy
-from schemes.base import Scheme
+from lightning_modules.storage.run_files import labels, read_columns, read_config
+from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 

@@ -11,16 +11,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_modules.catalogue import catalogue
-from lightning_modules.files import safe_name, whole
-from lightning_modules.plotting.runs import run_folder
-from lightning_modules.yaml_text import read_yaml
+from lightning_modules.config.static_registry import catalogue
+from lightning_modules.config.yaml_text import read_yaml
+from lightning_modules.storage.atomic_files import safe_name, whole
+from lightning_modules.storage.run_files import run_folder
 from schemes.errors import SchemenetError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from schemes.base import Scheme
+    from schemes.core.scheme import Scheme
 
 USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg]
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from architectures.density import DensityModel
-from lightning_modules.data.energy import Energy
+from architectures.density.base import DensityModel
+from lightning_modules.data.density.energy import Energy
 from lightning_modules.plotting.style import COLOURS, new_figure
-from lightning_modules.trained_density import TrainedDensity, trained_density
+from lightning_modules.training.loading import TrainedDensity, trained_density
 from schemes.errors import SchemenetError
 
 POINTS = 5000  # samples, as many as there are of the data where it has so many

@@ -21,13 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.nn import functional
 
-from architectures.network import Network
-from lightning_modules.plotting.runs import read_columns
+from architectures.supervised.network import Network
 from lightning_modules.plotting.style import GREY, look_of, mark, new_figure, readable_ticks, tidy
-from lightning_modules.plotting.trained import Trained, trained
+from lightning_modules.storage.run_files import read_columns
 from lightning_modules.text import Progress
+from lightning_modules.training.loading import Trained, trained
 from schemes.errors import SchemenetError
-from schemes.gradients.backsolve import AdjointDriftWarning
+from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
 from schemes.registry import GRADIENTS, SCHEMES
 
 IMAGES = 16  # the first of the test set

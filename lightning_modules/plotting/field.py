@@ -15,12 +15,12 @@ from matplotlib.patches import Patch
 from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 
-from architectures.neural_ode import NeuralODE, constants
+from architectures.dynamics.neural_ode import NeuralODE, constants
+from architectures.dynamics.systems import System
 from architectures.observations import SeriesBatch
-from architectures.systems import System
-from lightning_modules.data.trajectories import TrajectoryData
+from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
-from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint, told_run
+from lightning_modules.training.loading import checkpoint_in, data_of, module_of, read_checkpoint, told_run
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look

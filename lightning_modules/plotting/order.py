@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from lightning_modules.plotting.style import legend, look_of, mark, new_figure, tidy
-from schemes.base import Scheme
-from schemes.problems import FLOOR, TIME, error
+from schemes.analysis.reference_problems import FLOOR, TIME, error
+from schemes.core.scheme import Scheme
 
 STEPS = (16, 32, 64, 128, 256, 512)
 BESIDE = 0.55  # where a declared slope is drawn, as a multiple of the error

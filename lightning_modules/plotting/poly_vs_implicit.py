@@ -14,15 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from architectures.network import Network
-from lightning_modules.plotting.depth import LABEL, mark_flows, number
+from architectures.supervised.network import Network
+from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
 from lightning_modules.plotting.style import GREY, caption, legend, look_of, mark, new_figure, readable_ticks, tidy
-from lightning_modules.plotting.trained import trained
+from lightning_modules.training.loading import trained
+from schemes.core.node import Node
+from schemes.core.state import RightHandSide
 from schemes.errors import SchemenetError
-from schemes.newton_krylov import NoConvergence
-from schemes.node import Node
+from schemes.nonlinear.newton_krylov import NoConvergence
 from schemes.registry import SCHEMES
-from schemes.state import RightHandSide
 
 DEGREES = (1, 2, 3, 4, 5)
 IMAGES = 8  # the first of the test set; each is solved on its own

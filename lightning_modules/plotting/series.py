@@ -15,11 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from architectures.observations import Observations, SeriesBatch
-from architectures.series import SeriesModel
-from architectures.variational import Variational
-from lightning_modules.data.irregular import SeriesData
+from architectures.series.base import SeriesModel
+from architectures.series.latent_variable import Variational
+from lightning_modules.data.series.base import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.stored import checkpoint_in, data_of, module_of, read_checkpoint, told_run
+from lightning_modules.training.loading import checkpoint_in, data_of, module_of, read_checkpoint, told_run
 from schemes.errors import SchemenetError
 
 SHOWN, CHANNELS = 6, 3

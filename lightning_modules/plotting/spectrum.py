@@ -13,14 +13,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from lightning_modules.plotting.runs import read_config
+from lightning_modules.evaluation.jacobian_spectrum import CAPTION, DRAWN, Spectrum, measured
 from lightning_modules.plotting.stability import Box, Region, frame_around, locate, outline
 from lightning_modules.plotting.style import GREY, Look, caption, new_figure, tidy
-from lightning_modules.spectrum import CAPTION, DRAWN, Spectrum, measured
-from schemes.base import Scheme
+from lightning_modules.storage.run_files import read_config
+from schemes.analysis.stability import refusal
+from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
-from schemes.stability import refusal
 
 DEPTH: Colormap = LinearSegmentedColormap.from_list("depth", ["#56B4E9", "#0072B2", "#7A4FA3", "#D55E00", "#8C2D04"])
 EDGES = tuple(Look("#222222", "", "", line) for line in ("-", "--"))

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, new_figure, tidy
-from schemes.base import Scheme
+from schemes.analysis.stability import amplification, refusal, stability_intervals
+from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
-from schemes.stability import amplification, refusal, stability_intervals
 
 WINDOW = 10.0  # regions are looked for with |Re z|, |Im z| below it
 COARSE, FINE = 161, 401  # points along a side: to find the extent, and to draw

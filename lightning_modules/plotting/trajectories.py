@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
-from architectures.network import Network, Stage
+from architectures.supervised.network import Network, Stage
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.plotting.trained import Trained, trained
+from lightning_modules.training.loading import Trained, trained
+from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.initial_value import solve
-from schemes.node import Node
+from schemes.ivp.solve import solve
 
 POINTS = 200  # the first of the test set
 TIMES = 61  # at which the paths are drawn on an adaptive grid

@@ -1,1 +1,1 @@
-"""What networks are trained for: one Lightning module for each task. The data decides which."""
+"""Lightning modules, one for each task."""

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from architectures.factory import create_model
 from architectures.model import Model
-from lightning_modules.registries import OPTIMIZERS
+from lightning_modules.config.registries import OPTIMIZERS
 
 
 class Mean(Metric):
@@ -51,8 +51,9 @@ class TaskModule(pl.LightningModule, abc.ABC):
     It is registered with the one by which comparisons judge: ``@TASKS.register("density", measure="nats")``.
 
     Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
-    checkpoint alone rebuilds it; ``lightning_modules.stored`` does, and believes nothing that a file says but data.
-    ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run folder.
+    checkpoint alone rebuilds it; ``lightning_modules.training.loading`` does, and believes nothing that a file says but
+    data. ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run
+    folder.
     """
 
     names: ClassVar[tuple[str, ...]]

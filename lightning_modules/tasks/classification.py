@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_modules.registries import TASKS
+from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
 

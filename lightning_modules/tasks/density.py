@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from architectures.continuous import ContinuousDensity
-from lightning_modules.registries import TASKS
+from architectures.density.continuous import ContinuousDensity
+from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.registries import TASKS
+from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
 

@@ -12,11 +12,11 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from architectures.observations import SeriesBatch
-from architectures.series import UNLABELLED, SeriesModel, misses
-from architectures.variational import Variational
-from lightning_modules.data.batches import generator
-from lightning_modules.data.splits import DATA_SEED
-from lightning_modules.registries import TASKS
+from architectures.series.base import UNLABELLED, SeriesModel, misses
+from architectures.series.latent_variable import Variational
+from lightning_modules.config.registries import TASKS
+from lightning_modules.data.datamodule import DATA_SEED
+from lightning_modules.data.loader import generator
 from lightning_modules.tasks.base import Mean, TaskModule
 
 SERIES = 1024

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from architectures.dynamics.base import TrajectoryModel
 from architectures.observations import SeriesBatch
-from architectures.trajectories import TrajectoryModel
-from lightning_modules.registries import TASKS
+from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
 SLACK = 1e-4

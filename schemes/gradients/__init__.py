@@ -1,1 +1,1 @@
-"""Gradient modes: who owns the loop, and what is kept for backward. One file each."""
+"""Gradient modes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from schemes.adaptive import AdaptiveGrid, Search
-from schemes.base import Scheme
+from schemes.core.scheme import Scheme
+from schemes.core.state import RightHandSide, State, flatten
 from schemes.errors import SchemenetError
-from schemes.fixed import FixedSteps
-from schemes.gradients.augmented import augmented, joined, parted, plus, zeros
-from schemes.gradients.backsolve import Adaptive, Steps, Stretch, backsolve, warn_of_gap
-from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import PROJECTED, Gradients, RecomputingMode
-from schemes.grid import reversed_nodes
-from schemes.loop import Pass
+from schemes.gradients.adjoint_ode.augmented_system import augmented, joined, parted, plus, zeros
+from schemes.gradients.adjoint_ode.backsolve import Adaptive, Steps, Stretch, backsolve, warn_of_gap
+from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, RecomputingMode
+from schemes.gradients.recomputation.reconstruction_error import drift, sampled
+from schemes.integration.adaptive_loop import Search
+from schemes.integration.fixed_steps import FixedSteps
+from schemes.integration.loop import Pass
+from schemes.integration.scipy_loop import ScipySteps
+from schemes.integration.step_size_controller import StepSizeSettings
+from schemes.integration.uniform_grid import reversed_nodes
+from schemes.integration.visited_nodes import visited
+from schemes.methods.runge_kutta import RungeKutta
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES
-from schemes.runge_kutta import RungeKutta
-from schemes.scipy_steps import ScipySteps
-from schemes.state import RightHandSide, State, flatten
-from schemes.visiting import visited
 
 if TYPE_CHECKING:
+    from schemes.core.node import Node
     from schemes.flow import Flow
-    from schemes.loop import Carry, Loop
-    from schemes.node import Node
+    from schemes.integration.loop import Carry, Loop
 
 
 @GRADIENTS.register("adjoint")
@@ -113,8 +113,8 @@ class Adjoint(RecomputingMode):
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
                 "before the initial one; use gradient=backprop or checkpoint"
             )
-        scheme, grid = self._back(loop)
-        if isinstance(grid, AdaptiveGrid) and (reason := _refuses_adaptive(scheme)) is not None:
+        scheme = self.scheme or loop.scheme
+        if self._settings(loop) is not None and (reason := _refuses_adaptive(scheme)) is not None:
             raise SchemenetError(reason)
         start = sampled(carry[0])
         outputs: list[State] = []
@@ -144,25 +144,23 @@ class Adjoint(RecomputingMode):
         warn_of_gap(drift(start, y, sampled(end)))
         return [*flatten(costate)[0]], [*found]
 
-    def _back(self, loop: Loop) -> tuple[Scheme, Any]:
-        """What an initial value problem is solved backwards by: the scheme, and a grid or None."""
-        return self.scheme or loop.scheme, self.grid or getattr(loop, "grid", None)
+    def _settings(self, loop: Loop) -> StepSizeSettings | None:
+        """What decides the steps backwards; None where they are known: the mode's own grid, or the loop's steps."""
+        return getattr(loop if self.grid is None else self.grid, "settings", None)
 
     def _stretch(self, loop: Loop, f: RightHandSide, parameters: Sequence[Tensor]) -> Stretch | None:
         """What solves an initial value problem backwards; None for a flow on a uniform grid."""
         if not isinstance(loop, Search | FixedSteps | ScipySteps):
             return None
-        scheme, grid = self._back(loop)
+        scheme, settings = self.scheme or loop.scheme, self._settings(loop)
         listener = getattr(loop.module, "listener", None)
         tell = listener and listener("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
-        if not isinstance(grid, AdaptiveGrid):
-            return Steps(loop, scheme, grid, f, parameters, tell)
-        grid = copy.copy(grid)
-        of_loop = (loop.rtol, loop.atol) if isinstance(loop, Search) and self.grid is None else (grid.rtol, grid.atol)
-        grid.rtol, grid.atol = (
-            known if own is None else own for own, known in zip((self.rtol, self.atol), of_loop, strict=True)
-        )
-        return Adaptive(loop, scheme, grid, f, parameters, tell, self.norm)
+        if settings is None:
+            return Steps(loop, scheme, self.grid, f, parameters, tell)
+        known: Any = loop if self.grid is None else self.grid
+        rtol = known.rtol if self.rtol is None else self.rtol
+        atol = known.atol if self.atol is None else self.atol
+        return Adaptive(loop, scheme, settings, rtol, atol, f, parameters, tell, self.norm)
 
 
 def _refuses_adaptive(scheme: Scheme) -> str | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from schemes.core.state import State, axpy
 from schemes.errors import SchemenetError
-from schemes.state import State, axpy
 
 if TYPE_CHECKING:
-    from schemes.base import Scheme
-    from schemes.equation import Equation
+    from schemes.core.scheme import Scheme
     from schemes.flow import Flow
-    from schemes.loop import Carry, Loop, Pass
-    from schemes.time_derivatives import SlopesOfNoLength
+    from schemes.integration.loop import Carry, Loop, Pass
+
+Slope = Callable[[Tensor, State], State]
+"""f(t, y)."""
 
 FIRST_ONLY = (
     "gradient mode {!r} gives first derivatives only; second derivatives (create_graph=True) need gradient=backprop"
@@ -51,16 +53,16 @@ class GradientMode(abc.ABC):
     @abc.abstractmethod
     def __call__(self, loop: Loop, carry: Carry) -> Pass: ...
 
-    def transport(self, equation: Equation | SlopesOfNoLength, y: State, start: Tensor, end: Tensor) -> State:
-        """The state at ``end`` of the solution through y at ``start``, two tensors of the same value.
+    def transport(self, slope: Slope, y: State, start: Tensor, end: Tensor) -> State:
+        """The state at ``end`` of the solution of y' = slope(t, y) through y at ``start``, tensors of the same value.
 
         It has y's value, and depends on both times as the solution does: here by its slope, a constant.
         """
         if torch._C._are_functorch_transforms_active():
             raise SchemenetError(BACKWARD_ONLY.format(self.name))
         with torch.no_grad():
-            slope = equation.slope(start, y)
-        return axpy(y, slope, _FirstOnly.apply(end - start, self.name))
+            value = slope(start, y)
+        return axpy(y, value, _FirstOnly.apply(end - start, self.name))
 
 
 class _FirstOnly(torch.autograd.Function):

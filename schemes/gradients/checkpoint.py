@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from schemes.gradients.recompute import Gradients, Pullback, RecomputingMode, aligned, step_vjp
-from schemes.loop import Pass
+from schemes.core.state import RightHandSide, State, flatten
+from schemes.gradients.recomputation.autograd import Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.integration.loop import Pass
 from schemes.registry import GRADIENTS
-from schemes.state import RightHandSide, State, flatten
 
 if TYPE_CHECKING:
-    from schemes.loop import Carry, Loop
+    from schemes.integration.loop import Carry, Loop
 
 
 @GRADIENTS.register("checkpoint")

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from schemes.adaptive import Search
+from schemes.core.state import RightHandSide, State, flatten, unflatten
 from schemes.errors import SchemenetError, StepLimitError
-from schemes.gradients.rebuilt import drift, sampled
-from schemes.gradients.recompute import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
-from schemes.loop import Pass
+from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.gradients.recomputation.reconstruction_error import drift, sampled
+from schemes.integration.adaptive_loop import Search
+from schemes.integration.loop import Pass
 from schemes.registry import GRADIENTS
-from schemes.state import RightHandSide, State, flatten, unflatten
 
 if TYPE_CHECKING:
-    from schemes.base import Scheme
+    from schemes.core.node import Node
+    from schemes.core.scheme import Scheme
     from schemes.flow import Flow
-    from schemes.loop import Carry, Loop
-    from schemes.node import Node
+    from schemes.integration.loop import Carry, Loop
 
 
 class InversionErrorWarning(UserWarning):

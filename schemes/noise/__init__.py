@@ -1,1 +1,1 @@
-"""Noise on a step: random weights of the evaluations that it adds to the state."""
+"""Noise on the steps of a flow."""

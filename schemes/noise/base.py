@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from schemes.base import Scheme
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.core.weighting import Weight, Weights
 from schemes.errors import SchemenetError
-from schemes.node import Node
-from schemes.weighted import Weight, Weights
 
 
 class Blocks(NamedTuple):

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from schemes.backward_euler_poly import BackwardEulerPoly
-from schemes.base import Scheme
-from schemes.node import Node
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.core.weighting import Weight, Weights
+from schemes.methods.backward_euler_poly import BackwardEulerPoly
 from schemes.noise.base import Blocks, Noise, Per, shape_of
 from schemes.registry import NOISES
-from schemes.weighted import Weight, Weights
 
 
 @NOISES.register("shake_shake")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from schemes.node import Node
+from schemes.core.node import Node
+from schemes.core.weighting import Weights
 from schemes.noise.base import Blocks, Dropping
 from schemes.registry import NOISES
-from schemes.weighted import Weights
 
 
 @NOISES.register("stochastic_depth")

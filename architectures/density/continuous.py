@@ -1,0 +1,225 @@
+"""Densities by an ordinary differential equation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from architectures.arguments import name_of, require, scaled
+from architectures.density.base import DensityModel, standard_normal
+from architectures.model import layout_along
+from architectures.registry import FIELDS
+from schemes.core.node import Node
+from schemes.errors import NonFiniteError, SchemenetError
+from schemes.ivp.trajectory_flow import Path
+from schemes.schema import Spec
+
+EXACT_UP_TO = 64
+"""Dimensions up to which evaluation takes the trace itself, one product for each of them."""
+
+Trace = Literal["exact", "gaussian", "rademacher"]
+
+
+class Dynamics(nn.Module):
+    r"""The rates of a point x, and of what is added up along its path.
+
+        dx/dt = f(t, x),   dl/dt = tr df/dx,   dk/dt = |f|^2,   dj/dt = |df/dx|_F^2
+
+    Of a tensor the first alone, of a tuple as many as it has parts. Handed noise e of the shape of x, with E[e e^T] =
+    I, the trace is estimated by e^T (df/dx) e and the norm by |e^T df/dx|^2, from one product; without it both are
+    exact: in closed form where the field knows one (``with_trace``), else by one product for each dimension.
+    """
+
+    def __init__(self, field: nn.Module) -> None:
+        super().__init__()
+        self.field: Any = field
+
+    def forward(self, t: Any, state: Any, *noise: Tensor) -> Any:
+        node = Node(0, t, 0.0)
+        if isinstance(state, Tensor):
+            return self.field(node, state)
+        if len(state) == 2 and not noise and hasattr(self.field, "with_trace"):
+            return self.field.with_trace(node, state[0])
+        velocity, trace, squares = self._by_products(node, state[0], noise)
+        return (velocity, trace, velocity.square().sum(1), squares)[: len(state)]
+
+    def _by_products(self, node: Node, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        with torch.enable_grad():
+            x = x if x.requires_grad and wanted else x.detach().requires_grad_()
+            velocity = self.field(node, x)
+            vectors = noise or torch.eye(x.shape[1], dtype=x.dtype, device=x.device).unsqueeze(1).expand(-1, *x.shape)
+            trace, squares = x.new_zeros(len(x)), x.new_zeros(len(x))
+            for vector in vectors:
+                (product,) = torch.autograd.grad(velocity, x, vector, create_graph=wanted, retain_graph=True)
+                trace, squares = trace + (product * vector).sum(1), squares + product.square().sum(1)
+        return (velocity, trace, squares) if wanted else (velocity.detach(), trace.detach(), squares.detach())
+
+
+class Transport(nn.Module):
+    """Points carried along a field from time 0 to T, and back; T = exp(``log_time``) is trained or not."""
+
+    def __init__(self, field: nn.Module, time: float, train_time: bool, **axes: Spec) -> None:
+        super().__init__()
+        self.path = Path(Dynamics(field), **axes)
+        self.log_time = nn.Parameter(torch.tensor(math.log(time)), requires_grad=train_time)
+
+    def times(self, stops: int = 2) -> Tensor:
+        """Equal parts of [0, T], through which T gets its gradient. Raises NonFiniteError where it was lost."""
+        shares = torch.linspace(0, 1, stops, dtype=self.log_time.dtype, device=self.log_time.device)
+        end = self.log_time.exp()
+        if not end.is_meta and not end.isfinite():
+            raise NonFiniteError(f"the end time of a flow, which is trained, has become {end.item()}")
+        return shares * end
+
+    def forward(self, x: Tensor, times: Tensor, noise: Sequence[Tensor] = (), costs: int = 0) -> tuple[Tensor, ...]:
+        """The points at the last time, and the integrals of the trace and of ``costs`` more (see ``Dynamics``)."""
+        if torch.is_inference_mode_enabled():  # where no product with a Jacobian can be computed
+            with torch.inference_mode(False), torch.no_grad():
+                return self(x.clone(), times.clone(), [part.clone() for part in noise], costs)
+        nothing = x.new_zeros(len(x))
+        values = self.path((x, *[nothing] * (1 + costs)), times, *noise).values
+        return tuple(value[-1] for value in values)
+
+
+class ContinuousDensity(DensityModel):
+    r"""A density by the flow of dx/dt = f(t, x) from noise at t = 0 to data at t = T.
+
+        log p(x(T)) = log N(x(0); 0, I) - int_0^T tr df/dx dt
+
+    Several flows, each with its own field, follow one another. In training ``trace`` says how the trace is computed;
+    evaluation estimates none of up to 64 dimensions, and beyond them averages over ``draws`` of noise, with a standard
+    error. Noise is drawn once for a solve. ``kinetic`` and ``jacobian`` weigh int |f|^2 dt and int |df/dx|_F^2 dt in
+    the loss, which the same solve adds up.
+    """
+
+    def __init__(
+        self, dims: int, transports: Sequence[Transport], trace: str, kinetic: float, jacobian: float, draws: int
+    ) -> None:
+        super().__init__(dims)
+        self.transports: Any = nn.ModuleList(transports)
+        self.trace, self.kinetic, self.jacobian, self.draws = trace, kinetic, jacobian, draws
+
+    @property
+    def estimated(self) -> bool:
+        """Whether likelihoods are estimates in evaluation too."""
+        return self.trace != "exact" and self.dims > EXACT_UP_TO
+
+    def noise(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One vector for each point; none where the trace is exact."""
+        if self.trace == "exact" or not (self.training or self.estimated):
+            return ()
+        if self.trace == "gaussian":
+            return (torch.randn_like(x),)
+        return (torch.randint(0, 2, x.shape, device=x.device).to(x.dtype).mul_(2).sub_(1),)
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det, *_ = self._to_noise(x)
+        return z, log_det
+
+    def from_noise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x, log_det, *_ = self._from_noise(z)
+        return x, log_det
+
+    def _to_noise(self, x: Tensor, costs: int = 0) -> list[Tensor]:
+        return self._carried(
+            x, [(transport, transport.times().flip(0)) for transport in reversed(self.transports)], costs
+        )
+
+    def _from_noise(self, z: Tensor, costs: int = 0) -> list[Tensor]:
+        return self._carried(z, [(transport, transport.times()) for transport in self.transports], costs)
+
+    def _carried(self, x: Tensor, way: Sequence[tuple[Transport, Tensor]], costs: int) -> list[Tensor]:
+        """The points at the end of a way, and the integrals along all of it."""
+        totals: list[Any] = [0.0] * (1 + costs)
+        for transport, times in way:
+            x, *integrals = transport(x, times, self.noise(x), costs)
+            totals = [total + integral for total, integral in zip(totals, integrals, strict=True)]
+        return [x, *totals]
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        x = torch.randn(n, self.dims, generator=generator, **self.like())
+        for transport in self.transports:
+            x = transport.path(x, transport.times()).values[-1]  # nobody asks for the trace
+        return x
+
+    @torch.no_grad()
+    def along(self, z: Tensor, stops: int) -> list[tuple[str, Tensor]]:
+        found = [("noise", z)]
+        for i, transport in enumerate(self.transports, 1):
+            times = transport.times(stops)
+            states = transport.path(found[-1][1], times).values
+            flow = f"flow {i}, " if len(self.transports) > 1 else ""
+            words = [f"{flow}t = {float(t):.2f}" for t in times[1:]]
+            if transport.log_time.requires_grad:
+                words[-1] = f"{flow}T = {float(times[-1]):.2f}, trained"
+            found += list(zip(words, states[1:], strict=True))
+        return found
+
+    def likelihood(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.training or not self.estimated:
+            return super().likelihood(x)
+        found = torch.stack([super(ContinuousDensity, self).likelihood(x)[0] for _ in range(self.draws)])
+        return found.mean(0), found.std(0) / math.sqrt(self.draws)
+
+    @property
+    def regularised(self) -> bool:
+        """Whether the loss has more in it than the density: in training, where a weight says so."""
+        return self.training and bool(self.kinetic or self.jacobian)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """The mean negative log density, and in training what the regularisers add."""
+        if not self.regularised:
+            return super().loss(batch)
+        z, log_det, energy, squares = self._to_noise(batch, costs=2)  # backwards in time: the integrals are negative
+        return -(standard_normal(z) + log_det + self.kinetic * energy + self.jacobian * squares).mean()
+
+    def matching_loss(self, energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+        """E[log q(x) + U(x)], and in training what the regularisers add."""
+        if not self.regularised:
+            return super().matching_loss(energy, z)
+        x, log_det, speed, squares = self._from_noise(z, costs=2)
+        divergence = standard_normal(z) - log_det + energy(x)
+        return (divergence + self.kinetic * speed + self.jacobian * squares).mean()
+
+
+def continuous_density(
+    dims: int, *, flows: int, units: int, width: float, inner: float, field: Spec, time: float, train_time: bool,
+    trace: Trace, kinetic: float = 0.0, jacobian: float = 0.0, draws: int = 2, **axes: Spec,
+) -> ContinuousDensity:  # fmt: skip
+    """So many flows, each with a field of ``units`` times ``width`` on the inside.
+
+    ``inner`` multiplies the widths that a field has beside that one.
+    """
+    require(flows=flows, units=units, width=width, inner=inner, time=time)
+    if wrong := [f"{k} expected to be at least 0, got {v}" for k, v in _regularisers(kinetic, jacobian) if not v >= 0]:
+        raise SchemenetError("\n".join(wrong))
+    if draws < 2:
+        raise SchemenetError(f"draws expected to be at least 2, without which there is no standard error, got {draws}")
+    FIELDS.check_spec(field)
+    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+        vectors = [name for name in FIELDS if FIELDS.entry(name).facts.get("state") == "vector"]
+        raise SchemenetError(f"has vectors for states; fields that take them: {', '.join(vectors)}; got {field!r}")
+    (hidden,) = scaled([units], width)
+    fields = [FIELDS.build(field, channels=dims, out=dims, inner=hidden, fine=inner) for _ in range(flows)]
+    transports = [Transport(f, time, train_time, **axes) for f in fields]
+    if (method := transports[0].path.scheme).order is None or method.problem != "general":
+        raise SchemenetError(
+            f"scheme {name_of(axes['scheme'])!r} is no method for y' = f, and what it makes of a trace is no "
+            "log-determinant; use one that is, such as rk4 or dopri5"
+        )
+    network = ContinuousDensity(dims, transports, trace, kinetic, jacobian, draws)
+    layout = layout_along(
+        transports[0].path, widths=[dims] * flows, inner=[hidden], stem="none", field=name_of(field)
+    )  # fmt: skip
+    network.layout = {**layout, "steps": layout["steps"] * flows, "fine": inner}
+    return network
+
+
+def _regularisers(kinetic: float, jacobian: float) -> list[tuple[str, float]]:
+    return [("kinetic", kinetic), ("jacobian", jacobian)]

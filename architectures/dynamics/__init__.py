@@ -1,0 +1,1 @@
+"""Neural ODEs of trajectories, and a recurrent rival."""

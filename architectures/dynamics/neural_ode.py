@@ -1,0 +1,234 @@
+"""Neural ordinary differential equations of trajectories, with a known part of the equation or without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from architectures.arguments import augmented, name_of, require, scaled
+from architectures.dynamics.base import TrajectoryModel
+from architectures.dynamics.systems import System
+from architectures.model import layout_along
+from architectures.observations import SeriesBatch
+from architectures.registry import ARCHITECTURES, FIELDS, SYSTEMS
+from architectures.standardizer import Units
+from schemes.core.node import Node
+from schemes.core.scheme import Coefficient
+from schemes.errors import SchemenetError
+from schemes.errors import unknown as unknown_word
+from schemes.ivp.trajectory_flow import Path
+from schemes.registry import SCHEMES
+from schemes.schema import Spec
+
+
+class Learned(nn.Module):
+    """rate * field(t / span, (y - location) / scale): a field that sees and gives numbers of order 1.
+
+    Of a state in parts, y holds the channels ``reads``, and this is the rate of the channels ``writes``.
+    """
+
+    def __init__(self, units: Units, field: nn.Module, reads: slice, writes: slice) -> None:
+        super().__init__()
+        self.units, self.field, self.reads, self.writes = units, field, reads, writes
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        units = self.units
+        seen = (y - units.location[self.reads]) / units.scale[self.reads]
+        return units.rate[self.writes] * self.field(Node(0, t / units.span, 0.0), seen)
+
+
+class Known(nn.Module):
+    """A system, on a state that may hold further channels; it does not move them."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        own = len(self.system.channels)
+        return functional.pad(self.system(t, y[..., :own]), (0, y.shape[-1] - own))
+
+
+class Sum(nn.ModuleList):
+    """The sum of functions of (t, y)."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return reduce(torch.add, (part(t, y) for part in self))
+
+
+class NeuralODE(TrajectoryModel):
+    """The solution of y' = f(t, y) through the observed state; ``augment`` channels, 0 there, go with it.
+
+    A uniform grid has its steps over the time that the training series span, and goes on in steps of that size
+    beyond, whatever times are asked for: what is learned by coarse steps is used by the same ones.
+    """
+
+    def __init__(self, path: Path, units: Units, channels: int, augment: int, layout: dict) -> None:
+        super().__init__(units, channels)
+        self.path, self.augment, self.layout = path, augment, layout
+
+    @property
+    def system(self) -> System | None:
+        """The known part of f, with its constants as they were learned."""
+        return next((module for module in self.path.modules() if isinstance(module, System)), None)
+
+    def coefficients(self) -> dict[str, Coefficient]:
+        """Those of the scheme, and the constants of the known part that are learned: ``known/alpha``."""
+        learned = {name: value for name, value in constants(self.system).items() if value.requires_grad}
+        own = {f"known/{name}": Coefficient(name, 0, value, -math.inf, math.inf) for name, value in learned.items()}
+        return {**super().coefficients(), **own}
+
+    def no_weight_decay(self) -> set[str]:
+        """The constants of the known part as well: decay would pull them towards another equation."""
+        own = {id(value) for value in constants(self.system).values()}
+        return super().no_weight_decay() | {name for name, p in self.named_parameters() if id(p) in own}
+
+    def rate(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y), of the whole state."""
+        functions = self.path.functions
+        halves = y.chunk(len(functions), -1)
+        return torch.cat([f(t, half) for f, half in zip(functions, reversed(halves), strict=True)], -1)
+
+    def initial(self, batch: SeriesBatch) -> Tensor:
+        """The state that was observed, and the channels that go with it."""
+        return functional.pad(batch.observed.values[:, 0], (0, self.augment))
+
+    def forward(self, batch: SeriesBatch) -> Tensor:
+        states = self.states(self.initial(batch), batch.observed.times[0], batch.asked.times)
+        return states[..., : self.channels].transpose(0, 1)
+
+    def states(self, y: Tensor, start: Tensor, times: Tensor) -> Tensor:
+        """The state at times after the start; (times, batch, channels)."""
+        parts = self.path.scheme.components
+        begin = y if parts == 1 else y.chunk(parts, -1)
+        values = self.path.through(begin, times, start=start, unit=self.units.span)
+        return values if parts == 1 else torch.cat(values, -1)
+
+
+@ARCHITECTURES.register("neural_ode", task="trajectory")
+def neural_ode(
+    num_classes: int = 0,
+    in_chans: int = 2,
+    image_size: int | None = None,
+    *,
+    steps: int = 16,
+    augment: int = 0,
+    hidden: int = 64,
+    width: float = 1.0,
+    inner: float = 1.0,
+    field: Spec = {"name": "mlp", "layers": 2},  # noqa: B006  read only
+    scheme: Spec = "rk4",
+    grid: Spec = "uniform",
+    gradient: Spec = "backprop",
+) -> NeuralODE:
+    r"""The solution of y' = f(t, y) through the first observed state; f is learned.
+
+    The state is what is observed, and ``augment`` further channels that begin as 0. On a uniform grid ``steps`` are
+    those over the span of the training series. A coupled scheme (verlet, symplectic_euler) moves the first half of the
+    channels by a field of the second half, and the other way round: positions and momenta of a separable system
+    without friction.
+
+    Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
+    arXiv:1806.07366.
+    """
+    require(hidden=hidden, width=width, inner=inner, steps=steps)
+    return _built(in_chans, None, steps, augment, scaled([hidden], width * inner)[0], field, scheme, grid, gradient)
+
+
+@ARCHITECTURES.register("universal_ode", task="trajectory")
+def universal_ode(
+    num_classes: int = 0,
+    in_chans: int = 2,
+    image_size: int | None = None,
+    *,
+    known: Spec = "lotka_volterra_growth",
+    learned: Sequence[str] = (),
+    unknown: Literal["field", "nothing"] = "field",
+    steps: int = 16,
+    augment: int = 0,
+    hidden: int = 64,
+    width: float = 1.0,
+    inner: float = 1.0,
+    field: Spec = {"name": "mlp", "layers": 2},  # noqa: B006  read only
+    scheme: Spec = "rk4",
+    grid: Spec = "uniform",
+    gradient: Spec = "backprop",
+) -> NeuralODE:
+    r"""The solution of y' = known(y) + field(t, y): an equation of which a part is known.
+
+    ``known`` is a system by its name, with constants if they are not its own: ``{name: lotka_volterra, beta: 0.8}``.
+    Constants in ``learned`` are first guesses and trained; with ``unknown=nothing`` they are all that is (system
+    identification), else the network stands for the rest of the right-hand side. What both can say, such as a constant
+    that is learned and its term, which the network can make as well, the data cannot tell apart.
+
+    Reference: Rackauckas et al., "Universal Differential Equations for Scientific Machine Learning", 2020,
+    arXiv:2001.04385.
+    """
+    require(hidden=hidden, width=width, inner=inner, steps=steps)
+    system = _system(known, in_chans, learned)
+    if unknown == "nothing" and not learned:
+        raise SchemenetError(
+            f"unknown=nothing leaves nothing to train; expected constants to learn, learned: {list(constants(system))}"
+        )
+    inside = scaled([hidden], width * inner)[0] if unknown == "field" else 0
+    return _built(in_chans, system, steps, augment, inside, field, scheme, grid, gradient)
+
+
+def constants(system: System | None) -> dict[str, Tensor]:
+    """The constants of a system by name; none where there is none."""
+    return {} if system is None else dict(system.named_parameters())
+
+
+def _system(known: Spec, channels: int, learned: Sequence[str]) -> System:
+    system = SYSTEMS.build(known)
+    if len(system.channels) != channels:
+        own = [name for name, kind in SYSTEMS.items() if len(getattr(kind, "channels", ())) == channels]
+        raise SchemenetError(
+            f"known={name_of(known)!r} has {len(system.channels)} channels ({', '.join(system.channels)}), the data "
+            f"{channels}; systems of {channels}: {', '.join(own) or 'none'}"
+        )
+    found = constants(system)
+    if wrong := [name for name in learned if name not in found]:
+        raise SchemenetError(f"learned: {unknown_word(f'constant of {name_of(known)}', wrong[0], found)}")
+    for name, constant in found.items():
+        constant.requires_grad_(name in learned)
+    return system
+
+
+def _built(
+    channels: int, system: System | None, steps: int, augment: int, inside: int, field: Spec, scheme: Spec, grid: Spec,
+    gradient: Spec,
+) -> NeuralODE:  # fmt: skip
+    """``inside`` is the width of the field's hidden layers, 0 for no field."""
+    FIELDS.check_spec(field)
+    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    parts = SCHEMES.build(scheme).components
+    if parts > 1 and system is not None:
+        raise SchemenetError(
+            f"scheme {name_of(scheme)!r} moves each half of a state by the other one alone, and a known system is of "
+            "the whole state; use a scheme of one component, such as rk4"
+        )
+    total = augmented(channels, augment, parts)
+    units = Units(total)
+    halves = [slice(i * total // parts, (i + 1) * total // parts) for i in range(parts)]
+    functions = []
+    for writes, reads in zip(halves, reversed(halves), strict=True):
+        of_known = [Known(system)] if system is not None else []
+        size = total // parts
+        built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
+        functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
+    asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
+    if asked["name"] == "uniform" and asked.get("steps") is None:
+        asked["steps"] = steps
+    path = Path(functions, scheme, asked, gradient)
+    layout = layout_along(
+        path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
+    ) | {"augment": augment}  # fmt: skip
+    return NeuralODE(path, units, channels, augment, layout)

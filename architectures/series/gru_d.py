@@ -1,0 +1,65 @@
+"""GRU-D: a GRU whose inputs and state decay while nothing is observed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from architectures.arguments import require, scaled
+from architectures.model import layout_along
+from architectures.registry import ARCHITECTURES
+from architectures.series.base import Autoregressive, State
+
+
+@ARCHITECTURES.register("gru_d", task="series")
+class GruD(Autoregressive):
+    r"""A GRU with learned decay: of a missing input to the empirical mean, of the state to zero.
+
+        g_x = exp(-max(0, w d + b)),   x^ = m x + (1 - m) (g_x x_last + (1 - g_x) x_mean)
+        g_h = exp(-max(0, W d + c)),   h_k = GRU([x^, m], g_h h_{k-1})
+
+    d_k (channels) is the time since each channel was last observed (since 0 where it never was), x_last what it then
+    was (the mean where it never was), m the mask; w is a vector, W a matrix. The prediction of an event is decoded from
+    the decayed state before it; behind the last observation it is fed what it predicts. Channels are counted from
+    x_mean, so that it is 0 inside.
+
+    Reference: Che, Purushotham, Cho, Sontag, Liu, "Recurrent Neural Networks for Multivariate Time Series with Missing
+    Values", Scientific Reports 8, 2018, arXiv:1606.01865.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 0,
+        in_chans: int = 2,
+        image_size: int | None = None,
+        *,
+        hidden: int = 25,
+        units: int = 20,
+        width: float = 1.0,
+        inner: float = 1.0,
+        decoder_activation: str = "tanh",
+        feeding: float = 0.0,
+        label_weight: float = 1.0,
+    ) -> None:
+        require(hidden=hidden, units=units, width=width, inner=inner)
+        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
+        self.cell = nn.GRUCell(2 * in_chans, state)
+        self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))
+        self.state_rate = nn.Linear(in_chans, state)
+        self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field="gru")
+
+    def begin(self, like: Tensor) -> State:
+        return (*super().begin(like), torch.zeros_like(like), torch.zeros_like(like))
+
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        h, since, latest = state
+        since = since + gap[:, None]
+        return h * torch.exp(-self.state_rate(since).relu()), h, since, latest
+
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        faded, h, since, latest = state
+        kept = torch.exp(-(self.input_rate * since + self.input_bias).relu())
+        entered = torch.cat((mask * values + (1 - mask) * kept * latest, mask), 1)
+        h = torch.where(mask.any(1, keepdim=True), self.cell(entered, faded), h)  # what is not read decays on
+        return h, since * (1 - mask), torch.where(mask > 0, values, latest)

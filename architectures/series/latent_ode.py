@@ -1,0 +1,97 @@
+"""Latent ODE: a latent state that flows, decoded wherever it is asked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from architectures.arguments import name_of, require, scaled
+from architectures.model import layout_along
+from architectures.observations import Observations
+from architectures.registry import ARCHITECTURES
+from architectures.series.base import two_layers, vector_field
+from architectures.series.latent_variable import FlowingEncoder, RecurrentEncoder, Variational
+from architectures.series.ode_rnn import JumpFlow
+from schemes.ivp.trajectory_flow import Path, Timed
+from schemes.schema import Spec
+
+
+@ARCHITECTURES.register("latent_ode", task="series")
+class LatentOde(Variational):
+    r"""A variational autoencoder whose latent state follows an ODE, z(0) ~ q(z | observed).
+
+        z' = f(t, z),   z(0) = mu + sigma eps,   x(t) ~ N(decoder(z(t)), observation_sd^2)
+
+    q is told by a recurrent network that runs backwards through the observations: ``encoder=rnn`` (tanh or GRU cell,
+    told each gap) or ``ode_rnn`` (its gaps solved by ``encoder_scheme`` on ``encoder_grid``). Series of a batch are
+    solved together along the union of the asked times, one unit of time at a time: ``grid.steps`` are those of a unit,
+    and a series alone takes the same steps as in any batch; on an adaptive grid it is the same to the tolerance.
+
+    f counts time in units of which ``time_scale`` are one of the data's: the more, the further f leads while it has
+    not learned anything.
+
+    Sizes as for the spirals of the first paper (in its released example f has two layers, both ELU, the decoder is
+    ReLU, and time is the spiral's angle); PhysioNet's in the second: latent 20, recognition 40, f and decoder of 50,
+    GRU.
+
+    Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Rubanova, Chen, Duvenaud, "Latent
+    ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
+    """
+
+    anywhere = True
+
+    def __init__(
+        self,
+        num_classes: int = 0,
+        in_chans: int = 2,
+        image_size: int | None = None,
+        *,
+        encoder: Literal["rnn", "ode_rnn"] = "rnn",
+        cell: Literal["rnn", "gru"] = "rnn",
+        latent: int = 4,
+        recognition: int = 25,
+        units: int = 20,
+        width: float = 1.0,
+        inner: float = 1.0,
+        decoder_activation: str = "tanh",
+        field: Spec = "mlp",
+        scheme: Spec = "dopri5",
+        grid: Spec = "adaptive",
+        gradient: Spec = "backprop",
+        time_scale: float = 1.0,
+        encoder_scheme: Spec = "forward_euler",
+        encoder_grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
+        observation_sd: float = 0.3,
+        samples: int = 1,
+        kl_weight: float = 1.0,
+        kl_wait: int = 0,
+        kl_rise: float = 0.0,
+        label_weight: float = 1.0,
+    ) -> None:
+        require(
+            latent=latent, recognition=recognition, units=units, width=width, inner=inner,
+            observation_sd=observation_sd, time_scale=time_scale,
+        )  # fmt: skip
+        state, read = scaled([latent, recognition], width)
+        inside = scaled([units], width * inner)[0]
+        if encoder == "rnn":
+            encoding = RecurrentEncoder(in_chans, read, cell)
+        else:
+            flow = JumpFlow(in_chans, read, inside, field, encoder_scheme, encoder_grid, gradient)
+            encoding = FlowingEncoder(flow)
+        super().__init__(
+            encoding, in_chans, read, state, inside, num_classes=num_classes, label_weight=label_weight,
+            observation_sd=observation_sd, samples=samples, kl_weight=kl_weight, kl_wait=kl_wait, kl_rise=kl_rise,
+        )  # fmt: skip
+        self.time_scale = time_scale
+        self.path = Path(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
+        self.decoder = two_layers(state, inside, in_chans, decoder_activation)
+        self.layout = layout_along(
+            self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field)
+        )
+
+    def generate(self, z: Tensor, asked: Observations) -> Tensor:
+        states = self.path.through(z.flatten(0, 1), self.time_scale * asked.times, start=0.0, unit=self.time_scale)
+        values = self.decoder(states.unflatten(1, z.shape[:2]))  # (times, samples, batch, channels)
+        return values.permute(1, 2, 0, 3)

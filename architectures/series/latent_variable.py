@@ -1,0 +1,154 @@
+"""Variational autoencoders of series: one latent state stands for a whole series."""
+
+from __future__ import annotations
+
+import abc
+import math
+
+import torch
+from torch import Tensor, nn
+
+from architectures.observations import Observations, SeriesBatch
+from architectures.series.base import Prediction, SeriesModel, misses
+from architectures.series.ode_rnn import JumpFlow
+from architectures.series.ragged_events import gathered, observed_events
+from schemes.errors import SchemenetError
+
+RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
+
+
+class RecurrentEncoder(nn.Module):
+    """A recurrent network from the last observation back to the first; it is told each gap to the one before.
+
+    Reads Observations and the mean gap, in which gaps are told; returns (batch, hidden). The gap below the first
+    observation reaches down to time 0.
+    """
+
+    def __init__(self, channels: int, hidden: int, cell: str) -> None:
+        super().__init__()
+        self.rnn = RECURRENT[cell](2 * channels + 1, hidden, batch_first=True)
+
+    def forward(self, observed: Observations, pace: Tensor) -> Tensor:
+        events = observed_events(observed, backwards=True)
+        times = events.times
+        count = events.here.sum(1)
+        below = torch.cat((times[:, :-1] - times[:, 1:], times[:, -1:]), 1)
+        final = torch.arange(times.shape[1], device=times.device) == count[:, None] - 1
+        below = torch.where(final, times, below)[..., None] / pace
+        states, _ = self.rnn(torch.cat((events.values, events.mask, below), 2))
+        state = gathered(states, (count - 1).clamp(min=0)[:, None])[:, 0]
+        return torch.where(count[:, None] > 0, state, 0.0)
+
+
+class FlowingEncoder(nn.Module):
+    """An ODE-RNN from the last observation back to the first, and on to time 0; reads the same, returns the same."""
+
+    def __init__(self, flow: JumpFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, observed: Observations, pace: Tensor) -> Tensor:
+        events = observed_events(observed, backwards=True)
+        times = events.times
+        state = events.values.new_zeros(len(times), self.flow.cell.hidden_size)
+        state = self.flow.jump(state, events.values[:, 0], events.mask[:, 0])
+        for k in range(1, times.shape[1]):
+            state = self.flow.through(state, times[:, k - 1], times[:, k] - times[:, k - 1], goes_on=k > 1)
+            state = self.flow.jump(state, events.values[:, k], events.mask[:, k])
+        return self.flow.through(state, times[:, -1], -times[:, -1], goes_on=times.shape[1] > 1)
+
+
+class Variational(SeriesModel):
+    r"""A series x as what a latent state z at time 0 generates; both are trained by the evidence lower bound.
+
+        q(z | observed) = N(mu, sigma^2),   p(z) = N(0, 1),   p(x | z) = N(decoded(z, t), observation_sd^2)
+        loss = E_q[-log p(asked | z)] + beta KL(q || p),   in nats a series, over what is asked and observed
+
+    The expectation is the mean of ``samples`` draws in training. beta is 0 for ``kl_wait`` batches, and then
+    kl_weight (1 - exp(-k / kl_rise)) at the k-th batch behind them (at once with kl_rise = 0); ``batches`` counts them
+    in a buffer.
+
+    Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, arXiv:1312.6114.
+    """
+
+    batches: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, channels: int, recognition: int, latent: int, hidden: int, *, num_classes: int,
+        label_weight: float, observation_sd: float, samples: int, kl_weight: float, kl_wait: int, kl_rise: float,
+    ) -> None:  # fmt: skip
+        super().__init__(channels, latent, hidden, num_classes, label_weight)
+        wrong = [
+            f"{name} expected to be at least {least:g}, got {value:g}"
+            for name, value, least in (
+                ("samples", samples, 1), ("kl_weight", kl_weight, 0), ("kl_wait", kl_wait, 0), ("kl_rise", kl_rise, 0),
+            )
+            if not least <= value < math.inf
+        ]  # fmt: skip
+        if wrong:
+            raise SchemenetError("\n".join(wrong))
+        self.encoder, self.latent = encoder, latent
+        self.posterior = nn.Linear(recognition, 2 * latent)
+        self.observation_sd, self.samples = observation_sd, samples
+        self.kl_weight, self.kl_wait, self.kl_rise = kl_weight, kl_wait, kl_rise
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    @abc.abstractmethod
+    def generate(self, z: Tensor, asked: Observations) -> Tensor:
+        """What latent states (samples, batch, latent) make of the asked times: (samples, batch, times, channels).
+
+        As the network counts channels.
+        """
+
+    def decode(self, z: Tensor, asked: Observations) -> Tensor:
+        """The same in the data's units."""
+        return self.outward(self.generate(z, asked))
+
+    def encode(self, observed: Observations) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q, each (batch, latent)."""
+        mean, log_variance = self.posterior(self.encoder(self.inward(observed), self.pace)).chunk(2, 1)
+        return mean, (0.5 * log_variance).exp()
+
+    def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
+        """By the mean of q where ``samples`` is 0, else by so many draws from it."""
+        mean, sd = self.encode(batch.observed)
+        z = mean[None] if samples == 0 else mean + sd * torch.randn(samples, *mean.shape, **self.like())
+        return Prediction(self.decode(z, batch.asked), self._logits(mean))
+
+    def loss(self, batch: SeriesBatch) -> Tensor:
+        beta = self._beta()
+        mean, sd = self.encode(batch.observed)
+        z = mean + sd * torch.randn(self.samples, *mean.shape, **self.like())
+        missed = self.surprise(self.decode(z, batch.asked), batch.asked).mean(0)
+        bound = (missed + beta * divergence(mean, sd)).mean()
+        return bound + self.of_labels(self._logits(mean), batch.labels)
+
+    def surprise(self, values: Tensor, asked: Observations) -> Tensor:
+        """-log p(asked | z) in nats, (samples, batch)."""
+        squares = (misses(values, asked) / self.observation_sd).square()
+        constant = math.log(2 * math.pi) + 2 * math.log(self.observation_sd)
+        return 0.5 * (squares + constant * asked.mask).sum((2, 3))
+
+    def nats(self, batch: SeriesBatch, noise: Tensor) -> Tensor:
+        """The negative bound (batch,) with KL in full, by draws mu + sigma ``noise`` (samples, batch, latent)."""
+        mean, sd = self.encode(batch.observed)
+        missed = self.surprise(self.decode(mean + sd * noise, batch.asked), batch.asked)
+        return missed.mean(0) + divergence(mean, sd)
+
+    def _logits(self, mean: Tensor) -> Tensor | None:
+        return None if self.classifier is None else self.classifier(mean)
+
+    @torch.no_grad()
+    def _beta(self) -> Tensor | float:
+        """The weight of KL in this batch, which is counted where it is one of training."""
+        if not self.training:
+            return self.kl_weight
+        k = self.batches - self.kl_wait
+        self.batches += 1
+        risen = 1 - torch.exp(-k / self.kl_rise) if self.kl_rise else 1.0
+        return torch.where(k >= 0, self.kl_weight * risen, 0.0)
+
+
+def divergence(mean: Tensor, sd: Tensor) -> Tensor:
+    """KL(N(mean, sd^2) || N(0, 1)) in nats, summed over the last dimension."""
+    return 0.5 * (mean.square() + sd.square() - 1 - 2 * sd.log()).sum(-1)

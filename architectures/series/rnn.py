@@ -1,0 +1,61 @@
+"""The recurrent network that steps from observation to observation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from architectures.arguments import require, scaled
+from architectures.model import layout_along
+from architectures.registry import ARCHITECTURES
+from architectures.series.base import Autoregressive, State
+
+CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell}
+
+
+@ARCHITECTURES.register("rnn", task="series")
+class Recurrent(Autoregressive):
+    r"""A recurrent network on the observations of a series, predicting one step ahead.
+
+        h_k = cell([x_k, m_k, t_{k+1} - t_k], h_{k-1}),   prediction of x_{k+1} = decoder(h_k)
+
+    x_k are the values (0 where missing), m_k their mask. With ``gaps`` the cell is told how far it is to the next event
+    ("RNN delta-t"); without, it knows their order alone. ``cell`` is tanh or a GRU. It steps through the events of each
+    series, asked ones included, and behind the last observation is fed what it predicts. The published baseline has 25
+    units and reads its state out by one linear layer; the decoder here has one hidden layer, as the latent ODE's.
+
+    Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366 (the baseline of section 5);
+    Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 0,
+        in_chans: int = 2,
+        image_size: int | None = None,
+        *,
+        cell: Literal["rnn", "gru"] = "rnn",
+        gaps: bool = True,
+        hidden: int = 25,
+        units: int = 20,
+        width: float = 1.0,
+        inner: float = 1.0,
+        decoder_activation: str = "tanh",
+        feeding: float = 0.0,
+        label_weight: float = 1.0,
+    ) -> None:
+        require(hidden=hidden, units=units, width=width, inner=inner)
+        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
+        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
+        self.told = gaps
+        self.cell = CELLS[cell](2 * in_chans + int(gaps), state)
+        self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field=cell)
+
+    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+        return state
+
+    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+        told = (values, mask, ahead[:, None]) if self.told else (values, mask)
+        return (self.cell(torch.cat(told, 1), state[0]),)

@@ -1,0 +1,75 @@
+"""RNN-VAE: the latent ODE's rival without an ODE."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from architectures.arguments import require, scaled
+from architectures.model import layout_along
+from architectures.observations import Observations
+from architectures.registry import ARCHITECTURES
+from architectures.series.base import two_layers
+from architectures.series.latent_variable import RECURRENT, RecurrentEncoder, Variational
+from architectures.series.ragged_events import asked_events, gathered
+
+
+@ARCHITECTURES.register("rnn_vae", task="series")
+class RnnVae(Variational):
+    r"""A variational autoencoder whose encoder and decoder are recurrent networks, both told the gaps.
+
+        h_0 = tanh(W z),   h_k = cell(t_k - t_{k-1}, h_{k-1}),   x(t_k) ~ N(decoder(h_k), observation_sd^2)
+
+    t_k are the asked times of a series, the first gap reaching from 0. What it answers for one time depends on which
+    times before it are asked. The published decoder is fed the value that it has just decoded; being a function of
+    h_{k-1}, it would tell the cell nothing new.
+
+    Reference: Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019,
+    arXiv:1907.03907 (RNN-VAE).
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 0,
+        in_chans: int = 2,
+        image_size: int | None = None,
+        *,
+        cell: Literal["rnn", "gru"] = "gru",
+        latent: int = 4,
+        recognition: int = 25,
+        hidden: int = 25,
+        units: int = 20,
+        width: float = 1.0,
+        inner: float = 1.0,
+        decoder_activation: str = "tanh",
+        observation_sd: float = 0.3,
+        samples: int = 1,
+        kl_weight: float = 1.0,
+        kl_wait: int = 0,
+        kl_rise: float = 0.0,
+        label_weight: float = 1.0,
+    ) -> None:
+        require(
+            latent=latent, recognition=recognition, hidden=hidden, units=units, width=width, inner=inner,
+            observation_sd=observation_sd,
+        )  # fmt: skip
+        state, read, run = scaled([latent, recognition, hidden], width)
+        inside = scaled([units], width * inner)[0]
+        super().__init__(
+            RecurrentEncoder(in_chans, read, cell), in_chans, read, state, inside, num_classes=num_classes,
+            label_weight=label_weight, observation_sd=observation_sd, samples=samples, kl_weight=kl_weight,
+            kl_wait=kl_wait, kl_rise=kl_rise,
+        )  # fmt: skip
+        self.first = nn.Linear(state, run)
+        self.rnn = RECURRENT[cell](1, run, batch_first=True)
+        self.decoder = two_layers(run, inside, in_chans, decoder_activation)
+        self.layout = layout_along(None, widths=[state, read, run], inner=[inside], stem="rnn encoder", field=cell)
+
+    def generate(self, z: Tensor, asked: Observations) -> Tensor:
+        times, index = asked_events(asked)
+        gaps = torch.cat((times[:, :1], times.diff(dim=1)), 1)[..., None] / self.pace
+        states, _ = self.rnn(gaps.repeat(len(z), 1, 1), torch.tanh(self.first(z.flatten(0, 1)))[None])
+        values = gathered(self.decoder(states), index.repeat(len(z), 1))
+        return values.unflatten(0, z.shape[:2])

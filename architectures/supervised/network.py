@@ -1,0 +1,236 @@
+"""network = stem , ( flow , transition )* , head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from architectures.model import Model
+from schemes.errors import SchemenetError, unknown
+from schemes.flow import Flow
+from schemes.gradients.backprop import Backprop
+from schemes.gradients.checkpoint import Checkpoint
+from schemes.registry import GRADIENTS
+
+Past = tuple[Tensor, ...]
+"""What a flow is handed besides the state: older states, or what a network drew for the batch."""
+
+INSTEAD = "use torch.export.export or torch.compile"
+
+POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)), "": lambda x: x}
+"""How a head pools feature maps."""
+
+
+class Stage(nn.Module):
+    """One resolution level: the transition into it, if any, and its flow, if any.
+
+    From (state, what the level before remembers) to the same. ``augment`` zero channels are appended to both before
+    the flow, which may use them as it likes: paths that would cross in the state's own dimensions can then pass.
+    Reference (augment): Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
+    """
+
+    def __init__(self, transition: nn.Module | None, flow: Flow | None, augment: int = 0) -> None:
+        super().__init__()
+        self.transition, self.flow, self.augment = transition, flow, augment
+
+    def forward(self, carry: tuple[Tensor, Past]) -> tuple[Tensor, Past]:
+        if self.transition is not None:
+            carry = self.transition(*carry)
+        if self.augment:
+            carry = self._widened(carry[0]), tuple(map(self._widened, carry[1]))
+        return carry if self.flow is None else self.flow(*carry, remember=True)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        return torch.cat((x, x.new_zeros(x.shape[0], self.augment, *x.shape[2:])), dim=1)
+
+
+class Network(Model):
+    """Stem, stages, and a head: ``finish`` (norm and ReLU), global pooling, dropout, a linear classifier.
+
+    (batch, in_chans, height, width) to (batch, num_classes). ``layout`` says in plain data what was built: steps and
+    h of the flows, widths, inner widths, stem, norm, scheme. The methods and attributes that timm's tools ask a model
+    for are here under timm's names; nothing of timm is imported.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Stage],
+        finish: nn.Module,
+        num_features: int,
+        num_classes: int,
+        layout: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.num_features = self.head_hidden_size = num_features
+        self.layout = layout
+        self.drop_rate = 0.0
+        self.stem, self.stages, self.finish = stem, nn.Sequential(*stages), finish
+        self.reset_classifier(num_classes, "avg")
+        self.apply(initialise)
+
+    # From inputs to logits ----------------------------------------------------------------------------------
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Past]:
+        """What the first stage is handed: the stem's output, and no past."""
+        if (reason := self._untraceable(x)) is not None:
+            raise SchemenetError(reason)
+        return self.stem(x), ()
+
+    def _untraceable(self, x: Tensor) -> str | None:
+        """Why this forward pass makes no graph; None where it does, or where none is asked for."""
+        if isinstance(x, fx.Proxy):
+            return f"torch.fx.symbolic_trace is not supported; {INSTEAD}"
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in its module's list
+        if (tracing or torch.compiler.is_exporting()) and any(flow.adaptive for flow in self.flows):
+            return (
+                "the steps of an adaptive grid depend on the input, and a graph has the same steps for all; use "
+                "grid=uniform"
+            )
+        if tracing and torch.is_grad_enabled() and not all(isinstance(flow.gradient, Backprop) for flow in self.flows):
+            return "torch.jit.trace follows the gradient backprop only; trace under torch.no_grad()"
+        return None
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script asks for before it compiles a module."""
+        raise SchemenetError(f"torch.jit.script is not supported; {INSTEAD}")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The state after the last flow and the finishing norm."""
+        x, _ = self.stages(self.enter(x))
+        return self.finish(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits from features, or with ``pre_logits`` what the classifier would be handed."""
+        x = POOLS[self.global_pool](x) if x.dim() == 4 else x
+        x = functional.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy where the second part is class indices, the mean square error where it is numbers."""
+        x, y = batch
+        found = self(x)
+        return functional.mse_loss(found, y) if y.is_floating_point() else functional.cross_entropy(found, y)
+
+    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(batch_size, *shape, **self.like())
+        return x, torch.randint(self.num_classes, (batch_size,), device=x.device)
+
+    # The classifier -----------------------------------------------------------------------------------------
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none (``num_classes`` 0); ``global_pool`` "avg", "max", or "" for none."""
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in POOLS:
+            raise SchemenetError(unknown("global_pool", pool, map(repr, POOLS)))
+        if num_classes and not pool:
+            raise SchemenetError(
+                f"a classifier reads pooled features; global_pool='' needs num_classes=0, got {num_classes}"
+            )
+        like = next(self.parameters())
+        self.global_pool, self.num_classes = pool, num_classes
+        self.classifier: nn.Module = nn.Identity()
+        if num_classes:
+            self.classifier = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+
+    # Features of each resolution level ----------------------------------------------------------------------
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, reduction of the resolution and module of each stage's output; none where states are vectors."""
+        pairs = list(zip(self.layout["widths"], self.layout["reductions"], strict=False))[: len(self.stages)]
+        return [{"num_chs": w, "reduction": r, "module": f"stages.{i}"} for i, (w, r) in enumerate(pairs)]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The states after the stages in ``indices`` (all for None, the last n for a number n), beside the features.
+
+        ``norm`` finishes the last stage's; ``stop_early`` runs no stage behind the last that is asked for, and the
+        features are then that stage's state, unfinished, as in timm's own models.
+        """
+        if output_fmt != "NCHW":
+            raise SchemenetError(f"output_fmt expected 'NCHW', got {output_fmt!r}")
+        taken = self._indices(indices)
+        carry, found, last = self.enter(x), [], len(self.stages) - 1
+        run = max(taken, default=last) if stop_early else last
+        for i, stage in enumerate(self.stages[: run + 1]):
+            carry = stage(carry)
+            if i in taken:
+                found.append(self.finish(carry[0]) if norm and i == last else carry[0])
+        if intermediates_only:
+            return found
+        return self.finish(carry[0]) if run == last else carry[0], found
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Leave out what the states at ``indices`` do not need; returns the indices as numbers from the front.
+
+        The finishing norm belongs to the last stage, and goes with it.
+        """
+        taken = self._indices(indices)
+        kept = max(taken) + 1
+        if prune_norm or kept < len(self.stages):
+            self.finish = nn.Identity()
+        self.stages = self.stages[:kept]
+        if prune_head:
+            self.reset_classifier(0)
+        return taken
+
+    def _indices(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_info)
+        asked = list(range(count))[-indices:] if isinstance(indices, int) else indices
+        if not count:
+            raise SchemenetError("has vectors for states and no feature maps")
+        if wrong := [i for i in (asked or ()) if not -count <= i < count]:
+            raise SchemenetError(f"stages are numbered 0 to {count - 1}, got {wrong[0]}")
+        return [i % count for i in (range(count) if asked is None else asked)]
+
+    # What optimisers and trainers ask -----------------------------------------------------------------------
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """From the gradient ``backprop`` to ``checkpoint`` (each step recomputed in backward), or back.
+
+        ``reversible`` and ``adjoint`` flows keep less than that already, and stay what they are.
+        """
+        before, after = (Backprop, "checkpoint") if enable else (Checkpoint, "backprop")
+        for flow in self.flows:
+            if isinstance(flow.gradient, before):
+                flow.gradient = GRADIENTS.build(after)
+                self.layout["gradient"] = after
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """How timm's layer-wise learning rates tell one layer from the next: by stage, or by field."""
+        within = [
+            (r"^stages\.(\d+)\.(?:transition|flow\.scheme)", (-1,)),
+            (r"^stages\.(\d+)\.flow\.bank\.fields\.(\d+)", None),
+        ]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else within}
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation by fan-out, N(0, 2 / (k k out)), for convolutions; norms start at 1 and 0.
+
+    Reference: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, arXiv:1502.01852.
+    """
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where there is nothing to fill torch is slow
+        fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -1,0 +1,110 @@
+"""What the solves inside a network cost, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+from torchmetrics import Metric
+
+from architectures.costs.ledger import varies
+from architectures.model import Model
+
+COUNTS: dict[str, Callable[[Any], int]] = {
+    "nfe/forward": lambda flow: flow.forward_work.calls,
+    "nfe/backward": lambda flow: flow.backward_work.calls,
+    "products/forward": lambda flow: flow.forward_work.products,
+    "products/backward": lambda flow: flow.backward_work.products,
+    "steps/accepted": lambda flow: flow.forward_work.accepted,
+    "steps/rejected": lambda flow: flow.forward_work.rejected,
+}
+"""Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
+
+
+def counts(network: Model) -> list[int]:
+    """The entries of ``COUNTS`` for the last batch, summed over all flows."""
+    return [sum(map(count, network.flows)) for count in COUNTS.values()]
+
+
+class WorkOfBatches(Metric):
+    """The mean of ``COUNTS`` over batches, those of all processes together, and the most that a batch took."""
+
+    full_state_update = False
+    total: Tensor
+    batches: Tensor
+    most: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("batches", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("most", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="max")
+
+    def update(self, batch: list[int]) -> None:
+        found = torch.tensor(batch, device=self.total.device)
+        self.total += found
+        self.batches += 1
+        self.most = self.most.maximum(found)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        return self.total.cpu().double() / self.batches.cpu(), self.most.cpu()
+
+    def told(self) -> dict[str, float]:
+        """The means by name, as ``.../epoch``, and the most, as ``.../most``."""
+        both = zip(("epoch", "most"), self.compute(), strict=True)
+        return {f"{name}/{kind}": v for kind, of in both for name, v in zip(COUNTS, of.tolist(), strict=True)}
+
+
+class LogWork(Callback):
+    """Logs what solving costs where batches differ in it: on adaptive grids, and under implicit schemes.
+
+    The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; over all batches of an
+    epoch, those of all processes, their means as ``.../epoch`` and the largest as ``.../most`` (a step of training
+    takes as long as the process that evaluates f most often); for the set that is tested ``test/nfe`` or
+    ``validation/nfe``. A run that goes on within an epoch has those of the whole of it.
+    """
+
+    def __init__(self) -> None:
+        self.training, self.testing = WorkOfBatches(), WorkOfBatches()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for metric in (self.training, self.testing):
+            metric.to(trainer.strategy.root_device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if varies(module.network):
+            found = counts(module.network)
+            self.training.update(found)
+            module.log_dict(dict(zip(COUNTS, map(float, found), strict=True)))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not varies(module.network):
+            return
+        told = self.training.told()
+        self.training.reset()
+        for logger in trainer.loggers:
+            logger.log_metrics(told | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        self.testing.update(counts(module.network))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if varies(module.network):
+            module.log(f"{trainer.datamodule.measures}/nfe", self.testing.told()["nfe/forward/epoch"])
+        self.testing.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        with self.training.sync_context():
+            state = self.training.total.tolist(), int(self.training.batches), self.training.most.tolist()
+        return dict(zip(("total", "batches", "most"), state, strict=True))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if rank_zero_only.rank == 0:  # it holds the sums of all processes
+            self.training.total += torch.tensor(state["total"])
+            self.training.batches += state["batches"]
+            self.training.most += torch.tensor(state["most"])

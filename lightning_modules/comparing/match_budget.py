@@ -1,0 +1,69 @@
+"""The budget of a comparison: what each of its networks is changed in to meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from architectures.costs.budget import BASELINE, STEP_TIME, Budget
+from architectures.costs.ledger import COUNTED, step_times
+from architectures.costs.matching import check_known, match_budget
+from architectures.factory import create_model
+from architectures.model import Model
+from lightning_modules.data.datamodule import SplitData
+
+
+class Matching:
+    """Matches one network after the other, the baseline first, whose own cost may be the target.
+
+    ``budget`` has a number for its target as soon as the baseline is known. ``held`` is what was found before, a
+    comparison.json: of times, which no second measurement repeats, the target and the options there are kept.
+    """
+
+    def __init__(
+        self, budget: Budget | None, data: SplitData, device: str, held: Mapping[str, Any] | None = None
+    ) -> None:
+        self.budget, self.data, self.device = budget, data, device
+        self._timed = budget is not None and budget.kind == STEP_TIME
+        self._like: Model | None = None
+        self._held: Mapping[str, Any] = {}
+        if budget is not None and self._timed and held is not None and (before := held.get("budget")) is not None:
+            self._held = {arm["name"]: arm.get("knobs", {}) for arm in held["arms"]}
+            self.budget = replace(budget, target=before["target"])
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be matched before the baseline is known."""
+        return self.budget is not None and self.budget.target == BASELINE
+
+    def knobs(self, arm: str, architecture: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The options by which a network meets the budget; none where it is the target, or there is no budget."""
+        if self.budget is None:
+            return {}
+        options = {**self.data.context, **own}
+        if self._timed and self._like is None:
+            self._like = self._network(architecture, options, self.device)
+        if self.waits:
+            self.budget = replace(self.budget, target=self._cost(self.budget.kind, architecture, options))
+            return {}
+        if arm in self._held:
+            return self._held[arm]
+        return match_budget(
+            architecture, target=self._like or self.budget.target, kind=self.budget.kind, by=self.budget.by,
+            tolerance=self.budget.tolerance, batch_size=self.data.batch_size, shape=tuple(self.data.shape), **options,
+        )  # fmt: skip
+
+    def _cost(self, kind: str, architecture: str, options: Mapping[str, Any]) -> float:
+        network = self._like or self._network(architecture, options, "meta")
+        check_known(network, kind, "the baseline")
+        shape, batch_size = tuple(self.data.shape), self.data.batch_size
+        if not self._timed:
+            return COUNTED[kind](network, shape, batch_size)
+        return step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
+
+    def _network(self, architecture: str, options: Mapping[str, Any], device: str) -> Model:
+        with torch.device(device):
+            return create_model(architecture, **options)

@@ -1,0 +1,289 @@
+"""Reading the run folders of a comparison: what was planned, what finished, and what did not and why.
+
+Nothing is computed here and nothing is left out: every planned run comes back, as done, diverged, failed or
+missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.metrics import ERROR, MEASURES, Measure
+from lightning_modules.storage.atomic_files import read_json, read_rows, safe_name
+from lightning_modules.text import printable
+from schemes.errors import SchemenetError
+
+STATUSES = ("done", "diverged", "failed", "missing")
+
+RESULT, CONFIG = "result.json", "config.json"
+LONGEST_REASON = 4096
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one training step, measured alone: median and quartiles, and on what."""
+
+    median_s: float
+    quartile_1_s: float | None = None
+    quartile_3_s: float | None = None
+    steps: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network of a comparison. ``matched`` arms meet the budget; controls keep the baseline's widths."""
+
+    name: str
+    word: str = ""
+    architecture: str = ""
+    scheme: str = ""
+    control: bool = False
+    matched: bool = False
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    step_time: StepTime | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the arms were matched in: a cost, the amount of it, and how it was met."""
+
+    kind: str
+    target: float
+    by: str = "width"
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm trained with one seed; ``reason`` says why a run is not done.
+
+    ``value`` is what the comparison's measure is on the test set, ``beside`` what else was measured there, by name.
+    """
+
+    arm: str
+    seed: int
+    status: str
+    reason: str = ""
+    epochs: int | None = None
+    samples_per_step: float | None = None
+    value: float | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
+    train_loss: float | None = None
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a report is made of, as it stands now; ``runs`` holds one entry for each arm and seed.
+
+    ``kind`` says where the arms come from: the words of a "comparison", the grid of a "sweep", or existing "runs".
+    ``folder`` is where the report goes; ``remarks`` is what was seen when the runs were read.
+    """
+
+    folder: Path
+    command: str
+    budget: Budget | None
+    baseline: str
+    seeds: tuple[int, ...]
+    data: str
+    epochs: int | None
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    machine: str
+    arms: tuple[Arm, ...]
+    runs: tuple[Run, ...]
+    kind: str = "comparison"
+    recipe_hash: str = ""
+    tuning: Mapping[str, Any] | None = None
+    measure: Measure = ERROR
+    remarks: tuple[str, ...] = ()
+
+    def of(self, arm: str) -> tuple[Run, ...]:
+        """The planned runs of one arm, in the order of the seeds."""
+        return tuple(run for run in self.runs if run.arm == arm)
+
+
+def read_comparison(folder: str | Path) -> Comparison:
+    """Read FOLDER/comparison.json and every run folder it plans; broken runs are told, not raised."""
+    folder = Path(folder)
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise SchemenetError(f"{folder} is no comparison: it holds no comparison.json")
+    plan = read_json(path)
+    try:
+        seeds = tuple(int(seed) for seed in plan["seeds"])
+        entries = plan["arms"]
+        arms = tuple(_read_arm(folder, entry) for entry in entries)
+        recipes = {arm.name: entry.get("recipe") for arm, entry in zip(arms, entries, strict=True)}
+        budget = _read_budget(plan.get("budget"))
+        measure = MEASURES[plan.get("measure") or ERROR.key]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise SchemenetError(f"{path} cannot be read as a comparison: {_told(error)}") from error
+    return Comparison(
+        folder=folder,
+        command=str(plan.get("command") or ""),
+        budget=budget,
+        baseline=str(plan.get("baseline") or ""),
+        seeds=seeds,
+        data=str(plan.get("data") or ""),
+        epochs=plan.get("epochs"),
+        recipe=plan.get("recipe") or {},
+        versions=plan.get("versions") or {},
+        machine=str(plan.get("machine") or ""),
+        arms=arms,
+        runs=tuple(_read_run(folder, arm.name, seed, measure, recipes[arm.name]) for arm in arms for seed in seeds),
+        kind=str(plan.get("kind") or "comparison"),
+        recipe_hash=str(plan.get("recipe_hash") or ""),
+        tuning=plan.get("tuning") or None,
+        measure=measure,
+    )
+
+
+def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
+    """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
+    try:
+        rows = read_rows(run.folder / "metrics.csv")
+    except SchemenetError:
+        return {}  # a curve less, and no report lost; what counts stands in result.json
+    pairs = [(finite(row.get(against)), finite(row.get(column))) for row in rows]
+    return {int(x): y for x, y in pairs if x is not None and y is not None}
+
+
+def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
+    if safe_name(name := str(entry["name"])) != name:
+        raise ValueError(f"{name!r} is no name of a folder")
+    return Arm(
+        name=name,
+        word=str(entry.get("word") or ""),
+        architecture=str(entry.get("architecture") or ""),
+        scheme=str(entry.get("scheme") or ""),
+        control=bool(entry.get("control")),
+        matched=bool(entry.get("matched")),
+        sizes=dict(entry.get("sizes") or {}),
+        step_time=_read_step_time(folder / name / "step_time.json"),
+    )
+
+
+def _read_step_time(path: Path) -> StepTime | None:
+    try:
+        told = read_json(path)
+    except SchemenetError:
+        return None
+    median = finite(told.get("median_s"))
+    if median is None or median <= 0:
+        return None
+    return StepTime(
+        median_s=median,
+        quartile_1_s=finite(told.get("quartile_1_s")),
+        quartile_3_s=finite(told.get("quartile_3_s")),
+        steps=told.get("steps"),
+        threads=told.get("threads"),
+        device=told.get("device"),
+        batch_size=told.get("batch_size"),
+    )
+
+
+def _read_budget(told: Any) -> Budget | None:
+    """A number, in older comparisons, is one of parameters."""
+    if told is None:
+        return None
+    if isinstance(told, int | float):
+        return Budget("parameters", told)
+    known = {key: told[key] for key in ("by", "tolerance") if told.get(key) is not None}
+    return Budget(str(told["kind"]), float(told["target"]), **known)
+
+
+def _read_run(folder: Path, arm: str, seed: int, measure: Measure, recipe: str | None = None) -> Run:
+    """A planned run; a result of another arm, seed or recipe that lies in its place is refused, and told."""
+    expected = {"arm": arm, "seed": seed, "recipe": recipe}
+    return read_run(folder / arm / f"seed{seed}", arm, seed, measure, expected)
+
+
+def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mapping[str, Any]) -> Run:
+    """The run in a folder as an arm's, with what its result.json tells; ``expected`` is what it must not contradict."""
+    if not (place / RESULT).is_file():
+        return _without_result(place, arm, seed)
+    try:
+        told = read_json(place / RESULT)
+    except SchemenetError as error:
+        return Run(arm, seed, "failed", printable(str(error)), folder=place)
+    other = [f"{k} {told[k]}, not {v}" for k, v in expected.items() if v is not None and told.get(k, v) != v]
+    if other:
+        reason = f"NOT COUNTED: {RESULT} is of another run ({printable('; '.join(other))})"
+        return Run(arm, seed, "failed", reason, folder=place)
+    value = finite(told.get(f"test_{measure.key}"))
+    status, reason = str(told.get("status")), str(told.get("reason") or "")
+    if status == "done" and value is None:
+        status, reason = "diverged", f"the test {measure.words} is not a finite number"
+    elif status == "diverged":
+        said = f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.told(value)}"
+        reason = reason or said
+    elif status != "done":
+        status, reason = "failed", reason or f"its status is {status!r}"
+    return Run(
+        arm,
+        seed,
+        status,
+        printable(reason),
+        epochs=told.get("epochs") if isinstance(told.get("epochs"), int) else None,
+        samples_per_step=finite(told.get("samples_per_step", _mapping(told.get("ledger")).get("batch_size"))),
+        value=value,
+        beside=_beside(told, measure),
+        train_loss=finite(told.get("train_loss")),
+        ledger=_scalars(told.get("ledger")),
+        versions=_scalars(told.get("versions")),
+        layout=_mapping(told.get("layout")),
+        folder=place,
+    )
+
+
+def _beside(told: Mapping[str, Any], measure: Measure) -> dict[str, float]:
+    """What else was measured on the test set."""
+    found = {printable(key[5:]): finite(value) for key, value in told.items() if key.startswith("test_")}
+    return {key: value for key, value in found.items() if value is not None and key != measure.key}
+
+
+def _without_result(place: Path, arm: str, seed: int) -> Run:
+    error = place / "error.txt"
+    if not error.is_file():
+        return Run(arm, seed, "missing", "no result yet", folder=place)
+    with error.open("rb") as file:
+        file.seek(max(0, error.stat().st_size - LONGEST_REASON))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return Run(arm, seed, "failed", printable(lines[-1].strip()) if lines else "no reason was written", folder=place)
+
+
+def _mapping(told: Any) -> dict[str, Any]:
+    return told if isinstance(told, dict) else {}
+
+
+def _scalars(told: Any) -> dict[str, Any]:
+    """The entries of a mapping that are plain values."""
+    return {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in _mapping(told).items()
+        if isinstance(value, int | float | str)
+    }
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, or None for what is absent, empty, NaN or infinite."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _told(error: Exception) -> str:
+    return f"no {error.args[0]!r} in it" if isinstance(error, KeyError) else str(error)

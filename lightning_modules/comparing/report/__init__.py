@@ -1,0 +1,1 @@
+"""Reports of comparisons: terminal, Markdown, HTML, Weights & Biases."""

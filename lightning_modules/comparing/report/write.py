@@ -1,0 +1,93 @@
+"""The report of a comparison in its folder: a page, the same as Markdown, tables for other programs, pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.comparing.records import Comparison, read_comparison
+from lightning_modules.comparing.report import html as page
+from lightning_modules.comparing.report import markdown
+from lightning_modules.comparing.report.conclusions import headline
+from lightning_modules.comparing.report.sections import SIZES, content
+from lightning_modules.comparing.statistics.sign_flip_test import LEVEL
+from lightning_modules.comparing.statistics.summary import COSTS, RATIOS, Summary, summarise
+from lightning_modules.storage.atomic_files import write_text
+
+
+def write(folder: str | Path) -> Path:
+    """Write the report of a comparison's folder into it; report.html's path."""
+    return write_of(read_comparison(folder))
+
+
+def write_of(comparison: Comparison) -> Path:
+    """Write tables, pictures, report.md and report.html into ``comparison.folder``; the last one's path."""
+    # matplotlib takes a second to import, and the screen needs none of it
+    from lightning_modules.comparing.report.figures import draw_all as plots
+
+    summaries = summarise(comparison)
+    _write_csv(comparison.folder / "results.csv", _result_rows(comparison))
+    _write_csv(comparison.folder / "summary.csv", [_summary_row(comparison, s) for s in summaries])
+    pictures = plots.write(comparison, summaries)
+    title, parts = headline(comparison), content(comparison, summaries, pictures)
+    write_text(comparison.folder / "report.md", markdown.render(title, parts))
+    path = comparison.folder / "report.html"
+    write_text(path, page.render(title, parts))
+    return path
+
+
+def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row per planned run, finished or not; ledger entries beyond the usual ones follow at the end."""
+    usual = [*COSTS, "batch_size"]
+    further = sorted({key for run in comparison.runs for key in run.ledger} - set(usual))
+    arms = {arm.name: arm for arm in comparison.arms}
+    beside = dict.fromkeys(name for run in comparison.runs for name in run.beside)
+    rows = []
+    for run in comparison.runs:
+        arm = arms[run.arm]
+        row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
+        row |= {"control": arm.control, "matched": arm.matched, "seed": run.seed, "status": run.status}
+        row |= {"reason": run.reason, "epochs": run.epochs, f"test_{comparison.measure.key}": run.value}
+        row |= {f"test_{name}": run.beside.get(name) for name in beside} | {"train_loss": run.train_loss}
+        row |= {key: run.ledger.get(key) for key in usual}
+        row |= {"step_time_s": arm.step_time.median_s if arm.step_time else None}
+        rows.append(row | {key: run.ledger.get(key) for key in further})
+    return rows
+
+
+def _summary_row(comparison: Comparison, s: Summary) -> dict[str, Any]:
+    arm, time = s.arm, s.arm.step_time
+    row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
+    row |= {"control": arm.control, "matched": arm.matched, "baseline": comparison.baseline}
+    row |= {"planned": s.planned, **s.counts}
+    key = f"test_{comparison.measure.key}"
+    row |= {f"{key}_mean": s.mean, f"{key}_sd": s.sd, "paired_seeds": " ".join(map(str, s.pairs))}
+    row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": LEVEL}
+    row |= dict(zip(("bootstrap_low", "bootstrap_high"), s.bootstrap or (None, None), strict=True))
+    row |= {"verdict": s.verdict, "tested_pairs": len(s.differences), "sign_flip_p": s.p, "holm_p": s.adjusted_p}
+    row |= {"probability_better": s.improvement, "correlation": s.correlation}
+    row |= {name: s.costs[name].mean if name in s.costs else None for name in COSTS}
+    row |= {f"step_time_{key}": getattr(time, key, None) for key in ("median_s", "quartile_1_s", "quartile_3_s")}
+    row |= {f"step_time_{key}": getattr(time, key, None) for key in ("threads", "device", "batch_size")}
+    row |= {f"{name}_ratio": s.ratios.get(name) for name in RATIOS}
+    return row | {key: _joined(arm.sizes.get(key)) for key in SIZES}
+
+
+def _joined(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _inert(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is led by an apostrophe; it may be from elsewhere."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,0 +1,214 @@
+"""Carries out what is planned: every run that is not done yet, then step times, then the report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from architectures.costs import budget as costs
+from architectures.costs.ledger import step_times
+from architectures.factory import create_model
+from lightning_modules.comparing import tuning
+from lightning_modules.comparing.plan import Plan, device_of, make_plan
+from lightning_modules.comparing.records import read_comparison
+from lightning_modules.comparing.report import terminal as screen
+from lightning_modules.comparing.report import write as report
+from lightning_modules.comparing.report.formatting import plural
+from lightning_modules.comparing.report.wandb import log_report
+from lightning_modules.config.compose import network_options
+from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.config.sections import Tuning, section
+from lightning_modules.config.validate import Config
+from lightning_modules.launching import slurm
+from lightning_modules.launching.job import Order
+from lightning_modules.launching.progress import Watch
+from lightning_modules.launching.run_lock import is_locked
+from lightning_modules.loggers.wandb import settled
+from lightning_modules.machine import cores
+from lightning_modules.metrics import measure_of
+from lightning_modules.storage.atomic_files import read_json, remove_empty, writable, write_json
+from lightning_modules.storage.run_files import RESULT
+from lightning_modules.text import Progress, terminal_width
+from lightning_modules.training.dry_run import dry_build
+from lightning_modules.training.run_folder import forget, hash_of, versions
+from schemes.errors import SchemenetError, SolverError
+
+COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
+
+
+def compare(config: Config, command: Sequence[str]) -> int:
+    """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
+    folder = Path(config["folder"] or _default_folder(config))
+    plan = make_plan(config, None if config["overwrite"] else _held(folder))
+    document = plan.document(shlex.join(command), versions(), machine())
+    return carry_out(plan, document, folder, config)
+
+
+def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
+    """Train what is planned and not done yet, measure step times, write the report. Exit status 1 if a run failed.
+
+    A launcher that refuses leaves the folder as it was.
+    """
+    LAUNCHERS.build(config["launcher"], orders=[], watch=Watch([]))  # what can be known before the folder is touched
+    previous = None if config["overwrite"] else _held(folder)
+    writable(folder)
+    _claim(folder, document, config["overwrite"])
+    existing = _run_folders(folder)
+    try:
+        return _carry_out(plan, document, folder, config)
+    except SchemenetError:
+        runs = _run_folders(folder)
+        if previous is not None and runs == existing:
+            write_json(folder / COMPARISON, previous)
+        elif previous is None and not runs:
+            (folder / COMPARISON).unlink(missing_ok=True)
+            remove_empty(folder)
+        raise
+
+
+def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
+    print(plan.sizes_table(), end="\n\n", flush=True)
+    logger = settled(config["logger"], folder)
+    plan = replace(plan, arms=tuple(replace(arm, config={**arm.config, "logger": logger}) for arm in plan.arms))
+    planned = len(plan.arms)
+    if plan.tuning is not None:
+        plan = _tune(plan, plan.tuning, document, folder, config["launcher"])
+    orders = [
+        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
+        for seed in plan.seeds
+        for arm in plan.arms
+    ]
+    launch(orders, config["launcher"])
+    _measure(plan, folder)
+    _time_the_target(plan, folder)
+    Progress("writing the report and its pictures")
+    path = report.write(folder)
+    log_report(folder, folder.name, logger)
+    print(screen.screen_table(read_comparison(folder), terminal_width()))
+    print(f"\nreport: {path}")
+    return 0 if len(plan.arms) == planned and all(order.done for order in orders) else 1
+
+
+def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
+    """Do the tuning runs, choose, and write down what was chosen; the plan of the arms that can be trained now."""
+    print(f"tuning {plural(len(asked.lr), 'learning rate')} on {asked.validation:.3g} of the training set, held out")
+    launch(tuning.orders(plan, asked, folder), launcher)
+    found = tuning.tried(plan, asked, folder)
+    worst = measure_of(plan.recipe["data"]["name"]).worst
+    chosen = tuning.choose(found, worst)
+    plan_of_all, plan = plan, tuning.tuned(plan, chosen)
+    entries = {arm.name: arm.entry() for arm in (*plan_of_all.arms, *plan.arms)}
+    told = tuning.entry(asked, found, chosen, worst)
+    write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": told})
+    print("\nlearning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
+    for arm in [arm for arm in entries if arm not in chosen]:
+        print(f"{arm}: not all of its tuning runs are done, and it is not trained; the same command tries them again")
+    print(*told["notes"], sep="\n", end="\n\n", flush=True)
+    return plan
+
+
+def launch(orders: Sequence[Order], launcher: Config) -> None:
+    """Do all runs that are not done."""
+    with Watch(orders) as watch:
+        LAUNCHERS.build(launcher, orders=[order for order in orders if not order.done], watch=watch)
+
+
+def _measure(plan: Plan, folder: Path) -> None:
+    """Step times of all arms, taking turns in this process when all training is done; none where no run is."""
+    counted = _counted_batches(plan, folder)
+    if not counted or all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
+        return
+    progress = Progress(f"measuring step times of {plural(len(plan.arms), 'network')} in turn (some minutes at most)")
+    device = device_of(plan.recipe)
+    data, _ = dry_build(plan.arms[0].config)
+    networks = {
+        arm.name: create_model(arm.config["architecture"]["name"], **data.context, **network_options(arm.config)).to(
+            device
+        )
+        for arm in plan.arms
+    }
+    try:
+        measured = step_times(networks, tuple(data.shape), min(counted), progress=progress)
+    except (MemoryError, RuntimeError, SolverError) as error:  # what is trained is reported without them
+        print(f"step times could not be measured: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        return
+    for name, times in measured.items():
+        writable(folder / name)
+        write_json(folder / name / STEP_TIME, times)
+
+
+def _counted_batches(plan: Plan, folder: Path) -> list[int]:
+    """The batch size that the costs of each finished run are of."""
+    paths = [folder / arm.name / f"seed{seed}" / RESULT for arm in plan.arms for seed in plan.seeds]
+    ledgers = [read_json(path)["ledger"] for path in paths if path.exists()]
+    return [found["batch_size"] for found in ledgers]
+
+
+def _time_the_target(plan: Plan, folder: Path) -> None:
+    """A budget of step time is told as the baseline's among the times of all arms: those of the plan were others."""
+    measured = folder / plan.baseline / STEP_TIME  # absent where the baseline's tuning has failed
+    if plan.budget is not None and plan.budget.kind == costs.STEP_TIME and measured.exists():
+        document = read_json(folder / COMPARISON)
+        document["budget"]["target"] = read_json(measured)["median_s"]
+        write_json(folder / COMPARISON, document)
+
+
+def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
+    """Write the plan; a folder that holds another one is refused, so that recipes are never mixed."""
+    held = None if overwrite else _held(folder)
+    if held is not None:
+        arms = {arm["name"]: arm.get("untuned", arm.get("recipe")) for arm in held.get("arms", ())}
+        different = [key for key in ("budget", "data", "epochs") if held.get(key) != document[key]]
+        if _of_tuning(held) != _of_tuning(document):
+            different.append("tune")
+        different += [a["name"] for a in document["arms"] if arms.get(a["name"], a["untuned"]) != a["untuned"]]
+        if different:
+            raise SchemenetError(
+                f"{folder} holds a comparison with another recipe (different: {', '.join(different)}); "
+                "choose another folder=..., or overwrite=true to begin anew"
+            )
+    if overwrite:
+        runs = _run_folders(folder)
+        if busy := [str(run) for run in runs if is_locked(run)]:
+            raise SchemenetError(f"overwrite: {', '.join(busy)} is being trained by another process; stop it first")
+        slurm.refuse_unfinished(runs)
+        for old in runs:
+            forget(old)
+        for old in folder.glob(f"*/{STEP_TIME}"):
+            old.unlink()
+    write_json(folder / COMPARISON, document)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Where the runs of a comparison are, those that choose a learning rate among them."""
+    return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
+
+
+def _held(folder: Path) -> dict[str, Any] | None:
+    """The comparison that a folder holds."""
+    path = folder / COMPARISON
+    return read_json(path) if path.exists() else None
+
+
+def _of_tuning(document: dict[str, Any]) -> dict[str, Any] | None:
+    """What was asked of tuning, without what came of it."""
+    told = document.get("tuning")
+    return None if told is None else {f.name: json.loads(json.dumps(told[f.name])) for f in fields(Tuning)}
+
+
+def _default_folder(config: Config) -> Path:
+    """Below runs/, named by what is asked for: more seeds go into the same folder."""
+    asked = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
+    budget = section("budget", config["budget"])
+    size = "as-published" if budget is None else f"{budget.kind}-{budget.goal}"
+    return Path("runs", "compare", f"{config['data']['name']}-{size}-{hash_of(asked)}")
+
+
+def machine() -> str:
+    """What the runs are trained on, or at least started from."""
+    return f"{platform.system()} {platform.machine()}, {cores()} cores"

@@ -1,0 +1,1 @@
+"""Configs: composed, checked against the registries, and listed."""

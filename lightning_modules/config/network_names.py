@@ -1,0 +1,69 @@
+"""Which networks the user's words stand for. Read from the catalogue, before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from architectures.registry import known_as
+from lightning_modules.config.static_registry import catalogue
+from schemes.errors import SchemenetError, nearest, unknown
+
+LARGEST_SEED = 2**32 - 1  # what the random generators take
+MOST_RUNS = 10_000
+"""Runs of one comparison or sweep, and seeds: beyond it a number is a slip."""
+
+
+class Choice(NamedTuple):
+    """A network of a comparison; ``scheme`` None is the architecture's own."""
+
+    word: str
+    architecture: str
+    scheme: str | None = None
+
+    @property
+    def arm(self) -> str:
+        """The name in tables and folders."""
+        return self.architecture if self.scheme is None else f"{self.architecture}-{self.scheme}"
+
+
+def networks_of(word: str) -> list[Choice]:
+    """The networks that a word is known as; ``scheme:architecture`` names any other pair, an architecture itself."""
+    schemes, architectures = catalogue("scheme"), catalogue("architecture")
+    if ":" in word:
+        scheme, architecture = word.split(":", 1)
+        for names, name in ((schemes, scheme), (architectures, architecture)):
+            if name not in names.names:
+                raise SchemenetError(f"{word!r}: {unknown(names.kind, name, names.names)}")
+        if "scheme" not in architectures.options(architecture):
+            raise SchemenetError(f"{word!r}: architecture {architecture!r} takes no scheme")
+        return [Choice(word, architecture, schemes.canonical(scheme))]
+    if word in architectures.names:
+        return [Choice(word, word)]
+    words = {name: listing.facts.get("word") for name, listing in architectures.listings.items()}
+    try:
+        found = known_as(word, words, schemes.names, schemes.canonical)
+    except SchemenetError as error:
+        hint = nearest(word, architectures.names)
+        raise SchemenetError(f"{error} (or an architecture{'; ' + hint if hint else ''})") from error
+    if not found:
+        raise SchemenetError(
+            f"the scheme {word!r} is known as no network of its own; write scheme:architecture, e.g. {word}:resnet"
+        )
+    return [Choice(word, name) for name in found]
+
+
+def controls() -> list[str]:
+    """The names of the controls."""
+    names = catalogue("architecture")
+    return [name for name, listing in names.listings.items() if listing.facts.get("control")]
+
+
+def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """``3`` means 0, 1, 2; or a list of different seeds."""
+    if (count := seeds if isinstance(seeds, int) else len(seeds)) > MOST_RUNS:
+        raise SchemenetError(f"expected at most {MOST_RUNS:,} seeds, got {count:,}")
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found or len(set(found)) < len(found) or not all(0 <= seed <= LARGEST_SEED for seed in found):
+        raise SchemenetError(f"expected a positive number or a list of different seeds below 2^32, got {seeds!r}")
+    return found

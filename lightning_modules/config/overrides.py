@@ -1,0 +1,138 @@
+"""Words of the command line: ``group=choice`` and ``key=value``, read by Hydra's grammar.
+
+The grammar has signs of its own. Where a key takes nothing but text, such as a path, a word is also taken as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from lightning_modules.config.sections import SHORT
+from lightning_modules.config.static_registry import REGISTRIES, catalogue
+from lightning_modules.config.validate import KEYS, RECIPES
+from schemes.errors import SchemenetError
+
+LONGEST, DEEPEST = 10_000, 50
+"""Characters of a word, and brackets within brackets: what is beyond keeps the grammar busy for minutes."""
+
+TEXT = {"str", "str | None"}
+
+
+def sort_words(words: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
+    """Choices of groups, and single values; what cannot be read is noted."""
+    groups: dict[str, str] = {}
+    values: list[tuple[str, Any]] = []
+    for word in words:
+        try:
+            key, value = _read(word)
+        except SchemenetError as error:
+            wrong.append(str(error))
+            continue
+        if key not in (*REGISTRIES, *RECIPES):
+            values.append((key, value))
+        elif isinstance(value, str):
+            groups[key] = value
+        else:
+            wrong.append(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
+    return groups, values
+
+
+def parse(word: str, example: str = "scheme=rk4 or trainer.max_epochs=2") -> Any:
+    """Hydra's reading of one word. Raises SchemenetError with the word, what is expected and how text is quoted."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    shown = word if len(word) <= 80 else f"{word[:60]}... ({len(word):,} characters)"
+    if len(word) > LONGEST or _depth(word) > DEEPEST:
+        raise SchemenetError(
+            f"cannot read {shown!r}: expected at most {LONGEST:,} characters, and {DEEPEST} brackets within brackets"
+        )
+    try:
+        return OverridesParser.create().parse_override(word)
+    except (HydraException, ValueError, RecursionError) as error:
+        key, equals, value = word.partition("=")
+        if isinstance(error, HydraException) and equals and key and len(word) <= 80:
+            plain = quoted(value)
+            hint = f"""; text with signs of the grammar is quoted, for the shell too: "{key}={plain}\""""
+        else:
+            hint = "; a number has too many digits" if type(error) is ValueError else ""
+        raise SchemenetError(f"cannot read {shown!r}; expected key=value, e.g. {example}{hint}") from error
+
+
+def quoted(text: str) -> str:
+    """A text for Hydra, whatever characters it has."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+
+
+@cache
+def takes_text_only(key: str) -> bool:
+    """Whether whatever is chosen takes text under a key, and nothing else."""
+    group, _, option = key.partition(".")
+    if not option:
+        found = {keys[key].annotation for keys in KEYS.values() if key in keys}
+    elif group in REGISTRIES:
+        names = catalogue(group)
+        options = (names.options(name) for name in names.listings)
+        found = {taken[option].annotation for taken in options if option in taken}
+    else:
+        found = set()
+    return bool(found) and found <= TEXT
+
+
+def repeated(words: Sequence[str]) -> list[str]:
+    """Objections to keys that are given twice, in whatever form: which of two values was meant, nobody can know."""
+    first: dict[str, str] = {}
+    wrong = []
+    for word in words:
+        key = word.partition("=")[0].lstrip("+")
+        key = f"{key}.name" if key in REGISTRIES else f"{key}.{SHORT[key]}" if key in SHORT else key
+        if "=" in word and key in first:
+            wrong.append(f"{first[key]} and {word}: one key is given twice; leave one of them out")
+        first.setdefault(key, word)
+    return wrong
+
+
+def refuse_repeated(words: Sequence[str]) -> None:
+    """Raises SchemenetError where words give a key twice."""
+    if wrong := repeated(words):
+        raise SchemenetError("\n".join(wrong))
+
+
+def _read(word: str) -> tuple[str, Any]:
+    """Key and plain value of a word."""
+    key, _, text = word.partition("=")
+    try:
+        override = parse(word)
+    except SchemenetError:
+        if takes_text_only(key) and len(word) <= LONGEST:
+            return key, text
+        raise
+    value = _plain(override.value())
+    if takes_text_only(key) and not isinstance(value, str | None):
+        return key, text
+    if override.is_delete() or override.is_sweep_override():
+        raise SchemenetError(f"{word!r}: only key=value is understood here; several values are for `schemenet sweep`")
+    return override.key_or_group, value
+
+
+def _plain(value: Any) -> Any:
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _depth(word: str) -> int:
+    deepest = depth = 0
+    for sign in word:
+        depth += (sign in "[{(") - (sign in "]})")
+        deepest = max(deepest, depth)
+    return deepest

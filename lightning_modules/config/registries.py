@@ -1,0 +1,11 @@
+"""What a run can be made of beside the network. Nothing here imports torch."""
+
+from schemes.registry import Registry
+
+TASKS = Registry("task", "lightning_modules.tasks")
+DATA = Registry("data set", "lightning_modules.data", context=("seed",))
+TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("folder", "callbacks", "logger"))
+OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
+LOGGERS = Registry("logger", "lightning_modules.loggers.base", context=("folder", "about", "goes_on"))
+LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("orders", "watch"))
+"""A launcher does the orders; without any it only refuses what is wrong with its options."""

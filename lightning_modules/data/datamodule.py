@@ -1,0 +1,175 @@
+"""What all data sets share: a training and a test set, parts of them, and loaders in one order."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_modules.data.loader import BatchLoader, generator
+from schemes.errors import SchemenetError
+
+DATA_SEED = 0
+"""Decides what belongs to a set itself: splits, subsets, generated points. A run's seed does not touch it."""
+
+HELD_OUT = 2
+"""Beside DATA_SEED, the stream that draws a validation split."""
+
+
+class Samples(Protocol):
+    """A set of which indices make a batch, a tensor or a nest of them, and which can be parted."""
+
+    def __getitem__(self, chosen: Tensor, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def part(self, chosen: Tensor, /) -> Samples:
+        """The samples at these indices, as a set of their own."""
+        ...
+
+
+class SplitData(pl.LightningDataModule):
+    """A training and a test set; ``load`` is what a subclass adds, and the ``shape`` of a sample.
+
+    ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it. With ``validation``,
+    a share of the training set, drawn once and for all, is held out and measured instead, and the test set is not read.
+
+    A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's
+    config, then shows the parameters of its bases too.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int = 0
+    loader: ClassVar[type[BatchLoader]] = BatchLoader
+    least: ClassVar[Mapping[str, float]] = {"batch_size": 1, "seed": 0, "limit_train": 1, "limit_test": 1}
+
+    most: ClassVar[Mapping[str, float]] = {"train_size": 10**7, "test_size": 10**7, "size": 4096, "workers": 64}
+    """What memory and the process table survive, of the parameters that a set has."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        takes: dict[str, inspect.Parameter] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(SplitData) + 1]):
+            own = inspect.signature(base.__init__).parameters.values()
+            takes |= {p.name: p for p in own if p.kind is p.KEYWORD_ONLY}
+        cls.__signature__ = inspect.Signature(list(takes.values()))
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+        limit_train: int | None = None,
+        limit_test: int | None = None,
+        validation: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.seed = batch_size, seed
+        self.limit_train, self.limit_test, self.validation = limit_train, limit_test, validation
+        self.train_set: Samples | None = None
+        self.test_set: Samples | None = None
+        self.validation_set: Samples | None = None
+        if wrong := self.mistakes():
+            raise SchemenetError("\n".join(wrong))
+
+    def mistakes(self) -> list[str]:
+        """What is wrong with the parameters, one line each."""
+        given = {name: getattr(self, name) for name in self.least}
+        wrong = [
+            f"data.{name}: expected at least {self.least[name]}, got {value}"
+            for name, value in given.items()
+            if value is not None and not self.least[name] <= value < math.inf
+        ]
+        wrong += [
+            f"data.{name}: expected at most {most:,}, got {value:,}"
+            for name, most in self.most.items()
+            if (value := getattr(self, name, None)) is not None and value > most
+        ]
+        if self.validation is not None and not 0 < self.validation < 1:
+            wrong.append(f"data.validation: expected a share of the training set in (0, 1), got {self.validation}")
+        return wrong
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What ``create_model`` needs to know of the data: classes, channels, and the side of images."""
+        channels, *size = self.shape
+        return {"num_classes": self.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
+
+    @property
+    def measures(self) -> str:
+        """What errors are of: "test" or "validation"; metrics and results are named by it."""
+        return "test" if self.validation is None else "validation"
+
+    @property
+    def measured_set(self) -> Any:
+        return self.test_set if self.validation is None else self.validation_set
+
+    def load(self, train: bool) -> Samples:
+        """The whole training or test set."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse, before anything is read in full, what ``setup`` would fail on."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train_set is not None:
+            return
+        train = _limited(self.load(train=True), self.limit_train)
+        if self.validation is None:
+            self.train_set, self.test_set = train, _limited(self.load(train=False), self.limit_test)
+        else:
+            kept, held = held_out(len(train), self.validation)
+            self.train_set, self.validation_set = train.part(kept), train.part(held)
+
+    def train_dataloader(self) -> BatchLoader:
+        overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # then each epoch has the same batches
+        return self._loader(self.train_set, train=True, shuffle=not overfit)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.measured_set)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader(self.measured_set)
+
+    def samples_per_batch(self, world_size: int = 1) -> int:
+        """The training samples that one device sees at once: ``batch_size``, or all where they are fewer."""
+        loaded = self.batch_size if self.train_set is None else len(self.train_set) // world_size
+        return min(self.batch_size, loaded)
+
+    def first(self, count: int) -> Any:
+        """The first samples of the set that is measured, as a network is handed them."""
+        loader = self._loader(self.measured_set)
+        loader.batch_size = count
+        return self.on_after_batch_transfer(next(iter(loader)), 0)
+
+    def _loader(self, samples: Samples | None, **options: Any) -> BatchLoader:
+        if samples is None:
+            raise SchemenetError(f"{type(self).__name__} is not loaded; call setup() first")
+        if self.trainer is not None:
+            options |= {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return self.loader(samples, self.batch_size, seed=self.seed, **options)
+
+
+def held_out(total: int, share: float) -> tuple[Tensor, Tensor]:
+    """Indices of a training set to keep and to hold out, each in order; drawn once and for all, whatever is trained."""
+    count = min(max(1, round(share * total)), total - 1)
+    if count < 1:
+        raise SchemenetError(f"data.validation: a training set of {total} has nothing to hold out")
+    order = torch.randperm(total, generator=generator(DATA_SEED, HELD_OUT))
+    return order[count:].sort().values, order[:count].sort().values
+
+
+def _limited(samples: Samples, limit: int | None) -> Samples:
+    return samples if limit is None or limit >= len(samples) else samples.part(subset(len(samples), limit))
+
+
+def subset(total: int, limit: int | None) -> Tensor:
+    """The indices of at most ``limit`` samples in order, drawn once and for all, so that sorted classes stay mixed."""
+    if limit is None or limit >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=generator(DATA_SEED))[:limit].sort().values

@@ -1,0 +1,1 @@
+"""Data with labels or target values."""

@@ -1,0 +1,96 @@
+"""Inputs with labels, images among them: normalised, and moved where they are augmented, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.data.datamodule import SplitData
+from lightning_modules.data.loader import BatchLoader, Part, Samples
+from lightning_modules.data.on_disk import FromFiles
+from lightning_modules.data.supervised.augment import move, normalise
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs as they are stored, labels, and the moves (dy, dx, flip) of each sample where it is augmented."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Inputs (uint8 images, or float32 points) in memory or in files, and int64 labels."""
+
+    inputs: Samples
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs[chosen], self.labels[chosen]
+
+    def part(self, chosen: Tensor) -> Labelled:
+        inputs = self.inputs[chosen] if isinstance(self.inputs, Tensor) else Part(self.inputs, chosen)
+        return Labelled(inputs, self.labels[chosen])
+
+
+class LabelledLoader(BatchLoader):
+    """Batches of :class:`Labelled` samples, in training with moves of each that depend on (seed, epoch, its index)."""
+
+    def __init__(self, samples: Labelled, batch_size: int, *, pad: int = 0, flip: bool = False, **options: Any) -> None:
+        self.pad, self.flip = pad, flip
+        super().__init__(samples, batch_size, **options)
+
+    def handing(self) -> Callable[[Any, Tensor], Batch]:
+        moves = self._moves()
+        return lambda taken, chosen: (*taken, None if moves is None else moves[chosen])
+
+    def _moves(self) -> Tensor | None:
+        if not (self.pad or self.flip):
+            return None
+        stream, total = self._stream(1), len(self.samples)
+        shifts = torch.randint(2 * self.pad + 1, (total, 2), generator=stream, dtype=torch.uint8)
+        flips = torch.randint(1 + self.flip, (total, 1), generator=stream, dtype=torch.uint8)
+        return torch.cat([shifts, flips], 1)
+
+
+class LabelledData(SplitData):
+    """Sets of :class:`Labelled` samples, and a few facts of images."""
+
+    loader = LabelledLoader
+    mean: tuple[float, ...] | None = None  # of pixels between 0 and 1; None: inputs are left as they are
+    std: tuple[float, ...] | None = None
+    pad: int = 0  # augmentation shifts by up to so many pixels
+    flip: bool = False  # and mirrors, where that keeps the class
+
+    def __init__(self, *, augment: bool = False, **options: Any) -> None:
+        self.augment = augment
+        super().__init__(**options)
+
+    def mistakes(self) -> list[str]:
+        wrong = super().mistakes()
+        if self.augment and not (self.pad or self.flip):
+            wrong.append(f"data.augment: {type(self).__name__} has no augmentation; expected false, got true")
+        return wrong
+
+    def _loader(self, samples: Any, train: bool = False, **options: Any) -> BatchLoader:
+        if train and self.augment:
+            options |= {"pad": self.pad, "flip": self.flip}
+        return super()._loader(samples, train=train, **options)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """On the device: normalise, and move where the loader drew moves."""
+        inputs, labels, moves = batch
+        if self.mean is not None and self.std is not None:
+            inputs = normalise(inputs, self.mean, self.std)
+        if moves is not None:
+            inputs = move(inputs, moves, self.pad)
+        if self.trainer is not None:  # before the transfer, where Lightning converts floats, these were bytes
+            inputs = self.trainer.precision_plugin.convert_input(inputs)
+        return inputs, labels
+
+
+class LabelledFiles(FromFiles, LabelledData):
+    """Labelled samples that are read from files."""

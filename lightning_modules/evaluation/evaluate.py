@@ -1,0 +1,281 @@
+"""A trained network tested again, from its checkpoint alone; one with shared weights also under another scheme or grid.
+
+Where one field serves at all times, the trained vector field and the rule that integrates it come apart, and the same
+weights can be stepped by another scheme, or more finely. Batch norm stands in the way: its running statistics belong to
+the nodes that were visited in training. Those of the new nodes, and of all that lies behind them, are estimated anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from architectures.arguments import name_of
+from architectures.model import Model
+from architectures.supervised.network import Network
+from lightning_modules.callbacks.solver_cost import LogWork
+from lightning_modules.config.compose import described, revised
+from lightning_modules.config.registries import DATA, TRAINERS
+from lightning_modules.config.validate import Config
+from lightning_modules.metrics import MEASURES, Measure, measure_of, task_of
+from lightning_modules.storage.atomic_files import read_json, write_json
+from lightning_modules.storage.run_files import RESULT
+from lightning_modules.tasks.base import TaskModule
+from lightning_modules.training.batch_statistics import estimate_statistics
+from lightning_modules.training.loading import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.training.run_folder import recipe_hash, versions
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.ivp.trajectory_flow import Path as Along
+
+
+def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Test the network of a run folder or checkpoint on its test set, as it was trained and as ``overrides`` say.
+
+    ``trained`` in the result is the network as it was trained, on the statistics that it holds; ``changed``, where
+    the scheme or the grid is another, the same weights under these. Written as ``eval-*.json`` beside the checkpoint.
+    """
+    path = checkpoint_in(place)
+    checkpoint = read_checkpoint(path)
+    stored: Config = checkpoint["hyper_parameters"]["config"]
+    config = _with_tolerances(described(revised(stored, overrides)), stored)
+    trained = module_of(checkpoint)
+    changed = None
+    if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
+        _refuse_fixed(trained.network, config)
+        changed = _restepped(trained, config)
+    data = DATA.build(
+        {**config["data"], "validation": None}, seed=config["seed"]
+    )  # the test set, whatever was held out
+    data.check()
+    asked, own = (task_of(of["data"]["name"]) for of in (config, stored))
+    if asked != own:
+        raise SchemenetError(f"data {config['data']['name']!r} is for {asked}; the network was trained for {own}")
+    if (context := data.context) != (expected := dict(trained.hparams["data"])):
+        raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
+    one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
+    trainer = TRAINERS.build(
+        {**config["trainer"], **one_device}, folder=path.parent, callbacks=[LogWork()], logger=False
+    )
+
+    measure = measure_of(config["data"]["name"])
+    result: dict[str, Any] = {
+        "checkpoint": path.name,
+        "measure": measure.key,
+        "architecture": trained.hparams["architecture"],
+        "data": config["data"]["name"],
+        "trained": _described_steps(trained.network, stored) | _test(trainer, trained, data),
+    }
+    if all(config[section] == stored[section] for section in ("data", "trainer")):
+        result["reported"] = _reported(path.parent, trained)
+    if (raw := checkpoint.get("current_model_state")) is not None:
+        plain = module_of({**checkpoint, "state_dict": raw})
+        result["not_averaged"] = _test(trainer, plain, data)
+    if changed is not None:
+        told = estimate_statistics(changed, trainer, data, config["statistics_batches"])
+        result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
+        result["changed"]["statistics"] = told
+        before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
+        result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
+    result["versions"] = versions()
+    result["file"] = _write(
+        path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
+    )
+    return result
+
+
+TOLERANCES = ("rtol", "atol")
+
+
+def _with_tolerances(config: Config, stored: Config) -> Config:
+    """A tolerance that is asked for holds in evaluation, whatever the training had set apart for it."""
+    grid, before = config.get("grid") or {}, stored.get("grid") or {}
+    for key in TOLERANCES:
+        apart = f"eval_{key}"
+        if grid.get(key) != before.get(key) and grid.get(apart) == before.get(apart):
+            grid.pop(apart, None)
+    return config
+
+
+def _refuse_fixed(network: Model, config: Config) -> None:
+    """Only a network whose weights belong to no step can be stepped otherwise."""
+    name = config["architecture"]["name"]
+    if not network.flows:
+        raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
+    if not isinstance(network.flows[0], Flow):
+        return  # one field serves at all times
+    if (statistics := network.flows[0].statistics) == "per_node_affine":
+        raise SchemenetError(
+            f"this network was trained with statistics={statistics}: its norms have weights of their own at each node, "
+            "and there are none for the nodes of another scheme or grid; train with statistics=per_node"
+        )
+    if (sharing := network.flows[0].sharing) != "shared":
+        owner = {"per_step": "step", "per_stage": "stage of a step"}[sharing]
+        raise SchemenetError(
+            f"this network was trained with sharing={sharing}: each {owner} has weights of its own, and under another "
+            "scheme or grid there are none for its nodes; train one whose weights serve at all times, by "
+            f"sharing=shared or architecture=odenet, or evaluate this one as it is, without scheme=... and grid=..."
+        )
+
+
+def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
+    """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
+    options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
+    options |= {"gradient": "backprop"}  # nothing is differentiated here
+    if isinstance(trained.network, Network):
+        options |= {"sharing": "shared"}
+    data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
+    module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
+    pairs = list(zip(trained.network.flows, module.network.flows, strict=True))
+    if not isinstance(module.network, Network):
+        for old, new in pairs:
+            _refuse_unlike(old, new)
+        module.load_state_dict(trained.state_dict())
+        return module
+    same_scheme = config["scheme"] == trained.hparams["config"]["scheme"]
+    if same_scheme and all(old.nodes == new.nodes and not new.adaptive for old, new in pairs):
+        return None
+    for old, new in pairs:
+        _refuse_unlike(old, new)
+    inside = tuple(f"{name}." for name, part in module.network.named_modules() if isinstance(part, Flow))
+    outer = {name: t for name, t in trained.network.state_dict().items() if not name.startswith(inside)}
+    module.network.load_state_dict(outer, strict=False)
+    for old, new in pairs:
+        for key, field in new.bank.groups.items():
+            field.load_state_dict(old.bank.groups[key].state_dict())
+    return module
+
+
+def _refuse_unlike(old: Flow | Along, new: Flow | Along) -> None:
+    before, after = (type(flow.scheme).__name__ for flow in (old, new))
+    if old.scheme.components != new.scheme.components:
+        raise SchemenetError(
+            f"{after} and {before}, by which the network was trained, differ in the parts of a coupled state "
+            f"({new.scheme.components} and {old.scheme.components}), and each part has weights of its own; choose a "
+            "scheme with as many"
+        )
+    for name, scheme in ((before, old.scheme), (after, new.scheme)):
+        if next(scheme.parameters(), None) is not None:
+            raise SchemenetError(
+                f"{name} has trained coefficients, one for each step: they exist for the steps and the scheme of the "
+                "training alone; train with a fixed one (for linear_multistep scheme.k=0.5) to change steps afterwards"
+            )
+
+
+def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule) -> dict[str, Any]:
+    """What is measured on the test set after a training epoch; calls of f a batch where batches differ."""
+    found = trainer.validate(module, datamodule=data, verbose=False)[0]
+    told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in module.names}
+    return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
+
+
+def _described_steps(network: Model, config: Config) -> dict[str, Any]:
+    """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
+    flows = network.flows
+    along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
+    told = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
+    if adaptive := [flow.grid for flow in flows if flow.adaptive]:  # an encoder's flow comes before the one of ``grid``
+        return told | dict(zip(TOLERANCES, adaptive[-1].tolerances(training=False), strict=True))
+    if along:
+        return told | ({"steps": [flow.grid.steps for flow in flows]} if flows else {})
+    return told | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
+
+
+def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
+    """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
+    try:
+        result = read_json(folder / RESULT)
+        keys = [f"test_{name}" for name in module.names]
+        measured = {key: None if result[key] is None else float(result[key]) for key in keys}
+        held_out = any(result.get(f"validation_{name}") is not None for name in module.names)
+        return None if held_out else measured
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _write(path: Path, result: dict[str, Any]) -> str | None:
+    """The path written to; None where that is refused, which is told and loses nothing: all is on the screen."""
+    try:
+        write_json(path, result)
+    except SchemenetError as error:
+        print(error)
+        return None
+    return str(path)
+
+
+def told(result: dict[str, Any]) -> str:
+    """The result as the lines that the command prints."""
+    trained, changed, measure = result["trained"], result.get("changed"), MEASURES[result["measure"]]
+    numbers = functools.partial(_numbers, measure)
+    lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {numbers(trained)}"]
+    if (reported := result.get("reported")) is not None:
+        same = numbers(reported) == numbers({key: trained[key] for key in reported})
+        lines[0] += f"; {RESULT} says {'the same' if same else numbers(reported)}"
+    if (plain := result.get("not_averaged")) is not None:
+        lines.append(f"these weights are an average over the training; the last ones, not averaged: {numbers(plain)}")
+    if changed is not None:
+        lines += _told_change(trained, changed)
+        lines.append(f"the same weights, {_steps(changed)}: {numbers(changed)}")
+        lines.append(_difference(result["change_in_points"], measure))
+    return "\n".join([*lines, f"written: {result['file']}"] if result["file"] else lines)
+
+
+def _difference(points: float | None, measure: Measure) -> str:
+    if points is None:
+        return "no change can be told"
+    unit = "percentage points" if measure.unit == "%" else measure.points
+    return f"change in test {measure.words}: {points:+.{measure.digits}f} {unit}".rstrip()
+
+
+def _told_change(trained: dict[str, Any], changed: dict[str, Any]) -> list[str]:
+    lines = []
+    if (done := changed["statistics"]) is not None:
+        lines.append(
+            f"running statistics of all {done['layers']} batch norms re-estimated for the new nodes, "
+            f"on {done['batches']} training batches of {done['batch_size']}"
+        )
+    else:
+        lines.append("no batch norm: there were no statistics to re-estimate")
+    if trained["time"] != changed["time"]:
+        lines.append(
+            f"the flows now integrate to T = {_list(changed['time'])} where they were trained to T = "
+            f"{_list(trained['time'])}"
+            + (f"; grid.time={_list(trained['time'])} keeps it" if len(set(trained["time"])) == 1 else "")
+        )
+    return lines
+
+
+def _steps(described_steps: dict[str, Any]) -> str:
+    scheme = name_of(described_steps["scheme"] or "its own scheme")
+    if "rtol" in described_steps:
+        return f"{scheme}, steps by " + ", ".join(f"{key} {described_steps[key]:g}" for key in TOLERANCES)
+    if "steps" not in described_steps or not described_steps["steps"]:
+        return "no steps"
+    sizes = f" of h = {_list(described_steps['h'])}" if "h" in described_steps else ""
+    return f"{scheme}, {_list(described_steps['steps'])} steps{sizes}"
+
+
+def _list(values: Sequence[float]) -> str:
+    """One number where all are the same."""
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return "/".join(f"{value:g}" for value in distinct)
+
+
+def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
+    found = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
+    if found[measure.key] is None:
+        return f"test {measure.words} no number"
+    said = [f"test {measure.words} {measure.told(found.pop(measure.key))}"]
+    for key, value in found.items():
+        if value is None:  # nothing to be measured by it
+            continue
+        other = MEASURES.get(key)
+        said.append(f"test {other.words} {other.told(value)}" if other else f"test {key.replace('_', ' ')} {value:.4f}")
+    if "nfe" in measured:
+        said.append(f"{measured['nfe']:.4g} evaluations of f a batch")
+    return ", ".join(said)

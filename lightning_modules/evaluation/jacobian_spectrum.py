@@ -1,0 +1,176 @@
+"""The spectrum of h df/dy of a trained network, where its own test images lead it.
+
+A step is stable for u' = lambda u where z = h lambda lies in the scheme's region (``schemes.analysis.stability``).
+Whether the lambda of a trained field lie there is measured: at the beginning of steps that the network takes, accepted
+ones on an adaptive grid, with the h of that step. An eigenvalue speaks of small perturbations of one step and of one
+frozen f; the steps of a network with weights of their own each have another f, and non-normal Jacobians amplify by
+more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from architectures.supervised.network import Network
+from lightning_modules.config.registries import DATA
+from lightning_modules.storage.atomic_files import write_json
+from lightning_modules.storage.run_files import read_config
+from lightning_modules.training.loading import checkpoint_in, trained_network
+from schemes.analysis.ritz_values import ritz, scaled_jacobian, spread_over
+from schemes.core.node import Node
+from schemes.core.state import State
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.integration.loop import Carry, Loop, Pass
+
+SAMPLES = 2  # test images
+STEPS = 12  # of a network, at most, evenly over its depth
+VECTORS = 60  # of Arnoldi's method; on 32x32 maps 30 resolve next to nothing
+TOLERANCE = 0.05  # the largest residual, relative to the largest value of that Jacobian
+FILE = "spectrum.json"
+
+
+class Block(NamedTuple):
+    """Eigenvalues of h df/dy at the beginning of one step, of all samples together."""
+
+    flow: int
+    step: int
+    depth: float  # from 0 at the first step of the network to 1 at its last
+    h: float
+    values: tuple[complex, ...]
+
+
+class Spectrum(NamedTuple):
+    """Some steps of a network, and the least and greatest value of each coefficient that its scheme has learned."""
+
+    blocks: tuple[Block, ...]
+    coefficients: Mapping[str, tuple[float, float]]
+
+    @property
+    def values(self) -> list[complex]:
+        return [value for block in self.blocks for value in block.values]
+
+
+DRAWN = f"Ritz values at up to {STEPS} steps, for {SAMPLES} test images; residuals below {100 * TOLERANCE:g}%"
+"""What the points of a picture are, in a line; `CAPTION` says it in full."""
+
+CAPTION = (
+    f"Ritz values of h df/dy at the beginning of up to {STEPS} steps, for {SAMPLES} test images: {VECTORS} steps of "
+    f"Arnoldi's method, of which those are drawn whose residual is below {100 * TOLERANCE:g}% of the largest; the "
+    "outside of the spectrum is found first, and on large feature maps nothing else"
+)
+
+
+def measured(folder: Path) -> Spectrum:
+    """The spectrum of a run, computed once for its newest checkpoint and kept in the run folder where that allows it.
+
+    Raises SchemenetError where there is no checkpoint, or where the run's data are not at hand.
+    """
+    checkpoint = checkpoint_in(folder)
+    state = checkpoint.stat()
+    key = [state.st_size, state.st_mtime_ns, SAMPLES, STEPS, VECTORS, TOLERANCE]
+    if (kept := _kept(folder / FILE, key)) is not None:
+        return kept
+    network = trained_network(folder).eval()
+    if not isinstance(network, Network):
+        raise SchemenetError("it solves through times that its data give, and has no steps of its own")
+    inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
+    found = spectrum(network, inputs)
+    with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
+        write_json(folder / FILE, {"of": key, **_plain(found)})
+    return found
+
+
+@lru_cache(maxsize=2)
+def _test_images(config: str) -> Tensor:
+    """The first images of a test set, as the network is handed them. Nothing is downloaded for a picture."""
+    options = {**json.loads(config), "validation": None}  # a run that held some out has not read its test set
+    data = DATA.build(options | ({"download": False} if "download" in options else {}), seed=0)
+    data.check()
+    data.setup()
+    return data.first(SAMPLES)[0]
+
+
+def spectrum(network: Network, inputs: Tensor) -> Spectrum:
+    """What :func:`measured` keeps, of a network in evaluation mode, in its precision."""
+    if not network.flows:
+        raise SchemenetError("the network has no flow, and so no f")
+    if any(flow.sharing == "per_stage" for flow in network.flows):
+        raise SchemenetError("own weights at each stage of a step: there is no single f whose spectrum this could be")
+    steps = visited_states(network, inputs)
+    blocks = []
+    for i in spread_over(steps, STEPS):
+        flow, node, y = steps[i]
+        product, like = scaled_jacobian(network.flows[flow].bank, node, y)
+        values = tuple(ritz(product, like, VECTORS).within(TOLERANCE))
+        blocks.append(Block(flow, node.step, i / max(1, len(steps) - 1), float(node.h), values))
+    learned: dict[str, list[float]] = {}
+    for coefficient in network.coefficients().values():
+        learned.setdefault(coefficient.name, []).append(float(coefficient.value.detach()))
+    limits = {name: (min(values), max(values)) for name, values in learned.items()}
+    return Spectrum(tuple(blocks), limits)
+
+
+@torch.no_grad()
+def visited_states(network: Network, inputs: Tensor) -> list[tuple[int, Node, State]]:
+    """The flow, the node and the state at the beginning of each step that a network takes."""
+    visited: list[tuple[int, Node, State]] = []
+
+    def watched(index: int) -> Any:
+        def walk(loop: Loop, carry: Carry) -> Pass:  # what a gradient mode does where there is no gradient
+            for node, before, taken in loop.walk(carry, loop.f):
+                visited.append((index, node, before[0]))
+                carry = taken.carry
+            return Pass(carry)
+
+        return walk
+
+    flows: list[Flow] = network.flows
+    modes = [flow.gradient for flow in flows]
+    try:
+        for i, flow in enumerate(flows):
+            flow.gradient = watched(i)
+        network(inputs)
+    finally:
+        for flow, mode in zip(flows, modes, strict=True):
+            flow.gradient = mode
+    return visited
+
+
+# In the run folder ------------------------------------------------------------------------------------------
+
+
+def _plain(found: Spectrum) -> dict[str, Any]:
+    blocks = [
+        block._asdict() | {"values": [[value.real, value.imag] for value in block.values]} for block in found.blocks
+    ]
+    return {"blocks": blocks, "coefficients": dict(found.coefficients)}
+
+
+def _kept(path: Path, key: list[Any]) -> Spectrum | None:
+    """What the file holds where it is of this checkpoint and can be read; else it is computed anew."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["of"] != key:
+            return None
+        blocks = tuple(
+            Block(
+                int(block["flow"]), int(block["step"]), float(block["depth"]), float(block["h"]),
+                tuple(complex(float(re), float(im)) for re, im in block["values"]),
+            )
+            for block in told["blocks"]
+        )  # fmt: skip
+        limits = {str(name): (float(low), float(high)) for name, (low, high) in told["coefficients"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    finite = all(math.isfinite(abs(value)) for block in blocks for value in block.values)
+    return Spectrum(blocks, limits) if finite else None

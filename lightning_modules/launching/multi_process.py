@@ -1,0 +1,140 @@
+"""The processes of one run on several devices of this machine: begun together, and ended together.
+
+Lightning's own launcher runs the user's whole command again in each process, ends a run without a word when one of its
+processes has died, and leaves the others behind where the first is killed. Here a process that trains nothing begins
+one for each device, which joins the others by Lightning's environment variables, and waits for them. Across machines
+torchrun or srun begin them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_modules.launching.parent_death import leashed
+from lightning_modules.launching.subprocesses import import_environment, module_command
+from lightning_modules.storage.atomic_files import read_json
+from lightning_modules.storage.run_files import RESULT
+from schemes.errors import SchemenetError
+
+if TYPE_CHECKING:
+    from lightning_modules.config.validate import Config
+
+RANK = "rank"  # the command of these processes
+TICK = 0.1  # seconds between two looks
+STOPPED = 3
+"""The exit status of a process that has ended the run by itself, and has written its result."""
+
+
+class RankError(SchemenetError):
+    """A process of a run has failed."""
+
+
+def launch(order: Mapping[str, Any], processes: int) -> None:
+    """Do a run, the arguments of ``train_rank`` as plain data, by so many processes; its result is in its folder.
+
+    Raises RankError, with the reason of the first process that fails, when all have ended.
+    """
+    ranks: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="schemenet-") as place:
+        told = Path(place)
+        (told / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        try:
+            for environment in _environments(processes):
+                command = module_command("lightning_modules", RANK, place)
+                ranks.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True))
+            while None in (statuses := [process.poll() for process in ranks]) and not any(statuses):
+                time.sleep(TICK)
+        finally:
+            _end(ranks)
+        if any(statuses) and STOPPED not in statuses:
+            raise RankError(_first_failure(told, statuses))
+
+
+def serve(place: Path) -> int:
+    """One process of a run; returns its exit status, and leaves the reason of a failure for the one that waits."""
+    leashed(sys.stdin.fileno(), patience=0.0)
+    order = json.loads((place / "order.json").read_text(encoding="utf-8"))
+    from lightning_modules.training.run import train_rank
+
+    try:
+        result = train_rank(**{**order, "folder": Path(order["folder"])})
+    except SchemenetError as error:
+        reason = str(error)
+    except Exception:
+        reason = traceback.format_exc().strip()
+    else:
+        return STOPPED if "reason" in result else 0
+    (place / os.environ["LOCAL_RANK"]).write_text(reason, encoding="utf-8")
+    return 1
+
+
+def _environments(processes: int) -> list[dict[str, str]]:
+    import torch
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    group = LightningEnvironment()
+    common = os.environ | import_environment() | {
+        "MASTER_ADDR": group.main_address,
+        "MASTER_PORT": str(group.main_port),
+        "NODE_RANK": str(group.node_rank()),
+        "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)),
+    }  # fmt: skip
+    first = group.node_rank() * processes
+    return [common | {"LOCAL_RANK": f"{local}", "RANK": f"{first + local}"} for local in range(processes)]
+
+
+def _first_failure(told: Path, statuses: Sequence[int | None]) -> str:
+    """Why the first process to fail has failed; those after it have only missed it."""
+    reasons = {rank: told / str(rank) for rank, status in enumerate(statuses) if status}
+    for rank, status in enumerate(statuses):
+        if status is not None and status < 0:
+            death = f"rank {rank} was killed by {signal.Signals(-status).name}"
+            return f"{death}; the same command goes on from the last checkpoint"
+    left = [rank for rank, file in reasons.items() if file.exists()]
+    if not left:
+        rank = next(iter(reasons))
+        return f"rank {rank} ended with exit status {statuses[rank]}"
+    first = min(left, key=lambda rank: reasons[rank].stat().st_mtime_ns)
+    return f"rank {first}: {reasons[first].read_text(encoding='utf-8')}"
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs. By force: one that waits for another would not hear a request."""
+    for process in processes:
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def train(
+    config: Config, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
+) -> dict[str, Any]:
+    """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
+
+    An unfinished run of the same recipe and seed goes on where its folder stands, of a finished one the result is
+    returned; ``overwrite`` begins it anew.
+    A solve that cannot go on ends the run with its reason, as ``diverged``, or as ``failed`` where a limit on steps or
+    seconds was reached: such a run is unfinished. ``name`` and ``group`` are for loggers; ``arm`` is what a comparison
+    calls the network. On several devices of this machine each has a process, which is begun here.
+    """
+    from lightning_modules.training.run import train_rank
+    from lightning_modules.training.run_folder import held_of_this
+    from lightning_modules.training.trainers import processes_to_begin
+
+    if (held := held_of_this(config, folder)) is not None and held.finished:
+        return read_json(folder / RESULT)
+    if (processes := processes_to_begin(config["trainer"])) == 1:
+        return train_rank(config, folder, name=name, group=group, arm=arm)
+    launch({"config": config, "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
+    return read_json(folder / RESULT)

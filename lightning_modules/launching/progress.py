@@ -1,0 +1,87 @@
+"""What runs, what is done, what has failed: a live table on a terminal, a line for each run elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lightning_modules.launching.job import Order
+
+SHOWN = 30  # running rows in the table; the rest are counted
+
+
+class Watch:
+    """Follows runs as a launcher tells of them; a context manager, so that the terminal is left as it was."""
+
+    def __init__(self, orders: Sequence[Order], console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.total = len(orders)
+        self.skipped = sum(order.done for order in orders)
+        self.failed: list[Order] = []
+        self.finished = 0
+        self.elsewhere: Sequence[Order] = ()
+        self._began: dict[Order, float] = {}
+        self._start = time.monotonic()
+        self._live = Live(console=self.console, get_renderable=self._table, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Watch:
+        if self.skipped:
+            self.console.print(f"{self.skipped} of {self.total} runs are done already")
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def began(self, order: Order) -> None:
+        """A run has been given to a process."""
+        self._began[order] = time.monotonic()
+
+    def ended(self, order: Order, outcome: str | None = None) -> None:
+        """A process has ended; what became of the run stands in its folder, if it could be begun at all."""
+        began = self._began.pop(order, None)
+        self.finished += 1
+        if not order.done:
+            self.failed.append(order)
+        after = "" if began is None else f" ({_duration(time.monotonic() - began)})"
+        counted = f"[{self.finished:>3}/{self.total - self.skipped}]"
+        self.console.print(f"{counted} {order.name}: {outcome or order.outcome()}{after}", markup=False)
+
+    def look(self, elsewhere: Sequence[Order] = ()) -> None:
+        """Draw the table anew; ``elsewhere`` are runs that another process trains."""
+        for order in elsewhere:
+            if order not in self.elsewhere:
+                self.console.print(f"{order.name} is being trained by another process; waiting for it", markup=False)
+        self.elsewhere = elsewhere
+        if self._live.is_started:
+            self._live.refresh()
+
+    def _table(self) -> RenderableType:
+        now = time.monotonic()
+        shares = {order: order.share_done() for order in self._began}
+        behind = self.finished + sum(shares.values())
+        left = self.total - self.skipped
+        waiting = left - self.finished - len(shares)
+        told = f"{self.skipped + self.finished - len(self.failed)} of {self.total} done, {len(shares)} running, "
+        told += f"{waiting} waiting, {len(self.failed)} failed; {_duration(now - self._start)} so far"
+        if behind:
+            told += f", about {_duration((now - self._start) * (left - behind) / behind)} left"
+        table = Table.grid(padding=(0, 2))
+        for order, share in list(shares.items())[:SHOWN]:
+            bar = ProgressBar(total=1.0, completed=share, width=24)
+            table.add_row(order.name, bar, f"{100 * share:.0f}%", _duration(now - self._began[order]))
+        if len(shares) > SHOWN:
+            table.add_row(f"and {len(shares) - SHOWN} more")
+        return Group(table, Text(told))
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

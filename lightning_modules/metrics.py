@@ -1,0 +1,79 @@
+"""By what networks are judged, and how people read it. Lower is better, always. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from architectures.registry import CLASSIFICATION, tasks_of
+from lightning_modules.config.static_registry import catalogue
+
+
+@dataclass(frozen=True)
+class Measure:
+    """``key`` names it in metrics (``test/error``) and results (``test_error``).
+
+    People read ``scale`` times the value with so many ``digits`` and the ``unit``; differences are in ``points``. A run
+    that diverged counts as ``worst`` where a mean needs a number.
+    """
+
+    key: str
+    words: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 4
+    points: str = ""
+    worst: float = math.inf
+
+    def number(self, value: float, sign: str = "") -> str:
+        """The value in its unit, without it: ``2.80``."""
+        return f"{self.scale * value:{sign}.{self.digits}f}"
+
+    def told(self, value: float) -> str:
+        """The value with its unit: ``2.80 %``."""
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def signed(self, difference: float) -> str:
+        """A difference in its unit, without it: ``-0.12``, ``+∞``."""
+        return self.number(difference, "+") if math.isfinite(difference) else f"{'-' if difference < 0 else '+'}∞"
+
+    @property
+    def axis(self) -> str:
+        """What an axis of it is called: ``test error, %``."""
+        return f"test {self.words}{', ' * bool(self.unit)}{self.unit}"
+
+    @property
+    def head(self) -> str:
+        """Its name and unit, for the head of a column: ``error %``."""
+        return f"{self.words} {self.unit}".rstrip()
+
+
+MEASURES = {
+    measure.key: measure
+    for measure in (
+        Measure("error", "error", "%", 100.0, 2, "points", worst=1.0),
+        Measure("rmse", "RMSE"),
+        Measure("mse", "MSE", "x 1e-3", 1e3, 3, "x 1e-3"),
+        Measure("nats", "NLL", "nats", 1.0, 3, "nats"),
+        Measure("kl", "KL divergence", "nats", 1.0, 4, "nats"),
+    )
+}
+
+ERROR = MEASURES["error"]
+
+
+def task_of(data: str) -> str:
+    """What a data set is for."""
+    names = catalogue("data")
+    return tasks_of(names.facts(data))[0] if data in names.names else CLASSIFICATION
+
+
+def measure_of(data: str) -> Measure:
+    """By what networks on a data set are judged: its own measure, or that of its task."""
+    names, tasks = catalogue("data"), catalogue("task")
+    own = names.facts(data).get("measure") if data in names.names else None
+    return MEASURES[own or tasks.facts(task_of(data))["measure"]]
+
+
+BY_RUNNING = "by_running_statistics"
+"""What follows the name of a measure that a network trained with noise has with the statistics of its training."""

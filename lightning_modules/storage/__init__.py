@@ -1,0 +1,1 @@
+"""Files that are written whole, and those of a run folder."""

@@ -1,0 +1,60 @@
+"""Names of the files in a run folder, and reading them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.storage.atomic_files import (
+    read_json,
+    read_rows,
+)
+from schemes.errors import SchemenetError
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run, refused where there is none."""
+    folder = Path(name)
+    if not folder.is_dir():
+        raise SchemenetError(f"no run folder {name!r}")
+    if not (folder / "config.json").is_file():
+        raise SchemenetError(
+            f"{name!r} is no run folder: it holds no config.json; one that `schemenet train` wrote does"
+        )
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of a run, as it stands in the file: what of it is used is to be checked."""
+    return read_json(folder / "config.json")
+
+
+def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
+    """Rows of metrics.csv that hold a finite number in a column of this pattern, as (training step, numbers)."""
+    path = folder / "metrics.csv"
+    rows, found = read_rows(path), []
+    try:
+        for row in rows:
+            values = {name: float(value) for name, value in row.items() if value and pattern.fullmatch(name)}
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
+            if values and row.get("step"):
+                found.append((int(row["step"]), values))
+    except (ValueError, TypeError) as error:
+        raise SchemenetError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell run folders apart: what their paths do not share, or one folder's own name."""
+    absolute = [folder.absolute() for folder in folders]
+    if len(absolute) == 1:
+        return [absolute[0].name]
+    shared = Path(os.path.commonpath(absolute))
+    return [str(folder.relative_to(shared)) for folder in absolute]
+
+
+RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"

@@ -1,0 +1,270 @@
+"""A run that is killed goes on by the same command, and ends with the same weights, bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor, distributed
+
+from lightning_modules import stopping
+from lightning_modules.loggers.csv import MetricsFile
+from lightning_modules.storage.atomic_files import whole
+from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
+
+NEWEST, BEFORE = "last.ckpt", "previous.ckpt"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and keeps the one before it.
+
+    Lightning's own goes through a temporary folder, which may be on another file system, and waits for no disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        with whole(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch hides the reason behind a complaint of its own
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())  # before the old one gives up its name
+            if path.exists():
+                os.replace(path, path.with_name(BEFORE))
+
+
+def load_plain(path: Path) -> Any:
+    """What a file of torch holds, on the CPU: plain data and tensors, nothing else is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle fail in any way there is; what torch then advises is unsafe
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        raise SchemenetError(
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or something else"
+        ) from error
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder that can be read; a damaged one is told, and put aside.
+
+    Raises SchemenetError where there are checkpoints and none can be read.
+    """
+    damaged: list[str] = []
+    for path in (folder / NEWEST, folder / BEFORE):
+        if not path.exists():
+            continue
+        try:
+            checkpoint = load_plain(path)
+        except SchemenetError as error:
+            damaged.append(str(error))
+            continue
+        if not isinstance(checkpoint, dict) or "resuming" not in checkpoint:
+            damaged.append(f"{path} holds no run that could go on")
+            continue
+        if damaged and rank_zero_only.rank == 0:
+            (folder / NEWEST).replace(folder / f"{NEWEST}.damaged")
+            print(f"{damaged[0]}; the checkpoint before it is taken")
+        return path
+    if damaged:
+        raise SchemenetError("\n".join([*damaged, "overwrite=true begins the run anew"]))
+    return None
+
+
+class Resumable(Checkpoint):
+    """Writes ``last.ckpt`` at the end of each epoch and every so many steps, and goes on from it exactly.
+
+    A checkpoint is taken between two optimiser steps, when the next batch is there and nothing is computed on it: what
+    belongs to the steps before is done and logged, and of the next one nothing is drawn but the batch, which seed and
+    epoch alone decide. Beside what Lightning keeps (weights, optimiser, schedule, counters) it holds the random state
+    of each process, the place in the epoch, the number of rows of ``metrics.csv`` and the latest metrics: plain data
+    and tensors only, so that ``weights_only=True`` loads it.
+
+    Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second one at once with the one before;
+    with several processes, which would have to agree on a step, always at once. While the test set is read they leave a
+    checkpoint of before that, from which the run goes on by reading it. A solve that reaches a limit leaves the
+    checkpoint before its batch, or before the test set.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int | None) -> None:
+        self.path, self.every_n_steps = folder / NEWEST, every_n_steps
+        self.metrics: dict[str, Tensor] = {}
+        self.goes_on = False  # whether a step has begun: what was loaded is in its place
+        self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
+        self._before_test: dict[str, Any] | None = None  # while the test set is read: what that changes
+        self._loaded: Mapping[str, Any] | None = None
+        self._saved_step = 0
+        self._asked_to_stop = False
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+        for file in files:
+            file.sync()
+        now = self._changing(trainer) if self._before_test is None else self._before_test
+        checkpoint["resuming"] = {
+            "place": self._place,
+            "random": _of_all_processes(now["random"]),
+            "rows": [file.rows for file in files],
+            "metrics": now["metrics"],
+        }
+        if self._before_test is not None:
+            _count_no_test(checkpoint["loops"]["fit_loop"])
+        elif self._place is not None:
+            _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded = loaded = checkpoint["resuming"]
+        self._saved_step = checkpoint["global_step"]
+        self.metrics = {name: torch.as_tensor(value) for name, value in loaded["metrics"].items()}
+        if (processes := len(loaded["random"])) != trainer.world_size:
+            raise SchemenetError(
+                f"{self.path.parent} holds a run on {processes} devices, which cannot go on with {trainer.world_size}; "
+                "overwrite=true begins it anew"
+            )
+        if trainer.is_global_zero:
+            files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+            for file, rows in zip(files, loaded["rows"], strict=False):
+                file.keep(rows)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._loaded is not None and (place := self._loaded["place"]) is not None:
+            # Lightning offers a loader its state before it has read any, where the schedule asks for the set's length.
+            trainer.train_dataloader.load_state_dict(place)
+            if trainer.is_global_zero:
+                steps = int(trainer.estimated_stepping_batches)
+                print(f"goes on from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            stopping.handle(self._ask_to_stop)  # Lightning puts the old handlers back
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        self._go_on(trainer)
+        if index % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        due = index == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        if (due or self._asked_to_stop) and step > self._saved_step:
+            self._save(trainer, {"epoch": trainer.current_epoch, "batch": index})
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._loaded is not None:
+            # The batch that stands for all of the test set: Lightning takes up again what has begun alone.
+            counts = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            counts.ready = counts.started = counts.completed
+        self._go_on(trainer)
+        self._before_test = self._changing(trainer)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if self._asked_to_stop:
+            self._save_before_test(trainer, module)
+            raise KeyboardInterrupt
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._before_test = None
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, StepLimitError | TimeLimitError) or trainer.world_size > 1:
+            return
+        if self._before_test is not None:
+            self._save_before_test(trainer, module)
+            return
+        batch = trainer.fit_loop.epoch_loop.batch_idx
+        at_step = trainer.training and batch % trainer.accumulate_grad_batches == 0
+        if at_step and trainer.global_step > self._saved_step:
+            self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch})
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer, None)
+
+    def _go_on(self, trainer: pl.Trainer) -> None:
+        """Take up the random state of the checkpoint, when what comes next draws from it."""
+        if self._loaded is not None:
+            set_random_state(self._loaded["random"][trainer.global_rank])
+            self._loaded = None
+        self.goes_on = True
+
+    def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """What of a checkpoint reading the test set would change."""
+        return {"random": random_state(), "metrics": {**self.metrics, **trainer.callback_metrics}}
+
+    def _save_before_test(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging):  # an average is tested; the weights take their place again
+                callback.on_validation_epoch_end(trainer, module)
+        self._save(trainer, {"epoch": trainer.current_epoch, "batch": trainer.fit_loop.epoch_loop.batch_idx + 1})
+
+    def _save(self, trainer: pl.Trainer, place: dict[str, int] | None) -> None:
+        self._place, self._saved_step = place, trainer.global_step
+        trainer.save_checkpoint(self.path)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
+        print("stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every global random generator of this process, as tensors and plain values."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": _plain(np.random.get_state(legacy=False)),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    for device, of_device in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(of_device, device)
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states in the order of the ranks."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, state)
+    return states
+
+
+def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
+    """Take back from Lightning's counters that the next batch, its optimiser step, or the next epoch has begun."""
+    batches = fit_loop["epoch_loop.batch_progress"]
+    batches["is_last_batch"] = False
+    begun = [batches, *fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"].values()]
+    for progress in [*begun, fit_loop["epoch_progress"]] if at_epoch_start else begun:
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts.keys() - {"processed"}, counts["completed"]))
+
+
+def _count_no_test(fit_loop: dict[str, Any]) -> None:
+    """Have Lightning's counters say that the test set is to be read, and none of it has been."""
+    progress = fit_loop["epoch_loop.val_loop.batch_progress"]
+    total, current = progress["total"], progress["current"]
+    before = total["completed"] - current["completed"]
+    total |= {"ready": before + 1, "started": before + 1, "processed": before, "completed": before}
+    current |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress["is_last_batch"] = False

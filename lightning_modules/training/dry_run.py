@@ -1,0 +1,95 @@
+"""Builds and tries data and network on the meta device before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from architectures.costs.ledger import parameters
+from architectures.factory import create_model
+from architectures.model import Model
+from architectures.registry import CLASSIFICATION
+from architectures.supervised.insertion import insert
+from lightning_modules.callbacks.rank_seed import unequal
+from lightning_modules.config.compose import network_options
+from lightning_modules.config.registries import DATA, OPTIMIZERS, TRAINERS
+from lightning_modules.config.validate import Config
+from lightning_modules.data.datamodule import SplitData
+from lightning_modules.loggers.wandb import asked_mode
+from lightning_modules.machine import physical_memory
+from lightning_modules.metrics import task_of
+from lightning_modules.storage.atomic_files import check_writable
+from lightning_modules.training.loading import trained_network
+from schemes.errors import SchemenetError
+
+
+def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Model]:
+    """Build data module and network and try both, on the meta device; SchemenetError tells every mistake at once.
+
+    ``folder`` is tried as well, where one is given.
+    """
+    wrong: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except SchemenetError as error:
+            wrong.append(str(error))
+        return None
+
+    data = attempt(lambda: DATA.build(config["data"], seed=max(0, config["seed"])))
+    shape: tuple[int, ...] = (3, 32, 32)
+    context: dict[str, Any] = {}
+    if data is not None:
+        attempt(data.check)
+        if (known := attempt(lambda: data.context)) is not None:
+            shape, context = tuple(data.shape), known
+
+    def network() -> Model:
+        with torch.device("meta"), torch.no_grad():
+            try:
+                net = create_model(config["architecture"]["name"], **context, **network_options(config))
+            except (RuntimeError, OverflowError) as error:  # sizes that torch cannot count
+                raise SchemenetError(f"this network cannot be made: {str(error).splitlines()[0]}") from error
+            weights, memory = sum(p.numel() * p.element_size() for p in net.parameters()), physical_memory()
+            if weights > memory:
+                raise SchemenetError(
+                    f"this network has {parameters(net):.3g} parameters, which take {weights / 1e9:,.0f} GB; this "
+                    f"machine has {memory / 1e9:,.0f} GB of memory"
+                )
+            try:
+                net.eval().loss(net.random_batch(shape, 2))
+            except RuntimeError as error:
+                raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
+            if config["trainer"]["sync_batchnorm"] and (reason := unequal(net)) is not None:
+                raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
+            return net
+
+    # Without its data a network for images can be tried on others; one for another task on none.
+    tried = context or task_of(config["data"]["name"]) == CLASSIFICATION
+    net = attempt(network) if tried else None
+    if config["start_from"] is not None and net is not None:
+        attempt(
+            lambda: _started(config, create_model(config["architecture"]["name"], **context, **network_options(config)))
+        )
+    stand_in = torch.nn.Linear(1, 1)
+    attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
+    attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
+    if config["logger"]["name"] == "wandb":
+        attempt(lambda: asked_mode(config["logger"]["mode"]))
+    if not 0 <= config["seed"] < 2**32:
+        wrong.append(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
+    if folder is not None:
+        attempt(lambda: check_writable(folder))
+    if wrong:
+        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    return data, net
+
+
+def _started(config: Config, network: Model) -> Model:
+    """The network with the weights that it is to start from."""
+    place = config.get("start_from")
+    return network if place is None else insert(trained_network(Path(place)), network)

@@ -1,0 +1,241 @@
+"""One training run: from a checked config to a run folder.
+
+A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (while it runs with
+``previous.ckpt`` and ``progress.json`` beside it), and ``result.json`` with final metrics and the ledger, written last:
+it is the done mark. A run that was killed before goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from architectures.costs.ledger import flow_parameters, ledger, parameters
+from architectures.model import Model
+from lightning_modules.callbacks.inversion_error import LogInversion
+from lightning_modules.callbacks.rank_seed import OwnRandomNumbers
+from lightning_modules.callbacks.run_status import Progress, StopWhenDiverged
+from lightning_modules.callbacks.scheme_coefficients import LogCoefficients
+from lightning_modules.callbacks.solver_cost import LogWork
+from lightning_modules.config.compose import described, network_options
+from lightning_modules.config.registries import DATA, TASKS, TRAINERS
+from lightning_modules.config.validate import Config
+from lightning_modules.data.datamodule import SplitData
+from lightning_modules.loggers.base import METRICS, About, conclude, opened
+from lightning_modules.metrics import measure_of, task_of
+from lightning_modules.storage.atomic_files import forget_drafts, writable, write_json
+from lightning_modules.storage.run_files import CONFIG, PROGRESS, RESULT
+from lightning_modules.tasks.base import TaskModule
+from lightning_modules.text import short
+from lightning_modules.training.checkpointing import BEFORE, NEWEST, Resumable, newest_checkpoint
+from lightning_modules.training.dry_run import _started
+from lightning_modules.training.noise_free import noise_free
+from lightning_modules.training.run_folder import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    SETS,
+    _names,
+    forget,
+    held_of_this,
+    recipe_hash,
+    run_name,
+    versions,
+)
+from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
+
+LIMITS = (StepLimitError, TimeLimitError)
+"""What ends a solve that might have come to its end; other reasons are the equation's own."""
+
+
+def about(config: Config, network: Model, group: str | None, arm: str | None) -> About:
+    """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
+    *known_as, data = _names(config)
+    size, seed = short(parameters(network)), f"s{config['seed']}"
+    return About(
+        key=f"{recipe_hash(config)}-{seed}",
+        name=f"{arm or '-'.join(known_as)}-{size}-{seed}",
+        group=group,
+        tags=(*reversed(known_as), data, f"{size} parameters"),
+        config=described(config),
+    )
+
+
+def train_rank(config: Config, folder: Path, *, name: str | None, group: str | None, arm: str | None) -> dict[str, Any]:
+    """``train`` as one of the processes of a run, often the only one.
+
+    The first alone reads and writes the folder, and says where the run begins; all return its result.
+    """
+    with contextlib.ExitStack() as stack:  # loggers end with it, whatever becomes of the run
+        return _train_rank(config, folder, name or run_name(config), group, arm, stack)
+
+
+def _train_rank(
+    config: Config, folder: Path, name: str, group: str | None, arm: str | None, stack: contextlib.ExitStack
+) -> dict[str, Any]:
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    watch = StopWhenDiverged()
+    resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
+    callbacks = [watch, Progress(folder / PROGRESS), OwnRandomNumbers(config["seed"])]
+    callbacks += [LogCoefficients(), LogWork(), LogInversion(), resumable]
+    trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
+    trainer.strategy.setup_environment()  # from here on the processes hear each other
+    checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
+    data = DATA.build(config["data"], seed=config["seed"])
+    module = TASKS[task_of(config["data"]["name"])](
+        config["architecture"]["name"], network_options(config), data.context, config["optimizer"], described(config)
+    )
+    _started(config, module.network)
+    trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
+    if trainer.is_global_zero:
+        told = about(config, module.network, group, arm)
+        trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
+    stopped = _fit(trainer, module, data, checkpoint, resumable)
+    metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
+    without_noise: dict[str, Any] = {}
+    if stopped is None and not watch.diverged:
+        without_noise = noise_free(config, folder, trainer, module, data, metrics)
+    if stopped is None and not trainer.is_global_zero:
+        return trainer.strategy.broadcast(None)
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | without_noise
+    if arm is not None:
+        result["arm"] = arm
+    if stopped is not None:
+        result |= _outcome(stopped, trainer, module)
+    conclude(trainer.loggers, result)
+    for needless in (PROGRESS, BEFORE):
+        (folder / needless).unlink(missing_ok=True)
+    if trainer.is_global_zero:  # last of all: what has a result is not looked at again
+        write_json(folder / RESULT, result)
+    else:  # it has stopped, as others may have at the same time
+        own = folder / f"{RESULT}.{trainer.global_rank}"
+        write_json(own, result)
+        own.replace(folder / RESULT)
+    return result if stopped is not None else trainer.strategy.broadcast(result)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    module: TaskModule,
+    data: pl.LightningDataModule,
+    checkpoint: Path | None,
+    resumable: Resumable,
+) -> SolverError | None:
+    """Train, from a checkpoint where there is one; the solver's error that ended it, if one did."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except FieldError:
+        raise
+    except SolverError as error:
+        return error
+    except SchemenetError:
+        raise
+    except Exception as error:
+        if trainer.world_size > 1 and _is_missing_others(error):
+            raise SchemenetError(
+                f"another process of this run has ended ({str(error).splitlines()[0]}); "
+                "the same command goes on from the last checkpoint"
+            ) from error
+        if checkpoint is None or resumable.goes_on:
+            raise
+        raise SchemenetError(
+            f"{checkpoint} is no checkpoint of this run ({type(error).__name__}: {error}); overwrite=true begins anew"
+        ) from error
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning makes an end of the process
+            raise KeyboardInterrupt from ended
+        raise
+    return None
+
+
+def _claim(config: Config, folder: Path) -> Path | None:
+    """Make the folder that of this run; the checkpoint from which it goes on, None where it begins."""
+    writable(folder)
+    held = held_of_this(config, folder)
+    checkpoint = newest_checkpoint(folder) if held is not None and not held.finished else None
+    if checkpoint is not None:
+        (folder / RESULT).unlink(missing_ok=True)
+    else:
+        forget(folder)
+    for name in (RESULT, CONFIG, PROGRESS, NEWEST, METRICS):
+        forget_drafts(folder / name)
+    write_json(folder / CONFIG, described(config))
+    return checkpoint
+
+
+def _is_missing_others(error: Exception) -> bool:
+    """Whether it says that another process is gone; gloo has no exception of its own."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def _outcome(stopped: SolverError, trainer: pl.Trainer, module: TaskModule) -> dict[str, Any]:
+    """What a solve that could not go on makes of a run's result."""
+    status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
+    reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
+    return {"status": status, "reason": reason, **dict.fromkeys(_measured(module))}
+
+
+def _measured(module: TaskModule) -> list[str]:
+    """The names of a result's measures: ``test_error``, ``validation_loss`` ..."""
+    return [f"{of}_{name}" for of in SETS for name in module.names]
+
+
+def _samples_per_step(trainer: pl.Trainer, data: SplitData) -> int:
+    """Those of a whole step, all devices together; a small set may not fill a batch, nor an epoch its window."""
+    batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches or 1)
+    return int(data.samples_per_batch(trainer.world_size) * trainer.world_size * batches)
+
+
+def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, Any]:
+    """The ledger of a trained network. What goes wrong in counting is said there, and costs no result."""
+    try:
+        return {"ledger": ledger(network, shape, batch_size)}
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        print(f"schemenet: the costs of a training step could not be counted ({reason})", file=sys.stderr)
+        sizes = {"parameters": parameters(network), "flow_parameters": flow_parameters(network)}
+        return {"ledger": sizes | {"batch_size": batch_size}, "ledger_failure": reason}
+
+
+def _result(
+    config: Config,
+    trainer: pl.Trainer,
+    module: TaskModule,
+    data: SplitData,
+    name: str,
+    metrics: dict[str, float],
+    diverged: bool,
+) -> dict[str, Any]:
+    found = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
+    measure = measure_of(config["data"]["name"])
+    checked = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
+    not_finite = [name for name in sorted(checked) if not math.isfinite(found[f"{data.measures}_{name}"])]
+    if diverged:
+        reason = "the training loss is NaN or infinite"
+    elif not_finite:
+        reason = f"the {data.measures} {not_finite[0]} is NaN or infinite"
+    else:
+        reason = None
+    network, samples = module.network.cpu(), data.samples_per_batch(trainer.world_size)
+    return {
+        "name": name,
+        "seed": config["seed"],
+        "status": DONE if reason is None else DIVERGED,
+        **({} if reason is None else {"reason": f"after {trainer.global_step} training steps: {reason}"}),
+        "epochs": trainer.current_epoch,
+        "measure": measure.key,
+        **{key: value if math.isfinite(value) else None for key, value in found.items()},
+        "weights": "last" if config["trainer"]["ema"] is None else "averaged",
+        **_costs(network, tuple(data.shape), samples),
+        "layout": network.layout,
+        "devices": trainer.world_size,
+        "samples_per_step": _samples_per_step(trainer, data),
+        "recipe": recipe_hash(config),
+        "versions": versions(),
+    }

@@ -1,0 +1,128 @@
+"""The folder of a run: its name, the recipe hash, and the run that it holds already."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.config.compose import described
+from lightning_modules.config.validate import Config
+from lightning_modules.loggers.base import METRICS
+from lightning_modules.metrics import MEASURES
+from lightning_modules.storage.atomic_files import read_json
+from lightning_modules.storage.run_files import CONFIG, PROGRESS, RESULT
+from lightning_modules.training.checkpointing import BEFORE, NEWEST
+from schemes.errors import SchemenetError
+
+NOT_RECIPE = (
+    "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
+    "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
+    "grid.max_steps", "grid.seconds",
+)  # fmt: skip
+"""Keys that do not change what is computed, only how far it comes, or (the seed) are told apart from it."""
+
+FAILED, DIVERGED, DONE = "failed", "diverged", "done"
+"""What becomes of a run: one that has failed goes on by the same command, the others are finished."""
+
+SETS = ("test", "validation")
+"""What measures can be of; a result holds those of one set, and None for the other."""
+
+
+def recipe_hash(config: Config) -> str:
+    """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
+    return hash_of(described(config))
+
+
+def hash_of(recipe: Config) -> str:
+    """The same of a recipe as it stands, or of the part of it that several share."""
+    kept = {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
+        for key, value in recipe.items()
+        if key not in NOT_RECIPE
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Held:
+    """The run that a folder holds: its recipe and seed, and whether it is finished or may go on from a checkpoint."""
+
+    recipe: str
+    seed: int
+    finished: bool
+
+
+def held_run(folder: Path) -> Held | None:
+    """What a folder holds; None where there is nothing that could be lost or mixed up."""
+    try:
+        result = read_json(folder / RESULT)
+        return Held(result["recipe"], result["seed"], finished=result["status"] != FAILED)
+    except (SchemenetError, KeyError):
+        pass
+    if not any((folder / name).exists() for name in (NEWEST, BEFORE)):
+        return None
+    try:
+        config = read_json(folder / CONFIG)
+        return Held(recipe_hash(config), config["seed"], finished=False)
+    except (ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, it is no config
+        return Held("unknown", -1, finished=False)
+
+
+def held_of_this(config: Config, folder: Path) -> Held | None:
+    """What a folder holds of this very run; another recipe or seed is refused, with overwrite=true nothing counts."""
+    held = None if config.get("overwrite") else held_run(folder)
+    if held is not None and (held.recipe, held.seed) != (recipe_hash(config), config["seed"]):
+        raise SchemenetError(
+            f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
+        )
+    return held
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run left in its folder, so that another begins there."""
+    for name in (RESULT, PROGRESS, NEWEST, BEFORE, METRICS):
+        with contextlib.suppress(IsADirectoryError, PermissionError):
+            (folder / name).unlink(missing_ok=True)
+
+
+def run_name(config: Config) -> str:
+    """A name that no other recipe or seed has."""
+    return f"{'-'.join(_names(config))}-{recipe_hash(config)}-s{config['seed']}"
+
+
+def _names(config: Config) -> list[str]:
+    """Architecture, scheme, where it takes one, and data set."""
+    full = described(config)
+    return [full[group]["name"] for group in ("architecture", "scheme", "data") if full.get(group) is not None]
+
+
+def run_folder(config: Config) -> Path:
+    """Where a run is written: ``folder``, or where that is null or ends with a slash, below it under the run's name."""
+    named = config["folder"] or "runs/train/"
+    return Path(named, run_name(config)) if named.endswith("/") else Path(named)
+
+
+def versions() -> dict[str, str]:
+    names = ("schemenet", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def told_error(result: dict[str, Any]) -> str:
+    """The error of a result as people read it, and of which set it is."""
+    measure = MEASURES[result.get("measure", "error")]
+    for measured in SETS:
+        if (value := result.get(f"{measured}_{measure.key}")) is not None:
+            return f"{measured} {measure.words} {measure.told(value)}"
+    return f"{measure.words} no number"

@@ -1,0 +1,203 @@
+"""Lightning's trainer, from plain parameters."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+
+from lightning_modules.callbacks.compile import ChannelsLast, Compiled, TestedLast
+from lightning_modules.config.registries import TRAINERS
+from lightning_modules.machine import cores
+from lightning_modules.training.checkpointing import WholeCheckpoints
+from schemes.errors import SchemenetError
+
+MOST = 1024
+"""Devices of one machine, machines and threads: beyond it a number is a slip, and no machine survives its trial."""
+
+
+@TRAINERS.register("default")
+def trainer(
+    folder: Path,
+    callbacks: list[Any],
+    logger: Any,
+    *,
+    max_epochs: int = 2,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    sync_batchnorm: bool = False,
+    precision: str = "32-true",
+    gradient_clip_val: float | None = None,
+    accumulate_grad_batches: int = 1,
+    deterministic: bool = False,
+    limit_train_batches: int | float | None = None,
+    limit_test_batches: int | float | None = None,
+    overfit_batches: int | float = 0,
+    log_every_n_steps: int = 10,
+    check_test_every_n_epoch: int = 1,
+    checkpoint_every_n_steps: int | None = 500,
+    progress_bar: bool | None = None,
+    threads: int | None = None,
+    oversubscribe: bool = False,
+    compile: bool | str = False,
+    channels_last: bool = False,
+    ema: float | None = None,
+) -> pl.Trainer:
+    """A ``pl.Trainer``; parameters have the meaning of its own.
+
+    ``devices`` are those of each of ``num_nodes`` machines; each trains on batches of its own, and gradients are those
+    of all of them joined. With ``sync_batchnorm`` so are the statistics of batch norm, on GPUs.
+    ``overfit_batches`` trains on the same few batches in every epoch; what is measured is the whole test set.
+    The last step of an epoch takes the mean of the batches that are left where ``accumulate_grad_batches`` does not
+    divide their number. The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve, and
+    after the last.
+    Checkpoints are written at the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that
+    is null. ``progress_bar`` null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads
+    as it is. ``oversubscribe`` allows more processes on CPUs than there are cores. ``compile`` true is torch.compile's
+    usual backend, a word names another. ``ema`` is the decay of an exponential moving average of the weights and of
+    batch norm's statistics, one update a step: what is tested and kept is then the average.
+    """
+    wrong = [
+        f"trainer.{key}: expected at least 1, got {value}"
+        for key, value in {
+            "max_epochs": max_epochs,
+            "num_nodes": num_nodes,
+            "accumulate_grad_batches": accumulate_grad_batches,
+            "log_every_n_steps": log_every_n_steps,
+            "check_test_every_n_epoch": check_test_every_n_epoch,
+            "checkpoint_every_n_steps": 1 if checkpoint_every_n_steps is None else checkpoint_every_n_steps,
+            "threads": 1 if threads is None else threads,
+        }.items()
+        if value < 1
+    ]
+    large = {"devices": devices, "num_nodes": num_nodes, "threads": threads}
+    wrong += [
+        f"trainer.{key}: expected at most {MOST:,}, got {int(value):,}"
+        for key, value in large.items()
+        if re.fullmatch("[0-9]{1,20}", str(value)) and int(value) > MOST
+    ]
+    wrong += [
+        f"trainer.{key}: expected to be above 0, got {value}"
+        for key, value in {"limit_train_batches": limit_train_batches, "limit_test_batches": limit_test_batches}.items()
+        if value is not None and value <= 0
+    ]  # fmt: skip
+    if gradient_clip_val is not None and not 0 < gradient_clip_val < math.inf:
+        wrong.append(f"trainer.gradient_clip_val: expected to be above 0, got {gradient_clip_val}")
+    if ema is not None and not 0 < ema < 1:
+        wrong.append(f"trainer.ema: expected a decay between 0 and 1, e.g. 0.999, got {ema}")
+    if strategy.endswith(("spawn", "fork", "notebook")):
+        wrong.append(f"trainer.strategy: {strategy} begins its processes too late for a run to be told; use ddp")
+    if wrong:
+        raise SchemenetError("\n".join(wrong))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _quiet()
+    bar = sys.stdout.isatty() if progress_bar is None else progress_bar
+    # Named, or Lightning's choice would hang on what else is installed.
+    callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), TestedLast(), *callbacks]
+    try:
+        made = pl.Trainer(
+            default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
+            devices=devices, num_nodes=num_nodes, strategy=strategy, sync_batchnorm=sync_batchnorm,
+            precision=precision, gradient_clip_val=gradient_clip_val,
+            accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
+            limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
+            overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
+            check_val_every_n_epoch=check_test_every_n_epoch,
+            enable_progress_bar=bar,
+            enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints(), *_cluster()],
+        )  # fmt: skip
+    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise SchemenetError(f"trainer: {error}") from error
+    if overfit_batches:  # for which Lightning would also measure so many batches only
+        made.limit_val_batches = 1.0 if limit_test_batches is None else limit_test_batches
+    if sync_batchnorm and made.world_size > 1 and made.strategy.root_device.type == "cpu":
+        raise SchemenetError("trainer.sync_batchnorm: torch has it on GPUs only; norm=group needs none")
+    if ema is not None:
+        # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
+        # Last of all, so that at the end the checkpoint is written before the average takes the weights' place.
+        made.callbacks.append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
+    return made
+
+
+def processes_to_begin(options: Mapping[str, Any]) -> int:
+    """How many processes a run with these parameters is still to be begun in; 1 for this one alone.
+
+    Raises SchemenetError where this machine alone cannot begin them.
+    """
+    strategy = TRAINERS.build(options, folder=Path(), callbacks=[], logger=False).strategy
+    launcher = strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.cluster_environment.creates_processes_externally:
+        return 1
+    if (machines := options.get("num_nodes", 1)) > 1 and not {"NODE_RANK", "GROUP_RANK"} & set(os.environ):
+        raise SchemenetError(
+            f"trainer.num_nodes: {machines} machines would wait for each other: torchrun, srun or "
+            "launcher=slurm begin the processes on each of them; expected 1 without"
+        )
+    most = launcher.num_processes if options.get("oversubscribe") else max(2, cores())
+    if strategy.root_device.type == "cpu" and launcher.num_processes > most:
+        raise SchemenetError(
+            f"trainer.devices: {launcher.num_processes} processes for {cores()} CPU cores; expected at most {most}, "
+            "or trainer.oversubscribe=true as well"
+        )
+    return launcher.num_processes
+
+
+def _cluster() -> list[ClusterEnvironment]:
+    """Under Slurm, what is not Lightning's own choice.
+
+    Its requeueing is a second one beside that of whoever submits jobs, with checkpoints of its own. And a job of one
+    task that asks for several devices begins its processes itself.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    if os.environ["SLURM_NTASKS"] == "1":
+        return [LightningEnvironment()]
+    return [SLURMEnvironment(auto_requeue=False)]
+
+
+def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
+    found: list[Callback] = []
+    if channels_last:
+        found.append(ChannelsLast())
+    if compile:
+        found.append(Compiled(compile if isinstance(compile, str) else "inductor"))
+    return found
+
+
+def _quiet() -> None:
+    """Leave out Lightning's advertisements and the advice that does not apply here."""
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for text in (
+        ".*requested to overfit but enabled.*",  # the data module shuffles nothing then
+        ".*does not have many workers.*",  # small sets live in memory, there are no workers to add
+        ".*`srun` command is available.*",  # on the login node of a cluster; runs are submitted by launcher=slurm
+        ".*GPU available but not used.*",
+        ".*LeafSpec.*",  # Lightning's own use of a deprecated torch name
+        ".*The number of training batches.*",
+        ".*use `self.log.*sync_dist=True.*",  # what is logged is that of all processes already
+        ".*Grad strides do not match bucket view strides.*",  # of kernels 1x1, whose strides mean nothing
+        ".*Experiment logs directory.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", text)

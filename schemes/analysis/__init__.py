@@ -1,0 +1,1 @@
+"""Stability regions, spectra and reference problems."""

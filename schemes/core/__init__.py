@@ -1,0 +1,1 @@
+"""Nodes, states, schemes and their tableaus, counts: what all else stands on."""

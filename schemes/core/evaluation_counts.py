@@ -1,0 +1,62 @@
+"""What a solve costs, in the unit that does not depend on the machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from schemes.core.node import Node
+from schemes.core.state import State
+
+
+@dataclass
+class Work:
+    """Calls of f, products of vectors with its Jacobian or the transpose, steps accepted and attempted in vain."""
+
+    calls: int = 0
+    products: int = 0
+    accepted: int = 0
+    rejected: int = 0
+
+
+_bookkeeping: ContextVar[Work | None] = ContextVar("bookkeeping", default=None)
+
+
+@contextlib.contextmanager
+def counting(work: Work) -> Iterator[None]:
+    """What is called and multiplied inside goes on this account, and on no other one."""
+    token = _bookkeeping.set(work)
+    try:
+        yield
+    finally:
+        _bookkeeping.reset(token)
+
+
+def count_calls(number: int = 1) -> None:
+    """Tell of calls of f; nothing where nobody counts."""
+    if (work := _bookkeeping.get()) is not None:
+        work.calls += number
+
+
+def count_products(number: int = 1) -> None:
+    """Tell of products with a Jacobian; nothing where nobody counts."""
+    if (work := _bookkeeping.get()) is not None:
+        work.products += number
+
+
+class Counted:
+    """f, each call of which is counted. What a field bank knows of its nodes stays known."""
+
+    def __init__(self, f: Callable[[Node, State], State]) -> None:
+        self.f = f
+
+    def __call__(self, node: Node, y: State) -> State:
+        if (work := _bookkeeping.get()) is not None:
+            work.calls += 1
+        return self.f(node, y)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.f, name)

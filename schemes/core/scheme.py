@@ -1,0 +1,136 @@
+"""What a scheme is."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from schemes.core.node import Node
+from schemes.core.state import RightHandSide, State
+from schemes.errors import SchemenetError
+
+
+class Coefficient(NamedTuple):
+    """A learnable number that serves at one step; the scheme is zero-stable where low < value <= high."""
+
+    name: str
+    step: int
+    value: Tensor
+    low: float
+    high: float
+
+
+class Attempt(NamedTuple):
+    """One step, and how far it may be trusted: what an adaptive grid accepts or rejects.
+
+    ``y`` and ``memory`` are those at the end; ``error()`` estimates the local error of ``y``; ``between(theta)`` is the
+    state at t + theta h, differentiable. Neither evaluates f again.
+    """
+
+    y: State
+    memory: tuple[State, ...]
+    error: Callable[[], State]
+    between: Callable[[float], State]
+
+
+class Scheme(nn.Module, abc.ABC):
+    """A rule that combines evaluations of f into one step of y' = f(t, y).
+
+    A module only because coefficients may be learnable. A subclass declares, as class attributes or as properties
+    of the instance,
+
+    - ``order``: the order of convergence on ``problem``, None where it is no method for y' = f as configured;
+    - ``stages``: evaluations of f in one step (after a multistep scheme has started);
+    - ``history``: states or values of f remembered between steps;
+    - ``components``: parts of a coupled state, which is then a tuple;
+    - ``continues``: whether ``start`` takes up an older state that it is handed;
+    - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
+    - ``undoes``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None for any;
+    - ``implicit``: whether a step solves an equation;
+    - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
+    - ``begins_with_slope``: whether an attempt's memory is the slope f(t, y) alone;
+    - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
+    - ``problem``: the class of ODE on which ``order`` holds;
+    - ``sharing``: which weights it wants where the user does not say (see ``schemes.field_bank``).
+    """
+
+    order: ClassVar[int | None] | property
+    stages: ClassVar[int] | property
+    history: int = 0
+    components: int = 1
+    continues: bool = False
+    reversible: bool = False
+    undoes: int | property | None = None
+    implicit: bool = False
+    error_order: int | None = None
+    begins_with_slope: bool = False
+    steps_end_at_outputs: bool = False
+    problem: Literal["general", "linear", "separable"] = "general"
+    sharing: str = "per_step"
+
+    def __init_subclass__(cls, abstract: bool = False, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        missing = [name for name in ("order", "stages") if not hasattr(cls, name)]
+        if missing and not abstract:
+            raise TypeError(f"scheme {cls.__name__} must declare {', '.join(missing)}")
+
+    @property
+    def multistep(self) -> bool:
+        """Whether what is remembered belongs to earlier steps: a second copy of the present state does not."""
+        return self.history > 0
+
+    def prepare(self, steps: int, past: int = 0) -> None:
+        """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
+
+    def coefficients(self) -> tuple[Coefficient, ...]:
+        """The learnable numbers that :meth:`prepare` made, in the order of the steps."""
+        return ()
+
+    def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
+        """The memory before the first step, given the older states that the flow was handed. Calls no f."""
+        return ()
+
+    @abc.abstractmethod
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        """The step after ``node`` with an estimate of its error; h may differ from step to step.
+
+        ``memory`` is that of the attempt before, or empty, or with ``begins_with_slope`` (f(t, y),).
+        """
+        raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
+
+    def tolerate(self, rtol: Any, atol: Any) -> None:
+        """Told before a solve what error a step may have, for schemes that solve equations inside.
+
+        Numbers, tensors that broadcast with the state, or a list with one of them for each of its tensors.
+        """
+
+    def inverse(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        """(y, memory) at ``node`` from those one step later.
+
+        Evaluates f at the nodes and arguments of the step, so that a reverse sweep needs each of them once.
+        """
+        raise SchemenetError(f"scheme {type(self).__name__} is not reversible")
+
+    def stability_function(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Numerator and denominator of R(z) for u' = lambda u, z = h lambda, lowest powers first.
+
+        None where a step is a polynomial in z, which ``schemes.analysis.stability`` finds by running it.
+        """
+        return None
+
+
+def scheme_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained coefficients of the schemes inside a module (k_n), by their names in it."""
+    schemes = [(path, part) for path, part in module.named_modules() if isinstance(part, Scheme)]
+    return {name: p for path, scheme in schemes for name, p in scheme.named_parameters(prefix=path)}

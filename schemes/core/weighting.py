@@ -1,0 +1,57 @@
+"""Evaluations of f that enter a step with a weight of their own: what noise on a step is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from schemes.core.node import Node
+from schemes.core.state import RightHandSide, State
+
+
+class Weight(NamedTuple):
+    """A factor of one evaluation: a number, or a tensor of shape () or (batch, 1, ...).
+
+    ``backward``, where given, is the factor of the gradient instead (shake-shake draws the two apart).
+    """
+
+    forward: float | Tensor
+    backward: float | Tensor | None = None
+
+    def times(self, value: State) -> State:
+        """``value`` with this weight, in its own precision."""
+        if not isinstance(value, Tensor):
+            return None if value is None else tuple(map(self.times, value))
+        if self.backward is None:
+            return (value * self.forward).to(value.dtype)
+        straight = value * self.backward
+        return (straight + (value * self.forward - straight).detach()).to(value.dtype)
+
+
+Weights = Mapping[tuple[int, int, int], Weight]
+"""Place of a node (step, stage, component) to the weight of its evaluation; 1 where there is none."""
+
+
+class Weighted:
+    """f with weights. As a function it gives what enters the sum of a step; :func:`parted` takes the two apart."""
+
+    def __init__(self, f: RightHandSide, weights: Weights) -> None:
+        self.f, self.weights = f, weights
+
+    def weigh(self, node: Node, value: State) -> State:
+        weight = self.weights.get(node.place)
+        return value if weight is None else weight.times(value)
+
+    def __call__(self, node: Node, y: State) -> State:
+        return self.weigh(node, self.f(node, y))
+
+
+def parted(f: RightHandSide) -> tuple[RightHandSide, Callable[[Node, State], State]]:
+    """f without weights, for the arguments of later evaluations, and what makes of a value that which enters the sum.
+
+    A step of several stages asks for both: noise acts on what the step adds to the state, never on the arguments, so
+    that the mean of a noisy step is the step.
+    """
+    return (f.f, f.weigh) if isinstance(f, Weighted) else (f, lambda node, value: value)

@@ -1,0 +1,146 @@
+"""The right-hand side made of modules: which weights serve at which node."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from schemes.core.node import Node
+from schemes.core.random_state import unmoved_random_state
+from schemes.core.state import State, flatten
+from schemes.errors import SchemenetError, unknown
+
+Statistics = Literal["per_node", "shared", "per_node_affine"]
+
+SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
+    "per_step": lambda node: (node.step, node.component),
+    "shared": lambda node: (node.component,),
+    "per_stage": lambda node: node.place,
+}
+
+
+class FieldBank(nn.Module):
+    """f(node, y), with the module chosen by the node.
+
+    ``make(node)`` makes a field for the first node of each group of nodes that share weights: one group a step and
+    component (``per_step``, ResNet), one a component (``shared``, ODE-Net), one a node (``per_stage``, FractalNet).
+
+    A field with buffers that serves at several nodes has a *twin* for each of the others: the same parameters, buffers
+    of its own. So batch norm keeps its running statistics per visited node (with one set, evaluation normalises by the
+    average of different distributions: the network trains and then fails), whatever kind of norm it is, while
+    parameter counts do not change. ``statistics="shared"`` is the control without twins; with ``"per_node_affine"`` a
+    twin has the affine weights of its norms (all parameters of modules with buffers) for itself too, as the released
+    PolyNet has.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Node], nn.Module],
+        nodes: Sequence[Node],
+        sharing: str = "per_step",
+        statistics: str = "per_node",
+    ) -> None:
+        super().__init__()
+        if statistics not in get_args(Statistics):
+            raise SchemenetError(unknown("statistics", statistics, get_args(Statistics)))
+        self.sharing, self.statistics = sharing, statistics
+        self.fields = nn.ModuleList()
+        self._twin_of: dict[int, int] = {}
+        self._by_weights: dict[tuple[int, ...], int] = {}
+        self._by_place: dict[tuple[int, int, int], int] = {}
+        for node in nodes:
+            weights = SHARING[sharing](node)
+            if weights not in self._by_weights:
+                self._by_weights[weights] = self._add(make(node))
+                self._by_place[node.place] = self._by_weights[weights]
+            elif node.place not in self._by_place:
+                first = self._by_weights[weights]
+                own = statistics != "shared" and next(self.fields[first].buffers(), None) is not None
+                self._by_place[node.place] = self._add(self._twin(self.fields[first])) if own else first
+                if own:
+                    self._twin_of[self._by_place[node.place]] = first
+        self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
+        self.register_state_dict_post_hook(_each_weight_once)
+        self.register_load_state_dict_pre_hook(_weights_of_twins)
+        self.register_load_state_dict_post_hook(FieldBank._tie)  # assign=True makes new parameters as well
+
+    def _add(self, field: nn.Module) -> int:
+        for i, known in enumerate(self.fields):
+            if known is field:
+                return i
+        self.fields.append(field)
+        return len(self.fields) - 1
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FieldBank:
+        # Between the meta device and a real one torch makes new parameters, one for each of their places.
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+    def _tie(self, *_: Any) -> None:
+        """Give twins the parameters of their fields again."""
+        for copied, first in self._twin_of.items():
+            for module, original in zip(self.fields[copied].modules(), self.fields[first].modules(), strict=True):
+                for name, parameter in self._tied(original):
+                    setattr(module, name, parameter)
+
+    def _tied(self, part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of one module of a field that a twin has in common with it."""
+        if self.statistics != "per_node_affine" or next(part.buffers(recurse=False), None) is None:
+            yield from part.named_parameters(recurse=False)
+
+    def _twin(self, field: nn.Module) -> nn.Module:
+        """A copy with the very same parameters, but for those that a twin has for itself, and its own buffers."""
+        return copy.deepcopy(field, {id(p): p for part in field.modules() for _, p in self._tied(part)})
+
+    @property
+    def groups(self) -> dict[tuple[int, ...], nn.Module]:
+        """For each group of nodes that share weights the field that was made for it, whose twins the others are."""
+        return {key: self.fields[index] for key, index in self._by_weights.items()}
+
+    def at(self, node: Node) -> nn.Module:
+        """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
+        index = self._by_place.get(node.place)
+        return self.fields[self._by_weights[SHARING[self.sharing](node)] if index is None else index]
+
+    def reused(self, node: Node) -> nn.Module | None:
+        """The field of a node where it serves at others too, so that a call finds the buffers that another one left."""
+        index = self._by_place.get(node.place)
+        return self.fields[index] if index in self._reused else None
+
+    def forward(self, node: Node, y: State) -> State:
+        field = self.at(node)
+        return without_trace(field, node, y) if node.trial else field(node, y)
+
+
+def without_trace(field: nn.Module, node: Node, y: State) -> State:
+    """The value of a field whose buffers, and the random state, stay what they are."""
+    buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
+    with unmoved_random_state(flatten(y)[0][0]):
+        return torch.func.functional_call(field, buffers, (node, y))
+
+
+def _names_of_tied(bank: FieldBank, prefix: str) -> Iterator[tuple[str, str]]:
+    """The names of each parameter that a twin shares: in the twin, and in the field that it is a twin of."""
+    for copied, first in bank._twin_of.items():
+        for path, part in bank.fields[first].named_modules():
+            for name, _ in bank._tied(part):
+                within = f"{path}.{name}" if path else name
+                yield f"{prefix}fields.{copied}.{within}", f"{prefix}fields.{first}.{within}"
+
+
+def _each_weight_once(bank: FieldBank, state: dict[str, Any], prefix: str, _: Any) -> None:
+    # Averages of weights (timm's ModelEmaV3) go through the state, and would average a twin's weights twice.
+    for copied, _first in _names_of_tied(bank, prefix):
+        state.pop(copied, None)
+
+
+def _weights_of_twins(bank: FieldBank, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for copied, first in _names_of_tied(bank, prefix):
+        if first in state:
+            state.setdefault(copied, state[first])

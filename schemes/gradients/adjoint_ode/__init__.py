@@ -1,0 +1,1 @@
+"""The adjoint equation and its solution backwards."""

@@ -1,0 +1,79 @@
+"""The system of state, costate and parameters' gradient that the continuous adjoint solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from schemes.core.evaluation_counts import count_products
+from schemes.core.node import Node
+from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.gradients.recomputation.autograd import Pullback
+
+Found = tuple[Tensor | None, ...]
+
+
+def costate_rates(
+    f: RightHandSide, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
+) -> tuple[State, State, Found]:
+    """f, -(df/dy)^T a and -(df/dtheta)^T a at a node, by one evaluation and one product."""
+    leaves, shape = flatten(y)
+    with torch.enable_grad():
+        fresh = [leaf.detach().requires_grad_() for leaf in leaves]
+        value = f(node, unflatten(fresh, shape))
+    pull_back = Pullback(parameters)
+    of_y = pull_back(flatten(value)[0], list(flatten(costate)[0]), fresh)
+    count_products()
+    rates = unflatten([_minus(g) for g in of_y], shape)
+    return unflatten([v.detach() for v in flatten(value)[0]], shape), rates, tuple(map(_minus, pull_back.found))
+
+
+def augmented(
+    f: RightHandSide, parameters: Sequence[Tensor], stage_of: Callable[[int], int] = lambda stage: stage
+) -> RightHandSide:
+    """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""
+
+    def rates(node: Node, state: State) -> State:
+        y, costate, _ = state
+        return costate_rates(f, node._replace(stage=stage_of(node.stage)), y, costate, parameters)
+
+    return rates
+
+
+def joined(y: State, costate: State, found: Found, paired: bool) -> State:
+    """The augmented state: (y, a, g), or one such triple for each component.
+
+    x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
+    """
+    if not paired:
+        return y, costate, found
+    nothing = (None,) * len(found)
+    return (y[0], costate[1], found), (y[1], costate[0], nothing)
+
+
+def parted(state: State, paired: bool) -> tuple[State, State, Found]:
+    """The inverse of :func:`joined`."""
+    if not paired:
+        return state
+    first, second = state
+    found = tuple(b if a is None else a if b is None else a + b for a, b in zip(first[2], second[2], strict=True))
+    return (first[0], second[0]), (second[1], first[1]), found
+
+
+def zeros(y: State) -> State:
+    return torch.zeros_like(y) if isinstance(y, Tensor) else tuple(map(zeros, y))
+
+
+def plus(costate: State, gradient: State) -> State:
+    """The sum with a nest of gradients, None standing for zero."""
+    if gradient is None:
+        return costate
+    if isinstance(costate, Tensor):
+        return costate + gradient
+    return tuple(map(plus, costate, gradient))
+
+
+def _minus(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else -gradient

@@ -1,0 +1,1 @@
+"""Modes that evaluate f again in backward: what they keep, and how they repeat the forward pass."""

@@ -1,0 +1,226 @@
+"""Modes that run forward without a graph and evaluate f again in backward."""
+
+from __future__ import annotations
+
+import abc
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from schemes.core.evaluation_counts import count_products, counting
+from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.core.untracked_leaves import ForeignLeaves, leaves
+from schemes.errors import SchemenetError
+from schemes.gradients.base import BACKWARD_ONLY, FIRST_ONLY, GradientMode
+from schemes.gradients.recomputation.replay import Replay
+from schemes.integration.loop import Pass
+
+if TYPE_CHECKING:
+    from schemes.core.node import Node
+    from schemes.integration.loop import Carry, Loop
+
+Gradients = list[Tensor | None]
+PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, or gradient=backprop or checkpoint"
+
+
+class RecomputingMode(GradientMode):
+    """Forward without a graph; what ``forward`` keeps is all that lives until backward.
+
+    One autograd node for all steps. The parameters are its inputs and their gradients its outputs (no ``backward``
+    inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work. f is a
+    function of node, state, parameters, buffers and torch's random numbers; what else it reads must not change between
+    forward and backward.
+    """
+
+    def __call__(self, loop: Loop, carry: Carry) -> Pass:
+        if not torch.is_grad_enabled():
+            return loop.run(carry)
+        if torch._C._are_functorch_transforms_active():
+            raise SchemenetError(BACKWARD_ONLY.format(self.name))
+        parameters = tuple(loop.module.parameters())
+        if (reason := out_of_reach(parameters, loop.module)) is not None:
+            raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
+        state, shape = flatten(carry)
+        job = _Job(self, loop, shape, Replay(loop.module, parameters, loop.f, state[0].device))
+        reference: Callable[[], Any] = (lambda: job) if loop.for_backward is None else weakref.ref(job)
+        if loop.for_backward is not None:
+            loop.for_backward.append(job)
+        outputs = _Recompute.apply(job, reference, len(state), *state, *parameters)
+        return Pass(*unflatten(outputs, job.out_shape))
+
+    @abc.abstractmethod
+    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+        """The loop's result, and the nest of tensors to keep."""
+
+    @abc.abstractmethod
+    def backward(
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+    ) -> tuple[Gradients, Gradients]:
+        """Gradients of the carry's tensors at the start, and of the parameters.
+
+        ``gradients`` is the nest of the gradients of the loop's result.
+        """
+
+
+class _Job:
+    """What passes from forward to backward beside tensors."""
+
+    def __init__(self, mode: RecomputingMode, loop: Loop, shape: Any, replay: Replay) -> None:
+        self.mode, self.loop, self.shape, self.replay = mode, loop, shape, replay
+        self.out_shape: Any = None
+        self.kept_shape: Any = None
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, job: _Job, reference: Callable[[], Any], count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        carry = unflatten(tensors[:count], job.shape)
+        with job.replay.recording():
+            end, kept = job.mode.forward(job.loop, carry, job.loop.recorded(job.replay))
+        outputs, job.out_shape = flatten(end)
+        saved, job.kept_shape = flatten(kept)
+        noted = job.replay.hand_over()
+        ctx.save_for_backward(*saved, *noted, *tensors[count:])
+        ctx.job, ctx.count, ctx.saved, ctx.noted = reference, count, len(saved), len(noted)
+        ctx.set_materialize_grads(False)
+        # An output that is an input (a remembered state) would be taken for an in-place change of it, and one that
+        # stands there twice would get the gradient of one place.
+        seen = {id(t) for t in tensors[:count]}
+        return tuple(t if id(t) not in seen and not seen.add(id(t)) else t.view_as(t) for t in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        job = ctx.job()
+        if torch.is_grad_enabled():
+            raise SchemenetError(FIRST_ONLY.format(job.mode.name))
+        tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
+        kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
+        wanted = ctx.needs_input_grad[3 + ctx.count :]
+        named = getattr(job.loop.module, "closed_over", None)
+        closed_over = set(map(id, named or ()))  # f reads these very tensors
+        parameters = [
+            p if id(p) in closed_over else p.detach().requires_grad_(want)
+            for p, want in zip(tensors, wanted, strict=True)
+        ]
+        trained = [p for p in parameters if p.requires_grad]
+        foreign = ForeignLeaves(parameters)
+        with counting(job.loop.backward):
+            start, found = job.replay.again(
+                noted,
+                parameters,
+                job.mode.backward,
+                job.loop,
+                unflatten(kept, job.kept_shape),
+                unflatten(gradients, job.out_shape),
+                trained,
+                foreign.watching(job.replay.repeat(job.loop.f)),
+            )
+        if named is None:  # a user who names the tensors says that there are no others
+            foreign.refuse()
+        by_parameter = iter(found)
+        return None, None, None, *start, *(next(by_parameter) if want else None for want in wanted)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise SchemenetError(BACKWARD_ONLY.format(ctx.job().mode.name))
+
+
+class StackWithContext(torch.autograd.Function):
+    """``torch.stack``, whose result holds what the backward pass of its rows needs.
+
+    A module that keeps its own solution makes a circle: module, solution, autograd's nodes, f, which is the module.
+    Python's collector sees through a tensor into its own node where Python made that, and no further, so what leads
+    back to f is kept there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, context: Any, *rows: Tensor) -> Tensor:
+        ctx.context = context
+        return torch.stack(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # one output
+        return None, *gradient.unbind()
+
+
+def out_of_reach(parameters: Sequence[Tensor], module: nn.Module) -> str | None:
+    """Why f will use other parameters than its flow has now; None where it will not."""
+    if any(map(is_lazy, parameters)):
+        return "lazy layers have no parameters yet; run the network once under torch.no_grad() before training it"
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
+    for name, part in module.named_modules() if fsdp else ():
+        if part is not module and isinstance(part, fsdp.FSDPModule | fsdp.FullyShardedDataParallel):
+            return (
+                f"FSDP takes the parameters of {name} away as soon as it was evaluated; apply fully_shard to the flow "
+                "or to what is around it, or use gradient=backprop"
+            )
+    return None
+
+
+def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
+    """The carry on fresh leaves, and those that can carry a gradient."""
+    tensors, shape = flatten(carry)
+    fresh = [t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in tensors]
+    return unflatten(fresh, shape), fresh
+
+
+class Pullback:
+    """Vector-Jacobian products; what they give to parameters is summed up in ``found``, None for zero.
+
+    The engine is asked for the parameters alone that a graph ends in: to ask for all of a flow's at each of its steps
+    would take a time that is quadratic in the depth.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.found: Gradients = [None] * len(parameters)
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self._results = [p for p in parameters if p.grad_fn is not None]  # made outside of f: no graph ends in them
+
+    def __call__(self, outputs: Sequence[Tensor], gradients: Gradients, inputs: Sequence[Tensor]) -> Gradients:
+        """Gradients of the inputs; None where one takes no part."""
+        pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
+        used = [leaf for leaf in leaves([o for o, _ in pairs], self._results) if id(leaf) in self._places]
+        used += self._results
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        if not pairs or not (used or wanted):
+            return [None] * len(inputs)
+        found = iter(
+            torch.autograd.grad([o for o, _ in pairs], [*used, *wanted], [g for _, g in pairs], allow_unused=True)
+        )
+        for leaf in used:
+            place, gradient = self._places[id(leaf)], next(found)
+            known = self.found[place]
+            self.found[place] = gradient if known is None else known if gradient is None else known + gradient
+        return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
+    """Gradients of one step's carry (as a nest) from those of the step's result."""
+    calls, before = 0, loop.backward.calls
+
+    def counted(node: Node, y: State) -> State:
+        nonlocal calls
+        calls += 1
+        return f(node, y)
+
+    with torch.enable_grad():
+        carry, fresh = leaves_of(carry)
+        outputs, shape = flatten(loop.advance(node, carry, counted))
+    count_products(calls or loop.backward.calls - before)  # what is known already, or captured, is not called here
+    return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
+
+
+def aligned(nest: Any, shape: Any) -> Gradients:
+    """The entries of a nest of gradients in the order of the tensors of ``shape``, None where one is absent."""
+    if isinstance(shape, int):
+        return [nest]
+    if shape is None:
+        return []
+    children = nest if nest is not None else (None,) * len(shape)
+    return [g for part, child in zip(children, shape, strict=True) for g in aligned(part, child)]

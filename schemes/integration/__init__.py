@@ -1,0 +1,1 @@
+"""Grids and loops: how a scheme steps over an interval."""

@@ -1,0 +1,155 @@
+"""Grids whose steps the estimated error decides."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.errors import SchemenetError
+from schemes.integration.adaptive_loop import InPrecisionOfState, Search
+from schemes.integration.step_size_controller import StepSizeSettings
+from schemes.registry import GRIDS
+
+
+@GRIDS.register("adaptive")
+class AdaptiveGrid:
+    r"""Steps of a size for which a pair of methods estimates an error of at most 1 in the norm
+
+        || e / (atol + rtol max(|y_n|, |y_{n+1}|)) ||,   the root mean square over all entries of the batch
+
+    ``rtol`` and ``atol`` are numbers, or nests of numbers and tensors like the state. ``controller`` is I, PI or PID.
+    A network integrates over [0, ``time``], in evaluation with ``eval_rtol`` and ``eval_atol`` where they are given.
+    The first step is ``first_step``, or Hairer's guess (one more evaluation of f). No step is longer than
+    ``max_step``, and none shorter than ``min_step`` but one that ends at a time at which a step must end: such steps
+    are taken whatever their error, and :class:`LeastStepWarning` tells of them. ``step_t`` are times that a step must
+    end at, ``jump_t`` such at which f jumps. After ``max_steps`` attempts or ``seconds`` the solve ends with an error
+    that says how far it came. ``norm`` replaces the norm: from a state to a number.
+
+    Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section
+    II.4.
+    """
+
+    def __init__(
+        self,
+        rtol: object = 1e-3,
+        atol: object = 1e-3,
+        time: float = 1.0,
+        eval_rtol: float | None = None,
+        eval_atol: float | None = None,
+        controller: Literal["I", "PI", "PID"] = "I",
+        first_step: float | None = None,
+        min_step: float = 0.0,
+        max_step: float | None = None,
+        max_steps: int = 10_000,
+        seconds: float | None = None,
+        safety: float = 0.9,
+        shrink: float = 0.2,
+        growth: float = 10.0,
+        step_t: Sequence[float] = (),
+        jump_t: Sequence[float] = (),
+        norm: Callable | None = None,
+    ) -> None:
+        numbers = {
+            "rtol": rtol, "atol": atol, "time": time, "eval_rtol": eval_rtol, "eval_atol": eval_atol,
+            "first_step": first_step, "max_step": max_step, "seconds": seconds,
+        }  # fmt: skip
+        wrong = [
+            f"{key} expected to be {'positive' if key not in TOLERANCES else 'at least 0'}, got {value}"
+            for key, value in numbers.items()
+            if isinstance(value, int | float) and not (value > 0 or (value == 0 and key in TOLERANCES))
+        ]
+        wrong += [
+            f"{key} expected to be a number, got {value!r}"
+            for key, value in {"rtol": rtol, "atol": atol}.items()
+            if isinstance(value, str | None)
+        ]
+        if all(isinstance(tolerance, int | float) and tolerance == 0 for tolerance in (rtol, atol)):
+            wrong.append("rtol and atol cannot both be 0: no error would be small enough")
+        if max_steps < 1:
+            wrong.append(f"max_steps expected to be at least 1, got {max_steps}")
+        if not 0 <= min_step <= (math.inf if max_step is None else max_step):
+            wrong.append(f"min_step expected to be at least 0 and at most max_step={max_step}, got {min_step}")
+        if not 0 < safety <= 1 or not 0 < shrink < 1 or not growth > 1:
+            wrong.append(
+                f"expected 0 < safety <= 1, 0 < shrink < 1 and growth > 1, got safety={safety}, shrink={shrink}, "
+                f"growth={growth}"
+            )
+        if wrong:
+            raise SchemenetError("\n".join(f"grid 'adaptive': {line}" for line in wrong))
+        self.rtol, self.atol, self.time = rtol, atol, time
+        self.eval_rtol, self.eval_atol = eval_rtol, eval_atol
+        self.settings = StepSizeSettings(
+            controller, first_step, min_step, max_step, max_steps, seconds, safety, shrink, growth, tuple(step_t),
+            tuple(jump_t), norm,
+        )  # fmt: skip
+
+    def refuses(self, scheme: Scheme) -> str | None:
+        """Why a scheme cannot be stepped on this grid; None where it can."""
+        if scheme.error_order is None:
+            return (
+                f"grid 'adaptive' needs a scheme that estimates its errors, and {type(scheme).__name__} does not; use "
+                "dopri5, tsit5 or bosh3, or grid=uniform"
+            )
+        return None
+
+    def nodes(self, steps: int) -> tuple[Node, ...]:
+        """None are known before the solve of a flow, whose state is one tensor."""
+        for key, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if not isinstance(value, int | float):
+                raise SchemenetError(f"grid 'adaptive': {key} of a network expected to be a number, got {value!r}")
+        return ()
+
+    def visits(self, scheme: Scheme, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """One node a component stands for all times: weights and statistics cannot belong to any of them."""
+        return tuple(Node(0, 0.0, self.time, component=component) for component in range(scheme.components))
+
+    def loop(
+        self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
+    ) -> Search:
+        """What a flow hands to its gradient mode."""
+        rtol, atol = self.tolerances(training)
+        return Search(
+            scheme, InPrecisionOfState(f), [], module, settings=self.settings, times=(0.0, self.time),
+            rtol=rtol, atol=atol, **options,
+        )  # fmt: skip
+
+    def tolerances(self, training: bool) -> tuple[Any, Any]:
+        """rtol and atol in training, or in evaluation."""
+        if training:
+            return self.rtol, self.atol
+        return (
+            self.rtol if self.eval_rtol is None else self.eval_rtol,
+            self.atol if self.eval_atol is None else self.eval_atol,
+        )
+
+    def described(self, nodes: Sequence[Node]) -> tuple[str, str]:
+        """Number and size of the steps in words."""
+        return "adaptive", f"rtol {self.rtol}, atol {self.atol}"
+
+
+class ToleranceWarning(UserWarning):
+    """The tolerance asked for is finer than the state's precision resolves."""
+
+
+def warn_of_tolerance(rtol: Any, atol: Any, dtype: torch.dtype, stacklevel: int = 3) -> None:
+    """Tell a caller whose tolerances are below ten units in the last place."""
+    if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        return  # no precision to solve in
+    least = 10 * torch.finfo(dtype).eps
+    if isinstance(rtol, int | float) and isinstance(atol, int | float) and max(rtol, atol) < least:
+        warnings.warn(
+            f"rtol={rtol:g} and atol={atol:g} are below what {dtype} resolves (about {least:.1g}); use float64 or "
+            "larger tolerances",
+            ToleranceWarning,
+            stacklevel=stacklevel,
+        )
+
+
+TOLERANCES = ("rtol", "atol", "eval_rtol", "eval_atol")

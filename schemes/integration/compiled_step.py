@@ -1,0 +1,96 @@
+"""A step of a pair as one graph: stages, error and its norm, compiled together.
+
+Time and step size are tensors of no dimension, so that one graph serves all steps, accepted or not. On a GPU
+torch.compile records the kernels as a CUDA graph, and a step is one launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemes.core.evaluation_counts import count_calls
+from schemes.core.node import Node
+from schemes.core.scheme import Attempt
+from schemes.core.state import State, flatten
+from schemes.errors import SchemenetError
+from schemes.methods.runge_kutta import RungeKutta
+
+Rate = Callable[..., Any]
+"""f(t, y, *args) on the solver's form of the state, without anything that is no part of a graph."""
+
+
+class Captured:
+    """Attempts of one scheme on one f, all by the same graph (one without and one with a gradient)."""
+
+    def __init__(self, scheme: RungeKutta, rate: Rate, backend: str = "inductor") -> None:
+        self.scheme, self.rate, self.backend = scheme, rate, backend
+        self._graphs: dict[str, Callable[..., Any]] = {}
+
+    def attempt(
+        self, node: Node, y: State, memory: tuple[State, ...], tolerances: tuple[Any, Any], args: tuple[Any, ...]
+    ) -> tuple[Attempt, Tensor]:
+        """The attempt after a node, and the mean square of its error in units of the tolerance."""
+        like = flatten(y)[0][0]
+        device = like.device.type
+        if device not in self._graphs:
+            step = MethodType(_own_code(Captured._step), self)
+            mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
+            self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
+        # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
+        t, h, *limits = (
+            torch.full((), number, dtype=like.real.dtype, device=like.device)
+            for number in (node.t, node.h, *tolerances)
+        )
+        if device == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+        following, square, *k = self._graphs[device](t, h, y, memory, tuple(limits), args)
+        count_calls(len(k) - len(memory))
+        if device == "cuda":  # the next replay writes where this one has written
+            following, square, k = _copied(following), square.clone(), list(map(_copied, k))
+        return self.scheme.attempted(node.h, y, following, k), square
+
+    def _step(
+        self, t: Tensor, h: Tensor, y: State, memory: tuple[State, ...], tolerances: tuple[Any, Any], args: Any
+    ) -> Any:
+        node = Node(0, t, h)
+        following, k = self.scheme.stages_of_pair(lambda at, u: self.rate(at.t, u, *args), node, y, memory)
+        error = flatten(self.scheme.error_of_pair(h, k))[0]
+        rtol, atol = tolerances
+        total, count = torch.zeros((), dtype=h.dtype, device=h.device), 0
+        for e, before, after in zip(error, flatten(y)[0], flatten(following)[0], strict=True):
+            scaled = e.detach() / (atol + rtol * torch.maximum(before.detach().abs(), after.detach().abs()))
+            total, count = total + scaled.abs().square().sum(), count + e.numel()
+        return following, total / count, *k
+
+
+def _own_code(function: Any) -> FunctionType:
+    """The same function with a code object of its own: torch.compile counts graphs, and limits them, by code object."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+
+
+def _copied(state: State) -> State:
+    return state.clone() if isinstance(state, Tensor) else tuple(map(_copied, state))
+
+
+class _Known(dict[Any, Captured]):
+    """What is known of a function lives with it, and is no part of its copies."""
+
+    def __deepcopy__(self, memo: Any) -> _Known:
+        return _Known()
+
+    def __reduce__(self) -> Any:
+        return _Known, ()
+
+
+def captured(scheme: Any, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> Captured:
+    """The captured steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
+    if not isinstance(scheme, RungeKutta):
+        raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
+    owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
+    known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
+    return known.setdefault((type(scheme), name, backend, form), Captured(scheme, rate, backend))

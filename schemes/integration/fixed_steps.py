@@ -1,0 +1,177 @@
+"""Steps at given times, and states between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from schemes.core.interpolation import hermite
+from schemes.core.node import Node
+from schemes.core.state import RightHandSide, State, lerp
+from schemes.errors import SchemenetError
+from schemes.integration.events import Watch
+from schemes.integration.loop import Carry, Loop, Pass, Told
+from schemes.integration.one_sided import inside
+from schemes.integration.step_size_controller import NEAR
+
+Interpolation = Literal["cubic", "linear"]
+TOLERANCE = 1e-9
+"""How near, in steps, an output time must be to the end of a step to be taken for it."""
+
+
+@dataclass
+class FixedSteps(Loop):
+    """A loop over steps that are known beforehand, with the states at output times.
+
+    ``thetas`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a step the
+    state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A multistep
+    scheme begins anew where the step size changes. With ``perturb`` f is evaluated just inside the ends of a step,
+    never on them. A ``watch`` ends the loop at its event; ``tell`` hears of each step.
+    """
+
+    interpolation: Interpolation = "cubic"
+    perturb: bool = False
+    watch: Watch | None = None
+    tell: Told | None = None
+
+    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        if self.scheme.multistep and self._changes(node.step):
+            carry = (carry[0], self.scheme.start(carry[0]))
+        f = inside(f, node, self.perturb, self.perturb)
+        taken = super().advance(node, carry, f)
+        between = self._between(node, carry[0], taken.carry[0], f)
+        if self.watch is not None and self.watch.time is None:
+            self._look(node, carry[0], taken.carry[0], f)
+        return taken._replace(outputs=tuple(map(between, self.thetas[node.step])))
+
+    def walk(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+        for node in self.nodes:
+            if self.tell is not None:
+                self.tell("callback_step", node.t, carry[0], node.h)
+            taken = self.advance(node, carry, f)
+            yield node, carry, taken
+            if self.watch is not None and self.watch.time is not None:
+                return
+            carry = taken.carry
+
+    def _look(self, node: Node, y0: State, y1: State, f: RightHandSide) -> None:
+        """Where the event lies in this step, it is the last one, and ends with it."""
+        assert self.watch is not None
+        if (theta := self.watch.within(node, y0, y1, self._between(node, y0, y1, f))) is not None:
+            self.nodes = self.nodes[: node.step + 1]
+            passed = (before for before in self.thetas[node.step] if before <= theta + NEAR)
+            self.thetas = [*self.thetas[: node.step], (*passed, theta)]
+
+    def _changes(self, step: int) -> bool:
+        h, before = self.nodes[step].h, self.nodes[max(0, step - 1)].h
+        return abs(h - before) > TOLERANCE * abs(h)
+
+    def _between(self, node: Node, y0: State, y1: State, f: RightHandSide) -> Callable[[float], State]:
+        """The state as a function of the fraction of a step; f is called when it is first asked for one."""
+        slopes: list[State] = []
+
+        def between(theta: float) -> State:
+            if theta == 1:
+                return y1
+            if self.interpolation == "linear":
+                return lerp(y0, y1, theta)
+            if not slopes:
+                start, end = node._replace(stage=-1), Node(node.step, node.t + node.h, node.h, stage=-2)
+                slopes.extend((self._slope(f, start, y0), self._slope(f, end, y1)))
+            return hermite(theta, node.h, y0, y1, *slopes)
+
+        return between
+
+    def _slope(self, f: RightHandSide, node: Node, y: State) -> State:
+        """f, each component of a pair driven by the other one."""
+        if self.scheme.components == 1:
+            return f(node, y)
+        return f(node._replace(component=0), y[1]), f(node._replace(component=1), y[0])
+
+    @property
+    def times(self) -> list[float]:
+        """The start and the output times."""
+        inner = zip(self.nodes, self.thetas, strict=True)
+        return [self.nodes[0].t, *(node.t + theta * node.h for node, thetas in inner for theta in thetas)]
+
+
+def nodes_at(times: Sequence[float]) -> list[Node]:
+    """The steps from each of these times to the next."""
+    return [Node(i, a, b - a) for i, (a, b) in enumerate(pairwise(times))]
+
+
+def thetas_of(nodes: Sequence[Node], times: Sequence[float]) -> list[tuple[float, ...]]:
+    """For each step the output times in it, but for the first one (the start), as fractions of it."""
+    found: list[list[float]] = [[] for _ in nodes]
+    step = 0
+    for t in times[1:]:
+        while step + 1 < len(nodes) and (t - nodes[step].t) / nodes[step].h > 1 + TOLERANCE:
+            step += 1
+        theta = (t - nodes[step].t) / nodes[step].h
+        found[step].append(1.0 if abs(theta - 1) <= TOLERANCE else theta)
+    return [tuple(thetas) for thetas in found]
+
+
+def legs(nodes: Sequence[Node], thetas: Sequence[tuple[float, ...]]) -> list[list[Node]]:
+    """The steps from each output time to the next, cut where an output time lies inside one. Empty where none is."""
+    found: list[list[Node]] = []
+    leg: list[Node] = []
+    for node, inner in zip(nodes, thetas, strict=True):
+        at = 0.0
+        for theta in inner:
+            if theta > at:
+                leg.append(Node(len(leg), node.t + at * node.h, (theta - at) * node.h))
+            found.append(leg)
+            leg, at = [], theta
+        if at < 1:
+            leg.append(Node(len(leg), node.t + at * node.h, (1 - at) * node.h))
+    return found
+
+
+class SteppedGrid:
+    """Steps that follow from the output times: from each to the next, or of ``step_size``, or what ``times_of`` says.
+
+    ``times_of(times)`` returns the ends of all steps, from the first to the last of the output times. With
+    ``step_size`` the last step is shorter where the size does not divide the span.
+    """
+
+    def __init__(
+        self,
+        step_size: float | None = None,
+        times_of: Callable[[Sequence[float]], Sequence[float]] | None = None,
+        interpolation: Interpolation = "linear",
+        perturb: bool = False,
+    ) -> None:
+        self.step_size, self.times_of = step_size, times_of
+        self.interpolation: Interpolation = interpolation
+        self.perturb = perturb
+
+    def refuses(self, scheme: Any) -> str | None:
+        """Every scheme can be stepped on this grid."""
+        return None
+
+    def nodes_over(self, times: Sequence[float]) -> list[Node]:
+        """The step nodes of an initial value problem with these output times."""
+        first, last = times[0], times[-1]
+        if self.times_of is not None:
+            ends = list(self.times_of(times))
+            if len(ends) < 2 or ends[0] != first or ends[-1] != last or not _monotone(ends):
+                raise SchemenetError(
+                    f"the ends of the steps are expected to lead from t = {first:g} to {last:g} one way, got {ends}"
+                )
+        elif self.step_size is None:
+            ends = list(times)
+        else:
+            if not self.step_size > 0:
+                raise SchemenetError(f"step_size expected to be positive, got {self.step_size}")
+            h = math.copysign(self.step_size, last - first)
+            count = math.ceil((last - first) / h - TOLERANCE)
+            ends = [*(first + i * h for i in range(max(count, 1))), last]
+        return nodes_at([first, *(b for a, b in pairwise(ends) if a != b)])
+
+
+def _monotone(times: Sequence[float]) -> bool:
+    return all(a <= b for a, b in pairwise(times)) or all(a >= b for a, b in pairwise(times))

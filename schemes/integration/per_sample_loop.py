@@ -1,0 +1,224 @@
+"""Steps of its own for each sample of a batch."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemes.core.node import Node
+from schemes.core.scheme import Attempt
+from schemes.core.state import RightHandSide, State, along, axpy, detached, flatten, rows_where, unflatten
+from schemes.errors import SchemenetError, SolverError
+from schemes.integration.adaptive_loop import Search, warn_of_least_steps
+from schemes.integration.loop import Carry, Pass
+from schemes.integration.one_sided import jumps_at, limits
+from schemes.integration.step_size_controller import Pace, first_size, refined
+
+
+@dataclass
+class SampleSearch(Search):
+    """As :class:`schemes.integration.adaptive_loop.Search`, every row of the batch at its own pace.
+
+    All rows are attempted together, with times and step sizes of shape (batch,); a row whose attempt was rejected, or
+    that has arrived, stays where it is, which is a step of size zero: so the nodes that are noted, taken again, give
+    the same states. f must act on each row alone. ``paces`` tell what each sample was asked; ``thetas`` are tensors
+    (batch,), one for each round of output times within a step, ``places`` the rows and output times that they are for.
+    ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest times
+    (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
+    """
+
+    paces: list[Pace] = field(default_factory=list)
+    places: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    limits: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    stand_ins: Tensor | None = None
+
+    def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+        like = flatten(carry[0])[0][0]
+        batch = like.shape[0]
+        rows: Any = self.times if isinstance(self.times[0], Sequence) else [self.times] * batch
+        order = self.scheme.error_order or 1
+        self.paces = [Pace(self.settings, order, times) for times in rows]
+        self.nodes = found = list[Node]()
+        began = clock.monotonic()
+        self._find_stand_ins(like)
+        t = self._numbers([pace.t for pace in self.paces], like)
+        node = Node(0, t, 0.0)  # a time for each row
+        self._note_limits(node, [(pace.end - pace.t) * (pace.t in self.settings.jump_t) for pace in self.paces], like)
+        slope = self._beside_jumps(f, node)(node, carry[0])
+        self._begin(self._beside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
+        memory: tuple[State, ...] = (slope,)
+        for pace in self.paces:
+            pace.work.calls = 0 if pace.arrived else self.forward.calls
+        while any(not pace.arrived for pace in self.paces):
+            sizes = [0.0 if pace.arrived else pace.proposal() for pace in self.paces]
+            t, h = (self._numbers(numbers, like) for numbers in ([pace.t for pace in self.paces], sizes))
+            node = Node(len(found), t, h)
+            before = self.forward.calls
+            self._note_limits(node, sizes, like)
+            rates = self._beside_jumps(f, node)
+            memory = memory or (rates(node, carry[0]),)
+            attempt = self.scheme.attempt(rates, node, carry[0], memory)
+            for pace, size in zip(self.paces, sizes, strict=True):
+                pace.work.calls += (self.forward.calls - before) * bool(size)
+            ratios = self.ratios(carry[0], attempt)
+            taken = [
+                bool(size) and pace.judge(size, r) for pace, size, r in zip(self.paces, sizes, ratios, strict=True)
+            ]
+            self._refuse(f, carry[0], sizes, taken, ratios)
+            self.forward.accepted += sum(taken)
+            self.forward.rejected += sum(map(bool, sizes)) - sum(taken)
+            if any(taken):
+                if not all(taken):
+                    accepted = torch.tensor(taken, device=like.device)
+                    node = node._replace(h=torch.where(accepted, h, 0.0))
+                    memory = (rows_where(accepted, attempt.memory[0], memory[0]),)
+                    if torch.is_grad_enabled():  # what was rejected must not be part of the graph
+                        attempt = self.scheme.attempt(rates, node, *carry)
+                    else:
+                        attempt = attempt._replace(y=rows_where(accepted, attempt.y, carry[0]), memory=memory)
+                found.append(node)
+                self._note_outputs(taken, like)
+                if any(pace.jumped for pace, took in zip(self.paces, taken, strict=True) if took):
+                    self.forgotten.add(node.step)
+                passed = self._passed(node, attempt)
+                yield node, carry, passed
+                carry = passed.carry
+                memory = carry[1]
+            for row, pace in enumerate(self.paces):
+                if not pace.arrived:
+                    try:
+                        self._check_limits(pace, began)
+                    except SolverError as error:
+                        raise type(error)(f"sample {row}: {error}") from None
+        warn_of_least_steps(self.paces)
+
+    def _find_stand_ins(self, like: Tensor) -> None:
+        """For each row the one at whose time and state f is asked: itself, or the first one of any length."""
+        moving = [row for row, pace in enumerate(self.paces) if not pace.arrived]
+        if len(moving) < len(self.paces):
+            rows = [moving[0] if pace.arrived else row for row, pace in enumerate(self.paces)]
+            self.stand_ins = torch.tensor(rows, device=like.device)
+
+    def _note_limits(self, node: Node, sizes: Sequence[float], like: Tensor) -> None:
+        """Where f may be asked in the steps of these sizes, if it jumps at an end of one of them."""
+        self.limits.pop(node.step, None)
+        jumps = [jumps_at(pace.t, h, self.settings.jump_t) for pace, h in zip(self.paces, sizes, strict=True)]
+        if any(map(any, jumps)):
+            found = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.paces, sizes, jumps, strict=True)]
+            least, greatest = (self._numbers([pair[i] for pair in found], like) for i in (0, 1))
+            self.limits[node.step] = least, greatest
+
+    def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
+        known, rows = self.limits.get(node.step), self.stand_ins
+        if known is None and rows is None:
+            return f
+
+        def rates(node: Node, y: State) -> State:
+            t = node.t if known is None else torch.clamp(node.t, *known)
+            if rows is not None:
+                t = t[rows]
+                leaves, shape = flatten(y)
+                y = unflatten([leaf[rows] for leaf in leaves], shape)
+            return f(node._replace(t=t), y)
+
+        return rates
+
+    def _numbers(self, numbers: Sequence[float], like: Tensor) -> Tensor:
+        return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
+
+    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        return self._passed(node, self.scheme.attempt(self._beside_jumps(f, node), node, *carry))
+
+    def _passed(self, node: Node, attempt: Attempt) -> Pass:
+        states = tuple(rows_where(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
+        return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
+
+    def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
+        """The rounds of output times within a step: each row's first, each row's second, ..."""
+        thetas = [pace.thetas if took else () for pace, took in zip(self.paces, taken, strict=True)]
+        rounds = []
+        for i in range(max(map(len, thetas))):
+            here = [row for row, found in enumerate(thetas) if len(found) > i]
+            rounds.append(self._numbers([found[i] if len(found) > i else 0.0 for found in thetas], like))
+            self.places.append((here, [self.paces[row].passed - len(thetas[row]) + i for row in here]))
+        self.thetas.append(tuple(rounds))
+
+    def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
+        """The states at the output times, from those of the rounds; ``y`` is the first."""
+        leaves, shape = flatten(y)
+        count = len(self.paces[0].times)
+        tables = [torch.stack([leaf] * count) for leaf in leaves]
+        for (rows, times), state in zip(self.places, outputs, strict=True):
+            for i, leaf in enumerate(flatten(state)[0]):
+                index = torch.tensor(times, device=leaf.device), torch.tensor(rows, device=leaf.device)
+                tables[i] = tables[i].index_put(index, leaf[index[1]])
+        return [unflatten([table[j] for table in tables], shape) for j in range(count)]
+
+    def ratios(self, y: State, attempt: Attempt) -> list[float]:
+        """The error ratio of each row; one read from the device."""
+        with torch.no_grad():
+            return self._sizes(attempt.error(), y, attempt.y)
+
+    def _sizes(self, amount: State, *states: State) -> list[float]:
+        squares: Tensor | None = None
+        count = 0
+        parts = zip(*(flatten(detached(state))[0] for state in (amount, *states)), strict=True)
+        for i, (part, *entries) in enumerate(parts):
+            scaled = (part / self._scale(i, entries)).abs().square().unsqueeze(-1).flatten(1)
+            count += scaled.shape[1]
+            squares = scaled.sum(1) if squares is None else squares + scaled.sum(1)
+        assert squares is not None
+        return (squares / count).sqrt().tolist()
+
+    def _begin(self, f: RightHandSide, y: State, slope: State, t: Tensor, like: Tensor) -> None:
+        with torch.no_grad():
+            if self.settings.first_step is not None:
+                sizes = [self.settings.first_step] * len(self.paces)
+            else:
+                d0, d1 = self._sizes(y, y), self._sizes(slope, y)
+                if bad := [row for row, size in enumerate(d1) if not math.isfinite(size)]:
+                    raise self._not_finite_in(bad[0], self.paces[bad[0]].t, slope)
+                spans = [pace.span for pace in self.paces]
+                h0 = [first_size(a, b, s) if s else 0.0 for a, b, s in zip(d0, d1, spans, strict=True)]
+                signed = self._numbers([pace.direction * h for pace, h in zip(self.paces, h0, strict=True)], like)
+                ahead = f(Node(0, t + signed, 0.0, trial=True), axpy(y, slope, signed))
+                change = self._sizes(axpy(ahead, slope, -1), y)
+                order = self.scheme.error_order or 1
+                sizes = [
+                    refined(h, b, c, order, s) if s else 0.0 for h, b, c, s in zip(h0, d1, change, spans, strict=True)
+                ]
+        for pace, size in zip(self.paces, sizes, strict=True):
+            if not pace.arrived:
+                pace.begin(size)
+
+    def _refuse(
+        self, f: RightHandSide, y: State, sizes: Sequence[float], taken: Sequence[bool], ratios: Sequence[float]
+    ) -> None:
+        for row, (pace, size, took) in enumerate(zip(self.paces, sizes, taken, strict=True)):
+            if size and not took and pace.too_small(size):
+                error = self._too_small(pace, y, _row_of(f, row, len(self.paces)), ratios[row])
+                raise type(error)(f"sample {row}: {error}")
+
+    def _not_finite_in(self, row: int, t: float, value: State) -> SchemenetError:
+        leaves, shape = flatten(value)
+        error = self._not_finite(t, unflatten([leaf[row : row + 1] for leaf in leaves], shape))
+        return type(error)(f"sample {row}: {error}")
+
+
+def _row_of(f: RightHandSide, row: int, batch: int) -> RightHandSide:
+    """f at one time for all rows, its value that of one row and zero elsewhere."""
+
+    def value(node: Node, y: State) -> State:
+        leaves, shape = flatten(y)
+        t = torch.full((batch,), node.t, dtype=leaves[0].real.dtype, device=leaves[0].device)
+        found = flatten(f(node._replace(t=t), y))[0]
+        only = torch.arange(batch, device=t.device) == row
+        return unflatten([torch.where(along(only, leaf), leaf, 0) for leaf in found], shape)
+
+    return value

@@ -1,0 +1,114 @@
+"""SciPy's solvers of initial value problems, as one step from the first time to the last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.errors import SchemenetError, SolverError
+from schemes.integration.loop import Carry, Loop, Pass
+from schemes.integration.step_size_controller import StepSizeSettings
+
+
+class ScipyGrid:
+    """Hands a whole initial value problem to ``scipy.integrate.solve_ivp``, on the host in float64.
+
+    ``solver`` is RK45, RK23, DOP853, Radau, BDF or LSODA. No gradient passes through it: the continuous adjoint
+    (``gradient="adjoint"`` with a scheme of its own) needs none.
+
+    Reference: Virtanen et al., "SciPy 1.0: fundamental algorithms for scientific computing in Python", Nature Methods
+    17, 2020.
+    """
+
+    def __init__(
+        self,
+        solver: str = "LSODA",
+        rtol: Any = 1e-3,
+        atol: Any = 1e-6,
+        max_step: float | None = None,
+        min_step: float = 0.0,
+    ) -> None:
+        self.solver, self.rtol, self.atol, self.max_step, self.min_step = solver, rtol, atol, max_step, min_step
+
+    def refuses(self, scheme: Scheme) -> str | None:
+        """The scheme takes no part."""
+        return None
+
+
+@dataclass
+class ScipySteps(Loop):
+    """The loop over the only step, with the states at all ``times``."""
+
+    solver: ScipyGrid = None  # type: ignore[assignment]  # given always; fields before it have defaults
+    times: Sequence[float] = ()
+
+    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+        leaves, shape = flatten(carry[0])
+        if any(leaf.is_complex() for leaf in leaves):
+            raise SchemenetError("scipy_solver: expected a real state, got a complex one")
+        sizes = [leaf.numel() for leaf in leaves]
+
+        def state(flat: np.ndarray) -> State:
+            parts = torch.from_numpy(np.asarray(flat)).split(sizes)
+            return unflatten([part.to(leaf).view_as(leaf) for part, leaf in zip(parts, leaves, strict=True)], shape)
+
+        def slope(t: float, flat: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                value = flatten(f(Node(0, t, 0.0), state(flat)))[0]
+            return _flat(value)
+
+        solver = self.solver
+        least: Any = {"min_step": solver.min_step} if solver.solver == "LSODA" else {}  # the others have none
+        try:
+            solved = solve_ivp(
+                slope, (self.times[0], self.times[-1]), _flat(leaves), t_eval=_distinct(self.times),
+                method=solver.solver, rtol=solver.rtol, atol=solver.atol, max_step=solver.max_step or math.inf,
+                **least,
+            )  # fmt: skip
+        except ValueError as error:
+            if isinstance(error, SchemenetError):
+                raise
+            raise SchemenetError(f"scipy_solver: {error}") from error
+        if not solved.success:
+            raise SolverError(f"scipy_solver {solver.solver}: {solved.message} (at t = {solved.t[-1]:g})")
+        self.forward.accepted += 1
+        places = np.searchsorted(*_rising(solved.t, np.asarray(self.times[1:])))
+        outputs = tuple(state(solved.y[:, i].copy()) for i in places)
+        return Pass((outputs[-1], ()), outputs)
+
+    @property
+    def settings(self) -> StepSizeSettings:
+        """Those of the continuous adjoint, where it has no grid of its own."""
+        return StepSizeSettings()
+
+    @property
+    def rtol(self) -> Any:
+        return self.solver.rtol
+
+    @property
+    def atol(self) -> Any:
+        return self.solver.atol
+
+    def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return [tuple(outputs)]
+
+
+def _flat(parts: Sequence[torch.Tensor]) -> np.ndarray:
+    return np.concatenate([part.detach().cpu().double().reshape(-1).numpy() for part in parts])
+
+
+def _distinct(times: Sequence[float]) -> list[float]:
+    return list(dict.fromkeys(times))
+
+
+def _rising(there: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (there, wanted) if there[-1] >= there[0] else (-there, -wanted)

@@ -1,0 +1,1 @@
+"""Initial value problems: solve, its solutions, and calls like those of torchdiffeq."""

@@ -1,0 +1,135 @@
+"""A flow that is asked for its states along the way."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from schemes.core.evaluation_counts import Work
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.errors import SchemenetError
+from schemes.integration.adaptive_grid import AdaptiveGrid
+from schemes.integration.uniform_grid import UniformGrid
+from schemes.ivp.solution import Solution, Statistics
+from schemes.ivp.solve import solve
+from schemes.registry import GRADIENTS, GRIDS, SCHEMES
+from schemes.schema import Spec
+
+
+class Path(nn.Module):
+    """Solves y' = f(t, y, *args) from ``times[0]`` through all ``times``: scheme x field x grid x gradient.
+
+    ``f`` is a module as ``schemes.solve`` takes it, one for each component of a coupled scheme. ``scheme``, ``grid``
+    and ``gradient`` are names or mappings with parameters; a uniform grid's ``steps`` are those from the first time to
+    the last. One and the same f serves at all times, so that schemes with coefficients of their own for each step,
+    which are learned, are refused.
+
+    Takes a state (a tensor or a nest of them), times, and further tensors for f; returns the :class:`Solution`, whose
+    values are stacked along a new first dimension. Gradients reach all of them, the times as well.
+    """
+
+    captured: str | None = None
+
+    def __init__(
+        self,
+        f: nn.Module | Sequence[nn.Module],
+        scheme: Spec = "dopri5",
+        grid: Spec = "adaptive",
+        gradient: Spec = "checkpoint",
+    ) -> None:
+        super().__init__()
+        self.functions = nn.ModuleList(f if isinstance(f, Sequence) else [f])
+        self.scheme: Scheme = SCHEMES.build(scheme)
+        self.grid: Any = GRIDS.build(grid)
+        self.gradient: Any = GRADIENTS.build(gradient)
+        name = type(self.scheme).__name__
+        if self.scheme.components != len(self.functions):
+            raise SchemenetError(
+                f"scheme {name} couples {self.scheme.components} parts of a state, and here is a field for "
+                f"{len(self.functions)}; use one with as many, such as dopri5 or rk4"
+            )
+        if isinstance(self.grid, UniformGrid) and (self.grid.steps is None or self.grid.time is not None):
+            raise SchemenetError("grid 'uniform' along given times: expected steps, and no time (the data says it)")
+        if (reason := self.grid.refuses(self.scheme) or self.gradient.refuses_scheme(self.scheme)) is not None:
+            raise SchemenetError(reason)
+        tried: Scheme = SCHEMES.build(scheme)  # another one: how many steps there will be, a solve says
+        tried.prepare(2)
+        if next(tried.parameters(), None) is not None:
+            raise SchemenetError(
+                f"scheme {name} learns a coefficient for each of its steps, and how many there are is here the data's "
+                "to say; give it a fixed one (for linear_multistep scheme.k=0.5)"
+            )
+        self._solves: list[Statistics] = []
+
+    def forward(self, y0: Any, times: Any, *args: Tensor, goes_on: bool = False) -> Solution:
+        """With ``goes_on`` what this solve costs is added to that of the ones before, else it is counted anew."""
+        f = self.functions[0] if len(self.functions) == 1 else list(self.functions)
+        found = solve(f, y0, times, args=args, scheme=self.scheme, grid=self._grid(), gradient=self.gradient)
+        self._solves = [*(self._solves if goes_on else ()), found.statistics]
+        return found
+
+    def through(self, y0: Any, times: Tensor, *args: Tensor, start: Any, unit: Any) -> Any:
+        """The states at ``times``, in order and none before ``start``; a uniform grid has its steps in each ``unit``.
+
+        Units of time follow one another from the start on, each stepped to its end: the steps depend on none of the
+        times that are asked for, so that a sample alone takes the same ones as in a batch, and what coarse steps have
+        learned is used by the same ones ever after.
+        """
+        if self.adaptive or times.is_meta:
+            begin = torch.as_tensor(start, dtype=times.dtype, device=times.device)
+            found = self(y0, torch.cat((begin[None], times)), *args)
+            return pytree.tree_map(lambda value: value[1:], found.values)
+        count = max(1, math.ceil(float((times[-1] - start) / unit) - 1e-6))
+        ends = start + unit * torch.arange(count + 1, dtype=times.dtype, device=times.device)
+        which, parts = torch.bucketize(times, ends[1:-1]), []
+        for i in range(count):
+            asked = torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
+            values = self(y0, asked, *args, goes_on=i > 0).values
+            parts.append(pytree.tree_map(lambda value: value[1:-1], values))
+            y0 = pytree.tree_map(lambda value: value[-1], values)
+        return pytree.tree_map(lambda *each: torch.cat(each), *parts)
+
+    def _grid(self) -> Any:
+        """The grid with the tolerances of training or evaluation."""
+        if not isinstance(self.grid, AdaptiveGrid) or self.training:
+            return self.grid
+        grid = copy.copy(self.grid)
+        grid.rtol, grid.atol = self.grid.tolerances(training=False)
+        return grid
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the steps are found while solving."""
+        return isinstance(self.grid, AdaptiveGrid)
+
+    @property
+    def forward_work(self) -> Work:
+        """What the last solve (and those that it went on from) asked of f."""
+        return _sum([solve.forward for solve in self._solves])
+
+    @property
+    def backward_work(self) -> Work:
+        """The same of backward, when gradients have been taken."""
+        return _sum([solve.backward for solve in self._solves])
+
+
+class Timed(nn.Module):
+    """A field of the registry, ``field(node, y)``, as a function of time and state."""
+
+    def __init__(self, field: nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Any, y: Tensor) -> Tensor:
+        return self.field(Node(0, t, 0.0), y)
+
+
+def _sum(works: Sequence[Work]) -> Work:
+    return Work(*(sum(getattr(work, name) for work in works) for name in Work.__dataclass_fields__))

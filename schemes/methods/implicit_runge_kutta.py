@@ -1,0 +1,195 @@
+"""Implicit Runge-Kutta methods, solved and not truncated."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemes.core.interpolation import extension
+from schemes.core.node import Node
+from schemes.core.scheme import Attempt, Scheme
+from schemes.core.state import Joined, RightHandSide, State, combine, flatten, unflatten
+from schemes.core.tableau import ButcherTableau
+from schemes.core.weighting import parted
+from schemes.errors import SchemenetError
+from schemes.nonlinear.newton_krylov import Solver, plain, refuse_transforms
+from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapolations
+
+
+class ImplicitRungeKutta(Scheme, abstract=True):
+    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
+
+    The equations are solved by Newton-Krylov to a relative ``tolerance`` (None: down to rounding, and at least to
+    eps^(2/3), eps that of the precision that f computes in) within ``iterations`` of ``krylov`` vectors; where that
+    fails, :class:`schemes.nonlinear.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a
+    contraction. ``substeps`` parts of equal size make up a step, all with its weights. Gradients are the implicit
+    function theorem's. Batch norm normalises by the batch at each evaluation, the running statistics see the solution
+    only; a dropout mask is one for the whole solve. A state in parts, or a complex one, is solved for as one real
+    vector.
+
+    Costs depend on the data: on the meta device (sizes, multiply-adds) one trial evaluation stands for all of them,
+    counted evaluations tell what was needed.
+    """
+
+    tableau: ClassVar[ButcherTableau]
+    implicit = True
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            cls.order = cls.tableau.order
+        super().__init_subclass__(abstract)
+
+    def __init__(
+        self, tolerance: float | None = None, iterations: int = 20, krylov: int = 40, substeps: int = 1
+    ) -> None:
+        super().__init__()
+        counts = {"iterations": iterations, "krylov": krylov, "substeps": substeps}
+        wrong = [f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1]
+        if tolerance is not None and not 0 < tolerance < 1:
+            wrong.append(f"tolerance expected to be in (0, 1), got {tolerance}")
+        if wrong:
+            raise SchemenetError("\n".join(f"scheme {type(self).__name__}: {line}" for line in wrong))
+        self.substeps = substeps
+        self.solver = Solver(tolerance, iterations, krylov)
+
+    @property
+    def stages(self) -> int:
+        return self.substeps * self.tableau.stages
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        refuse_transforms(y)
+        if not Joined.needed(y):
+            return self._substeps(self.solver, f, node, y), memory
+        joined = Joined(y)
+        solver = replace(self.solver, coarsest=joined.coarsest)
+        return joined.parts(self._substeps(solver, joined.field(f), node, joined.vector(y))), memory
+
+    def _substeps(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor) -> Tensor:
+        h = node.h / self.substeps
+        for part in range(self.substeps):
+            y = self._part(solver, f, Node(node.step, node.t + part * h, h), y, part * self.tableau.stages)
+        return y
+
+    @abc.abstractmethod
+    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+        """One of the parts of a step; its stages are numbered from ``first``."""
+
+    def stability_function(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numerator and denominator of R(z) = det(I - z A + z 1 b^T) / det(I - z A), lowest power first."""
+        a, b = self.tableau.matrix, np.array(self.tableau.b, dtype=float)
+        # det(I - z M) is the characteristic polynomial of M with its coefficients in reverse.
+        scale = self.substeps ** -np.arange(len(b) + 1.0)
+        numerator, denominator = np.poly(a - np.outer(np.ones(len(b)), b)) * scale, np.poly(a) * scale
+        power = np.polynomial.polynomial.polypow
+        return power(numerator, self.substeps), power(denominator, self.substeps)
+
+
+class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
+    """An implicit method whose stages are solved one after the other: a_ij = 0 for j > i.
+
+    With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the
+    step's result, and cubic Hermite interpolation its continuous extension unless the tableau has one. An attempt
+    solves its stages to a part of the tolerance that the step is held to (``schemes.nonlinear.simplified_newton``) and
+    takes the slopes from the equations; only where gradients are asked for is f evaluated at the solutions once more.
+    Steps end at output times: of a stiff problem no polynomial in the slopes is as good as the ends of steps, whatever
+    its order.
+    """
+
+    steps_end_at_outputs = True
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract and (pair := cls.tableau).embedded is not None:
+            if any(pair.a[0]) or not pair.fsal:
+                raise TypeError(
+                    f"{cls.__name__} has embedded weights; give it an explicit first and an fsal last stage"
+                )
+            cls.error_order, cls.begins_with_slope = pair.embedded_order + 1, True
+        super().__init_subclass__(abstract)
+
+    def __init__(
+        self, tolerance: float | None = None, iterations: int = 20, krylov: int = 40, substeps: int = 1
+    ) -> None:
+        super().__init__(tolerance, iterations, krylov, substeps)
+        self.tolerate(1e-6, 1e-6)
+
+    def tolerate(self, rtol: Any, atol: Any) -> None:
+        self.rtol, self.atol = rtol, atol
+        rtols = rtol if isinstance(rtol, list | tuple) else [rtol]
+        self.least_rtol = min(float(part.min() if isinstance(part, Tensor) else part) for part in rtols)
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        if self.error_order is None:
+            return super().attempt(f, node, y, memory)
+        refuse_transforms(y)
+        if not Joined.needed(y):
+            return self._attempt(self._adjoint_solver(y.dtype), f, node, y, memory, self._scale(y))
+        joined = Joined(y)
+        solver = self._adjoint_solver(joined.coarsest)
+        vectors = tuple(map(joined.vector, memory))
+        found = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
+        ends = joined.parts(found.y), tuple(map(joined.parts, found.memory))
+        return Attempt(*ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.between(theta)))
+
+    def _scale(self, y: State) -> State:
+        """atol + rtol |y|, entry by entry; of a complex one for both of its parts."""
+        leaves, shape = flatten(y)
+        rtols, atols = (t if isinstance(t, list | tuple) else [t] * len(leaves) for t in (self.rtol, self.atol))
+        with torch.no_grad():
+            scales = [atol + rtol * leaf.abs() for leaf, rtol, atol in zip(leaves, rtols, atols, strict=True)]
+            scales = [torch.complex(s, s) if leaf.is_complex() else s for leaf, s in zip(leaves, scales, strict=True)]
+        return unflatten(scales, shape)
+
+    def _adjoint_solver(self, dtype: torch.dtype) -> Solver:
+        """What solves the linear systems of the gradient: as the stages are, to a part of the relative tolerance."""
+        if self.solver.tolerance is not None:
+            return self.solver
+        eps = torch.finfo(dtype).eps
+        wanted = min(eps ** (2 / 3), ACCURACY * self.least_rtol)
+        return replace(self.solver, tolerance=wanted if wanted > 10 * eps else None, coarsest=dtype)
+
+    def _attempt(
+        self, adjoint: Solver, f: RightHandSide, node: Node, y: Tensor, memory: tuple[State, ...], scale: Tensor
+    ) -> Attempt:
+        h = node.h
+        k = [memory[0] if memory else f(node, y)]
+        solver = StageSolver(f, scale, self.solver.krylov)
+        following = y
+        rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
+        for stage, ((c, (*known, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:
+            at, a = node.at(stage, c), h * diagonal
+            base = combine(y, ((h * b, k[j]) for j, b in known))
+            with torch.inference_mode(False), torch.no_grad():
+                guess = combine(base, ((a * e, k[j]) for j, e in ahead))
+                increment = solver.solve(at, plain(base), a, plain(guess)) - plain(base)
+            if torch.is_grad_enabled():
+                increment = adjoint.attach(f, at, base, a, increment)
+            following = base + increment
+            k.append(increment / a)
+
+        def error() -> State:
+            return combine(None, ((h * e, k[i]) for i, e in self.tableau.error))
+
+        return Attempt(following, (k[-1],), error, extension(self.tableau, h, y, following, k))
+
+    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+        f, weigh = parted(f)
+        k: list[Tensor] = []
+        entering: list[Tensor] = []
+        for stage, (c, row) in enumerate(self.tableau.rows):
+            at = node.at(first + stage, c)
+            *known, diagonal = (*row, (0, 0.0)) if not row or row[-1][0] < stage else row
+            base = combine(y, ((node.h * a, k[j]) for j, a in known))
+            if a := node.h * diagonal[1]:
+                # From the equation itself: f at the solution would magnify what the solve has left over.
+                k.append(solver.solve(f, at, base, a) / a)
+            else:
+                k.append(f(at, base))
+            entering.append(weigh(at, k[-1]))
+        return combine(y, ((node.h * b, entering[i]) for i, b in self.tableau.weights))

@@ -1,0 +1,163 @@
+"""Any explicit one-step method made reversible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from schemes.core.node import Node
+from schemes.core.scheme import Attempt, Scheme
+from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.weighting import Weighted, parted
+from schemes.errors import SchemenetError
+from schemes.registry import SCHEMES
+from schemes.schema import Spec
+
+AMPLIFICATION = 10.0
+"""By how much the inverse of all steps may stretch a rounding error of the end: coupling^-steps."""
+UNKNOWN = 0.999
+"""The coupling where the number of steps is not known."""
+
+
+@SCHEMES.register("reversible_wrap")
+class ReversibleWrap(Scheme):
+    r"""The reversible method of McCallum and Foster around a base method, at two base steps a step.
+
+        y_{n+1} = l y_n + (1 - l) z_n + Psi_h(t_n, z_n),        z_{n+1} = z_n - Psi_{-h}(t_{n+1}, y_{n+1})
+
+    u + Psi_h(t, u) is one step of ``base``: the name of an explicit one-step method, or a mapping with its parameters.
+    Both start at u_0; y is the state, z the memory, and either is right to the base's order. The inverse is explicit,
+
+        z_n = z_{n+1} + Psi_{-h}(t_{n+1}, y_{n+1}),             y_n = z_n + (y_{n+1} - z_n - Psi_h(t_n, z_n)) / l
+
+    and stretches an error of y - z by 1/l a step. ``coupling`` is l in (0, 1]. The smaller it is, the more closely z
+    is held to y (around forward Euler the real stability interval is [l - 1, 0]; at l = 1 it is empty around any base).
+    ``coupling`` None therefore takes the smallest one with l^-n <= 10 over a flow of n steps, l = 10^(-1/n): for the
+    coupling's sake the inverse loses one decimal digit at most. The stability intervals then depend on n as well.
+    With a smaller one of the user's, gradient=reversible warns as soon as the rebuilt states are off. On adaptive
+    grids n is not known beforehand, and None is 0.999. An attempt estimates its error by that of ``base``, then a pair
+    with an estimate of its own, in Psi_h(t_n, z_n).
+
+    The step back has the weights of its step; its stages are numbered on, s to 2s - 1, which makes them nodes of their
+    own: batch norm keeps its statistics at each, and ``sharing=per_stage`` gives each its own weights, by which the map
+    stays reversible but z is no longer held to y.
+
+    Reference: McCallum, Foster, "Efficient, Accurate and Stable Gradients for Neural ODEs", 2024, arXiv:2410.11648.
+    """
+
+    history = 1
+    reversible = True
+
+    def __init__(self, base: Spec = "heun", coupling: float | None = None) -> None:
+        super().__init__()
+        self.base: Scheme = SCHEMES.build(base)
+        if (reason := _unfit(self.base)) is not None:
+            name = base if isinstance(base, str) else base["name"]
+            raise SchemenetError(
+                f"scheme 'reversible_wrap': base expected to be an explicit one-step method for y' = f, got {name!r}, "
+                f"which {reason}"
+            )
+        if coupling is not None and not 0 < coupling <= 1:
+            raise SchemenetError(f"scheme 'reversible_wrap': coupling expected to be in (0, 1], got {coupling}")
+        self.fixed = coupling
+        self.problem, self.error_order = self.base.problem, self.base.error_order
+        self.coupling = UNKNOWN if coupling is None else coupling
+
+    @property
+    def order(self) -> int | None:
+        return self.base.order
+
+    @property
+    def undoes(self) -> int | None:
+        """As many steps as stretch an error tenfold, where the user has not chosen the coupling."""
+        return None if self.fixed is not None else int(math.log(AMPLIFICATION) / -math.log(self.coupling) + 1e-6)
+
+    @property
+    def multistep(self) -> bool:
+        return False  # z is a second state of the same time
+
+    @property
+    def stages(self) -> int:
+        return 2 * self.base.stages
+
+    def prepare(self, steps: int, past: int = 0) -> None:
+        self.base.prepare(steps)
+        if self.fixed is None:
+            self.coupling = AMPLIFICATION ** (-1 / steps) if steps else UNKNOWN
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        z = memory[0] if memory else y
+        return self._finish(f, node, y, z, self._forth(f, node, z))
+
+    def _finish(self, f: RightHandSide, node: Node, y: State, z: State, forth: State) -> tuple[State, tuple[State]]:
+        # With forth = z + Psi_h(z): differences of near states first, so that as little as possible is rounded.
+        following = forth if z is y else axpy(forth, axpy(y, z, -1), self.coupling)
+        back = self._back(f, node, following)
+        return following, (axpy(z, axpy(following, back, -1), 1),)
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        def apart(visit: Node) -> Node:
+            """The stages that only the estimate reads behind those of the step back."""
+            last = visit.stage >= self.base.stages
+            return visit._replace(stage=visit.stage + self.base.stages) if last else visit
+
+        z = memory[0] if memory else y
+        forth = self.base.attempt(_Elsewhere(f, apart), node, z, ())
+        following, after = self._finish(f, node, y, z, forth.y)
+
+        def between(theta: float) -> State:
+            """The base's, and what is left of y - z."""
+            left = 1 - theta * (1 - self.coupling)
+            return forth.between(theta) if z is y else axpy(forth.between(theta), axpy(y, z, -1), left)
+
+        return Attempt(following, after, forth.error, between)
+
+    def inverse(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        z = axpy(memory[0], axpy(self._back(f, node, y), y, -1), 1)
+        if node.step == 0:
+            return z, ()
+        return axpy(z, axpy(y, self._forth(f, node, z), -1), 1 / self.coupling), (z,)
+
+    def _forth(self, f: RightHandSide, node: Node, z: State) -> State:
+        """The base's step from t_n to t_{n+1}."""
+        return self.base.step(f, node, z, ())[0]
+
+    def _back(self, f: RightHandSide, node: Node, y: State) -> State:
+        """The base's step from t_{n+1} to t_n, its stages told apart from those of the step forth."""
+
+        def numbered_on(visit: Node) -> Node:
+            return Node(node.step, visit.t, node.h, self.base.stages + visit.stage)
+
+        end = Node(node.step, node.t + node.h, -node.h)
+        return self.base.step(_Elsewhere(f, numbered_on), end, y, ())[0]
+
+
+class _Elsewhere(Weighted):
+    """f, evaluated and weighted at another node than it is asked for."""
+
+    def __init__(self, f: RightHandSide, place: Callable[[Node], Node]) -> None:
+        plain, weigh = parted(f)
+        super().__init__(lambda node, y: plain(place(node), y), {})
+        self.place, self.weigh_there = place, weigh
+
+    def weigh(self, node: Node, value: State) -> State:
+        return self.weigh_there(self.place(node), value)
+
+
+def _unfit(base: Scheme) -> str | None:
+    """Why a scheme cannot be wrapped, with what to take in its place."""
+    if base.reversible:
+        return "is reversible as it is; use it by itself, or wrap heun"
+    if base.history:
+        return "remembers earlier steps; use heun, rk3 or rk4"
+    if base.implicit:
+        return "solves an equation at each step; use heun, rk3 or rk4"
+    if base.sharing == "per_stage":
+        return "has weights of its own at each stage, which a step back would not share; use heun, rk3 or rk4"
+    if base.order is None:
+        return "as configured is no method for y' = f; use heun, rk3 or rk4"
+    return None

@@ -1,0 +1,85 @@
+"""Explicit Runge-Kutta steps of any tableau."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from schemes.core.interpolation import extension
+from schemes.core.node import Node
+from schemes.core.scheme import Attempt, Scheme
+from schemes.core.state import RightHandSide, State, axpy, combine, stage_sum
+from schemes.core.tableau import ButcherTableau
+from schemes.core.weighting import parted
+
+
+class RungeKutta(Scheme, abstract=True):
+    """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
+
+    With embedded weights the tableau is a pair for adaptive grids. Its last stage is then f at the step's result, by
+    which the next step begins and, where the tableau has no continuous extension of its own, cubic Hermite
+    interpolation ends.
+    """
+
+    tableau: ClassVar[ButcherTableau]
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not abstract:
+            if cls.tableau.implicit:
+                raise TypeError(f"{cls.__name__} has an implicit tableau; derive it from DiagonallyImplicit")
+            if cls.tableau.embedded is not None:
+                if not cls.tableau.fsal:
+                    raise TypeError(f"{cls.__name__} has embedded weights; give it a last stage at the step's result")
+                cls.error_order, cls.begins_with_slope = cls.tableau.embedded_order + 1, True
+            cls.order, cls.stages = cls.tableau.order, cls.tableau.stages
+        super().__init_subclass__(abstract)
+
+    def evaluate(self, f: RightHandSide, node: Node, y: State) -> list[State]:
+        """The stage derivatives k_1 ... k_s as they enter the step; the first is f at the step's own node."""
+        f, weigh = parted(f)
+        k: list[State] = []
+        for stage, (c, row) in enumerate(self.tableau.rows):
+            k.append(f(node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row))))
+        return [weigh(node.at(stage), value) for stage, value in enumerate(k)]
+
+    def advance(self, node: Node, y: State, k: list[State]) -> State:
+        """The step's result from its stage derivatives."""
+        return combine(y, ((node.h * b, k[i]) for i, b in self.tableau.weights))
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return self.advance(node, y, self.evaluate(f, node, y)), memory
+
+    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+        if self.error_order is None:
+            return super().attempt(f, node, y, memory)
+        return self.attempted(node.h, y, *self.stages_of_pair(f, node, y, memory))
+
+    def stages_of_pair(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, list[State]]:
+        """The step's result, and all slopes of a pair: the first is remembered, the last is f at the result."""
+        k = [memory[0] if memory else f(node, y)]
+        following = y
+        for stage, (c, row) in enumerate(self.tableau.all_rows[1:], 1):
+            following = stage_sum(y, node.h, row, k)
+            k.append(f(node.at(stage, c), following))
+        return following, k
+
+    def finish(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> State:
+        """The result of an attempt after which no slope is asked for: without the last stage."""
+        k = [memory[0] if memory else f(node, y)]
+        *rows, (_, last) = self.tableau.all_rows
+        for stage, (c, row) in enumerate(rows[1:], 1):
+            k.append(f(node.at(stage, c), stage_sum(y, node.h, row, k)))
+        return stage_sum(y, node.h, last, k)
+
+    def error_of_pair(self, h: Any, k: list[State]) -> State:
+        """h sum_i (b_i - embedded_i) k_i."""
+        (first, weight), *rest = self.tableau.error
+        return stage_sum(axpy(None, k[first], h * weight), h, rest, k)
+
+    def attempted(self, h: Any, y: State, following: State, k: list[State]) -> Attempt:
+        """The attempt that has these slopes."""
+        between = extension(self.tableau, h, y, following, k)
+        return Attempt(following, (k[-1],), lambda: self.error_of_pair(h, k), between)

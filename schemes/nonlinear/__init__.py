@@ -1,0 +1,1 @@
+"""Solvers of the equations of implicit schemes."""

@@ -1,0 +1,255 @@
+"""Every yaml composes and builds; every mistake is told, all at once, in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from architectures.costs.budget import Budget, amount
+from architectures.factory import create_model
+from architectures.registry import tasks_of
+from lightning_modules.config.compose import CONFIGS, compose, described, network_options
+from lightning_modules.config.network_names import networks_of
+from lightning_modules.config.sections import section
+from lightning_modules.config.static_registry import REGISTRIES, catalogue
+from lightning_modules.config.validate import RECIPES
+from schemes.errors import SchemenetError
+from tests.support.products import rest_is_slow
+
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_catalogue_read_from_source_is_the_registry(group: str) -> None:
+    static, (_, registry) = catalogue(group), REGISTRIES[group]
+    assert set(static.names) == set(registry.list()) | {a for name in registry for a in registry.aliases(name)}
+    for name in registry:
+        assert static.parameters(name) == registry.parameters(name)
+        assert static.defaults(name) == registry.defaults(name)
+        assert static.canonical(name) == registry.canonical(name)
+        assert static.facts(name).items() <= registry.entry(name).facts.items()
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_every_registered_name_has_its_yaml_and_the_other_way_round(group: str) -> None:
+    files = {path.stem for path in (CONFIGS / group).glob("*.yaml")}
+    assert files == set(REGISTRIES[group][1].list())
+
+
+def partner(group: str, name: str) -> list[str]:
+    """A word that chooses data of an architecture's task, or an architecture for that of a data set, if needed."""
+    other = {"architecture": "data", "data": "architecture"}[group]
+    tasks = set(tasks_of(catalogue(group).facts(name)))
+    if "classification" in tasks:
+        return []
+    fit = [choice for choice, found in catalogue(other).listings.items() if tasks & set(tasks_of(found.facts))]
+    return [f"{other}={fit[0]}"]
+
+
+def is_more_than_a_name(file: Path) -> bool:
+    lines = (CONFIGS / file).read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")] != [f"name: {file.stem}"]
+
+
+@pytest.mark.parametrize("file", rest_is_slow(zip(FILES, strict=True), is_more_than_a_name, str))
+def test_every_yaml_composes(file: Path) -> None:
+    group, name = file.parent.name, file.stem
+    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("words", "budget", "seeds"))
+    if group in RECIPES:
+        command = "compare" if for_compare else "train"
+        config = compose(command, [f"{group}={name}"])
+        assert config["optimizer"]["lr"] > 0
+        assert config["trainer"]["max_epochs"] >= 1
+    elif group in ("architecture", "data"):
+        compose("train", [f"{group}={name}", *partner(group, name)])
+    elif group == "field":
+        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "ode_resnet"
+        assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
+    else:
+        command = "compare" if group == "launcher" else "train"
+        assert compose(command, [f"{group}={name}"])[group]["name"] == name
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))
+def test_papers_recipes_build(name: str) -> None:
+    config = compose("train", [f"experiment={name}"])
+    with torch.device("meta"):
+        network = create_model(config["architecture"]["name"], **network_options(config))
+        assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_its_own() -> None:
+    assert described(compose("train", ["scheme=rk2"]))["scheme"] == {"name": "heun"}
+    assert described(compose("train", ["architecture=lm_resnet"]))["scheme"]["name"] == "linear_multistep"
+    told = described(compose("train", ["architecture=lm_resnet", "scheme=rk4"]))
+    assert told["scheme"] == {"name": "rk4"}
+    # A parameter alone is for the scheme that the architecture brings.
+    assert compose("train", ["architecture=lm_resnet", "scheme.k=zero"])["scheme"] == {
+        "name": "linear_multistep", "k": "zero",
+    }  # fmt: skip
+
+
+def test_axes_of_an_experiment_are_for_its_own_network() -> None:
+    """FFJORD's gradient mode is not asked of a network that has none; what the user asks for is not dropped."""
+    assert compose("train", ["experiment=density2d", "architecture=cnf"])["gradient"] == {"name": "backprop"}
+    assert compose("train", ["experiment=density2d", "architecture=real_nvp"])["gradient"] is None
+    with pytest.raises(SchemenetError, match="'real_nvp' takes no gradient"):
+        compose("train", ["experiment=density2d", "architecture=real_nvp", "gradient=backprop"])
+
+
+def test_described_config_is_complete_and_stable() -> None:
+    config = described(compose("train", ["architecture=resnet20"]))
+    assert config["architecture"]["depth"] == 20
+    assert config["scheme"] == {"name": "forward_euler"}
+    assert config["grid"] == {"name": "uniform", "steps": None, "time": None}
+    assert described(config) == config
+
+
+MISTAKES = {
+    "a misspelt scheme": (
+        ["scheme=forwrd_euler"],
+        ["no scheme 'forwrd_euler'", "did you mean 'forward_euler'"],
+    ),
+    "half a scheme's name": (["scheme=eluer"], ["'eluer'", "'forward_euler'", "'backward_euler'"]),
+    "a misspelt group": (["schem=rk4"], ["no key 'schem'", "did you mean 'scheme'"]),
+    "a misspelt key": (["trainer.max_epoch=2"], ["takes no 'max_epoch'", "did you mean 'max_epochs'"]),
+    "a key of another network": (
+        ["architecture.columns=3"],
+        ["'resnet' takes no 'columns'", "it takes: depth"],
+    ),
+    "a wrong type": (["data.batch_size=abc"], ["data.batch_size: expected a whole number, got 'abc'"]),
+    "a number for a word": (
+        ["architecture.norm=3"],
+        ["architecture.norm: expected one of 'batch', 'group', 'none', got 3"],
+    ),
+    "a wrong seed": (["seed=1.5"], ["seed: expected a whole number, got 1.5"]),
+    "an axis inside": (["architecture.scheme=rk4"], ["write scheme=..."]),
+    "an axis not taken": (
+        ["architecture=fractalnet", "scheme=rk4"],
+        ["'fractalnet' takes no scheme", "resnet"],
+    ),
+    "no key at all": (["rk4"], ["cannot read 'rk4'", "expected key=value"]),
+    "a sweep": (["scheme=rk4,heun"], ["schemenet sweep"]),
+    "a mapping for a word": (["scheme={name: rk4}"], ["scheme: expected one name"]),
+    "a dot too much": (["seed.value=1"], ["seed"]),
+    "a key of another command": (["budget=3M"], ["budget", "schemenet compare"]),
+    "an unknown experiment": (["experiment=mnist_wrds"], ["no experiment 'mnist_wrds'", "'mnist_words'"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_names_value_expectation_and_the_nearest(case: str) -> None:
+    overrides, told = MISTAKES[case]
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", overrides)
+    for text in told:
+        assert text in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", [item for overrides, _ in list(MISTAKES.values())[:8] for item in overrides])
+    message = str(caught.value)
+    # Overrides of one key: the last one counts, as everywhere.
+    for text in ("'eluer'", "'schem'", "'max_epoch'", "'columns'", "'abc'", "got 3", "got 1.5"):
+        assert text in message
+
+
+def test_compare_checks_words_budget_and_arms() -> None:
+    with pytest.raises(SchemenetError) as caught:
+        compose(
+            "compare",
+            [
+                "words=[forwrd_euler,rk4,rk5:resnet]",
+                "controls=[stem]",
+                "budget=abc",
+                "arms.odnet.steps=3",
+                "scheme=heun",
+            ],
+        )
+    message = str(caught.value)
+    for text in (
+        "'forward_euler'",
+        "rk4:resnet",
+        "'rk5'",
+        "'stem_only'",
+        "'abc'",
+        "no arm 'odnet'",
+        "words=[...]",
+    ):
+        assert text in message
+    with pytest.raises(SchemenetError, match=r"'stepz'.*did you mean 'steps'"):
+        compose("compare", ["arms.ode_resnet.stepz=3"])
+
+
+def test_words_of_the_users_own_leave_out_what_an_experiment_says_of_other_arms() -> None:
+    asked = ["experiment=density_digits", "words=[real_nvp,cnf]"]
+    assert compose("compare", asked)["arms"] == {"cnf": {"gradient": "backprop"}}
+    with pytest.raises(SchemenetError, match="no arm 'ffjord'"):
+        compose("compare", [*asked, "arms.ffjord.hidden=8"])
+
+
+def test_words_mean_the_networks_they_are_known_as() -> None:
+    assert [c.arm for c in networks_of("rk2")] == ["fractalnet", "rk_resnet"]
+    assert networks_of("reversible") == [("reversible", "revnet", None)]
+    assert [c.arm for c in networks_of("ode_net")] == ["ode_resnet"]
+    assert networks_of("rk2:resnet")[0].scheme == "heun"
+    assert networks_of("resnet20")[0].architecture == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "budget"),
+    [
+        (["budget=0.22M"], ("parameters", 220_000.0, "width", 0.01)),
+        (["experiment=demo", "budget.by=depth"], ("parameters", 40_000.0, "depth", 0.01)),
+        (["budget={kind: macs, target: 25M}", "budget.tolerance=0.02"], ("macs", 25e6, "width", 0.02)),
+        (
+            ["experiment=demo", "budget.kind=step_time", "budget.target=baseline"],
+            ("step_time", "baseline", "width", 0.1),
+        ),
+    ],
+)
+def test_a_budget_in_every_form(overrides: list[str], budget: tuple[object, ...]) -> None:
+    assert section("budget", compose("compare", overrides)["budget"]) == Budget(*budget)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["budget.kind=flops", "budget.target=1M"], "budget.kind: .*did you mean 'train_flops'"),
+        (["budget.kind=macs"], "budget.target: expected baseline or a number"),
+        (["budget.kindd=macs"], "budget takes no 'kindd'; did you mean 'kind'"),
+        (["tolerance=0.05"], r"budget\.tolerance=\.\.\."),
+        (["budget=few", "tune.lr=[0.1,-1]"], r"(?s)budget\.target: .*'few'.*tune\.lr: .*-1"),
+        (["tune=3"], "tune: expected a mapping or null, got 3"),
+        (["tune.lr=[0.1]", "tune.seeds=[0,7]"], r"tune\.seeds: 0 would be tuned on and compared"),
+        (["data.validation=0.1"], r"tune\.validation"),
+    ],
+)
+def test_mistakes_in_budget_and_tuning_are_told_before_torch_is_needed(overrides: list[str], told: str) -> None:
+    with pytest.raises(SchemenetError, match=told):
+        compose("compare", overrides)
+
+
+@pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
+def test_budget(text: str | int, number: int) -> None:
+    assert amount(text) == number
+
+
+def test_users_own_yaml(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert compose("train", ["experiment=mine"], str(tmp_path))["seed"] == 7
+    with pytest.raises(SchemenetError, match="no folder"):
+        compose("train", [], str(tmp_path / "nowhere"))
+
+
+def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n")
+    with pytest.raises(SchemenetError) as caught:
+        compose("train", ["experiment=mine"], str(tmp_path))
+    assert "did you mean 'max_epochs'" in str(caught.value)
+    assert "did you mean 'seed'" in str(caught.value)

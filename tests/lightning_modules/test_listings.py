@@ -1,0 +1,63 @@
+"""Tables fit the terminal they are printed on; pictures have the format of their name; arms keep their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.comparing import from_runs as existing
+from lightning_modules.comparing.report import conclusions as sentences
+from lightning_modules.plotting.command import _check_file, save
+from lightning_modules.plotting.style import new_figure
+from lightning_modules.text import aligned
+from schemes.errors import SchemenetError
+
+ROWS = [
+    ["scheme", "order", "reference"],
+    ["heun", "2", "Heun 1900"],
+    ["backward_euler", "1 (linear)", "Curtiss, H. 1952"],
+]
+
+
+@pytest.mark.parametrize("width", [40, 34, 28, 20])
+def test_a_table_fits_and_loses_no_word(width: int) -> None:
+    lines = aligned(ROWS, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert {word for row in ROWS for cell in row for word in cell.split()} <= set(
+        " ".join(lines).replace(";", "").split()
+    )
+
+
+def test_a_table_without_a_width_has_a_line_for_each_row() -> None:
+    assert aligned(ROWS).splitlines() == aligned(ROWS, 200).splitlines()
+    assert len(aligned(ROWS).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("PDF", b"%PDF")]
+)
+def test_a_picture_has_the_format_of_its_name(ending: str, begins: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"p.{ending}"
+    _check_file(path)
+    save(new_figure(1, 1), path)
+    assert path.read_bytes().startswith(begins)
+    with pytest.raises(SchemenetError, match=r"ends in .png, .pdf, .svg, got"):
+        _check_file(tmp_path / "p.txt")
+
+
+def found(arm: str | None) -> existing.Found:
+    return existing.Found(Path(), 0, {}, arm)
+
+
+def test_arms_keep_the_names_they_were_trained_under() -> None:
+    networks = [[found("rk2"), found("rk2")], [found("rk4")]]
+    assert existing._known_as(networks, ["resnet-heun", "resnet-rk4"]) == ["rk2", "rk4"]
+    assert existing._known_as([[found("a")], [found("a")]], ["x", "y"]) == ["x", "y"]  # of two sweeps
+    assert existing._known_as([[found("a"), found("b")], [found(None)]], ["x", "y"]) == ["x", "y"]
+    assert existing._known_as([[found("y")], [found(None)]], ["x", "y"]) == ["x", "y"]  # another's name
+    assert existing._known_as([[found("x")]], ["x"]) == ["x"]
+
+
+def test_one_number_of_seeds_is_asked_for() -> None:
+    assert all("takes 8 seeds" in sentences.what_seeds_show([n])[0] for n in (0, 3))

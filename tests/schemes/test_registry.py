@@ -1,0 +1,275 @@
+"""Names and their parameters: what is found, built and refused, and with which words."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.core.state import RightHandSide, State, axpy
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
+from tests.support.problems import Tanh, batch, distance
+
+ROOT = Path(__file__).parents[2]
+REGISTRIES = pytest.mark.parametrize("registry", [SCHEMES, GRADIENTS, GRIDS], ids=lambda r: r.kind)
+
+
+@pytest.fixture
+def kitchen() -> Registry:
+    """A registry of its own; nothing in the package that it looks through registers there."""
+    registry = Registry("dish", "schemes.gradients", context=("cook",))
+
+    @registry.register("soup", "broth", sizes={"soup_large": {"litres": 5}, "soup12": {}, "soup2": {}}, hot=True)
+    def soup(litres: float = 1, salt: bool = True, style: Literal["clear", "thick"] = "clear", cook: str = "") -> Any:
+        return {"litres": litres, "salt": salt, "style": style, "cook": cook}
+
+    @registry.register("stew", extends="soup", without=("style",))
+    def stew(meat: str, **options: Any) -> Any:
+        return {"meat": meat, **options}
+
+    return registry
+
+
+# Names
+
+
+@REGISTRIES
+def test_every_entry_is_found_by_its_names(registry: Registry) -> None:
+    assert list(registry) == registry.list()
+    assert len(registry) == len(registry.list()) > 0
+    for name in registry:
+        assert registry.canonical(name) == name
+        for alias in registry.aliases(name):
+            assert registry[alias] is registry[name]
+            assert registry.canonical(alias) == name
+            assert alias not in registry.list()
+
+
+@REGISTRIES
+def test_every_entry_is_built_from_its_defaults_and_from_its_parameters(registry: Registry) -> None:
+    for name in registry:
+        registry.build(name)
+        registry.build({"name": name, **registry.defaults(name)})
+
+
+def test_the_users_words_are_names_or_aliases() -> None:
+    words = ("forward_euler", "backward_euler_poly", "rk2", "linear_multistep", "reversible")
+    assert [SCHEMES.canonical(word) for word in words] == [
+        *("forward_euler", "backward_euler_poly", "heun", "linear_multistep", "symplectic_euler")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "kind", "near"),
+    [
+        (SCHEMES, "foward_euler", "scheme", "forward_euler"),
+        (SCHEMES, "symplectic", "scheme", "symplectic_euler"),
+        (SCHEMES, "reversable", "scheme", "reversible"),
+        (GRADIENTS, "adjoin", "gradient mode", "adjoint"),
+        (GRIDS, "unifrom", "grid", "uniform"),
+    ],
+)
+def test_unknown_names_are_answered_with_near_and_known_ones(
+    registry: Registry, name: str, kind: str, near: str
+) -> None:
+    for ask in (registry.build, registry.entry, registry.parameters, lambda n: registry[n]):
+        with pytest.raises(SchemenetError) as caught:
+            ask(name)
+        text = str(caught.value)
+        assert text.startswith(f"no {kind} {name!r}; did you mean ")
+        assert repr(near) in text.split("known:")[0]
+        aliases = [alias for known in registry for alias in registry.aliases(known)]
+        assert text.endswith("known: " + ", ".join(sorted([*registry.list(), *aliases])))
+
+
+def test_a_name_like_no_other_gets_no_hint() -> None:
+    with pytest.raises(SchemenetError, match=r"^no scheme 'zzzz'; known: ") as caught:
+        SCHEMES.build("zzzz")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_list_takes_a_pattern_and_orders_numbers_naturally(kitchen: Registry) -> None:
+    assert SCHEMES.list("adams_b*") == ["adams_bashforth2", "adams_bashforth3", "adams_bashforth4"]
+    assert kitchen.list() == ["soup", "soup2", "soup12", "soup_large", "stew"]
+    assert kitchen.list("*_large") == ["soup_large"]
+    assert kitchen.list("nothing*") == []
+
+
+def test_a_name_is_taken_once(kitchen: Registry) -> None:
+    for name in ("soup", "broth", "soup_large"):
+        with pytest.raises(SchemenetError, match=rf"dish '{name}' of .* is already taken by {__name__}"):
+            kitchen.register(name)(dict)
+    with pytest.raises(SchemenetError, match=r"dish 'stew' of .* is already taken"):
+        kitchen.register("roast", "stew")(dict)
+
+
+# Parameters
+
+
+def test_wrong_keys_and_types_are_told_all_at_once() -> None:
+    spec = {"name": "linear_multistep", "kk": 0.5, "scale": "yes", "k": [1], "steps": 3}
+    with pytest.raises(SchemenetError) as caught:
+        SCHEMES.build(spec)
+    lines = str(caught.value).split("\n")
+    assert lines == [
+        "scheme 'linear_multistep' takes no 'kk'; did you mean 'k'? it takes: k, scale",
+        "scheme 'linear_multistep': scale expected true or false, got 'yes'",
+        "scheme 'linear_multistep': k expected one of 'trained', 'zero' or a number, got [1]",
+        "scheme 'linear_multistep' takes no 'steps'; it takes: k, scale",
+    ]
+
+
+def test_an_entry_without_parameters_says_so() -> None:
+    with pytest.raises(SchemenetError, match=r"^scheme 'heun' takes no 'order'; it takes: nothing$"):
+        SCHEMES.build({"name": "heun", "order": 2})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "backward_euler_poly", "degree": 2.0}, "degree expected a whole number, got 2.0"),
+        ({"name": "backward_euler_poly", "degree": True}, "degree expected a whole number, got True"),
+        (
+            {"name": "linear_multistep", "k": False},
+            "k expected one of 'trained', 'zero' or a number, got False",
+        ),
+        (
+            {"name": "backward_euler_poly", "form": None},
+            "form expected one of 'poly', 'mpoly', 'way', got None",
+        ),
+        ({"name": "fractal", "drop_path": "0.1"}, "drop_path expected a number, got '0.1'"),
+        ({"degree": 2}, "a scheme is given by its name or by a mapping with 'name', got {'degree': 2}"),
+        ({"name": 3}, "a scheme is given by its name or by a mapping with 'name'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_with_what_was_expected(spec: Any, message: str) -> None:
+    with pytest.raises(SchemenetError, match=re.escape(message)):
+        SCHEMES.build(spec)
+
+
+def test_a_spec_is_not_changed_by_building() -> None:
+    spec = {"name": "fractal", "columns": 3}
+    assert SCHEMES.build(spec).columns == 3
+    assert spec == {"name": "fractal", "columns": 3}
+    assert SCHEMES.build("fractal") is not SCHEMES.build("fractal")
+
+
+def test_whole_numbers_pass_as_numbers() -> None:
+    assert SCHEMES.build({"name": "linear_multistep", "k": 1, "scale": True}).order == 2
+    assert GRIDS.build({"name": "uniform", "time": 2}).nodes(4)[1].t == 0.5
+
+
+def test_sizes_fix_parameters_that_the_user_may_still_set(kitchen: Registry) -> None:
+    assert kitchen.build("soup")["litres"] == 1
+    assert kitchen.build("soup_large")["litres"] == 5
+    assert kitchen.build({"name": "soup_large", "litres": 3})["litres"] == 3
+    assert kitchen.defaults("soup_large") == {"litres": 5, "salt": True, "style": "clear"}
+    assert kitchen.build("broth") == kitchen.build("soup")
+    assert kitchen.entry("soup_large").facts == {"hot": True}
+
+
+def test_extends_takes_the_parameters_of_another_entry(kitchen: Registry) -> None:
+    assert list(kitchen.parameters("stew")) == ["litres", "salt", "cook", "meat"]
+    assert kitchen.build({"name": "stew", "meat": "beef", "litres": 2}) == {"meat": "beef", "litres": 2}
+    with pytest.raises(SchemenetError, match="dish 'stew' takes no 'style'; it takes: litres, salt, meat"):
+        kitchen.build({"name": "stew", "meat": "beef", "style": "thick"})
+    with pytest.raises(SchemenetError, match="dish 'stew': litres expected a number, got 'much'"):
+        kitchen.build({"name": "stew", "meat": "beef", "litres": "much"})
+    assert "meat" not in kitchen.defaults("stew")
+
+
+def test_context_is_handed_over_and_not_the_users_to_set(kitchen: Registry) -> None:
+    assert kitchen.build("soup", cook="Ann", waiter="Bob")["cook"] == "Ann"
+    assert "cook" in kitchen.parameters("soup")
+    assert "cook" not in kitchen.options("soup")
+    with pytest.raises(SchemenetError, match="dish 'soup' takes no 'cook'"):
+        kitchen.build({"name": "soup", "cook": "Ann"})
+
+
+def test_the_error_is_an_ordinary_value_error() -> None:
+    with pytest.raises(ValueError, match="no scheme"):
+        SCHEMES.build("nothing_like_it")
+
+
+# A new entry
+
+
+class Theta(Scheme):
+    """u_{n+1} = u_n + theta h f(u_n), a scheme of this test."""
+
+    order = None
+    stages = 1
+
+    def __init__(self, theta: float = 0.5) -> None:
+        super().__init__()
+        self.theta = theta
+
+    def step(
+        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return axpy(y, f(node, y), self.theta * node.h), memory
+
+
+@pytest.fixture
+def _theta() -> Iterator[None]:
+    SCHEMES.list()
+    SCHEMES.register("theta_of_a_test", "theta_alias")(Theta)
+    yield
+    del SCHEMES._entries["theta_of_a_test"], SCHEMES._aliases["theta_alias"]
+    assert "theta_of_a_test" not in SCHEMES.list()
+
+
+@pytest.mark.usefixtures("_theta")
+@pytest.mark.parametrize("gradient", ["backprop", "checkpoint"])
+def test_a_registered_scheme_is_a_scheme_like_any_other(gradient: str) -> None:
+    assert "theta_of_a_test" in SCHEMES
+    assert list(SCHEMES.parameters("theta_of_a_test")) == ["theta"]
+    torch.manual_seed(0)
+    field = Tanh(6).double()
+    spec = {"name": "theta_alias", "theta": 0.25}
+    flow = Flow(lambda node: field, 3, scheme=spec, sharing="shared", gradient=gradient)
+    euler = Flow(lambda node: Quarter(field), 3, sharing="shared", gradient=gradient)
+    assert distance(flow(batch()), euler(batch())) < 1e-12
+    with pytest.raises(SchemenetError, match="did you mean 'theta_of_a_test'"):
+        SCHEMES.build("theta_of_test")
+    with pytest.raises(SchemenetError, match="Theta as configured is no method"):
+        Flow(lambda node: field, 3, scheme=spec, gradient="adjoint")
+
+
+class Quarter(torch.nn.Module):
+    def __init__(self, field: torch.nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, node: Node, y: torch.Tensor) -> torch.Tensor:
+        return 0.25 * self.field(node, y)
+
+
+def test_a_scheme_that_declares_too_little_cannot_be_defined() -> None:
+    with pytest.raises(TypeError, match="scheme Bare must declare order, stages"):
+
+        class Bare(Scheme):
+            def step(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Any:
+                return y, memory
+
+
+# Without torch
+
+
+@pytest.mark.parametrize("module", ["schemes.registry", "schemes.schema", "schemes.errors", "schemes.core.node"])
+def test_importing_names_does_not_import_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -1,0 +1,887 @@
+"""The conditions of a training step that every gradient mode must stand: see ``test_under_fire.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+
+from schemes.core.node import Node
+from schemes.flow import Flow
+from schemes.integration.loop import Carry, Loop, Pass
+from schemes.registry import SCHEMES
+from tests.support.problems import CHANNELS, Noisy, Run, Tanh, batch, make_flow, train, weighted
+
+
+def by_hand(loop: Loop, carry: Carry) -> Pass:
+    """The loop that every mode is held against, for autograd to differentiate."""
+    for node in loop.nodes:
+        carry = loop.scheme.step(loop.weighted(loop.f), node, *carry)
+    return Pass(carry)
+
+
+RECOMPUTING = ("checkpoint", "reversible", "adjoint")
+
+
+class Arm(NamedTuple):
+    """A gradient mode on a scheme. Makes flows."""
+
+    mode: str
+    scheme: str
+
+    def __call__(self, field: Callable[..., nn.Module] = Noisy, **options: Any) -> Flow:
+        options = {"steps": 3, "time": 0.5} | options
+        if self.mode != "by hand":
+            return make_flow(field, self.scheme, self.mode, **options)
+        flow = make_flow(field, self.scheme, **options)
+        flow.gradient = by_hand
+        return flow
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether f is evaluated again in backward."""
+        return self.mode in RECOMPUTING
+
+    def field(self, make: Callable[[int], nn.Module] = Noisy) -> nn.Module:
+        """One field for flows that are made by hand."""
+        torch.manual_seed(0)
+        return make(CHANNELS // SCHEMES.build(self.scheme).components).double()
+
+    def of(self, field: nn.Module, steps: int = 3, sharing: str = "shared") -> Flow:
+        """A flow of one field that exists already."""
+        gradient = "backprop" if self.mode == "by hand" else self.mode
+        flow = Flow(lambda node: field, steps, self.scheme, sharing, {"name": "uniform", "time": 0.5}, gradient)
+        flow.gradient = by_hand if self.mode == "by hand" else flow.gradient
+        return flow
+
+
+Condition = Callable[[Arm], Any]
+CONDITIONS: dict[str, Condition] = {}
+
+
+def condition(function: Condition) -> Condition:
+    """Enters a condition: a function from an arm to what a training step leaves (a ``Run``, or several)."""
+    CONDITIONS[function.__name__] = function
+    return function
+
+
+def x() -> Tensor:
+    """An input that needs a gradient."""
+    return batch().requires_grad_()
+
+
+# What f is
+
+
+@condition
+def batch_norm_in_train_mode(arm: Arm) -> Run:
+    return train(arm(field_options={"dropout": 0.0}), x())
+
+
+@condition
+def batch_norm_in_evaluation(arm: Arm) -> Run:
+    flow = arm()
+    with torch.no_grad():
+        flow(batch(64))
+    return train(flow.eval(), x())
+
+
+@condition
+def batch_norm_frozen_in_a_network_in_train_mode(arm: Arm) -> Run:
+    flow = arm()
+    for field in flow.bank.fields:
+        field.norm.eval()
+    return train(flow, x())
+
+
+@condition
+def batch_norm_with_statistics_shared_between_nodes(arm: Arm) -> Run:
+    return train(arm(sharing="shared", statistics="shared"), x())
+
+
+@condition
+def dropout(arm: Arm) -> Run:
+    return train(arm(), x())
+
+
+class DropPath(Noisy):
+    """Drops whole samples, as timm's layer does inside a branch."""
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        kept = torch.rand(len(y), 1, dtype=y.dtype) < 0.5
+        return super().forward(node, y) * kept / 0.5
+
+
+@condition
+def drop_path(arm: Arm) -> Run:
+    return train(arm(DropPath), x())
+
+
+@condition
+def stochastic_depth(arm: Arm) -> Run:
+    noise = {"name": "stochastic_depth", "drop": 0.5, "schedule": "constant", "per": "sample"}
+    return train(arm(noise=noise), x())
+
+
+class Weight(nn.Module):
+    """A layer whose weight is computed from its parameters at each evaluation."""
+
+    def __init__(self, channels: int, parametrized: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.linear = parametrized(nn.Linear(channels, channels))
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return torch.tanh(self.linear(y))
+
+
+@condition
+def weight_norm(arm: Arm) -> Run:
+    return train(arm(Weight, field_options={"parametrized": parametrizations.weight_norm}), x())
+
+
+@condition
+def spectral_norm(arm: Arm) -> Run:
+    """Its buffers are read and moved by each evaluation in train mode."""
+    return train(arm(Weight, field_options={"parametrized": parametrizations.spectral_norm}), x())
+
+
+@condition
+def spectral_norm_added_to_a_flow(arm: Arm) -> Run:
+    flow = arm(Tanh)
+    for field in flow.bank.fields:
+        parametrizations.spectral_norm(field.linear)
+    return train(flow, x())
+
+
+@condition
+def spectral_norm_with_buffers_shared_between_nodes(arm: Arm) -> Run:
+    options = {"field_options": {"parametrized": parametrizations.spectral_norm}, "statistics": "shared"}
+    return train(arm(Weight, sharing="shared", **options), x())
+
+
+@condition
+def cached_parametrizations(arm: Arm) -> Run:
+    flow = arm(Weight, sharing="shared", field_options={"parametrized": parametrizations.weight_norm})
+    with parametrize.cached():
+        return train(flow, x())
+
+
+@condition
+def pruned_weights(arm: Arm) -> Run:
+    """A hook puts the weight in its place before each evaluation."""
+    flow = arm(Tanh)
+    for field in flow.bank.fields:
+        prune.l1_unstructured(field.linear, "weight", amount=0.3)
+    return train(flow, x())
+
+
+class Average(Noisy):
+    """Reads a buffer and puts another in its place, at each evaluation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("mean", torch.zeros(channels))
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+        return super().forward(node, y - self.mean)
+
+
+@condition
+def buffers_read_and_replaced_by_f(arm: Arm) -> Run:
+    return train(arm(Average), x())
+
+
+@condition
+def buffers_read_and_replaced_by_f_at_every_node(arm: Arm) -> Run:
+    return train(arm(Average, sharing="shared", statistics="shared"), x())
+
+
+@condition
+def one_field_made_for_every_step(arm: Arm) -> Run:
+    return train(arm.of(arm.field(Average), sharing="per_step"), x())
+
+
+class Energy(nn.Module):
+    """The gradient of a scalar, taken inside f."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            energy = self.linear(y).cos().sum()
+            return torch.autograd.grad(energy, y, create_graph=create_graph)[0]
+
+
+@condition
+def f_takes_a_derivative(arm: Arm) -> Run:
+    return train(arm(Energy), x())
+
+
+class Function(nn.Module):
+    """A field without parameters."""
+
+    def __init__(self, channels: int, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.function(y)
+
+
+@condition
+def f_without_parameters(arm: Arm) -> Run:
+    return train(arm(Function, field_options={"function": torch.tanh}), x())
+
+
+@condition
+def f_is_the_identity(arm: Arm) -> Run:
+    return train(arm(Function, field_options={"function": lambda y: y}), x())
+
+
+@condition
+def f_does_not_depend_on_the_state(arm: Arm) -> Run:
+    return train(arm(Function, field_options={"function": torch.ones_like}), x())
+
+
+@condition
+def f_is_checkpointed(arm: Arm) -> Run:
+    class Inside(Tanh):
+        def forward(self, node: Node, y: Tensor) -> Tensor:
+            return checkpoint(super().forward, node, y, use_reentrant=False)
+
+    return train(arm(Inside), x())
+
+
+class Nested(nn.Module):
+    """A field that is a flow."""
+
+    def __init__(self, channels: int, gradient: str) -> None:
+        super().__init__()
+        self.inner = Flow(lambda node: Noisy(channels), 2, "heun", gradient=gradient)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.inner(y)
+
+
+@condition
+def f_is_itself_a_flow(arm: Arm) -> Run:
+    gradient = "checkpoint" if arm.recomputes else "backprop"
+    return train(arm(Nested, field_options={"gradient": gradient}), x())
+
+
+class Doubled(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, channels)
+        self.second = self.first
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(y)))
+
+
+@condition
+def a_layer_under_two_names(arm: Arm) -> Run:
+    flow = arm(Doubled)
+    run = train(flow, x())
+    assert all(isinstance(p, nn.Parameter) for f in flow.bank.fields for p in f.second.parameters())
+    return run
+
+
+class Lazy(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(channels, dtype=torch.float64)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return torch.tanh(self.layer(y))
+
+
+@condition
+def lazy_layers_after_a_dry_run(arm: Arm) -> Run:
+    flow = arm(Lazy, dtype=None)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        flow(batch())
+    return train(flow, x())
+
+
+@condition
+def lazy_layers_without_one(arm: Arm) -> Run:
+    return train(arm(Lazy, dtype=None, seed=0), x())
+
+
+@condition
+def buffers_that_the_first_evaluation_makes(arm: Arm) -> list[Run]:
+    class Late(Tanh):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.register_buffer("mean", None)
+
+        def forward(self, node: Node, y: Tensor) -> Tensor:
+            self.mean = y.detach().mean(0) if self.mean is None else 0.9 * self.mean
+            return super().forward(node, y - self.mean)
+
+    flow = arm(Late, sharing="shared")
+    return [train(flow, x()), train(flow, x())]
+
+
+class Convolution(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return self.conv(torch.relu(self.norm(y)))
+
+
+@condition
+def channels_last(arm: Arm) -> Run:
+    flow = arm(Convolution).to(memory_format=torch.channels_last)
+    image = batch(2, CHANNELS * 9).view(2, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
+    return train(flow, image.requires_grad_())
+
+
+class Complex(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return torch.tanh(y @ torch.complex(self.weight, self.weight.cos()))
+
+
+@condition
+def complex_states(arm: Arm) -> Run:
+    flow = arm(Complex)
+    phases = torch.complex(batch(), batch(seed=2)).requires_grad_()
+    return train(flow, phases, backward=lambda output: weighted(torch.view_as_real(output)).backward())
+
+
+# What needs a gradient
+
+
+@condition
+def input_without_gradient(arm: Arm) -> Run:
+    return train(arm(), batch())
+
+
+@condition
+def some_parameters_frozen(arm: Arm) -> Run:
+    flow = arm()
+    for i, parameter in enumerate(flow.parameters()):
+        parameter.requires_grad_(i % 3 > 0)
+    return train(flow, x())
+
+
+@condition
+def all_parameters_frozen(arm: Arm) -> Run:
+    return train(arm().requires_grad_(False), x())
+
+
+@condition
+def nothing_needs_a_gradient(arm: Arm) -> Run:
+    return train(arm().requires_grad_(False), batch(), backward=lambda output: not output.requires_grad or 1 / 0)
+
+
+@condition
+def frozen_between_forward_and_backward(arm: Arm) -> Run:
+    flow = arm()
+
+    def freeze(output: Tensor) -> None:
+        flow.requires_grad_(False)
+        weighted(output).backward()
+
+    return train(flow, x(), backward=freeze)
+
+
+class WithSpare(Noisy):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.spare = nn.Parameter(torch.ones(3))
+
+
+@condition
+def unused_parameters(arm: Arm) -> Run:
+    run = train(arm(WithSpare), x())
+    assert {g is None for name, g in run.gradients.items() if name.endswith("spare")} == {True}
+    return run
+
+
+@condition
+def f_shared_by_all_steps(arm: Arm) -> Run:
+    return train(arm(sharing="shared"), x())
+
+
+@condition
+def f_shared_by_two_flows(arm: Arm) -> Run:
+    field = arm.field()
+    run = train(nn.Sequential(arm.of(field), arm.of(field, steps=2)), x())
+    assert all(isinstance(p, nn.Parameter) and p.grad is not None for p in field.parameters())
+    assert len(run.gradients) == 1 + len(list(field.parameters()))
+    return run
+
+
+@condition
+def gradient_of_the_input_only(arm: Arm) -> list[Tensor]:
+    flow, start = arm(Tanh), x()
+    return [*torch.autograd.grad(weighted(flow(start)), start)]
+
+
+@condition
+def gradient_of_one_parameter_only(arm: Arm) -> list[Tensor]:
+    flow = arm(Tanh)
+    return [*torch.autograd.grad(weighted(flow(x())), next(flow.parameters()))]
+
+
+@condition
+def many_gradients_at_once(arm: Arm) -> list[Tensor]:
+    flow = arm(Tanh)
+    return [torch.autograd.functional.jacobian(lambda y: flow(y).sum(0), batch(), vectorize=True)]
+
+
+# What is handed over
+
+
+@condition
+def input_is_a_view(arm: Arm) -> Run:
+    whole = batch(8, 2 * CHANNELS).requires_grad_()
+    flow = arm()
+    run = train(flow, batch(), backward=lambda output: None)
+    weighted(flow(whole[:, CHANNELS:])).backward()
+    return Run(run.output, run.random, {"whole": whole.grad}, run.buffers)
+
+
+@condition
+def input_is_not_contiguous(arm: Arm) -> Run:
+    return train(arm(), batch(CHANNELS, 8).t().requires_grad_())
+
+
+@condition
+def input_is_expanded(arm: Arm) -> list[Tensor]:
+    row = batch(1).requires_grad_()
+    weighted(arm(Tanh)(row.expand(8, -1))).backward()
+    return [row.grad]
+
+
+class Around(nn.Module):
+    """A function of a flow and an input as a module."""
+
+    def __init__(self, flow: nn.Module, function: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.flow, self.function = flow, function
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.function(self.flow, y)
+
+
+@condition
+def input_used_again_after_the_flow(arm: Arm) -> Run:
+    return train(Around(arm(), lambda flow, y: flow(y) * y), x())
+
+
+@condition
+def layers_in_place_around_the_flow(arm: Arm) -> Run:
+    torch.manual_seed(1)
+    first, last = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
+    flow = Around(arm(), lambda flow, y: flow(y) + 0)
+    return train(nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last), x())
+
+
+@condition
+def a_layer_used_outside_too(arm: Arm) -> Run:
+    flow = arm(Tanh)
+    weight = flow.bank.fields[0].linear.weight
+    return train(Around(flow, lambda flow, y: flow(y)[:, : len(weight)] @ weight), x())
+
+
+@condition
+def a_part_of_the_output(arm: Arm) -> Run:
+    return train(Around(arm(), lambda flow, y: flow(y)[:3, :2]), x())
+
+
+@condition
+def an_empty_batch(arm: Arm) -> Run:
+    return train(arm(Tanh), batch(0).requires_grad_())
+
+
+# How it is called
+
+
+@condition
+def called_twice_in_a_row(arm: Arm) -> Run:
+    flow = arm()
+    return train(nn.Sequential(flow, flow), x())
+
+
+@condition
+def two_forwards_then_backward_in_the_same_order(arm: Arm) -> Run:
+    return _two_forwards(arm, (0, 1))
+
+
+@condition
+def two_forwards_then_backward_in_the_other_order(arm: Arm) -> Run:
+    return _two_forwards(arm, (1, 0))
+
+
+def _two_forwards(arm: Arm, order: tuple[int, ...]) -> Run:
+    def backward(output: Tensor) -> None:
+        for i in order:
+            weighted(output[i]).backward(retain_graph=True)
+
+    return train(Around(arm(), lambda flow, y: torch.stack([flow(y), flow(2 * y)])), x(), backward=backward)
+
+
+@condition
+def backward_twice_through_one_graph(arm: Arm) -> Run:
+    def backward(output: Tensor) -> None:
+        weighted(output).backward(retain_graph=True)
+        torch.rand(3)
+        weighted(output).backward()
+
+    return train(arm(), x(), backward=backward)
+
+
+@condition
+def gradients_accumulated_over_two_batches(arm: Arm) -> list[Run]:
+    flow = arm()
+    return [train(flow, x(), seed=1), train(flow, x(), seed=2)]
+
+
+@condition
+def parameters_updated_during_backward(arm: Arm) -> list[Run | Tensor]:
+    flow = arm()
+
+    def update(p: Tensor) -> None:
+        with torch.no_grad():
+            p -= 0.1 * p.grad
+
+    for parameter in flow.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+    return [train(flow, x()), *flow.parameters()]
+
+
+@condition
+def a_parameter_replaced_before_backward(arm: Arm) -> list[Run | Tensor]:
+    flow = arm()
+    old = flow.bank.fields[0].first.weight
+
+    def backward(output: Tensor) -> None:
+        flow.bank.fields[0].first.weight = nn.Parameter(torch.zeros_like(old))
+        weighted(output).backward()
+
+    return [train(flow, x(), backward=backward), old.grad]
+
+
+@condition
+def functional_call_with_other_parameters(arm: Arm) -> list[Tensor]:
+    flow = arm()
+    others = {name: (1.1 * p.detach() + 0.1).requires_grad_() for name, p in flow.named_parameters()}
+    torch.manual_seed(5)
+    output = torch.func.functional_call(flow, others, (batch(),))
+    assert all(p.grad is None for p in flow.parameters())
+    return [output.detach(), *torch.autograd.grad(weighted(output), list(others.values())), *flow.buffers()]
+
+
+@condition
+def inside_a_checkpoint(arm: Arm) -> Run:
+    with set_checkpoint_early_stop(False):  # or a recompute ends before the last batch norm
+        return train(Around(arm(), functools.partial(checkpoint, use_reentrant=False)), x())
+
+
+@condition
+def inside_a_reentrant_checkpoint(arm: Arm) -> Run:
+    return train(Around(arm(), functools.partial(checkpoint, use_reentrant=True)), x())
+
+
+@condition
+def saved_tensors_moved_away(arm: Arm) -> Run:
+    with torch.autograd.graph.save_on_cpu():
+        return train(arm(), x())
+
+
+@condition
+def anomaly_detection(arm: Arm) -> Run:
+    with torch.autograd.detect_anomaly(check_nan=True):
+        return train(arm(), x())
+
+
+@condition
+def no_grad(arm: Arm) -> Run:
+    with torch.no_grad():
+        return train(arm(), x(), backward=lambda output: not output.requires_grad or 1 / 0)
+
+
+@condition
+def inference_mode(arm: Arm) -> list[Tensor]:
+    flow = arm()
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        output = flow(batch())
+    return [output.clone(), torch.get_rng_state(), *flow.buffers()]
+
+
+@condition
+def evaluation_between_forward_and_backward(arm: Arm) -> Run:
+    flow = arm()
+
+    def backward(output: Tensor) -> None:
+        flow.eval()(batch())
+        weighted(output).backward()
+        assert not any(module.training for module in flow.modules())
+
+    return train(flow, x(), backward=backward)
+
+
+@condition
+def hooks(arm: Arm) -> tuple[Run, list[Any]]:
+    """On parameters, on the gradient that a parameter gets, on the flow, and forward hooks on fields."""
+    flow, seen = arm(), []
+    first = next(flow.parameters())
+    first.register_hook(lambda gradient: 2 * gradient)
+    first.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+    flow.register_full_backward_hook(lambda module, into, out: seen.extend([*into, *out]))
+    flow.register_full_backward_pre_hook(lambda module, out: seen.extend(out))
+    flow.bank.fields[0].register_forward_hook(lambda module, args, value: 1.5 * value)
+    flow.bank.fields[1].register_forward_pre_hook(lambda module, args: (args[0], 1.5 * args[1]))
+    return train(flow, x()), seen
+
+
+@condition
+def backward_hooks_on_fields(arm: Arm) -> Run:
+    """Called once an evaluation. Of a gradient: the adjoint's is that of the costate, without the step size."""
+    flow, seen = arm(Tanh), []
+    for field in flow.bank.fields:
+        field.linear.register_full_backward_hook(lambda module, into, out: seen.extend(out))
+    run = train(flow, x())
+    assert len(seen) == len(flow.visits)
+    return run
+
+
+# Precision
+
+
+@condition
+def autocast_to_bfloat16(arm: Arm) -> Run:
+    """Without the cache of casts: two stages that share one cast have its gradient summed in bfloat16."""
+    return _autocast(arm, cache_enabled=False)
+
+
+@condition
+def autocast_with_cached_casts(arm: Arm) -> Run:
+    return _autocast(arm, cache_enabled=True)
+
+
+def _autocast(arm: Arm, cache_enabled: bool) -> Run:
+    def cast(flow: Flow, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache_enabled):
+            output = flow(y)
+        assert not torch.equal(output, flow(y))
+        return output
+
+    return train(Around(arm(dtype=torch.float32), cast), batch(dtype=torch.float32).requires_grad_())
+
+
+@condition
+def half_precision_streams(arm: Arm) -> Run:
+    return train(arm(Tanh, dtype=torch.bfloat16), batch().bfloat16())
+
+
+@condition
+def half_precision_without_a_backward(arm: Arm) -> list[Tensor]:
+    with torch.no_grad():
+        return [arm(Tanh, dtype=torch.bfloat16)(batch().bfloat16())]
+
+
+# Copies
+
+
+@condition
+def deepcopy(arm: Arm) -> Run:
+    flow = arm(sharing="shared")
+    train(flow, x(), seed=1)
+    return _train_copy(flow, copy.deepcopy(flow))
+
+
+@condition
+def pickled(arm: Arm) -> Run:
+    flow = arm(sharing="shared")
+    train(flow, x(), seed=1)
+    return _train_copy(flow, pickle.loads(pickle.dumps(flow)))
+
+
+def _train_copy(flow: nn.Module, copied: nn.Module) -> Run:
+    theirs = {id(p) for p in flow.parameters()}
+    assert len(list(copied.parameters())) == len(theirs), "tied weights stay tied"
+    assert not theirs & {id(p) for p in copied.parameters()}
+    copied.zero_grad()
+    return train(copied, x())
+
+
+@condition
+def deepcopy_between_forward_and_backward(arm: Arm) -> list[Run]:
+    flow, runs = arm(), []
+
+    def backward(output: Tensor) -> None:
+        runs.append(_train_copy(flow, pickle.loads(pickle.dumps(copy.deepcopy(flow)))))
+        weighted(output).backward()
+
+    return [train(flow, x(), backward=backward), *runs]
+
+
+@condition
+def state_dict_round_trip(arm: Arm) -> Run:
+    flow, file = arm(), io.BytesIO()
+    train(flow, x(), seed=1)
+    torch.save(flow.state_dict(), file)
+    other = arm(seed=9)
+    other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    return train(other, x())
+
+
+# What goes wrong
+
+
+class Faulty(Noisy):
+    """Raises at one of its evaluations."""
+
+    countdown: int | None = None
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        if Faulty.countdown is not None:
+            Faulty.countdown -= 1
+            if Faulty.countdown == 0:
+                raise ZeroDivisionError("a field went wrong")
+        return super().forward(node, y)
+
+
+@contextlib.contextmanager
+def going_wrong(flow: Flow, evaluation: int) -> Iterator[None]:
+    """f raises at an evaluation; nothing but batch norm's statistics may be moved by that."""
+    parameters, training = [*flow.parameters()], [m.training for m in flow.modules()]
+    Faulty.countdown = evaluation
+    with pytest.raises(ZeroDivisionError, match="a field went wrong"):
+        yield
+    Faulty.countdown = None
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(a is b for a, b in zip(flow.parameters(), parameters, strict=True))
+    assert training == [m.training for m in flow.modules()]
+    assert all(p.grad is None for p in flow.parameters())
+
+
+@condition
+def exception_inside_f_in_forward(arm: Arm) -> Run:
+    flow = arm(Faulty)
+    with going_wrong(flow, 2), torch.autocast("cpu", enabled=False):
+        flow(x())
+    return train(flow, x())
+
+
+@condition
+def exception_inside_f_in_backward(arm: Arm) -> list[Run]:
+    flow = arm(Faulty)
+
+    def backward(output: Tensor) -> None:
+        if arm.recomputes:  # otherwise there is no f in backward
+            buffers, random = copy.deepcopy(dict(flow.named_buffers())), torch.get_rng_state()
+            with going_wrong(flow, 2):
+                weighted(output).backward(retain_graph=True)
+            assert torch.equal(torch.get_rng_state(), random)
+            assert all(torch.equal(b, buffers[name]) for name, b in flow.named_buffers())
+        weighted(output).backward(retain_graph=True)
+
+    first = train(flow, x(), backward=backward)
+    flow.zero_grad()
+    return [first, train(flow, x())]
+
+
+# What no custom derivative can give
+
+
+class Conditioned(Tanh):
+    """Reads a tensor that is no parameter, as a field conditioned by another network does."""
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        return super().forward(node, y) + self.context
+
+
+@condition
+def f_reads_a_tensor_that_is_no_parameter(arm: Arm) -> list[Tensor]:
+    flow, context = arm(Conditioned), torch.ones((), dtype=torch.float64, requires_grad=True)
+    for field in flow.bank.fields:
+        field.context = 2 * context
+    weighted(flow(batch())).backward()
+    return [context.grad]
+
+
+class Score(nn.Module):
+    """The gradient of a scalar at a leaf that f makes for itself, and leaves in a cycle of references."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, node: Node, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            cycle = [leaf]
+            cycle.append(cycle)
+            return torch.autograd.grad(self.linear(leaf).cos().sum(), leaf, create_graph=True)[0]
+
+
+@condition
+def f_makes_a_leaf_for_itself(arm: Arm) -> Run:
+    return train(arm(Score), x())
+
+
+@condition
+def f_reads_a_tensor_that_needs_no_gradient(arm: Arm) -> Run:
+    flow = arm(Conditioned)
+    for field in flow.bank.fields:
+        field.context = batch(1)[:, :1]
+    return train(flow, x())
+
+
+@condition
+def double_backward(arm: Arm) -> list[Tensor]:
+    start = x()
+    (first,) = torch.autograd.grad(weighted(arm(Tanh)(start)), start, create_graph=True)
+    return [*torch.autograd.grad(weighted(first), start)]
+
+
+@condition
+def func_grad(arm: Arm) -> list[Tensor]:
+    flow = arm(Tanh)
+    return [torch.func.grad(lambda y: weighted(flow(y)))(batch())]
+
+
+@condition
+def func_vmap(arm: Arm) -> list[Tensor]:
+    return [torch.func.vmap(arm(Tanh))(torch.stack([batch(), batch(seed=2)])).detach()]
+
+
+@condition
+def func_jvp(arm: Arm) -> list[Tensor]:
+    return [t.detach() for t in torch.func.jvp(arm(Tanh), (batch(),), (batch(seed=2),))]
+
+
+@condition
+def forward_mode(arm: Arm) -> list[Tensor]:
+    with torch.autograd.forward_ad.dual_level():
+        output = arm(Tanh)(torch.autograd.forward_ad.make_dual(batch(), batch(seed=2)))
+        return [torch.autograd.forward_ad.unpack_dual(output).tangent.detach()]
