@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from schemes.core.scheme import Coefficient, scheme_parameters
 from schemes.flow import Flow
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 class Model(nn.Module, abc.ABC):
@@ -24,8 +24,8 @@ class Model(nn.Module, abc.ABC):
 
     @property
     def flows(self) -> list[Any]:
-        """The flows inside, in order: each a :class:`Flow` or a :class:`Path`."""
-        return [module for module in self.modules() if isinstance(module, Flow | Path)]
+        """The flows inside, in order: each a :class:`Flow` or a :class:`TrajectoryFlow`."""
+        return [module for module in self.modules() if isinstance(module, Flow | TrajectoryFlow)]
 
     @property
     def random_steps(self) -> bool:
@@ -89,8 +89,11 @@ def layout_of(
     }
 
 
-def layout_along(path: Path | None, *, widths: list[int], inner: list[int], stem: str, field: str) -> dict[str, Any]:
-    """What was built of a network whose flow is a :class:`Path` (None: it has none), in the words of other layouts."""
+def layout_along(
+    path: TrajectoryFlow | None, *, widths: list[int], inner: list[int], stem: str, field: str
+) -> dict[str, Any]:
+    """What was built of a network whose flow is a :class:`TrajectoryFlow` (None: it has none), in the words of other
+    layouts."""
     if path is None:
         return {
             "steps": [], "h": [], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",

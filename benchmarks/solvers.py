@@ -188,7 +188,7 @@ def overhead(flow: Flow, y: Tensor, repetitions: int, compiled: bool) -> None:
 
     def forward(flow: Flow) -> int:
         flow(y)
-        return flow.forward_work.calls
+        return flow.forward_counts.calls
 
     def bare(f: Callable[[], Tensor]) -> Callable[[], float]:
         return lambda: seconds(lambda: [f() for _ in range(calls)])

@@ -130,8 +130,8 @@ def _names_of_tied(bank: FieldBank, prefix: str) -> Iterator[tuple[str, str]]:
     for copied, first in bank._twin_of.items():
         for path, part in bank.fields[first].named_modules():
             for name, _ in bank._tied(part):
-                within = f"{path}.{name}" if path else name
-                yield f"{prefix}fields.{copied}.{within}", f"{prefix}fields.{first}.{within}"
+                locate = f"{path}.{name}" if path else name
+                yield f"{prefix}fields.{copied}.{locate}", f"{prefix}fields.{first}.{locate}"
 
 
 def _each_weight_once(bank: FieldBank, state: dict[str, Any], prefix: str, _: Any) -> None:

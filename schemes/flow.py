@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from schemes.core.evaluation_counts import Counted, Work, counting
+from schemes.core.evaluation_counts import Counted, SolverCounts, counting
 from schemes.core.node import Node
 from schemes.core.purity import MOVES, buffer_versions, check_same
 from schemes.core.scheme import Scheme
 from schemes.core.state import State
 from schemes.errors import SchemenetError, unknown
 from schemes.field_bank import SHARING, FieldBank
-from schemes.integration.compiled_step import captured
+from schemes.integration.compiled_step import compiled_step
 from schemes.methods.runge_kutta import RungeKutta
 from schemes.noise.base import Blocks, Noise
 from schemes.noise.none import NoNoise
@@ -71,16 +71,20 @@ class Flow(nn.Module):
         self.noise: Noise = NOISES.build(noise)
         self.blocks = Blocks(*(blocks or (0, len(self.nodes))))
         self.projection, self.sharing, self.statistics = projection, sharing, statistics
-        reasons = self.grid.refuses(self.scheme), self.noise.refuses(self.scheme), self.gradient.refuses(self)
+        reasons = (
+            self.grid.unsupported_reason(self.scheme),
+            self.noise.unsupported_reason(self.scheme),
+            self.gradient.unsupported_reason(self),
+        )
         if (reason := next(filter(None, reasons), None)) is not None:
             raise SchemenetError(reason)
-        self.scheme.prepare(len(self.nodes), past)
+        self.scheme.allocate(len(self.nodes), past)
         self.visits = self.grid.visits(self.scheme, self.nodes)
         self.bank = FieldBank(make, self.visits, sharing, statistics)
         if self.adaptive and (reason := self._needs_nodes()) is not None:
             raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
-        self.forward_work, self.backward_work = Work(), Work()
-        self.captured: str | None = None
+        self.forward_counts, self.backward_counts = SolverCounts(), SolverCounts()
+        self.compiled: str | None = None
 
     def forward(self, x: Any, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
         split = self.scheme.components > 1 and isinstance(x, Tensor)
@@ -88,23 +92,25 @@ class Flow(nn.Module):
         first: Tensor = y[0] if isinstance(y, tuple) else y
         if self.adaptive and first.dtype in (torch.float16, torch.bfloat16):
             y = first = first.float()  # no error could be estimated in half precision; autocast lets f compute in it
-        carry = (y, self.scheme.start(y, past))
+        carry = (y, self.scheme.init_state(y, past))
         weights = self.noise.draw(self.visits, self.blocks, first, self.training)
         compiling = torch.compiler.is_compiling()  # counting is no part of a graph
         if not compiling:
-            self.forward_work, self.backward_work = Work(), Work()
+            self.forward_counts, self.backward_counts = SolverCounts(), SolverCounts()
         loop = self.grid.loop(
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
-            projection=self.projection, weights=weights, forward=self.forward_work, backward=self.backward_work,
+            projection=self.projection, weights=weights, forward=self.forward_counts, backward=self.backward_counts,
         )  # fmt: skip
-        if self.captured is not None and not first.is_meta:
-            steps = captured(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.captured)
-            loop.capture = lambda node, y, memory, tolerances: steps.attempt(node, y, memory, tolerances, ())
+        if self.compiled is not None and not first.is_meta:
+            steps = compiled_step(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.compiled)
+            loop.compile_steps = lambda node, y, solver_state, tolerances: steps.attempt(
+                node, y, solver_state, tolerances, ()
+            )
         constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])
         with constant, contextlib.nullcontext() if compiling else counting(loop.forward):
-            y, memory = self.gradient(loop, carry).carry
+            y, solver_state = self.gradient(loop, carry).carry
         y = torch.cat(y, dim=1) if split else y
-        return (y, memory) if remember else y
+        return (y, solver_state) if remember else y
 
     @contextlib.contextmanager
     def _constant_field(self, y: State) -> Iterator[None]:
@@ -136,19 +142,19 @@ class Flow(nn.Module):
                 f"scheme {type(self.scheme).__name__} cannot be undone from the end state alone; use symplectic_euler "
                 "or verlet"
             )
-        memory = self.scheme.start(y)
+        solver_state = self.scheme.init_state(y)
         for node in reversed(self.nodes):
-            y, memory = self.scheme.inverse(self.bank, node, y, memory)
+            y, solver_state = self.scheme.inverse(self.bank, node, y, solver_state)
             yield y
 
-    def capture(self, backend: str = "inductor") -> None:
+    def compile_steps(self, backend: str = "inductor") -> None:
         """From now on each step of an adaptive grid is one graph of torch.compile's."""
         if not self.adaptive or not isinstance(self.scheme, RungeKutta):
             raise SchemenetError(
                 "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
                 f"{type(self.scheme).__name__} on {type(self.grid).__name__}"
             )
-        self.captured = backend
+        self.compiled = backend
 
     @property
     def adaptive(self) -> bool:

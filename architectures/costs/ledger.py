@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from architectures.model import Model
 from schemes.errors import SolverError
 from schemes.field_bank import FieldBank
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 def parameters(module: nn.Module) -> int:
@@ -110,7 +110,7 @@ def counted_evaluations(network: nn.Module) -> Iterator[list[int]]:
         count[0] += 1
 
     fields = [m for m in network.modules() if isinstance(m, FieldBank)]
-    fields += [f for m in network.modules() if isinstance(m, Path) for f in m.functions]
+    fields += [f for m in network.modules() if isinstance(m, TrajectoryFlow) for f in m.functions]
     handles = [field.register_forward_hook(hook) for field in fields]
     try:
         yield count
@@ -220,7 +220,7 @@ def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
     """
     replica = (copy.deepcopy(network) if varies(network) else on_meta(network)).train()
     for flow in replica.flows:
-        flow.captured = None  # inside a graph nothing can be counted
+        flow.compiled = None  # inside a graph nothing can be counted
     try:
         if varies(network):
             batch_size = affordable_batch(replica, shape, batch_size)

@@ -15,7 +15,7 @@ from architectures.model import layout_along
 from architectures.registry import FIELDS
 from schemes.core.node import Node
 from schemes.errors import NonFiniteError, SchemenetError
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 from schemes.schema import Spec
 
 EXACT_UP_TO = 64
@@ -65,7 +65,7 @@ class Transport(nn.Module):
 
     def __init__(self, field: nn.Module, time: float, train_time: bool, **axes: Spec) -> None:
         super().__init__()
-        self.path = Path(Dynamics(field), **axes)
+        self.path = TrajectoryFlow(Dynamics(field), **axes)
         self.log_time = nn.Parameter(torch.tensor(math.log(time)), requires_grad=train_time)
 
     def times(self, stops: int = 2) -> Tensor:

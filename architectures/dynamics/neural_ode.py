@@ -22,7 +22,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import Coefficient
 from schemes.errors import SchemenetError
 from schemes.errors import unknown as unknown_word
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 from schemes.registry import SCHEMES
 from schemes.schema import Spec
 
@@ -69,7 +69,7 @@ class NeuralODE(TrajectoryModel):
     beyond, whatever times are asked for: what is learned by coarse steps is used by the same ones.
     """
 
-    def __init__(self, path: Path, units: Units, channels: int, augment: int, layout: dict) -> None:
+    def __init__(self, path: TrajectoryFlow, units: Units, channels: int, augment: int, layout: dict) -> None:
         super().__init__(units, channels)
         self.path, self.augment, self.layout = path, augment, layout
 
@@ -227,7 +227,7 @@ def _built(
     asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
     if asked["name"] == "uniform" and asked.get("steps") is None:
         asked["steps"] = steps
-    path = Path(functions, scheme, asked, gradient)
+    path = TrajectoryFlow(functions, scheme, asked, gradient)
     layout = layout_along(
         path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
     ) | {"augment": augment}  # fmt: skip

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from architectures.layers.norms import norm_layer
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide
+from schemes.core.state import VectorField
 from schemes.core.weighting import Weighted
 from schemes.errors import SchemenetError, unknown
 from schemes.noise.base import Blocks, Noise
@@ -96,7 +96,7 @@ class Crossing(nn.Module):
         super().__init__()
         self.noise, self.blocks = noise or NoNoise(), blocks or Blocks(0, 1)
 
-    def weighted(self, f: RightHandSide, x: Tensor) -> RightHandSide:
+    def weighted(self, f: VectorField, x: Tensor) -> VectorField:
         """f with the weights that noise draws for this pass."""
         return Weighted(f, self.noise.draw(self.visits, self.blocks, x, self.training))
 

@@ -142,7 +142,7 @@ class Autoregressive(SeriesModel):
         return (like.new_zeros(len(like), self.state),)
 
     @abc.abstractmethod
-    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         """The state right before an event, behind the gap (batch,) that begins at ``start`` (batch,)."""
 
     @abc.abstractmethod
@@ -162,7 +162,7 @@ class Autoregressive(SeriesModel):
         state = self.begin(events.values[:, 0])
         last, predictions = state[0], []
         for k in range(times.shape[1]):
-            state = self.reach(state, times[:, k] - gaps[:, k], gaps[:, k], goes_on=k > 0)
+            state = self.reach(state, times[:, k] - gaps[:, k], gaps[:, k], accumulate=k > 0)
             predicted, own = self.decoder(state[0]), alone[:, k, None]
             values = torch.where(own, predicted, events.values[:, k])
             mask = torch.where(own, 1.0, events.mask[:, k])

@@ -52,7 +52,7 @@ class GruD(Autoregressive):
     def begin(self, like: Tensor) -> State:
         return (*super().begin(like), torch.zeros_like(like), torch.zeros_like(like))
 
-    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         h, since, latest = state
         since = since + gap[:, None]
         return h * torch.exp(-self.state_rate(since).relu()), h, since, latest

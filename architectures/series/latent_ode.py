@@ -13,7 +13,7 @@ from architectures.registry import ARCHITECTURES
 from architectures.series.base import two_layers, vector_field
 from architectures.series.latent_variable import FlowingEncoder, RecurrentEncoder, Variational
 from architectures.series.ode_rnn import JumpFlow
-from schemes.ivp.trajectory_flow import Path, Timed
+from schemes.ivp.trajectory_flow import Timed, TrajectoryFlow
 from schemes.schema import Spec
 
 
@@ -85,7 +85,7 @@ class LatentOde(Variational):
             observation_sd=observation_sd, samples=samples, kl_weight=kl_weight, kl_wait=kl_wait, kl_rise=kl_rise,
         )  # fmt: skip
         self.time_scale = time_scale
-        self.path = Path(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
+        self.path = TrajectoryFlow(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
         self.decoder = two_layers(state, inside, in_chans, decoder_activation)
         self.layout = layout_along(
             self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field)

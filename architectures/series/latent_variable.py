@@ -53,9 +53,9 @@ class FlowingEncoder(nn.Module):
         state = events.values.new_zeros(len(times), self.flow.cell.hidden_size)
         state = self.flow.jump(state, events.values[:, 0], events.mask[:, 0])
         for k in range(1, times.shape[1]):
-            state = self.flow.through(state, times[:, k - 1], times[:, k] - times[:, k - 1], goes_on=k > 1)
+            state = self.flow.through(state, times[:, k - 1], times[:, k] - times[:, k - 1], accumulate=k > 1)
             state = self.flow.jump(state, events.values[:, k], events.mask[:, k])
-        return self.flow.through(state, times[:, -1], -times[:, -1], goes_on=times.shape[1] > 1)
+        return self.flow.through(state, times[:, -1], -times[:, -1], accumulate=times.shape[1] > 1)
 
 
 class Variational(SeriesModel):

@@ -9,7 +9,7 @@ from architectures.arguments import name_of, require, scaled
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.series.base import AcrossGaps, Autoregressive, State, vector_field
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 from schemes.schema import Spec
 
 
@@ -20,12 +20,12 @@ class JumpFlow(nn.Module):
         self, channels: int, hidden: int, inner: int, field: Spec, scheme: Spec, grid: Spec, gradient: Spec
     ) -> None:
         super().__init__()
-        self.path = Path(AcrossGaps(vector_field(field, hidden, inner)), scheme, grid, gradient)
+        self.path = TrajectoryFlow(AcrossGaps(vector_field(field, hidden, inner)), scheme, grid, gradient)
         self.cell = nn.GRUCell(2 * channels, hidden)
 
-    def through(self, state: Tensor, start: Tensor, gap: Tensor, goes_on: bool) -> Tensor:
+    def through(self, state: Tensor, start: Tensor, gap: Tensor, accumulate: bool) -> Tensor:
         """The state behind the gap (batch,) that begins at ``start`` (batch,)."""
-        return self.path(state, (0.0, 1.0), start, gap, goes_on=goes_on).values[-1]
+        return self.path(state, (0.0, 1.0), start, gap, accumulate=accumulate).values[-1]
 
     def jump(self, state: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """The state after an observation; as it was for a series in which no channel was observed."""
@@ -74,8 +74,8 @@ class OdeRnn(Autoregressive):
             self.flow.path, widths=[state], inner=[inside], stem="none", field=name_of(field)
         )  # fmt: skip
 
-    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
-        return (self.flow.through(state[0], start, gap, goes_on),)
+    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
+        return (self.flow.through(state[0], start, gap, accumulate),)
 
     def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
         return (self.flow.jump(state[0], values, mask),)

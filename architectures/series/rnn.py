@@ -53,7 +53,7 @@ class Recurrent(Autoregressive):
         self.cell = CELLS[cell](2 * in_chans + int(gaps), state)
         self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field=cell)
 
-    def reach(self, state: State, start: Tensor, gap: Tensor, goes_on: bool) -> State:
+    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return state
 
     def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:

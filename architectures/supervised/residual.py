@@ -99,7 +99,7 @@ def residual_network(
             f"couples two halves, and scheme {name_of(scheme)!r} has one component; use symplectic_euler or verlet, "
             "or architecture=resnet"
         )
-    if history != "shortcut" and not built_scheme.continues:
+    if history != "shortcut" and not built_scheme.accepts_past_states:
         raise SchemenetError(
             f"history={history}: scheme {name_of(scheme)!r} takes up no state before a flow's first; "
             "use history=shortcut, or scheme=linear_multistep"
@@ -124,7 +124,7 @@ def residual_network(
     counts = list(steps) if steps is not None else [n - crossing for n, crossing in zip(blocks, crosses, strict=True)]
     total = sum(counts) + sum(crosses)
     on_branch = NOISES.build(noise)
-    if on_branch.refuses(ForwardEuler()) is not None:
+    if on_branch.unsupported_reason(ForwardEuler()) is not None:
         on_branch = NOISES.build("none")  # a transition has one branch; noise that needs more leaves it alone
 
     stages: list[Stage] = []

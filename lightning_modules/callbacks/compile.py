@@ -12,7 +12,7 @@ from torch import nn
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
 from schemes.gradients.backprop import Backprop
-from schemes.ivp.trajectory_flow import Path
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 class Compiled(Callback):
@@ -35,7 +35,7 @@ class Compiled(Callback):
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
     """Compile the whole network, or its fields where the flows' gradient modes own their loops."""
-    if any(isinstance(module, Path) for module in network.modules()):
+    if any(isinstance(module, TrajectoryFlow) for module in network.modules()):
         raise SchemenetError(
             "trainer.compile: this network's flow is solved along the times of its data, in steps that no graph knows "
             "beforehand; use trainer.compile=false"
@@ -48,7 +48,7 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
         )
     if any(flow.adaptive for flow in flows):
         for flow in flows:
-            flow.capture(backend)
+            flow.compile_steps(backend)
         return
     if all(isinstance(flow.gradient, Backprop) for flow in flows):
         network.compile(backend=backend)

@@ -16,12 +16,12 @@ from architectures.costs.ledger import varies
 from architectures.model import Model
 
 COUNTS: dict[str, Callable[[Any], int]] = {
-    "nfe/forward": lambda flow: flow.forward_work.calls,
-    "nfe/backward": lambda flow: flow.backward_work.calls,
-    "products/forward": lambda flow: flow.forward_work.products,
-    "products/backward": lambda flow: flow.backward_work.products,
-    "steps/accepted": lambda flow: flow.forward_work.accepted,
-    "steps/rejected": lambda flow: flow.forward_work.rejected,
+    "nfe/forward": lambda flow: flow.forward_counts.evaluations,
+    "nfe/backward": lambda flow: flow.backward_counts.evaluations,
+    "products/forward": lambda flow: flow.forward_counts.jacobian_products,
+    "products/backward": lambda flow: flow.backward_counts.jacobian_products,
+    "steps/accepted": lambda flow: flow.forward_counts.accepted,
+    "steps/rejected": lambda flow: flow.forward_counts.rejected,
 }
 """Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
 

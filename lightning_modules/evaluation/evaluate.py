@@ -31,7 +31,7 @@ from lightning_modules.training.loading import checkpoint_in, module_of, read_ch
 from lightning_modules.training.run_folder import recipe_hash, versions
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.ivp.trajectory_flow import Path as Along
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
     return module
 
 
-def _refuse_unlike(old: Flow | Along, new: Flow | Along) -> None:
+def _refuse_unlike(old: Flow | TrajectoryFlow, new: Flow | TrajectoryFlow) -> None:
     before, after = (type(flow.scheme).__name__ for flow in (old, new))
     if old.scheme.components != new.scheme.components:
         raise SchemenetError(

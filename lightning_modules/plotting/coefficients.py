@@ -137,7 +137,7 @@ def _by_place(runs: Sequence[dict[Place, float]]) -> dict[Place, list[float]]:
 
 def _prepared(spec: str | dict) -> Scheme:
     scheme = SCHEMES.build(spec)
-    scheme.prepare(2)
+    scheme.allocate(2)
     return scheme
 
 

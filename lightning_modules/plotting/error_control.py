@@ -116,8 +116,8 @@ def at_tolerance(network: Network, tolerance: float) -> Network:
 
 def work(network: Network) -> Both:
     """Calls of f in the last passes through all flows."""
-    forward = sum(flow.forward_work.calls for flow in network.flows)
-    return Both(forward, sum(flow.backward_work.calls for flow in network.flows))
+    forward = sum(flow.forward_counts.evaluations for flow in network.flows)
+    return Both(forward, sum(flow.backward_counts.evaluations for flow in network.flows))
 
 
 @torch.no_grad()
@@ -162,7 +162,7 @@ def times(held: Trained, tolerances: Sequence[float] = IN_SINGLE, repetitions: i
 
 def permitted(network: Network, mode: str) -> bool:
     """Whether the gradient mode can differentiate every flow."""
-    return all(GRADIENTS.build(mode).refuses(flow) is None for flow in network.flows)
+    return all(GRADIENTS.build(mode).unsupported_reason(flow) is None for flow in network.flows)
 
 
 def passes(held: Trained, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:

@@ -19,7 +19,7 @@ from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
 from lightning_modules.plotting.style import GREY, caption, legend, look_of, mark, new_figure, readable_ticks, tidy
 from lightning_modules.training.loading import trained
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide
+from schemes.core.state import VectorField
 from schemes.errors import SchemenetError
 from schemes.nonlinear.newton_krylov import NoConvergence
 from schemes.registry import SCHEMES
@@ -142,7 +142,7 @@ def _trajectory(network: Network, images: Tensor) -> list[list[Tensor]]:
     return [list(first.values()) for first in states]
 
 
-def _distances(f: RightHandSide, node: Node, y: Tensor) -> list[float]:
+def _distances(f: VectorField, node: Node, y: Tensor) -> list[float]:
     """|| P_d(u) - B(u) || / || B(u) - u || for every degree d; NaN where B's equation was not solved.
 
     Where ||h f'|| > 1 it may have several solutions: B is the one that the solver reaches from u.

@@ -117,7 +117,7 @@ def paths(flow: Flow, y: Tensor) -> Paths:
         ).values
         return Paths(times.numpy(), states.numpy())
     loop = flow.grid.loop(flow.scheme, flow.bank, flow.nodes, flow, False, projection=flow.projection)
-    states = [y, *(taken.carry[0] for _, _, taken in loop.walk((y, flow.scheme.start(y, ())), loop.f))]
+    states = [y, *(taken.carry[0] for _, _, taken in loop.walk((y, flow.scheme.init_state(y, ())), loop.f))]
     return Paths(np.array([*(node.t for node in flow.nodes), flow.time]), torch.stack(states).numpy())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State
+from schemes.core.state import State, VectorField
 from schemes.integration.uniform_grid import UniformGrid
 
 TIME = 4.0
@@ -74,10 +74,10 @@ def error(scheme: Scheme, steps: int) -> float:
     return float((end - exact(f is linear_system)).norm())
 
 
-def integrate(scheme: Scheme, f: RightHandSide, y: State, time: float, steps: int) -> State:
+def integrate(scheme: Scheme, f: VectorField, y: State, time: float, steps: int) -> State:
     """y(time) of y' = f(node, y), y(0) = y, after ``steps`` equal steps."""
-    scheme.prepare(steps)
-    memory = scheme.start(y)
+    scheme.allocate(steps)
+    solver_state = scheme.init_state(y)
     for node in UniformGrid(time=time).nodes(steps):
-        y, memory = scheme.step(f, node, y, memory)
+        y, solver_state = scheme.step(f, node, y, solver_state)
     return y

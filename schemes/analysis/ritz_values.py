@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State
+from schemes.core.state import State, VectorField
 from schemes.errors import NonFiniteError
 from schemes.nonlinear.newton_krylov import Linearised
 
@@ -32,7 +32,7 @@ class Ritz(NamedTuple):
     values: np.ndarray
     residuals: np.ndarray
 
-    def within(self, tolerance: float) -> list[complex]:
+    def locate(self, tolerance: float) -> list[complex]:
         """Those of all rows whose residual is at most ``tolerance`` times the largest of their row."""
         least = tolerance * np.abs(self.values[:, :1])
         return [complex(value) for value in self.values[self.residuals <= least]]
@@ -85,7 +85,7 @@ def _parted(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     return along, vector
 
 
-def scaled_jacobian(f: RightHandSide, node: Node, y: State) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def scaled_jacobian(f: VectorField, node: Node, y: State) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """v -> h df/dy(y) v, and a tensor like v; rows of the batch must not depend on one another.
 
     For a coupled state x' = f_0(y), y' = f_1(x) the Jacobian is that of the whole, [[0, f_0'], [f_1', 0]], and v has a

@@ -100,7 +100,7 @@ def _started(scheme: Scheme) -> int:
 
 
 def _learnable(scheme: Scheme) -> bool:
-    scheme.prepare(_started(scheme))
+    scheme.allocate(_started(scheme))
     return any(True for _ in scheme.parameters())
 
 
@@ -114,16 +114,16 @@ def step_matrix(scheme: Scheme, steps: int) -> np.ndarray:
         sign = -1.0 if scheme.components > 1 and node.component == 1 else 1.0
         return sign * torch.roll(y, 1, dims=-1)
 
-    scheme.prepare(steps)
+    scheme.allocate(steps)
     scheme.eval()
     zero = torch.zeros(DEGREE, dtype=torch.float64)
     y: State = zero if scheme.components == 1 else (zero,) * scheme.components
-    memory = scheme.start(y)
+    solver_state = scheme.init_state(y)
     nodes = UniformGrid().nodes(steps)
     with torch.no_grad():
         for node in nodes[:-1]:
-            y, memory = scheme.step(f, node, y, memory)
-        leaves, shape = flatten((y, memory))
+            y, solver_state = scheme.step(f, node, y, solver_state)
+        leaves, shape = flatten((y, solver_state))
         size = len(leaves)
         columns = []
         for j in range(size):

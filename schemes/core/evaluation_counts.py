@@ -13,20 +13,20 @@ from schemes.core.state import State
 
 
 @dataclass
-class Work:
+class SolverCounts:
     """Calls of f, products of vectors with its Jacobian or the transpose, steps accepted and attempted in vain."""
 
-    calls: int = 0
-    products: int = 0
+    evaluations: int = 0
+    jacobian_products: int = 0
     accepted: int = 0
     rejected: int = 0
 
 
-_bookkeeping: ContextVar[Work | None] = ContextVar("bookkeeping", default=None)
+_bookkeeping: ContextVar[SolverCounts | None] = ContextVar("bookkeeping", default=None)
 
 
 @contextlib.contextmanager
-def counting(work: Work) -> Iterator[None]:
+def counting(work: SolverCounts) -> Iterator[None]:
     """What is called and multiplied inside goes on this account, and on no other one."""
     token = _bookkeeping.set(work)
     try:
@@ -38,13 +38,13 @@ def counting(work: Work) -> Iterator[None]:
 def count_calls(number: int = 1) -> None:
     """Tell of calls of f; nothing where nobody counts."""
     if (work := _bookkeeping.get()) is not None:
-        work.calls += number
+        work.evaluations += number
 
 
 def count_products(number: int = 1) -> None:
     """Tell of products with a Jacobian; nothing where nobody counts."""
     if (work := _bookkeeping.get()) is not None:
-        work.products += number
+        work.jacobian_products += number
 
 
 class Counted:
@@ -55,7 +55,7 @@ class Counted:
 
     def __call__(self, node: Node, y: State) -> State:
         if (work := _bookkeeping.get()) is not None:
-            work.calls += 1
+            work.evaluations += 1
         return self.f(node, y)
 
     def __getattr__(self, name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from schemes.core.scheme import Attempt
+from schemes.core.scheme import StepResult
 from schemes.core.state import State, combine, lerp
 from schemes.core.tableau import ButcherTableau
 
@@ -40,11 +40,11 @@ def extension(
 
 
 def between_slopes(
-    h: Any, y: State, following: State, slope: State, ahead: State, memory: tuple[State, ...]
-) -> Attempt:
+    h: Any, y: State, following: State, slope: State, ahead: State, solver_state: tuple[State, ...]
+) -> StepResult:
     """The attempt of a method that knows slopes at both ends: its error is h/2 times their difference."""
 
     def error() -> State:
         return combine(None, ((h / 2, ahead), (-h / 2, slope)))
 
-    return Attempt(following, memory, error, lambda theta: hermite(theta, h, y, following, slope, ahead))
+    return StepResult(following, solver_state, error, lambda theta: hermite(theta, h, y, following, slope, ahead))

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State
+from schemes.core.state import State, VectorField
 from schemes.errors import SchemenetError
 
 
@@ -24,17 +24,17 @@ class Coefficient(NamedTuple):
     high: float
 
 
-class Attempt(NamedTuple):
+class StepResult(NamedTuple):
     """One step, and how far it may be trusted: what an adaptive grid accepts or rejects.
 
-    ``y`` and ``memory`` are those at the end; ``error()`` estimates the local error of ``y``; ``between(theta)`` is the
-    state at t + theta h, differentiable. Neither evaluates f again.
+    ``y`` and ``solver_state`` are those at the end; ``error()`` estimates the local error of ``y``;
+    ``interpolate(theta)`` is the state at t + theta h, differentiable. Neither evaluates f again.
     """
 
     y: State
-    memory: tuple[State, ...]
+    solver_state: tuple[State, ...]
     error: Callable[[], State]
-    between: Callable[[float], State]
+    interpolate: Callable[[float], State]
 
 
 class Scheme(nn.Module, abc.ABC):
@@ -47,12 +47,13 @@ class Scheme(nn.Module, abc.ABC):
     - ``stages``: evaluations of f in one step (after a multistep scheme has started);
     - ``history``: states or values of f remembered between steps;
     - ``components``: parts of a coupled state, which is then a tuple;
-    - ``continues``: whether ``start`` takes up an older state that it is handed;
+    - ``accepts_past_states``: whether ``init_state`` takes up an older state that it is handed;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
-    - ``undoes``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None for any;
+    - ``max_reversible_steps``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None
+      for any;
     - ``implicit``: whether a step solves an equation;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
-    - ``begins_with_slope``: whether an attempt's memory is the slope f(t, y) alone;
+    - ``fsal``: whether an attempt's memory is the slope f(t, y) alone;
     - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
     - ``problem``: the class of ODE on which ``order`` holds;
     - ``sharing``: which weights it wants where the user does not say (see ``schemes.field_bank``).
@@ -62,12 +63,12 @@ class Scheme(nn.Module, abc.ABC):
     stages: ClassVar[int] | property
     history: int = 0
     components: int = 1
-    continues: bool = False
+    accepts_past_states: bool = False
     reversible: bool = False
-    undoes: int | property | None = None
+    max_reversible_steps: int | property | None = None
     implicit: bool = False
     error_order: int | None = None
-    begins_with_slope: bool = False
+    fsal: bool = False
     steps_end_at_outputs: bool = False
     problem: Literal["general", "linear", "separable"] = "general"
     sharing: str = "per_step"
@@ -83,38 +84,38 @@ class Scheme(nn.Module, abc.ABC):
         """Whether what is remembered belongs to earlier steps: a second copy of the present state does not."""
         return self.history > 0
 
-    def prepare(self, steps: int, past: int = 0) -> None:
+    def allocate(self, steps: int, past: int = 0) -> None:
         """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
 
     def coefficients(self) -> tuple[Coefficient, ...]:
         """The learnable numbers that :meth:`prepare` made, in the order of the steps."""
         return ()
 
-    def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
+    def init_state(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
         """The memory before the first step, given the older states that the flow was handed. Calls no f."""
         return ()
 
     @abc.abstractmethod
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.
 
-        ``memory`` is that of the attempt before, or empty, or with ``begins_with_slope`` (f(t, y),).
+        ``solver_state`` is that of the attempt before, or empty, or with ``fsal`` (f(t, y),).
         """
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
 
-    def tolerate(self, rtol: Any, atol: Any) -> None:
-        """Told before a solve what error a step may have, for schemes that solve equations inside.
+    def set_tolerances(self, rtol: Any, atol: Any) -> None:
+        """StepCallback before a solve what error a step may have, for schemes that solve equations inside.
 
         Numbers, tensors that broadcast with the state, or a list with one of them for each of its tensors.
         """
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         """(y, memory) at ``node`` from those one step later.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 State = Any  # Tensor | None | tuple[State, ...]
-RightHandSide = Callable[[Any, State], State]
+VectorField = Callable[[Any, State], State]
 
 
 def has_derivative(t: Tensor) -> bool:
@@ -116,7 +116,7 @@ def detached(y: State) -> State:
     return y.detach() if isinstance(y, Tensor) else tuple(map(detached, y))
 
 
-class Joined:
+class FlatState:
     """A state as one vector of real numbers, for what asks for one: the leaves of ``like`` one after the other.
 
     The vector has the finest precision among the leaves; the parts have each its own.
@@ -149,7 +149,7 @@ class Joined:
         pieces = vector.split([leaf.numel() * (2 if leaf.is_complex() else 1) for leaf in self.leaves])
         return unflatten([_shaped(piece, leaf) for piece, leaf in zip(pieces, self.leaves, strict=True)], self.shape)
 
-    def field(self, f: RightHandSide) -> RightHandSide:
+    def field(self, f: VectorField) -> VectorField:
         """f as a function of the vector."""
         return lambda node, vector: self.vector(f(node, self.parts(vector)))
 

@@ -11,11 +11,11 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.weak import TensorWeakRef
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State, flatten
+from schemes.core.state import State, VectorField, flatten
 from schemes.errors import SchemenetError
 
 
-class ForeignLeaves:
+class UntrackedLeaves:
     """Finds the leaves that values of f depend on and that get no gradient from a mode that evaluates f again."""
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
@@ -24,7 +24,7 @@ class ForeignLeaves:
         self.results = [p for p in parameters if p.grad_fn is not None]
         self.found: list[TensorWeakRef] = []
 
-    def watching(self, f: RightHandSide) -> RightHandSide:
+    def watching(self, f: VectorField) -> VectorField:
         def watched(node: Node, y: State) -> State:
             value = f(node, y)
             ended = leaves(flatten(value)[0], [*flatten(y)[0], *self.results])
@@ -33,7 +33,7 @@ class ForeignLeaves:
 
         return watched
 
-    def refuse(self) -> None:
+    def check(self) -> None:
         """Raises where a leaf has outlived the graphs: one that f had made for itself is gone with them."""
         if any(leaf() is not None for leaf in self.found):
             gc.collect()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State
+from schemes.core.state import State, VectorField
 
 
 class Weight(NamedTuple):
@@ -37,7 +37,7 @@ Weights = Mapping[tuple[int, int, int], Weight]
 class Weighted:
     """f with weights. As a function it gives what enters the sum of a step; :func:`parted` takes the two apart."""
 
-    def __init__(self, f: RightHandSide, weights: Weights) -> None:
+    def __init__(self, f: VectorField, weights: Weights) -> None:
         self.f, self.weights = f, weights
 
     def weigh(self, node: Node, value: State) -> State:
@@ -48,7 +48,7 @@ class Weighted:
         return self.weigh(node, self.f(node, y))
 
 
-def parted(f: RightHandSide) -> tuple[RightHandSide, Callable[[Node, State], State]]:
+def parted(f: VectorField) -> tuple[VectorField, Callable[[Node, State], State]]:
     """f without weights, for the arguments of later evaluations, and what makes of a value that which enters the sum.
 
     A step of several stages asks for both: noise acts on what the step adds to the state, never on the arguments, so

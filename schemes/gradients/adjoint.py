@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, flatten
+from schemes.core.state import State, VectorField, flatten
 from schemes.errors import SchemenetError
 from schemes.gradients.adjoint_ode.augmented_system import augmented, joined, parted, plus, zeros
-from schemes.gradients.adjoint_ode.backsolve import Adaptive, Steps, Stretch, backsolve, warn_of_gap
+from schemes.gradients.adjoint_ode.backsolve import AdaptiveSegment, FixedSegment, SegmentSolver, backsolve, warn_of_gap
 from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, RecomputingMode
-from schemes.gradients.recomputation.reconstruction_error import drift, sampled
-from schemes.integration.adaptive_loop import Search
-from schemes.integration.fixed_steps import FixedSteps
-from schemes.integration.loop import Pass
-from schemes.integration.scipy_loop import ScipySteps
+from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
+from schemes.integration.adaptive_loop import AdaptiveLoop
+from schemes.integration.fixed_steps import FixedStepLoop
+from schemes.integration.loop import LoopResult
+from schemes.integration.scipy_loop import ScipyLoop
 from schemes.integration.step_size_controller import StepSizeSettings
 from schemes.integration.uniform_grid import reversed_nodes
 from schemes.integration.visited_nodes import visited
@@ -66,11 +66,11 @@ class Adjoint(RecomputingMode):
         self.scheme: Any = SCHEMES.build(scheme) if isinstance(scheme, str | Mapping) else scheme
         self.grid: Any = GRIDS.build(grid) if isinstance(grid, str | Mapping) else grid
 
-    def refuses(self, flow: Flow) -> str | None:
+    def unsupported_reason(self, flow: Flow) -> str | None:
         scheme, sharing = flow.scheme, flow.sharing
         if flow.projection is not None:
             return PROJECTED.format("adjoint", "solves no ODE")
-        if (reason := self.refuses_scheme(scheme)) is not None:
+        if (reason := self.unsupported_scheme_reason(scheme)) is not None:
             return reason
         if not flow.nodes and (reason := _refuses_adaptive(scheme)) is not None:
             return reason
@@ -93,7 +93,7 @@ class Adjoint(RecomputingMode):
             )
         return None
 
-    def refuses_scheme(self, scheme: Scheme) -> str | None:
+    def unsupported_scheme_reason(self, scheme: Scheme) -> str | None:
         scheme = self.scheme or scheme
         if scheme.implicit:
             return (
@@ -107,7 +107,7 @@ class Adjoint(RecomputingMode):
             )
         return None
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+    def forward(self, loop: Loop, carry: Carry, f: VectorField) -> tuple[LoopResult, Any]:
         if carry[1]:
             raise SchemenetError(
                 "gradient mode 'adjoint' differentiates an initial value problem, and this flow is handed a state "
@@ -116,15 +116,15 @@ class Adjoint(RecomputingMode):
         scheme = self.scheme or loop.scheme
         if self._settings(loop) is not None and (reason := _refuses_adaptive(scheme)) is not None:
             raise SchemenetError(reason)
-        start = sampled(carry[0])
+        start = fingerprint(carry[0])
         outputs: list[State] = []
         for _, _, taken in loop.walk(carry, f):
             carry = taken.carry
             outputs += taken.outputs
-        return Pass((carry[0], ()), tuple(outputs)), (start, carry[0], tuple(outputs))
+        return LoopResult((carry[0], ()), tuple(outputs)), (start, carry[0], tuple(outputs))
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         f = loop.weighted(f)
         if (stretch := self._stretch(loop, f, parameters)) is not None:
@@ -137,30 +137,30 @@ class Adjoint(RecomputingMode):
         rates = augmented(f, parameters, lambda stage: stages.get(stage, stage))
         paired = loop.scheme.components > 1
         state = joined(end, plus(zeros(end), gradient), (None,) * len(parameters), paired)
-        memory = loop.scheme.start(state)
+        solver_state = loop.scheme.init_state(state)
         for node in reversed_nodes(tuple(loop.nodes)):
-            state, memory = loop.scheme.step(rates, node, state, memory)
+            state, solver_state = loop.scheme.step(rates, node, state, solver_state)
         y, costate, found = parted(state, paired)
-        warn_of_gap(drift(start, y, sampled(end)))
+        warn_of_gap(reconstruction_error(start, y, fingerprint(end)))
         return [*flatten(costate)[0]], [*found]
 
     def _settings(self, loop: Loop) -> StepSizeSettings | None:
         """What decides the steps backwards; None where they are known: the mode's own grid, or the loop's steps."""
         return getattr(loop if self.grid is None else self.grid, "settings", None)
 
-    def _stretch(self, loop: Loop, f: RightHandSide, parameters: Sequence[Tensor]) -> Stretch | None:
+    def _stretch(self, loop: Loop, f: VectorField, parameters: Sequence[Tensor]) -> SegmentSolver | None:
         """What solves an initial value problem backwards; None for a flow on a uniform grid."""
-        if not isinstance(loop, Search | FixedSteps | ScipySteps):
+        if not isinstance(loop, AdaptiveLoop | FixedStepLoop | ScipyLoop):
             return None
         scheme, settings = self.scheme or loop.scheme, self._settings(loop)
-        listener = getattr(loop.module, "listener", None)
-        tell = listener and listener("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
+        step_callback = getattr(loop.module, "step_callback", None)
+        callback = step_callback and step_callback("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
         if settings is None:
-            return Steps(loop, scheme, self.grid, f, parameters, tell)
+            return FixedSegment(loop, scheme, self.grid, f, parameters, callback)
         known: Any = loop if self.grid is None else self.grid
         rtol = known.rtol if self.rtol is None else self.rtol
         atol = known.atol if self.atol is None else self.atol
-        return Adaptive(loop, scheme, settings, rtol, atol, f, parameters, tell, self.norm)
+        return AdaptiveSegment(loop, scheme, settings, rtol, atol, f, parameters, callback, self.norm)
 
 
 def _refuses_adaptive(scheme: Scheme) -> str | None:

@@ -11,14 +11,14 @@ from schemes.gradients.base import GradientMode, Slope
 from schemes.registry import GRADIENTS
 
 if TYPE_CHECKING:
-    from schemes.integration.loop import Carry, Loop, Pass
+    from schemes.integration.loop import Carry, Loop, LoopResult
 
 
 @GRADIENTS.register("backprop")
 class Backprop(GradientMode):
     """The plain loop: autograd keeps every intermediate. The only mode with second derivatives."""
 
-    def __call__(self, loop: Loop, carry: Carry) -> Pass:
+    def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         return loop.run(carry)
 
     def transport(self, slope: Slope, y: State, start: Tensor, end: Tensor) -> State:

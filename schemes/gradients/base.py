@@ -15,7 +15,7 @@ from schemes.errors import SchemenetError
 if TYPE_CHECKING:
     from schemes.core.scheme import Scheme
     from schemes.flow import Flow
-    from schemes.integration.loop import Carry, Loop, Pass
+    from schemes.integration.loop import Carry, Loop, LoopResult
 
 Slope = Callable[[Tensor, State], State]
 """f(t, y)."""
@@ -42,16 +42,16 @@ class GradientMode(abc.ABC):
     def name(self) -> str:
         return type(self).__name__.lower()
 
-    def refuses(self, flow: Flow) -> str | None:
+    def unsupported_reason(self, flow: Flow) -> str | None:
         """The reason why this mode cannot differentiate a flow with its axes; None where it can."""
         return None
 
-    def refuses_scheme(self, scheme: Scheme) -> str | None:
+    def unsupported_scheme_reason(self, scheme: Scheme) -> str | None:
         """The part of :meth:`refuses` that is the scheme's, for an initial value problem."""
         return None
 
     @abc.abstractmethod
-    def __call__(self, loop: Loop, carry: Carry) -> Pass: ...
+    def __call__(self, loop: Loop, carry: Carry) -> LoopResult: ...
 
     def transport(self, slope: Slope, y: State, start: Tensor, end: Tensor) -> State:
         """The state at ``end`` of the solution of y' = slope(t, y) through y at ``start``, tensors of the same value.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from schemes.core.state import RightHandSide, State, flatten
+from schemes.core.state import State, VectorField, flatten
 from schemes.gradients.recomputation.autograd import Gradients, Pullback, RecomputingMode, aligned, step_vjp
-from schemes.integration.loop import Pass
+from schemes.integration.loop import LoopResult
 from schemes.registry import GRADIENTS
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ class Checkpoint(RecomputingMode):
     Memory: one state a step, and the intermediates of a single step at a time.
     """
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+    def forward(self, loop: Loop, carry: Carry, f: VectorField) -> tuple[LoopResult, Any]:
         kept: list[Carry] = []
         outputs: list[State] = []
         for _, before, taken in loop.walk(carry, f):
             kept.append(before)
             carry = taken.carry
             outputs += taken.outputs
-        return Pass(carry, tuple(outputs)), tuple(kept)
+        return LoopResult(carry, tuple(outputs)), tuple(kept)
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         pull_back = Pullback(parameters)
         gradient, outputs = gradients

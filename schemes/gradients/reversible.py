@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.errors import SchemenetError, StepLimitError
 from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
-from schemes.gradients.recomputation.reconstruction_error import drift, sampled
-from schemes.integration.adaptive_loop import Search
-from schemes.integration.loop import Pass
+from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
+from schemes.integration.adaptive_loop import AdaptiveLoop
+from schemes.integration.loop import LoopResult
 from schemes.registry import GRADIENTS
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class Reversible(RecomputingMode):
         self.tolerance = tolerance
         self.error: float | None = None
 
-    def refuses(self, flow: Flow) -> str | None:
+    def unsupported_reason(self, flow: Flow) -> str | None:
         if flow.projection is not None:
             return PROJECTED.format("reversible", "cannot be inverted")
-        return self.refuses_scheme(flow.scheme)
+        return self.unsupported_scheme_reason(flow.scheme)
 
-    def refuses_scheme(self, scheme: Scheme) -> str | None:
+    def unsupported_scheme_reason(self, scheme: Scheme) -> str | None:
         if scheme.reversible:
             return None
         return (
@@ -63,7 +63,7 @@ class Reversible(RecomputingMode):
             "scheme.base, or symplectic_euler, verlet or leapfrog"
         )
 
-    def __call__(self, loop: Loop, carry: Carry) -> Pass:
+    def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         tensors, shape = flatten(carry)
         if torch.is_grad_enabled() and any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
             # Under autocast a stem hands over half precision; the streams themselves are then kept in float32.
@@ -75,27 +75,27 @@ class Reversible(RecomputingMode):
             carry = unflatten([t.float() for t in tensors], shape)
         return super().__call__(loop, carry)
 
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
-        start = sampled(carry)
+    def forward(self, loop: Loop, carry: Carry, f: VectorField) -> tuple[LoopResult, Any]:
+        start = fingerprint(carry)
         outputs: list[State] = []
         for node, _, taken in loop.walk(carry, f):
             carry = taken.carry
             outputs += taken.outputs
-            if (limit := loop.scheme.undoes) is not None and node.step >= limit:
+            if (limit := loop.scheme.max_reversible_steps) is not None and node.step >= limit:
                 raise StepLimitError(
                     f"gradient mode 'reversible' can undo {limit} steps of {type(loop.scheme).__name__} (its coupling "
                     f"stretches rounding errors tenfold over them), and at t = {node.t:.6g} they are taken; use larger "
                     "tolerances, a base of higher order, scheme.coupling nearer to 1, or gradient=checkpoint"
                 )
-        if isinstance(loop, Search) and loop.forgotten:
+        if isinstance(loop, AdaptiveLoop) and loop.forgotten:
             raise SchemenetError(
                 "gradient mode 'reversible' cannot undo a step across a time at which f jumps (grid.jump_t); solve "
                 "each side by itself, or use gradient=checkpoint"
             )
-        return Pass(carry, tuple(outputs)), (start, carry)
+        return LoopResult(carry, tuple(outputs)), (start, carry)
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         start, carry = kept
         pull_back = Pullback(parameters)
@@ -108,7 +108,7 @@ class Reversible(RecomputingMode):
         return aligned(gradient, flatten(carry)[1]), pull_back.found
 
     def _hold_against(self, start: Any, rebuilt: Carry) -> None:
-        self.error = gap = drift(start, rebuilt)
+        self.error = gap = reconstruction_error(start, rebuilt)
         if not gap <= self.tolerance:
             warnings.warn(
                 f"gradient mode 'reversible': the inverted steps miss the start of a flow by {gap:.1g} of its norm, "
@@ -122,7 +122,7 @@ class Reversible(RecomputingMode):
 class _Once:
     """f for a reverse sweep: the inverse evaluates it with a graph, the step recalls value and derivative."""
 
-    def __init__(self, f: RightHandSide, pull_back: Pullback) -> None:
+    def __init__(self, f: VectorField, pull_back: Pullback) -> None:
         self.f, self.pull_back = f, pull_back
         self._known: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], Any]] = {}
 

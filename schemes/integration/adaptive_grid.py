@@ -13,7 +13,7 @@ from torch import nn
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
-from schemes.integration.adaptive_loop import InPrecisionOfState, Search
+from schemes.integration.adaptive_loop import AdaptiveLoop, InPrecisionOfState
 from schemes.integration.step_size_controller import StepSizeSettings
 from schemes.registry import GRIDS
 
@@ -90,7 +90,7 @@ class AdaptiveGrid:
             tuple(jump_t), norm,
         )  # fmt: skip
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def unsupported_reason(self, scheme: Scheme) -> str | None:
         """Why a scheme cannot be stepped on this grid; None where it can."""
         if scheme.error_order is None:
             return (
@@ -112,10 +112,10 @@ class AdaptiveGrid:
 
     def loop(
         self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
-    ) -> Search:
+    ) -> AdaptiveLoop:
         """What a flow hands to its gradient mode."""
         rtol, atol = self.tolerances(training)
-        return Search(
+        return AdaptiveLoop(
             scheme, InPrecisionOfState(f), [], module, settings=self.settings, times=(0.0, self.time),
             rtol=rtol, atol=atol, **options,
         )  # fmt: skip

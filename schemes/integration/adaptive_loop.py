@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt
-from schemes.core.state import RightHandSide, State, axpy, detached, flatten, in_precision_of
+from schemes.core.scheme import StepResult
+from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of
 from schemes.errors import NonFiniteError, SolverError, StepLimitError, StepSizeError, TimeLimitError
-from schemes.integration.events import Watch
-from schemes.integration.loop import Carry, Loop, Pass, Told
-from schemes.integration.one_sided import inside, jumps_at
-from schemes.integration.step_size_controller import FLOOR, Pace, StepSizeSettings, first_size, refined
+from schemes.integration.events import EventDetector
+from schemes.integration.loop import Carry, Loop, LoopResult, StepCallback
+from schemes.integration.one_sided import jumps_at, one_sided
+from schemes.integration.step_size_controller import FLOOR, StepSizeController, StepSizeSettings, first_size, refined
 from schemes.methods.runge_kutta import RungeKutta
 from schemes.nonlinear.newton_krylov import NoConvergence
 
@@ -33,14 +33,14 @@ class LeastStepWarning(UserWarning):
     """Steps of the size ``min_step`` were taken although their errors were larger than the tolerance."""
 
 
-def warn_of_least_steps(paces: Sequence[Pace]) -> None:
+def warn_of_least_steps(controllers: Sequence[StepSizeController]) -> None:
     """Tell a caller whose ``min_step`` did not let the tolerance be met."""
-    missed = [ratio for pace in paces for ratio in pace.missed]
+    missed = [ratio for controller in controllers for ratio in controller.missed]
     if missed:
         warnings.warn(
-            f"{len(missed)} of {sum(len(pace.steps) for pace in paces)} steps were taken with an estimated error above "
-            f"the tolerance, up to {max(missed):.2g} times it, because none may be smaller than "
-            f"min_step={paces[0].settings.min_step:g}; take a smaller one, or a larger tolerance",
+            f"{len(missed)} of {sum(len(each.steps) for each in controllers)} steps were taken with an estimated error "
+            f"above the tolerance, up to {max(missed):.2g} times it, because none may be smaller than "
+            f"min_step={controllers[0].settings.min_step:g}; take a smaller one, or a larger tolerance",
             LeastStepWarning,
             stacklevel=2,
         )
@@ -60,15 +60,15 @@ class InPrecisionOfState:
 
 
 @dataclass
-class Search(Loop):
+class AdaptiveLoop(Loop):
     """Finds the steps from ``times[0]`` to ``times[-1]``, either way in time, and the states at all ``times``.
 
-    After ``walk`` its ``nodes`` are the accepted steps, ``thetas`` the output times in each of them (fractions of the
-    step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a list, has the
-    attempts that were accepted. After the steps in ``forgotten`` nobody asks for the slope that a pair knows: f jumps
-    there, or the solve ends. ``capture``, where there is one, makes attempts by one graph
-    (``schemes.integration.compiled_step``). A ``watch`` ends the solve, and ``times``, at its event; ``tell`` hears of
-    every attempt.
+    After ``walk`` its ``nodes`` are the accepted steps, ``output_fractions`` the output times in each of them
+    (fractions of the step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a
+    list, has the attempts that were accepted. After the steps in ``forgotten`` nobody asks for the slope that a pair
+    knows: f jumps there, or the solve ends. ``compiled_step``, where there is one, makes attempts by one graph
+    (``schemes.integration.compiled_step``). A ``watch`` ends the solve, and ``times``, at its event; ``callback`` hears
+    of every attempt.
     """
 
     settings: StepSizeSettings = StepSizeSettings()  # noqa: RUF009  # frozen
@@ -76,30 +76,32 @@ class Search(Loop):
     rtol: Any = 1e-3
     atol: Any = 1e-3
     h: float | None = None
-    keep: list[Attempt] | None = None
+    keep: list[StepResult] | None = None
     forgotten: set[int] = field(default_factory=set)
-    capture: Callable[..., tuple[Attempt, Tensor]] | None = None
-    watch: Watch | None = None
-    tell: Told | None = None
+    compiled_step: Callable[..., tuple[StepResult, Tensor]] | None = None
+    watch: EventDetector | None = None
+    callback: StepCallback | None = None
 
-    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
-        f, thetas = self._beside_jumps(f, node), self.thetas[node.step]
-        alone = node.step in self.forgotten and all(theta == 1 for theta in thetas)
-        if alone and self.capture is None and isinstance(self.scheme, RungeKutta):
+    def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
+        f, output_fractions = self._beside_jumps(f, node), self.output_fractions[node.step]
+        alone = node.step in self.forgotten and all(theta == 1 for theta in output_fractions)
+        if alone and self.compiled_step is None and isinstance(self.scheme, RungeKutta):
             y = self.scheme.finish(f, node, *carry)
-            return Pass((y, ()), (y,) * len(thetas))
-        if self.capture is not None:
-            return self._passed(node, self.capture(node, *carry, (self.rtol, self.atol))[0])
+            return LoopResult((y, ()), (y,) * len(output_fractions))
+        if self.compiled_step is not None:
+            return self._passed(node, self.compiled_step(node, *carry, (self.rtol, self.atol))[0])
         return self._passed(node, self.scheme.attempt(f, node, *carry))
 
-    def recorded(self, replay: Any) -> RightHandSide:
+    def recorded(self, replay: Any) -> VectorField:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.ivp.right_hand_side``
 
-    def _passed(self, node: Node, attempt: Attempt) -> Pass:
-        states = tuple(attempt.y if theta == 1 else attempt.between(theta) for theta in self.thetas[node.step])
-        return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
+    def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
+        states = tuple(
+            attempt.y if theta == 1 else attempt.interpolate(theta) for theta in self.output_fractions[node.step]
+        )
+        return LoopResult((attempt.y, () if node.step in self.forgotten else attempt.solver_state), states)
 
-    def walk(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+    def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         passed: list[State] = []
         try:
             for step in self._steps(carry, f):
@@ -109,78 +111,80 @@ class Search(Loop):
             error.partial = tuple(passed)
             raise
 
-    def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+    def _steps(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         scheme = self.scheme
         stops = self.times if scheme.steps_end_at_outputs else ()
-        pace = Pace(self.settings, scheme.error_order or 1, self.times, self.h, stops)
+        controller = StepSizeController(self.settings, scheme.error_order or 1, self.times, self.h, stops)
         self.nodes = found = list[Node]()
-        scheme.tolerate(self.rtol, self.atol)
-        memory, began = carry[1], clock.monotonic()
-        if pace.h is None:
-            if self.settings.first_step is None and not memory and scheme.begins_with_slope:
-                starts = inside(f, Node(0, pace.t, pace.end - pace.t), pace.t in self.settings.jump_t, False)
-                memory = (starts(Node(0, pace.t, 0.0), carry[0]),)
-            pace.begin(self._first_step(f, carry[0], memory))
-        while not pace.arrived:
-            node = Node(len(found), pace.t, pace.proposal())
+        scheme.set_tolerances(self.rtol, self.atol)
+        solver_state, began = carry[1], clock.monotonic()
+        if controller.h is None:
+            if self.settings.first_step is None and not solver_state and scheme.fsal:
+                starts = one_sided(
+                    f, Node(0, controller.t, controller.end - controller.t), controller.t in self.settings.jump_t, False
+                )
+                solver_state = (starts(Node(0, controller.t, 0.0), carry[0]),)
+            controller.begin(self._first_step(f, carry[0], solver_state))
+        while not controller.arrived:
+            node = Node(len(found), controller.t, controller.proposal())
             self._told("callback_step", node, carry[0])
-            attempt, ratio = self._attempt(f, node, carry[0], memory)
-            if attempt is not None and pace.judge(node.h, ratio):
+            attempt, ratio = self._attempt(f, node, carry[0], solver_state)
+            if attempt is not None and controller.judge(node.h, ratio):
                 self._told("callback_accept_step", node, carry[0])
-                self._look(node, carry[0], attempt, pace)
+                self._look(node, carry[0], attempt, controller)
                 found.append(node)
-                self.thetas.append(pace.thetas)
+                self.output_fractions.append(controller.output_fractions)
                 self.forward.accepted += 1
-                self.h = pace.h
+                self.h = controller.h
                 if self.keep is not None:
                     self.keep.append(attempt)
-                if pace.jumped or (pace.arrived and isinstance(scheme, RungeKutta)):
+                if controller.jumped or (controller.arrived and isinstance(scheme, RungeKutta)):
                     self.forgotten.add(node.step)
                 taken = self._passed(node, attempt)
                 yield node, carry, taken
                 carry = taken.carry
-                memory = carry[1]
+                solver_state = carry[1]
             else:
                 if attempt is None:
-                    pace.judge(node.h, math.nan)
+                    controller.judge(node.h, math.nan)
                 self.forward.rejected += 1
                 self._told("callback_reject_step", node, carry[0])
-                if pace.too_small(node.h):
-                    raise self._too_small(pace, carry[0], f, ratio)
-            if not pace.arrived:
-                self._check_limits(pace, began)
-        warn_of_least_steps([pace])
+                if controller.too_small(node.h):
+                    raise self._too_small(controller, carry[0], f, ratio)
+            if not controller.arrived:
+                self._check_limits(controller, began)
+        warn_of_least_steps([controller])
 
     def _attempt(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
-    ) -> tuple[Attempt | None, float]:
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[StepResult | None, float]:
         """A step with the ratio of its error to the tolerance; none, and no number, where its equations have none."""
-        if self.capture is not None:
-            attempt, square = self.capture(node, y, memory, (self.rtol, self.atol))
+        if self.compiled_step is not None:
+            attempt, square = self.compiled_step(node, y, solver_state, (self.rtol, self.atol))
             return attempt, math.sqrt(float(square.detach()))
         try:
-            attempt = self.scheme.attempt(self._beside_jumps(f, node), node, y, memory)
+            attempt = self.scheme.attempt(self._beside_jumps(f, node), node, y, solver_state)
         except NoConvergence:
             return None, math.nan
         return attempt, self.ratio(y, attempt)
 
-    def _look(self, node: Node, y: State, attempt: Attempt, pace: Pace) -> None:
+    def _look(self, node: Node, y: State, attempt: StepResult, controller: StepSizeController) -> None:
         """Where the event lies in this step, the solve ends with it."""
-        if self.watch is not None and (theta := self.watch.within(node, y, attempt.y, attempt.between)) is not None:
-            pace.end_with(theta)
-            self.times = pace.times
+        if self.watch is not None and (theta := self.watch.locate(node, y, attempt.y, attempt.interpolate)) is not None:
+            controller.end_with(theta)
+            self.times = controller.times
 
-    def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
+    def _beside_jumps(self, f: VectorField, node: Node) -> VectorField:
         """f, seen from within the step where it jumps at an end of it."""
         if not self.settings.jump_t:
             return f
-        return inside(f, node, *jumps_at(node.t, node.h, self.settings.jump_t))
+        return one_sided(f, node, *jumps_at(node.t, node.h, self.settings.jump_t))
 
     def _told(self, what: str, node: Node, y: State) -> None:
-        if self.tell is not None:
-            self.tell(what, node.t, y, node.h)
+        if self.callback is not None:
+            self.callback(what, node.t, y, node.h)
 
-    def ratio(self, y: State, attempt: Attempt) -> float:
+    def ratio(self, y: State, attempt: StepResult) -> float:
         """The estimated error in units of the tolerance. The one number that is read from the device each step."""
         with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
             return self._size(attempt.error(), y, attempt.y)
@@ -209,7 +213,7 @@ class Search(Loop):
             return float(self.settings.norm(scaled))
         return root_mean_square(parts)
 
-    def _first_step(self, f: RightHandSide, y: State, memory: tuple[State, ...]) -> float:
+    def _first_step(self, f: VectorField, y: State, solver_state: tuple[State, ...]) -> float:
         """The size of the first step, by one more evaluation of f."""
         first, last = self.times[0], self.times[-1]
         span = abs(last - first)
@@ -217,7 +221,7 @@ class Search(Loop):
             return span
         if self.settings.first_step is not None:
             return self.settings.first_step
-        slope = memory[0] if memory and self.scheme.begins_with_slope else f(Node(0, first, 0.0), y)
+        slope = solver_state[0] if solver_state and self.scheme.fsal else f(Node(0, first, 0.0), y)
         with torch.no_grad():
             d0, d1 = self._size(y, y), self._size(slope, y)
             if not math.isfinite(d1):
@@ -229,40 +233,42 @@ class Search(Loop):
 
     # What ends a solve ---------------------------------------------------------------------------------------
 
-    def _check_limits(self, pace: Pace, began: float) -> None:
-        if math.isinf(pace.end) and abs(pace.h or 0.0) > FARTHEST:
+    def _check_limits(self, controller: StepSizeController, began: float) -> None:
+        if math.isinf(controller.end) and abs(controller.h or 0.0) > FARTHEST:
             raise SolverError(
-                f"event: there is none up to t = {pace.t:.3g}, and nothing changes any more (the next step would be "
-                f"{pace.h:.3g} long); end the solve by a last time instead, or mend the event function"
+                f"event: there is none up to t = {controller.t:.3g}, and nothing changes any more (the next step would "
+                f"be {controller.h:.3g} long); end the solve by a last time instead, or mend the event function"
             )
         late = self.settings.seconds is not None and clock.monotonic() - began > self.settings.seconds
-        if pace.attempts < self.settings.max_steps and not late:
+        if controller.attempts < self.settings.max_steps and not late:
             return
         told = (
-            f"is reached at t = {pace.t:.6g} of [{pace.times[0]:.6g}, {pace.end:.6g}], the next step "
-            f"{abs(pace.h or 0):.3g}, after {pace.attempts} steps ({pace.work.rejected} rejected) and "
-            f"{self.forward.calls} evaluations of f; the equation may be stiff (try an implicit scheme), or the "
-            "tolerances too small for the order"
+            f"is reached at t = {controller.t:.6g} of [{controller.times[0]:.6g}, {controller.end:.6g}], the next "
+            f"step {abs(controller.h or 0):.3g}, after {controller.attempts} steps ({controller.counts.rejected} "
+            f"rejected) and {self.forward.evaluations} evaluations of f; the equation may be stiff (try an implicit "
+            "scheme), or the tolerances too small for the order"
         )
         if late:
             raise TimeLimitError(f"the time limit seconds={self.settings.seconds:g} {told}")
         raise StepLimitError(f"the step limit max_steps={self.settings.max_steps} {told}")
 
-    def _too_small(self, pace: Pace, y: State, f: RightHandSide, ratio: float) -> SolverError:
+    def _too_small(self, controller: StepSizeController, y: State, f: VectorField, ratio: float) -> SolverError:
         """Why no step from here was small enough: f is no number here or just behind, or something else."""
-        tiny = pace.direction * max(4e3 * FLOOR * max(abs(pace.t), pace.scale), self.settings.min_step)
+        tiny = controller.direction * max(
+            4e3 * FLOOR * max(abs(controller.t), controller.scale), self.settings.min_step
+        )
         with torch.no_grad():
-            slope = f(Node(0, pace.t, 0.0, trial=True), y)
-            behind = f(Node(0, pace.t + tiny, 0.0, trial=True), axpy(y, slope, tiny))
-        for time, value in ((pace.t, slope), (pace.t + tiny, behind)):
+            slope = f(Node(0, controller.t, 0.0, trial=True), y)
+            behind = f(Node(0, controller.t + tiny, 0.0, trial=True), axpy(y, slope, tiny))
+        for time, value in ((controller.t, slope), (controller.t + tiny, behind)):
             if not math.isfinite(ratio) and not all(bool(torch.isfinite(v).all()) for v in flatten(value)[0]):
                 return self._not_finite(time, value)
         largest = max(float(part.detach().abs().max()) for part in flatten(y)[0] if part.numel())
         return StepSizeError(
-            f"the step size fell to {abs(pace.h or 0):.2g} at t = {pace.t:.9g} of [{pace.times[0]:.6g}, "
-            f"{pace.end:.6g}] and the error is still too large: the solution (largest entry {largest:.3g}) may "
-            "blow up there, f may jump (give jump_t), or the tolerances are below what its precision resolves "
-            "(min_step lets them be missed)"
+            f"the step size fell to {abs(controller.h or 0):.2g} at t = {controller.t:.9g} of "
+            f"[{controller.times[0]:.6g}, {controller.end:.6g}] and the error is still too large: the solution "
+            f"(largest entry {largest:.3g}) may blow up there, f may jump (give jump_t), "
+            "or the tolerances are below what its precision resolves (min_step lets them be missed)"
         )
 
     def _not_finite(self, t: float, value: State) -> NonFiniteError:

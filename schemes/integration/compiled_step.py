@@ -15,7 +15,7 @@ from torch import Tensor
 
 from schemes.core.evaluation_counts import count_calls
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt
+from schemes.core.scheme import StepResult
 from schemes.core.state import State, flatten
 from schemes.errors import SchemenetError
 from schemes.methods.runge_kutta import RungeKutta
@@ -24,7 +24,7 @@ Rate = Callable[..., Any]
 """f(t, y, *args) on the solver's form of the state, without anything that is no part of a graph."""
 
 
-class Captured:
+class CompiledStep:
     """Attempts of one scheme on one f, all by the same graph (one without and one with a gradient)."""
 
     def __init__(self, scheme: RungeKutta, rate: Rate, backend: str = "inductor") -> None:
@@ -32,13 +32,13 @@ class Captured:
         self._graphs: dict[str, Callable[..., Any]] = {}
 
     def attempt(
-        self, node: Node, y: State, memory: tuple[State, ...], tolerances: tuple[Any, Any], args: tuple[Any, ...]
-    ) -> tuple[Attempt, Tensor]:
+        self, node: Node, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any], args: tuple[Any, ...]
+    ) -> tuple[StepResult, Tensor]:
         """The attempt after a node, and the mean square of its error in units of the tolerance."""
         like = flatten(y)[0][0]
         device = like.device.type
         if device not in self._graphs:
-            step = MethodType(_own_code(Captured._step), self)
+            step = MethodType(_own_code(CompiledStep._step), self)
             mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
             self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
         # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
@@ -48,17 +48,17 @@ class Captured:
         )
         if device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        following, square, *k = self._graphs[device](t, h, y, memory, tuple(limits), args)
-        count_calls(len(k) - len(memory))
+        following, square, *k = self._graphs[device](t, h, y, solver_state, tuple(limits), args)
+        count_calls(len(k) - len(solver_state))
         if device == "cuda":  # the next replay writes where this one has written
             following, square, k = _copied(following), square.clone(), list(map(_copied, k))
         return self.scheme.attempted(node.h, y, following, k), square
 
     def _step(
-        self, t: Tensor, h: Tensor, y: State, memory: tuple[State, ...], tolerances: tuple[Any, Any], args: Any
+        self, t: Tensor, h: Tensor, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any], args: Any
     ) -> Any:
         node = Node(0, t, h)
-        following, k = self.scheme.stages_of_pair(lambda at, u: self.rate(at.t, u, *args), node, y, memory)
+        following, k = self.scheme.stages_of_pair(lambda at, u: self.rate(at.t, u, *args), node, y, solver_state)
         error = flatten(self.scheme.error_of_pair(h, k))[0]
         rtol, atol = tolerances
         total, count = torch.zeros((), dtype=h.dtype, device=h.device), 0
@@ -77,7 +77,7 @@ def _copied(state: State) -> State:
     return state.clone() if isinstance(state, Tensor) else tuple(map(_copied, state))
 
 
-class _Known(dict[Any, Captured]):
+class _Known(dict[Any, CompiledStep]):
     """What is known of a function lives with it, and is no part of its copies."""
 
     def __deepcopy__(self, memo: Any) -> _Known:
@@ -87,10 +87,10 @@ class _Known(dict[Any, Captured]):
         return _Known, ()
 
 
-def captured(scheme: Any, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> Captured:
+def compiled_step(scheme: Any, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledStep:
     """The captured steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
     if not isinstance(scheme, RungeKutta):
         raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
     owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
     known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
-    return known.setdefault((type(scheme), name, backend, form), Captured(scheme, rate, backend))
+    return known.setdefault((type(scheme), name, backend, form), CompiledStep(scheme, rate, backend))

@@ -64,7 +64,7 @@ def endless(event: Event | Callable[..., Tensor]) -> Event:
     return Event(event, beyond=True)
 
 
-class Watch:
+class EventDetector:
     """An event looked for during one solve.
 
     ``time`` is when it happened, None as long as it has not, and ``entry`` which entry of ``values`` then crossed zero.
@@ -94,11 +94,11 @@ class Watch:
             )
         return found
 
-    def within(self, node: Node, y0: State, y1: State, between: Callable[[float], State]) -> float | None:
+    def locate(self, node: Node, y0: State, y1: State, interpolate: Callable[[float], State]) -> float | None:
         """Where in the step after a node the event is, as a fraction of it; None where there is none."""
 
         def ahead(theta: float) -> Tensor:
-            y = y0 if theta == 0 else y1 if theta == 1 else between(theta)
+            y = y0 if theta == 0 else y1 if theta == 1 else interpolate(theta)
             return self._values(node.t + theta * node.h, y) * self.signs
 
         def crossed(values: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ class Watch:
 def bracket(value: Callable[[float], tuple[float, bool]], start: float, end: float) -> tuple[float, float]:
     """The ends of a narrow interval in [0, 1] between which a function crosses.
 
-    ``value`` returns the function's value and whether that is already across; ``start`` and ``end`` are the values at
-    0 (not across) and 1 (across).
+    ``value`` returns the function's value and whether that is already across; ``start`` and ``end`` are the values
+    at 0 (not across) and 1 (across).
 
     Reference: Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
     without using derivatives", Advances in Engineering Software 28, 1997.

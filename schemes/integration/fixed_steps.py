@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from schemes.core.interpolation import hermite
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State, lerp
+from schemes.core.state import State, VectorField, lerp
 from schemes.errors import SchemenetError
-from schemes.integration.events import Watch
-from schemes.integration.loop import Carry, Loop, Pass, Told
-from schemes.integration.one_sided import inside
+from schemes.integration.events import EventDetector
+from schemes.integration.loop import Carry, Loop, LoopResult, StepCallback
+from schemes.integration.one_sided import one_sided
 from schemes.integration.step_size_controller import NEAR
 
 Interpolation = Literal["cubic", "linear"]
@@ -23,57 +23,57 @@ TOLERANCE = 1e-9
 
 
 @dataclass
-class FixedSteps(Loop):
+class FixedStepLoop(Loop):
     """A loop over steps that are known beforehand, with the states at output times.
 
-    ``thetas`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a step the
-    state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A multistep
-    scheme begins anew where the step size changes. With ``perturb`` f is evaluated just inside the ends of a step,
-    never on them. A ``watch`` ends the loop at its event; ``tell`` hears of each step.
+    ``output_fractions`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a
+    step the state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A
+    multistep scheme begins anew where the step size changes. With ``perturb`` f is evaluated just inside the ends of a
+    step, never on them. A ``watch`` ends the loop at its event; ``callback`` hears of each step.
     """
 
     interpolation: Interpolation = "cubic"
     perturb: bool = False
-    watch: Watch | None = None
-    tell: Told | None = None
+    watch: EventDetector | None = None
+    callback: StepCallback | None = None
 
-    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+    def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         if self.scheme.multistep and self._changes(node.step):
-            carry = (carry[0], self.scheme.start(carry[0]))
-        f = inside(f, node, self.perturb, self.perturb)
+            carry = (carry[0], self.scheme.init_state(carry[0]))
+        f = one_sided(f, node, self.perturb, self.perturb)
         taken = super().advance(node, carry, f)
-        between = self._between(node, carry[0], taken.carry[0], f)
+        interpolate = self._between(node, carry[0], taken.carry[0], f)
         if self.watch is not None and self.watch.time is None:
             self._look(node, carry[0], taken.carry[0], f)
-        return taken._replace(outputs=tuple(map(between, self.thetas[node.step])))
+        return taken._replace(outputs=tuple(map(interpolate, self.output_fractions[node.step])))
 
-    def walk(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+    def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         for node in self.nodes:
-            if self.tell is not None:
-                self.tell("callback_step", node.t, carry[0], node.h)
+            if self.callback is not None:
+                self.callback("callback_step", node.t, carry[0], node.h)
             taken = self.advance(node, carry, f)
             yield node, carry, taken
             if self.watch is not None and self.watch.time is not None:
                 return
             carry = taken.carry
 
-    def _look(self, node: Node, y0: State, y1: State, f: RightHandSide) -> None:
+    def _look(self, node: Node, y0: State, y1: State, f: VectorField) -> None:
         """Where the event lies in this step, it is the last one, and ends with it."""
         assert self.watch is not None
-        if (theta := self.watch.within(node, y0, y1, self._between(node, y0, y1, f))) is not None:
+        if (theta := self.watch.locate(node, y0, y1, self._between(node, y0, y1, f))) is not None:
             self.nodes = self.nodes[: node.step + 1]
-            passed = (before for before in self.thetas[node.step] if before <= theta + NEAR)
-            self.thetas = [*self.thetas[: node.step], (*passed, theta)]
+            passed = (before for before in self.output_fractions[node.step] if before <= theta + NEAR)
+            self.output_fractions = [*self.output_fractions[: node.step], (*passed, theta)]
 
     def _changes(self, step: int) -> bool:
         h, before = self.nodes[step].h, self.nodes[max(0, step - 1)].h
         return abs(h - before) > TOLERANCE * abs(h)
 
-    def _between(self, node: Node, y0: State, y1: State, f: RightHandSide) -> Callable[[float], State]:
+    def _between(self, node: Node, y0: State, y1: State, f: VectorField) -> Callable[[float], State]:
         """The state as a function of the fraction of a step; f is called when it is first asked for one."""
         slopes: list[State] = []
 
-        def between(theta: float) -> State:
+        def interpolate(theta: float) -> State:
             if theta == 1:
                 return y1
             if self.interpolation == "linear":
@@ -83,9 +83,9 @@ class FixedSteps(Loop):
                 slopes.extend((self._slope(f, start, y0), self._slope(f, end, y1)))
             return hermite(theta, node.h, y0, y1, *slopes)
 
-        return between
+        return interpolate
 
-    def _slope(self, f: RightHandSide, node: Node, y: State) -> State:
+    def _slope(self, f: VectorField, node: Node, y: State) -> State:
         """f, each component of a pair driven by the other one."""
         if self.scheme.components == 1:
             return f(node, y)
@@ -94,8 +94,11 @@ class FixedSteps(Loop):
     @property
     def times(self) -> list[float]:
         """The start and the output times."""
-        inner = zip(self.nodes, self.thetas, strict=True)
-        return [self.nodes[0].t, *(node.t + theta * node.h for node, thetas in inner for theta in thetas)]
+        inner = zip(self.nodes, self.output_fractions, strict=True)
+        return [
+            self.nodes[0].t,
+            *(node.t + theta * node.h for node, output_fractions in inner for theta in output_fractions),
+        ]
 
 
 def nodes_at(times: Sequence[float]) -> list[Node]:
@@ -103,7 +106,7 @@ def nodes_at(times: Sequence[float]) -> list[Node]:
     return [Node(i, a, b - a) for i, (a, b) in enumerate(pairwise(times))]
 
 
-def thetas_of(nodes: Sequence[Node], times: Sequence[float]) -> list[tuple[float, ...]]:
+def output_fractions_of(nodes: Sequence[Node], times: Sequence[float]) -> list[tuple[float, ...]]:
     """For each step the output times in it, but for the first one (the start), as fractions of it."""
     found: list[list[float]] = [[] for _ in nodes]
     step = 0
@@ -112,14 +115,14 @@ def thetas_of(nodes: Sequence[Node], times: Sequence[float]) -> list[tuple[float
             step += 1
         theta = (t - nodes[step].t) / nodes[step].h
         found[step].append(1.0 if abs(theta - 1) <= TOLERANCE else theta)
-    return [tuple(thetas) for thetas in found]
+    return [tuple(output_fractions) for output_fractions in found]
 
 
-def legs(nodes: Sequence[Node], thetas: Sequence[tuple[float, ...]]) -> list[list[Node]]:
+def legs(nodes: Sequence[Node], output_fractions: Sequence[tuple[float, ...]]) -> list[list[Node]]:
     """The steps from each output time to the next, cut where an output time lies inside one. Empty where none is."""
     found: list[list[Node]] = []
     leg: list[Node] = []
-    for node, inner in zip(nodes, thetas, strict=True):
+    for node, inner in zip(nodes, output_fractions, strict=True):
         at = 0.0
         for theta in inner:
             if theta > at:
@@ -149,7 +152,7 @@ class SteppedGrid:
         self.interpolation: Interpolation = interpolation
         self.perturb = perturb
 
-    def refuses(self, scheme: Any) -> str | None:
+    def unsupported_reason(self, scheme: Any) -> str | None:
         """Every scheme can be stepped on this grid."""
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State, flatten
+from schemes.core.state import State, VectorField, flatten
 
 _COARSE = {torch.float32: np.float32, torch.complex64: np.float32}
 
@@ -34,13 +34,13 @@ def limits(dtype: torch.dtype, t: float, h: float, start: bool, end: bool) -> tu
     return min(one, other), max(one, other)
 
 
-def inside(f: RightHandSide, node: Node, start: bool, end: bool) -> RightHandSide:
+def one_sided(f: VectorField, node: Node, start: bool, end: bool) -> VectorField:
     """f, evaluated strictly after the start and strictly before the end of the step after a node."""
     return _Inside(f, node, start, end) if start or end else f
 
 
 class _Inside:
-    def __init__(self, f: RightHandSide, node: Node, start: bool, end: bool) -> None:
+    def __init__(self, f: VectorField, node: Node, start: bool, end: bool) -> None:
         self.f, self.step = f, (node.t, node.h, start, end)
 
     def __call__(self, node: Node, y: State) -> State:

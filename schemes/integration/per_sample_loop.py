@@ -12,63 +12,73 @@ import torch
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt
-from schemes.core.state import RightHandSide, State, along, axpy, detached, flatten, rows_where, unflatten
+from schemes.core.scheme import StepResult
+from schemes.core.state import State, VectorField, along, axpy, detached, flatten, rows_where, unflatten
 from schemes.errors import SchemenetError, SolverError
-from schemes.integration.adaptive_loop import Search, warn_of_least_steps
-from schemes.integration.loop import Carry, Pass
+from schemes.integration.adaptive_loop import AdaptiveLoop, warn_of_least_steps
+from schemes.integration.loop import Carry, LoopResult
 from schemes.integration.one_sided import jumps_at, limits
-from schemes.integration.step_size_controller import Pace, first_size, refined
+from schemes.integration.step_size_controller import StepSizeController, first_size, refined
 
 
 @dataclass
-class SampleSearch(Search):
-    """As :class:`schemes.integration.adaptive_loop.Search`, every row of the batch at its own pace.
+class PerSampleLoop(AdaptiveLoop):
+    """As :class:`schemes.integration.adaptive_loop.AdaptiveLoop`, every row of the batch at its own pace.
 
     All rows are attempted together, with times and step sizes of shape (batch,); a row whose attempt was rejected, or
     that has arrived, stays where it is, which is a step of size zero: so the nodes that are noted, taken again, give
-    the same states. f must act on each row alone. ``paces`` tell what each sample was asked; ``thetas`` are tensors
-    (batch,), one for each round of output times within a step, ``places`` the rows and output times that they are for.
-    ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest times
-    (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
+    the same states. f must act on each row alone. ``controllers`` tell what each sample was asked; ``output_fractions``
+    are tensors (batch,), one for each round of output times within a step, ``places`` the rows and output times that
+    they are for. ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest
+    times (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
     """
 
-    paces: list[Pace] = field(default_factory=list)
+    controllers: list[StepSizeController] = field(default_factory=list)
     places: list[tuple[list[int], list[int]]] = field(default_factory=list)
     limits: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     stand_ins: Tensor | None = None
 
-    def _steps(self, carry: Carry, f: RightHandSide) -> Iterator[tuple[Node, Carry, Pass]]:
+    def _steps(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         like = flatten(carry[0])[0][0]
         batch = like.shape[0]
         rows: Any = self.times if isinstance(self.times[0], Sequence) else [self.times] * batch
         order = self.scheme.error_order or 1
-        self.paces = [Pace(self.settings, order, times) for times in rows]
+        self.controllers = [StepSizeController(self.settings, order, times) for times in rows]
         self.nodes = found = list[Node]()
         began = clock.monotonic()
         self._find_stand_ins(like)
-        t = self._numbers([pace.t for pace in self.paces], like)
+        t = self._numbers([controller.t for controller in self.controllers], like)
         node = Node(0, t, 0.0)  # a time for each row
-        self._note_limits(node, [(pace.end - pace.t) * (pace.t in self.settings.jump_t) for pace in self.paces], like)
+        self._note_limits(
+            node,
+            [
+                (controller.end - controller.t) * (controller.t in self.settings.jump_t)
+                for controller in self.controllers
+            ],
+            like,
+        )
         slope = self._beside_jumps(f, node)(node, carry[0])
         self._begin(self._beside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
-        memory: tuple[State, ...] = (slope,)
-        for pace in self.paces:
-            pace.work.calls = 0 if pace.arrived else self.forward.calls
-        while any(not pace.arrived for pace in self.paces):
-            sizes = [0.0 if pace.arrived else pace.proposal() for pace in self.paces]
-            t, h = (self._numbers(numbers, like) for numbers in ([pace.t for pace in self.paces], sizes))
+        solver_state: tuple[State, ...] = (slope,)
+        for controller in self.controllers:
+            controller.counts.evaluations = 0 if controller.arrived else self.forward.evaluations
+        while any(not controller.arrived for controller in self.controllers):
+            sizes = [0.0 if controller.arrived else controller.proposal() for controller in self.controllers]
+            t, h = (
+                self._numbers(numbers, like) for numbers in ([controller.t for controller in self.controllers], sizes)
+            )
             node = Node(len(found), t, h)
-            before = self.forward.calls
+            before = self.forward.evaluations
             self._note_limits(node, sizes, like)
             rates = self._beside_jumps(f, node)
-            memory = memory or (rates(node, carry[0]),)
-            attempt = self.scheme.attempt(rates, node, carry[0], memory)
-            for pace, size in zip(self.paces, sizes, strict=True):
-                pace.work.calls += (self.forward.calls - before) * bool(size)
+            solver_state = solver_state or (rates(node, carry[0]),)
+            attempt = self.scheme.attempt(rates, node, carry[0], solver_state)
+            for controller, size in zip(self.controllers, sizes, strict=True):
+                controller.counts.evaluations += (self.forward.evaluations - before) * bool(size)
             ratios = self.ratios(carry[0], attempt)
             taken = [
-                bool(size) and pace.judge(size, r) for pace, size, r in zip(self.paces, sizes, ratios, strict=True)
+                bool(size) and controller.judge(size, r)
+                for controller, size, r in zip(self.controllers, sizes, ratios, strict=True)
             ]
             self._refuse(f, carry[0], sizes, taken, ratios)
             self.forward.accepted += sum(taken)
@@ -77,44 +87,49 @@ class SampleSearch(Search):
                 if not all(taken):
                     accepted = torch.tensor(taken, device=like.device)
                     node = node._replace(h=torch.where(accepted, h, 0.0))
-                    memory = (rows_where(accepted, attempt.memory[0], memory[0]),)
+                    solver_state = (rows_where(accepted, attempt.solver_state[0], solver_state[0]),)
                     if torch.is_grad_enabled():  # what was rejected must not be part of the graph
                         attempt = self.scheme.attempt(rates, node, *carry)
                     else:
-                        attempt = attempt._replace(y=rows_where(accepted, attempt.y, carry[0]), memory=memory)
+                        attempt = attempt._replace(
+                            y=rows_where(accepted, attempt.y, carry[0]), solver_state=solver_state
+                        )
                 found.append(node)
                 self._note_outputs(taken, like)
-                if any(pace.jumped for pace, took in zip(self.paces, taken, strict=True) if took):
+                if any(controller.jumped for controller, took in zip(self.controllers, taken, strict=True) if took):
                     self.forgotten.add(node.step)
                 passed = self._passed(node, attempt)
                 yield node, carry, passed
                 carry = passed.carry
-                memory = carry[1]
-            for row, pace in enumerate(self.paces):
-                if not pace.arrived:
+                solver_state = carry[1]
+            for row, controller in enumerate(self.controllers):
+                if not controller.arrived:
                     try:
-                        self._check_limits(pace, began)
+                        self._check_limits(controller, began)
                     except SolverError as error:
                         raise type(error)(f"sample {row}: {error}") from None
-        warn_of_least_steps(self.paces)
+        warn_of_least_steps(self.controllers)
 
     def _find_stand_ins(self, like: Tensor) -> None:
         """For each row the one at whose time and state f is asked: itself, or the first one of any length."""
-        moving = [row for row, pace in enumerate(self.paces) if not pace.arrived]
-        if len(moving) < len(self.paces):
-            rows = [moving[0] if pace.arrived else row for row, pace in enumerate(self.paces)]
+        moving = [row for row, controller in enumerate(self.controllers) if not controller.arrived]
+        if len(moving) < len(self.controllers):
+            rows = [moving[0] if controller.arrived else row for row, controller in enumerate(self.controllers)]
             self.stand_ins = torch.tensor(rows, device=like.device)
 
     def _note_limits(self, node: Node, sizes: Sequence[float], like: Tensor) -> None:
         """Where f may be asked in the steps of these sizes, if it jumps at an end of one of them."""
         self.limits.pop(node.step, None)
-        jumps = [jumps_at(pace.t, h, self.settings.jump_t) for pace, h in zip(self.paces, sizes, strict=True)]
+        jumps = [
+            jumps_at(controller.t, h, self.settings.jump_t)
+            for controller, h in zip(self.controllers, sizes, strict=True)
+        ]
         if any(map(any, jumps)):
-            found = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.paces, sizes, jumps, strict=True)]
+            found = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.controllers, sizes, jumps, strict=True)]
             least, greatest = (self._numbers([pair[i] for pair in found], like) for i in (0, 1))
             self.limits[node.step] = least, greatest
 
-    def _beside_jumps(self, f: RightHandSide, node: Node) -> RightHandSide:
+    def _beside_jumps(self, f: VectorField, node: Node) -> VectorField:
         known, rows = self.limits.get(node.step), self.stand_ins
         if known is None and rows is None:
             return f
@@ -132,27 +147,32 @@ class SampleSearch(Search):
     def _numbers(self, numbers: Sequence[float], like: Tensor) -> Tensor:
         return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
 
-    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+    def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         return self._passed(node, self.scheme.attempt(self._beside_jumps(f, node), node, *carry))
 
-    def _passed(self, node: Node, attempt: Attempt) -> Pass:
-        states = tuple(rows_where(theta == 1, attempt.y, attempt.between(theta)) for theta in self.thetas[node.step])
-        return Pass((attempt.y, () if node.step in self.forgotten else attempt.memory), states)
+    def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
+        states = tuple(
+            rows_where(theta == 1, attempt.y, attempt.interpolate(theta)) for theta in self.output_fractions[node.step]
+        )
+        return LoopResult((attempt.y, () if node.step in self.forgotten else attempt.solver_state), states)
 
     def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
         """The rounds of output times within a step: each row's first, each row's second, ..."""
-        thetas = [pace.thetas if took else () for pace, took in zip(self.paces, taken, strict=True)]
+        output_fractions = [
+            controller.output_fractions if took else ()
+            for controller, took in zip(self.controllers, taken, strict=True)
+        ]
         rounds = []
-        for i in range(max(map(len, thetas))):
-            here = [row for row, found in enumerate(thetas) if len(found) > i]
-            rounds.append(self._numbers([found[i] if len(found) > i else 0.0 for found in thetas], like))
-            self.places.append((here, [self.paces[row].passed - len(thetas[row]) + i for row in here]))
-        self.thetas.append(tuple(rounds))
+        for i in range(max(map(len, output_fractions))):
+            here = [row for row, found in enumerate(output_fractions) if len(found) > i]
+            rounds.append(self._numbers([found[i] if len(found) > i else 0.0 for found in output_fractions], like))
+            self.places.append((here, [self.controllers[row].passed - len(output_fractions[row]) + i for row in here]))
+        self.output_fractions.append(tuple(rounds))
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
         """The states at the output times, from those of the rounds; ``y`` is the first."""
         leaves, shape = flatten(y)
-        count = len(self.paces[0].times)
+        count = len(self.controllers[0].times)
         tables = [torch.stack([leaf] * count) for leaf in leaves]
         for (rows, times), state in zip(self.places, outputs, strict=True):
             for i, leaf in enumerate(flatten(state)[0]):
@@ -160,7 +180,7 @@ class SampleSearch(Search):
                 tables[i] = tables[i].index_put(index, leaf[index[1]])
         return [unflatten([table[j] for table in tables], shape) for j in range(count)]
 
-    def ratios(self, y: State, attempt: Attempt) -> list[float]:
+    def ratios(self, y: State, attempt: StepResult) -> list[float]:
         """The error ratio of each row; one read from the device."""
         with torch.no_grad():
             return self._sizes(attempt.error(), y, attempt.y)
@@ -176,33 +196,35 @@ class SampleSearch(Search):
         assert squares is not None
         return (squares / count).sqrt().tolist()
 
-    def _begin(self, f: RightHandSide, y: State, slope: State, t: Tensor, like: Tensor) -> None:
+    def _begin(self, f: VectorField, y: State, slope: State, t: Tensor, like: Tensor) -> None:
         with torch.no_grad():
             if self.settings.first_step is not None:
-                sizes = [self.settings.first_step] * len(self.paces)
+                sizes = [self.settings.first_step] * len(self.controllers)
             else:
                 d0, d1 = self._sizes(y, y), self._sizes(slope, y)
                 if bad := [row for row, size in enumerate(d1) if not math.isfinite(size)]:
-                    raise self._not_finite_in(bad[0], self.paces[bad[0]].t, slope)
-                spans = [pace.span for pace in self.paces]
+                    raise self._not_finite_in(bad[0], self.controllers[bad[0]].t, slope)
+                spans = [controller.span for controller in self.controllers]
                 h0 = [first_size(a, b, s) if s else 0.0 for a, b, s in zip(d0, d1, spans, strict=True)]
-                signed = self._numbers([pace.direction * h for pace, h in zip(self.paces, h0, strict=True)], like)
+                signed = self._numbers(
+                    [controller.direction * h for controller, h in zip(self.controllers, h0, strict=True)], like
+                )
                 ahead = f(Node(0, t + signed, 0.0, trial=True), axpy(y, slope, signed))
                 change = self._sizes(axpy(ahead, slope, -1), y)
                 order = self.scheme.error_order or 1
                 sizes = [
                     refined(h, b, c, order, s) if s else 0.0 for h, b, c, s in zip(h0, d1, change, spans, strict=True)
                 ]
-        for pace, size in zip(self.paces, sizes, strict=True):
-            if not pace.arrived:
-                pace.begin(size)
+        for controller, size in zip(self.controllers, sizes, strict=True):
+            if not controller.arrived:
+                controller.begin(size)
 
     def _refuse(
-        self, f: RightHandSide, y: State, sizes: Sequence[float], taken: Sequence[bool], ratios: Sequence[float]
+        self, f: VectorField, y: State, sizes: Sequence[float], taken: Sequence[bool], ratios: Sequence[float]
     ) -> None:
-        for row, (pace, size, took) in enumerate(zip(self.paces, sizes, taken, strict=True)):
-            if size and not took and pace.too_small(size):
-                error = self._too_small(pace, y, _row_of(f, row, len(self.paces)), ratios[row])
+        for row, (controller, size, took) in enumerate(zip(self.controllers, sizes, taken, strict=True)):
+            if size and not took and controller.too_small(size):
+                error = self._too_small(controller, y, _row_of(f, row, len(self.controllers)), ratios[row])
                 raise type(error)(f"sample {row}: {error}")
 
     def _not_finite_in(self, row: int, t: float, value: State) -> SchemenetError:
@@ -211,7 +233,7 @@ class SampleSearch(Search):
         return type(error)(f"sample {row}: {error}")
 
 
-def _row_of(f: RightHandSide, row: int, batch: int) -> RightHandSide:
+def _row_of(f: VectorField, row: int, batch: int) -> VectorField:
     """f at one time for all rows, its value that of one row and zero elsewhere."""
 
     def value(node: Node, y: State) -> State:

@@ -13,9 +13,9 @@ from scipy.integrate import solve_ivp
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.errors import SchemenetError, SolverError
-from schemes.integration.loop import Carry, Loop, Pass
+from schemes.integration.loop import Carry, Loop, LoopResult
 from schemes.integration.step_size_controller import StepSizeSettings
 
 
@@ -39,19 +39,19 @@ class ScipyGrid:
     ) -> None:
         self.solver, self.rtol, self.atol, self.max_step, self.min_step = solver, rtol, atol, max_step, min_step
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def unsupported_reason(self, scheme: Scheme) -> str | None:
         """The scheme takes no part."""
         return None
 
 
 @dataclass
-class ScipySteps(Loop):
+class ScipyLoop(Loop):
     """The loop over the only step, with the states at all ``times``."""
 
     solver: ScipyGrid = None  # type: ignore[assignment]  # given always; fields before it have defaults
     times: Sequence[float] = ()
 
-    def advance(self, node: Node, carry: Carry, f: RightHandSide) -> Pass:
+    def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         leaves, shape = flatten(carry[0])
         if any(leaf.is_complex() for leaf in leaves):
             raise SchemenetError("scipy_solver: expected a real state, got a complex one")
@@ -83,7 +83,7 @@ class ScipySteps(Loop):
         self.forward.accepted += 1
         places = np.searchsorted(*_rising(solved.t, np.asarray(self.times[1:])))
         outputs = tuple(state(solved.y[:, i].copy()) for i in places)
-        return Pass((outputs[-1], ()), outputs)
+        return LoopResult((outputs[-1], ()), outputs)
 
     @property
     def settings(self) -> StepSizeSettings:

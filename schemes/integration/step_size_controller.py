@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from schemes.core.evaluation_counts import Work
+from schemes.core.evaluation_counts import SolverCounts
 
 FLOOR = 1e-15
 """The smallest step, relative to the time and the span: below it t + h is hardly another time."""
@@ -35,14 +35,14 @@ class StepSizeSettings:
     norm: Callable | None = None
 
 
-class Pace:
+class StepSizeController:
     """The step sizes of one solve over ``times``, decided by the error ratios that it is told.
 
     ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
-    ``passed`` counts the output times so far. After an accepted step ``thetas`` are the output times in it, as
-    fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at those
-    times that the grid names. ``missed`` are the error ratios of steps that were too large for the tolerance, but not
-    larger than the least that is allowed.
+    ``passed`` counts the output times so far. After an accepted step ``output_fractions`` are the output times in it,
+    as fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at
+    those times that the grid names. ``missed`` are the error ratios of steps that were too large for the tolerance, but
+    not larger than the least that is allowed.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Pace:
         self.span = abs(self.end - self.t)
         self.scale = self.span if math.isfinite(self.span) else 1.0
         self.h = h
-        self.work = Work()
+        self.counts = SolverCounts()
         self.steps: list[tuple[float, float]] = []
         self.missed: list[float] = []
-        self.thetas: tuple[float, ...] = ()
+        self.output_fractions: tuple[float, ...] = ()
         self.jumped = False
-        self._controller = Controller(settings.controller, order, settings.safety, settings.shrink, settings.growth)
+        self._factor = PIDFactor(settings.controller, order, settings.safety, settings.shrink, settings.growth)
         self._before = (1.0, 1.0)
         self.passed = 1
         low, high = sorted((self.t, self.end))
@@ -78,7 +78,7 @@ class Pace:
 
     @property
     def attempts(self) -> int:
-        return self.work.accepted + self.work.rejected
+        return self.counts.accepted + self.counts.rejected
 
     def begin(self, size: float) -> None:
         """Start with a step of this size."""
@@ -98,9 +98,9 @@ class Pace:
     def judge(self, h: float, ratio: float) -> bool:
         """Whether the step of size h with this error ratio counts; goes on in time if so, and chooses the next size."""
         finite = math.isfinite(ratio)
-        factor = self._controller.factor(ratio, self._before) if finite else NOT_FINITE
+        factor = self._factor.factor(ratio, self._before) if finite else NOT_FINITE
         if not (ratio <= 1 or (finite and abs(h) <= self.settings.min_step)):
-            self.work.rejected += 1
+            self.counts.rejected += 1
             self.h = math.copysign(max(abs(h) * factor, self.settings.min_step), h)
             return False
         if ratio <= 1:
@@ -110,26 +110,26 @@ class Pace:
         # A step that was cut to end at a time says nothing against the size that it was cut from.
         wanted = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
         self.h = self.direction * max(abs(h) * factor, wanted, self.settings.min_step)
-        self.work.accepted += 1
+        self.counts.accepted += 1
         self._go_on(h)
         return True
 
     def _go_on(self, h: float) -> None:
         arrived = self._stops[-1] if self._cut else self.t + h
-        thetas = []
+        output_fractions = []
         while self.passed < len(self.times) and self.direction * (self.times[self.passed] - arrived) <= 0:
             time = self.times[self.passed]
-            thetas.append(1.0 if time == arrived else (time - self.t) / h)
+            output_fractions.append(1.0 if time == arrived else (time - self.t) / h)
             self.passed += 1
         self.steps.append((self.t, h))
-        self.thetas, self.t, self.jumped = tuple(thetas), arrived, arrived in self._jumps
+        self.output_fractions, self.t, self.jumped = tuple(output_fractions), arrived, arrived in self._jumps
 
     def end_with(self, theta: float) -> None:
         """The last accepted step is the end, at this fraction of it."""
         t, h = self.steps[-1]
-        kept = tuple(before for before in self.thetas if before <= theta + NEAR)
-        self.passed -= len(self.thetas) - len(kept)
-        self.thetas, self.times = (*kept, theta), (*self.times[: self.passed], t + theta * h)
+        kept = tuple(before for before in self.output_fractions if before <= theta + NEAR)
+        self.passed -= len(self.output_fractions) - len(kept)
+        self.output_fractions, self.times = (*kept, theta), (*self.times[: self.passed], t + theta * h)
         self.end = self.t
 
     def too_small(self, tried: float) -> bool:
@@ -167,7 +167,7 @@ COEFFICIENTS = {"I": (0.0, 1.0, 0.0), "PI": (0.4, 0.3, 0.0), "PID": (0.2, 0.4, 0
 
 
 @dataclass
-class Controller:
+class PIDFactor:
     r"""The factor by which a step size changes after an attempt with error ratio r_n (1: just tolerated).
 
         safety * r_n^-(p + i + d)/k * r_{n-1}^(p + 2 d)/k * r_{n-2}^-d/k

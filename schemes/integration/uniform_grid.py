@@ -69,7 +69,7 @@ class UniformGrid:
         """Number and size of the steps."""
         return len(nodes), nodes[0].h
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def unsupported_reason(self, scheme: Scheme) -> str | None:
         """Every scheme can be stepped on this grid."""
         return None
 

@@ -26,8 +26,8 @@ def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
     training = scheme.training
     scheme.eval()  # no random drops, which would move the global random state
     with torch.no_grad():
-        memory = scheme.start(y)
+        solver_state = scheme.init_state(y)
         for node in nodes:
-            y, memory = scheme.step(recording, node, y, memory)
+            y, solver_state = scheme.step(recording, node, y, solver_state)
     scheme.train(training)
     return seen

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from schemes.core.evaluation_counts import Work
+from schemes.core.evaluation_counts import SolverCounts
 from schemes.core.state import has_derivative
 from schemes.errors import SchemenetError
 
@@ -23,17 +23,17 @@ class Statistics:
     evaluations of whole batches).
     """
 
-    forward: Work
-    backward: Work
+    forward: SolverCounts
+    backward: SolverCounts
     times: list[Any] = field(default_factory=list)
     step_sizes: list[Any] = field(default_factory=list)
-    samples: list[Work] | None = None
+    samples: list[SolverCounts] | None = None
 
     def __str__(self) -> str:
         forward, backward = self.forward, self.backward
         return (
-            f"{forward.calls} evaluations forward, {backward.calls} backward with {backward.products} products; "
-            f"{forward.accepted} steps accepted, {forward.rejected} rejected"
+            f"{forward.evaluations} evaluations forward, {backward.evaluations} backward with "
+            f"{backward.jacobian_products} products; {forward.accepted} steps accepted, {forward.rejected} rejected"
         )
 
 
@@ -64,7 +64,7 @@ class Interpolant:
 
     starts: list[float]
     end: float
-    between: list[Callable[[float], Any]]
+    interpolate: list[Callable[[float], Any]]
     sizes: list[float]
     unpack: Callable[[Any], Any]
 
@@ -81,4 +81,4 @@ class Interpolant:
         keys = [-s for s in self.starts] if backwards else self.starts
         step = max(0, bisect.bisect_right(keys, -t if backwards else t) - 1)
         moment: Any = time.double() if isinstance(time, Tensor) and has_derivative(time) else t
-        return self.unpack(self.between[step]((moment - self.starts[step]) / self.sizes[step]))
+        return self.unpack(self.interpolate[step]((moment - self.starts[step]) / self.sizes[step]))

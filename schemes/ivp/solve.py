@@ -19,7 +19,7 @@ from torch._C._functorch import (  # type: ignore[import-not-found]  # torch has
 )
 from torch.utils import _pytree as pytree
 
-from schemes.core.evaluation_counts import Counted, Work, counting
+from schemes.core.evaluation_counts import Counted, SolverCounts, counting
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, detached, flatten, has_derivative
@@ -29,14 +29,14 @@ from schemes.gradients.base import GradientMode
 from schemes.gradients.checkpoint import Checkpoint
 from schemes.gradients.recomputation.autograd import StackWithContext
 from schemes.integration.adaptive_grid import AdaptiveGrid, warn_of_tolerance
-from schemes.integration.adaptive_loop import Search
-from schemes.integration.compiled_step import captured
-from schemes.integration.events import Event, Watch, differentiable_event
-from schemes.integration.fixed_steps import FixedSteps, thetas_of
-from schemes.integration.per_sample_loop import SampleSearch
-from schemes.integration.scipy_loop import ScipyGrid, ScipySteps
+from schemes.integration.adaptive_loop import AdaptiveLoop
+from schemes.integration.compiled_step import compiled_step
+from schemes.integration.events import Event, EventDetector, differentiable_event
+from schemes.integration.fixed_steps import FixedStepLoop, output_fractions_of
+from schemes.integration.per_sample_loop import PerSampleLoop
+from schemes.integration.scipy_loop import ScipyGrid, ScipyLoop
 from schemes.integration.uniform_grid import UniformGrid
-from schemes.ivp.right_hand_side import Equation
+from schemes.ivp.right_hand_side import RightHandSide
 from schemes.ivp.solution import Interpolant, Solution, Statistics
 from schemes.ivp.time_derivatives import of_no_length, slopes_by_time
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
@@ -123,10 +123,10 @@ def solve(
     times, host = _checked_times(t, leaves[0], batching)
     functions = _functions(f, method, y0)
     given_steps = not isinstance(steps, AdaptiveGrid | ScipyGrid)
-    equation = Equation(functions, y0, args, times, parameters, random=given_steps and mode.replays_nodes)
+    equation = RightHandSide(functions, y0, args, times, parameters, random=given_steps and mode.replays_nodes)
     stands = all(of_no_length(host)) or not any(leaf.numel() for leaf in leaves)
     if not stands:
-        if (reason := steps.refuses(method) or mode.refuses_scheme(method)) is not None:
+        if (reason := steps.unsupported_reason(method) or mode.unsupported_scheme_reason(method)) is not None:
             raise SchemenetError(reason)
         if batching == "per_sample":
             _refuse_joint(method, steps, mode, dense, event, leaves)
@@ -155,7 +155,7 @@ def solve(
             _capture(loop, method, equation)
         if watch is not None:
             loop.watch = watch
-            if isinstance(event, Event) and event.beyond and isinstance(loop, Search):
+            if isinstance(event, Event) and event.beyond and isinstance(loop, AdaptiveLoop):
                 loop.times = (loop.times[0], math.copysign(math.inf, loop.times[-1] - loop.times[0]))
         solved = _solved(loop, mode, equation, y, times, host, dense)
 
@@ -186,14 +186,14 @@ class _Solved(NamedTuple):
     """What the backward pass of these outputs needs beside tensors."""
 
 
-def _standing(equation: Equation, y: State, host: Any, count: int, dense: bool) -> _Solved:
+def _standing(equation: RightHandSide, y: State, host: Any, count: int, dense: bool) -> _Solved:
     """What is known where no step is taken."""
     interpolant = Interpolant([host[0]], host[0], [lambda theta: y], [1.0], equation.unpack) if dense else None
-    return _Solved([y] * count, Statistics(Work(), Work()), interpolant, [])
+    return _Solved([y] * count, Statistics(SolverCounts(), SolverCounts()), interpolant, [])
 
 
 def _solved(
-    loop: Any, mode: GradientMode, equation: Equation, y: State, times: Tensor, host: Any, dense: bool
+    loop: Any, mode: GradientMode, equation: RightHandSide, y: State, times: Tensor, host: Any, dense: bool
 ) -> _Solved:
     """All steps from the state y at the first time, a constant."""
     loop.for_backward = []
@@ -201,9 +201,9 @@ def _solved(
         loop.keep = []
     try:
         with counting(loop.forward):
-            passed = mode(loop, (y, loop.scheme.start(y)))
+            passed = mode(loop, (y, loop.scheme.init_state(y)))
     except SolverError as error:
-        if isinstance(loop, SampleSearch):  # each sample has come to another time
+        if isinstance(loop, PerSampleLoop):  # each sample has come to another time
             error.partial = None
             raise
         states = [y, *(error.partial or ())]
@@ -223,7 +223,7 @@ def _solved(
 
 def _refuse_non_finite(loop: Any, states: Sequence[State], host: list[float]) -> None:
     """Known steps look at no number; the last state tells whether one of them gave none."""
-    if not isinstance(loop, FixedSteps) or torch._C._are_functorch_transforms_active():
+    if not isinstance(loop, FixedStepLoop) or torch._C._are_functorch_transforms_active():
         return
     last = flatten(tuple(states[-1:]))[0]
     if any(not part.is_meta and not bool(torch.isfinite(part.detach()).all()) for part in last):
@@ -338,7 +338,7 @@ def _refuse_joint(
     wrong = None
     if not isinstance(grid, AdaptiveGrid):
         wrong = "needs grid=adaptive; on a uniform grid all samples take the same steps"
-    elif not method.begins_with_slope or method.implicit:
+    elif not method.fsal or method.implicit:
         wrong = f"needs an explicit pair such as dopri5, not {type(method).__name__}"
     elif not isinstance(mode, Backprop | Checkpoint):
         wrong = "is differentiated by gradient=checkpoint or backprop"
@@ -374,25 +374,29 @@ def _functions(f: Any, scheme: Scheme, y0: Any) -> Sequence[Callable[..., Any]]:
     return f
 
 
-def _loop(scheme: Scheme, grid: Any, equation: Equation, host: Any, batching: str) -> Any:
+def _loop(scheme: Scheme, grid: Any, equation: RightHandSide, host: Any, batching: str) -> Any:
     f = Counted(equation.rate)
     if isinstance(grid, AdaptiveGrid):
-        search = Search if batching == "joint" else SampleSearch
-        tell = equation.listener()
+        search = AdaptiveLoop if batching == "joint" else PerSampleLoop
+        callback = equation.step_callback()
         rtol, atol = (equation.spread(tolerance) for tolerance in (grid.rtol, grid.atol))
-        return search(scheme, f, [], equation, settings=grid.settings, times=host, rtol=rtol, atol=atol, tell=tell)
+        return search(
+            scheme, f, [], equation, settings=grid.settings, times=host, rtol=rtol, atol=atol, callback=callback
+        )
     if isinstance(grid, ScipyGrid):
-        return ScipySteps(scheme, f, [Node(0, host[0], host[-1] - host[0])], equation, solver=grid, times=host)
+        return ScipyLoop(scheme, f, [Node(0, host[0], host[-1] - host[0])], equation, solver=grid, times=host)
     nodes = grid.nodes_over(host)
-    scheme.prepare(len(nodes))
-    return FixedSteps(
-        scheme, f, nodes, equation, thetas=thetas_of(nodes, host), interpolation=grid.interpolation,
-        perturb=getattr(grid, "perturb", False), tell=equation.listener(),
+    scheme.allocate(len(nodes))
+    return FixedStepLoop(
+        scheme, f, nodes, equation, output_fractions=output_fractions_of(nodes, host), interpolation=grid.interpolation,
+        perturb=getattr(grid, "perturb", False), callback=equation.step_callback(),
     )  # fmt: skip
 
 
-def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
-    plain = type(loop) is Search and loop.settings.norm is None and not loop.settings.jump_t and not equation.coupled
+def _capture(loop: Any, scheme: Scheme, equation: RightHandSide) -> None:
+    plain = (
+        type(loop) is AdaptiveLoop and loop.settings.norm is None and not loop.settings.jump_t and not equation.coupled
+    )
     if not (plain and all(isinstance(tolerance, int | float) for tolerance in (loop.rtol, loop.atol))):
         raise SchemenetError(
             "compile=True needs grid=adaptive without norm and jump_t, numbers as tolerances, and batching=joint"
@@ -403,19 +407,19 @@ def _capture(loop: Any, scheme: Scheme, equation: Equation) -> None:
         value = f(t, y if single else pytree.tree_unflatten(list(y), structure), *args)
         return value if single else tuple(pytree.tree_leaves(value))
 
-    steps = captured(scheme, f, rate, form=str(structure))
-    loop.capture = lambda node, y, memory, tolerances: steps.attempt(
-        node, y, memory, tolerances, tuple(equation.arguments())
+    steps = compiled_step(scheme, f, rate, form=str(structure))
+    loop.compiled_step = lambda node, y, solver_state, tolerances: steps.attempt(
+        node, y, solver_state, tolerances, tuple(equation.arguments())
     )
 
 
-def _watch(event: Callable[..., Tensor] | Event, equation: Equation, host: Any, y: State) -> Watch:
+def _watch(event: Callable[..., Tensor] | Event, equation: RightHandSide, host: Any, y: State) -> EventDetector:
     event = event if isinstance(event, Event) else Event(event)
 
     def values(t: Any, y: State) -> Tensor:
         return event.values(equation.clock(t), equation.unpack(y))
 
-    return Watch(event, values, host[0], y)
+    return EventDetector(event, values, host[0], y)
 
 
 def _stacked(states: Sequence[State], context: Sequence[Any] = ()) -> State:
@@ -426,17 +430,19 @@ def _stacked(states: Sequence[State], context: Sequence[Any] = ()) -> State:
 
 
 def _statistics(loop: Any) -> Statistics:
-    if isinstance(loop, SampleSearch):
-        times, sizes = ([[step[i] for step in pace.steps] for pace in loop.paces] for i in (0, 1))
-        return Statistics(loop.forward, loop.backward, times, sizes, [pace.work for pace in loop.paces])
+    if isinstance(loop, PerSampleLoop):
+        times, sizes = ([[step[i] for step in controller.steps] for controller in loop.controllers] for i in (0, 1))
+        return Statistics(
+            loop.forward, loop.backward, times, sizes, [controller.counts for controller in loop.controllers]
+        )
     return Statistics(loop.forward, loop.backward, [node.t for node in loop.nodes], [node.h for node in loop.nodes])
 
 
-def _interpolant(loop: Any, equation: Equation) -> Interpolant:
-    if not isinstance(loop, Search):
+def _interpolant(loop: Any, equation: RightHandSide) -> Interpolant:
+    if not isinstance(loop, AdaptiveLoop):
         raise SchemenetError("dense solutions need grid=adaptive")
     starts, sizes = [node.t for node in loop.nodes], [node.h for node in loop.nodes]
     end = loop.nodes[-1].t + loop.nodes[-1].h
     if not math.isinf(loop.times[-1]):
         end = loop.times[-1]
-    return Interpolant(starts, end, [attempt.between for attempt in loop.keep or ()], sizes, equation.unpack)
+    return Interpolant(starts, end, [attempt.interpolate for attempt in loop.keep or ()], sizes, equation.unpack)

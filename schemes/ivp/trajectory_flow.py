@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from schemes.core.evaluation_counts import Work
+from schemes.core.evaluation_counts import SolverCounts
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
@@ -23,7 +23,7 @@ from schemes.registry import GRADIENTS, GRIDS, SCHEMES
 from schemes.schema import Spec
 
 
-class Path(nn.Module):
+class TrajectoryFlow(nn.Module):
     """Solves y' = f(t, y, *args) from ``times[0]`` through all ``times``: scheme x field x grid x gradient.
 
     ``f`` is a module as ``schemes.solve`` takes it, one for each component of a coupled scheme. ``scheme``, ``grid``
@@ -57,10 +57,12 @@ class Path(nn.Module):
             )
         if isinstance(self.grid, UniformGrid) and (self.grid.steps is None or self.grid.time is not None):
             raise SchemenetError("grid 'uniform' along given times: expected steps, and no time (the data says it)")
-        if (reason := self.grid.refuses(self.scheme) or self.gradient.refuses_scheme(self.scheme)) is not None:
+        if (
+            reason := self.grid.unsupported_reason(self.scheme) or self.gradient.unsupported_scheme_reason(self.scheme)
+        ) is not None:
             raise SchemenetError(reason)
         tried: Scheme = SCHEMES.build(scheme)  # another one: how many steps there will be, a solve says
-        tried.prepare(2)
+        tried.allocate(2)
         if next(tried.parameters(), None) is not None:
             raise SchemenetError(
                 f"scheme {name} learns a coefficient for each of its steps, and how many there are is here the data's "
@@ -68,11 +70,11 @@ class Path(nn.Module):
             )
         self._solves: list[Statistics] = []
 
-    def forward(self, y0: Any, times: Any, *args: Tensor, goes_on: bool = False) -> Solution:
-        """With ``goes_on`` what this solve costs is added to that of the ones before, else it is counted anew."""
+    def forward(self, y0: Any, times: Any, *args: Tensor, accumulate: bool = False) -> Solution:
+        """With ``accumulate`` what this solve costs is added to that of the ones before, else it is counted anew."""
         f = self.functions[0] if len(self.functions) == 1 else list(self.functions)
         found = solve(f, y0, times, args=args, scheme=self.scheme, grid=self._grid(), gradient=self.gradient)
-        self._solves = [*(self._solves if goes_on else ()), found.statistics]
+        self._solves = [*(self._solves if accumulate else ()), found.statistics]
         return found
 
     def through(self, y0: Any, times: Tensor, *args: Tensor, start: Any, unit: Any) -> Any:
@@ -91,7 +93,7 @@ class Path(nn.Module):
         which, parts = torch.bucketize(times, ends[1:-1]), []
         for i in range(count):
             asked = torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
-            values = self(y0, asked, *args, goes_on=i > 0).values
+            values = self(y0, asked, *args, accumulate=i > 0).values
             parts.append(pytree.tree_map(lambda value: value[1:-1], values))
             y0 = pytree.tree_map(lambda value: value[-1], values)
         return pytree.tree_map(lambda *each: torch.cat(each), *parts)
@@ -110,12 +112,12 @@ class Path(nn.Module):
         return isinstance(self.grid, AdaptiveGrid)
 
     @property
-    def forward_work(self) -> Work:
+    def forward_counts(self) -> SolverCounts:
         """What the last solve (and those that it went on from) asked of f."""
         return _sum([solve.forward for solve in self._solves])
 
     @property
-    def backward_work(self) -> Work:
+    def backward_counts(self) -> SolverCounts:
         """The same of backward, when gradients have been taken."""
         return _sum([solve.backward for solve in self._solves])
 
@@ -131,5 +133,5 @@ class Timed(nn.Module):
         return self.field(Node(0, t, 0.0), y)
 
 
-def _sum(works: Sequence[Work]) -> Work:
-    return Work(*(sum(getattr(work, name) for work in works) for name in Work.__dataclass_fields__))
+def _sum(works: Sequence[SolverCounts]) -> SolverCounts:
+    return SolverCounts(*(sum(getattr(work, name) for work in works) for name in SolverCounts.__dataclass_fields__))

@@ -11,7 +11,7 @@ import numpy as np
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, combine
+from schemes.core.state import State, VectorField, combine
 from schemes.errors import SchemenetError
 from schemes.methods.explicit import RK3, RK4, Heun
 from schemes.methods.runge_kutta import RungeKutta
@@ -28,16 +28,16 @@ class Adams(Scheme, abstract=True):
     start_up: RungeKutta
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        if len(memory) < self.history:
+        if len(solver_state) < self.history:
             k = self.start_up.evaluate(f, node, y)
-            return self.start_up.advance(node, y, k), (k[0], *memory)
-        slopes = (f(node, y), *memory)
+            return self.start_up.advance(node, y, k), (k[0], *solver_state)
+        slopes = (f(node, y), *solver_state)
         return self.go_on(f, node, y, slopes), slopes[: self.history]
 
     @abc.abstractmethod
-    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         """The state one step on, from the slopes f_n, f_{n-1}, ..."""
 
 
@@ -61,7 +61,7 @@ class AdamsBashforth(Adams, abstract=True):
         super().__init__()
         self.start_up = self.starter()
 
-    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         return combine(y, ((node.h * float(b), slope) for b, slope in zip(self.weights, slopes, strict=True)))
 
 
@@ -71,7 +71,7 @@ class AdamsBashforth2(AdamsBashforth):
 
         u_{n+1} = u_n + h/2 (3 f_n - f_{n-1})
 
-    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(3, 2), F(-1, 2))
@@ -84,7 +84,7 @@ class AdamsBashforth3(AdamsBashforth):
 
         u_{n+1} = u_n + h/12 (23 f_n - 16 f_{n-1} + 5 f_{n-2})
 
-    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(23, 12), F(-16, 12), F(5, 12))
@@ -97,7 +97,7 @@ class AdamsBashforth4(AdamsBashforth):
 
         u_{n+1} = u_n + h/24 (55 f_n - 59 f_{n-1} + 37 f_{n-2} - 9 f_{n-3})
 
-    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(55, 24), F(-59, 24), F(37, 24), F(-9, 24))
@@ -132,7 +132,7 @@ class AdamsMoulton(Adams):
         self.predictor, self.corrector = quadrature(known), quadrature((1, *known))
         self.start_up = {2: Heun, 3: RK3, 4: RK4}[order]()
 
-    def go_on(self, f: RightHandSide, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         following = combine(y, ((node.h * b, slope) for b, slope in zip(self.predictor, slopes, strict=True)))
         for stage in range(1, self.stages):
             terms = zip(self.corrector, (f(node.at(stage, 1.0), following), *slopes), strict=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemes.core.interpolation import between_slopes
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt, Scheme
-from schemes.core.state import RightHandSide, State, axpy, combine
+from schemes.core.scheme import Scheme, StepResult
+from schemes.core.state import State, VectorField, axpy, combine
 from schemes.registry import SCHEMES
 
 
@@ -30,20 +30,20 @@ class AsynchronousLeapfrog(Scheme):
     error_order = 2
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        (v,) = memory or (f(node, y),)
+        (v,) = solver_state or (f(node, y),)
         slope = f(node.at(1, 0.5), axpy(y, v, node.h / 2))
         return axpy(y, slope, node.h), (combine(None, ((2.0, slope), (-1.0, v))),)
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        slope = f(node.at(1, 0.5), axpy(y, memory[0], -node.h / 2))
-        v = combine(None, ((2.0, slope), (-1.0, memory[0])))
+        slope = f(node.at(1, 0.5), axpy(y, solver_state[0], -node.h / 2))
+        v = combine(None, ((2.0, slope), (-1.0, solver_state[0])))
         return axpy(y, slope, -node.h), (v,) if node.step else ()
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
-        (v,) = memory = memory or (f(node, y),)
-        following, (ahead,) = self.step(f, node, y, memory)
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
+        (v,) = solver_state = solver_state or (f(node, y),)
+        following, (ahead,) = self.step(f, node, y, solver_state)
         return between_slopes(node.h, y, following, v, ahead, (ahead,))  # s - v_n is half of v_{n+1} - v_n

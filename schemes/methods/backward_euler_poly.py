@@ -7,7 +7,7 @@ from typing import Literal
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.state import State, VectorField, axpy
 from schemes.core.weighting import parted
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
@@ -52,7 +52,7 @@ class BackwardEulerPoly(Scheme):
         return self.degree
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         f, weigh = parted(f)
         total = argument = y
@@ -62,4 +62,4 @@ class BackwardEulerPoly(Scheme):
             total = axpy(total, weigh(at, value), self.scaling * node.h)
             if self.form != "way":
                 argument = axpy(None, value, node.h)
-        return total, memory
+        return total, solver_state

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, axpy, combine, flatten
+from schemes.core.state import State, VectorField, axpy, combine, flatten
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -34,7 +34,7 @@ class Fractal(Scheme):
 
     Local drop-path drops each input of a join with probability ``drop_path`` in training, at least one survives, and
     the mean is over the survivors; one pattern per batch. Global drop-path is the network's choice of one column: a
-    0-dimensional integer tensor handed to ``start`` as the only past state (-1: none), so that every gradient mode
+    0-dimensional integer tensor handed to ``init_state`` as the only past state (-1: none), so that every gradient mode
     sees it as data.
 
     Reference: Larsson, Maire, Shakhnarovich, "FractalNet: Ultra-Deep Neural Networks without Residuals", ICLR 2017,
@@ -61,12 +61,12 @@ class Fractal(Scheme):
     def stages(self) -> int:
         return 2**self.columns - 1
 
-    def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
+    def init_state(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
         integers = (z for z in past if isinstance(z, Tensor) and not z.is_floating_point())
         return tuple(integers)
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         inputs = [y] * self.columns
         stage, joined = 0, y
@@ -75,23 +75,23 @@ class Fractal(Scheme):
             for column in ending:
                 outputs.append(f(node.at(stage), inputs[column]))
                 stage += 1
-            joined = self._join(outputs, ending, memory)
+            joined = self._join(outputs, ending, solver_state)
             for column in ending:
                 inputs[column] = joined
-        return joined, memory
+        return joined, solver_state
 
-    def _join(self, inputs: list[State], columns: list[int], memory: tuple[State, ...]) -> State:
+    def _join(self, inputs: list[State], columns: list[int], solver_state: tuple[State, ...]) -> State:
         if len(inputs) == 1:
             return inputs[0]
-        if not self.training or not (self.drop_path or memory):
+        if not self.training or not (self.drop_path or solver_state):
             return axpy(None, combine(inputs[0], ((1, x) for x in inputs[1:])), 1 / len(inputs))
         leaf = flatten(inputs[0])[0][0]
         weights = survivors(len(inputs), self.drop_path, leaf.device)
-        if memory:
-            chosen = torch.tensor(columns, device=memory[0].device) == memory[0]
+        if solver_state:
+            chosen = torch.tensor(columns, device=solver_state[0].device) == solver_state[0]
             # A join in which the kept column takes no part does not reach it, and stays a plain mean.
             kept = torch.where(chosen.any(), chosen, torch.ones_like(chosen))
-            weights = torch.where(memory[0] >= 0, kept, weights)
+            weights = torch.where(solver_state[0] >= 0, kept, weights)
         shares = weights.to(leaf.real.dtype) / weights.sum()
         return combine(None, zip(shares.unbind(), inputs, strict=True))
 

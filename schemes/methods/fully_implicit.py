@@ -11,7 +11,7 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.random_state import unmoved_random_state
-from schemes.core.state import RightHandSide, combine
+from schemes.core.state import VectorField, combine
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import parted
 from schemes.methods.implicit_runge_kutta import ImplicitRungeKutta
@@ -25,7 +25,7 @@ class FullyImplicit(ImplicitRungeKutta, abstract=True):
     The stages are solved for together, stacked along a new first dimension. All of them have one dropout mask.
     """
 
-    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: VectorField, node: Node, y: Tensor, first: int) -> Tensor:
         f, weigh = parted(f)
         nodes = [node.at(first + stage, c) for stage, (c, _) in enumerate(self.tableau.rows)]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from schemes.core.interpolation import extension
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt, Scheme
-from schemes.core.state import Joined, RightHandSide, State, combine, flatten, unflatten
+from schemes.core.scheme import Scheme, StepResult
+from schemes.core.state import FlatState, State, VectorField, combine, flatten, unflatten
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import parted
 from schemes.errors import SchemenetError
@@ -62,23 +62,23 @@ class ImplicitRungeKutta(Scheme, abstract=True):
         return self.substeps * self.tableau.stages
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         refuse_transforms(y)
-        if not Joined.needed(y):
-            return self._substeps(self.solver, f, node, y), memory
-        joined = Joined(y)
+        if not FlatState.needed(y):
+            return self._substeps(self.solver, f, node, y), solver_state
+        joined = FlatState(y)
         solver = replace(self.solver, coarsest=joined.coarsest)
-        return joined.parts(self._substeps(solver, joined.field(f), node, joined.vector(y))), memory
+        return joined.parts(self._substeps(solver, joined.field(f), node, joined.vector(y))), solver_state
 
-    def _substeps(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor) -> Tensor:
+    def _substeps(self, solver: Solver, f: VectorField, node: Node, y: Tensor) -> Tensor:
         h = node.h / self.substeps
         for part in range(self.substeps):
             y = self._part(solver, f, Node(node.step, node.t + part * h, h), y, part * self.tableau.stages)
         return y
 
     @abc.abstractmethod
-    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: VectorField, node: Node, y: Tensor, first: int) -> Tensor:
         """One of the parts of a step; its stages are numbered from ``first``."""
 
     def stability_function(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,32 +110,34 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
                 raise TypeError(
                     f"{cls.__name__} has embedded weights; give it an explicit first and an fsal last stage"
                 )
-            cls.error_order, cls.begins_with_slope = pair.embedded_order + 1, True
+            cls.error_order, cls.fsal = pair.embedded_order + 1, True
         super().__init_subclass__(abstract)
 
     def __init__(
         self, tolerance: float | None = None, iterations: int = 20, krylov: int = 40, substeps: int = 1
     ) -> None:
         super().__init__(tolerance, iterations, krylov, substeps)
-        self.tolerate(1e-6, 1e-6)
+        self.set_tolerances(1e-6, 1e-6)
 
-    def tolerate(self, rtol: Any, atol: Any) -> None:
+    def set_tolerances(self, rtol: Any, atol: Any) -> None:
         self.rtol, self.atol = rtol, atol
         rtols = rtol if isinstance(rtol, list | tuple) else [rtol]
         self.least_rtol = min(float(part.min() if isinstance(part, Tensor) else part) for part in rtols)
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         if self.error_order is None:
-            return super().attempt(f, node, y, memory)
+            return super().attempt(f, node, y, solver_state)
         refuse_transforms(y)
-        if not Joined.needed(y):
-            return self._attempt(self._adjoint_solver(y.dtype), f, node, y, memory, self._scale(y))
-        joined = Joined(y)
+        if not FlatState.needed(y):
+            return self._attempt(self._adjoint_solver(y.dtype), f, node, y, solver_state, self._scale(y))
+        joined = FlatState(y)
         solver = self._adjoint_solver(joined.coarsest)
-        vectors = tuple(map(joined.vector, memory))
+        vectors = tuple(map(joined.vector, solver_state))
         found = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
-        ends = joined.parts(found.y), tuple(map(joined.parts, found.memory))
-        return Attempt(*ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.between(theta)))
+        ends = joined.parts(found.y), tuple(map(joined.parts, found.solver_state))
+        return StepResult(
+            *ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.interpolate(theta))
+        )
 
     def _scale(self, y: State) -> State:
         """atol + rtol |y|, entry by entry; of a complex one for both of its parts."""
@@ -155,10 +157,10 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         return replace(self.solver, tolerance=wanted if wanted > 10 * eps else None, coarsest=dtype)
 
     def _attempt(
-        self, adjoint: Solver, f: RightHandSide, node: Node, y: Tensor, memory: tuple[State, ...], scale: Tensor
-    ) -> Attempt:
+        self, adjoint: Solver, f: VectorField, node: Node, y: Tensor, solver_state: tuple[State, ...], scale: Tensor
+    ) -> StepResult:
         h = node.h
-        k = [memory[0] if memory else f(node, y)]
+        k = [solver_state[0] if solver_state else f(node, y)]
         solver = StageSolver(f, scale, self.solver.krylov)
         following = y
         rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
@@ -176,9 +178,9 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         def error() -> State:
             return combine(None, ((h * e, k[i]) for i, e in self.tableau.error))
 
-        return Attempt(following, (k[-1],), error, extension(self.tableau, h, y, following, k))
+        return StepResult(following, (k[-1],), error, extension(self.tableau, h, y, following, k))
 
-    def _part(self, solver: Solver, f: RightHandSide, node: Node, y: Tensor, first: int) -> Tensor:
+    def _part(self, solver: Solver, f: VectorField, node: Node, y: Tensor, first: int) -> Tensor:
         f, weigh = parted(f)
         k: list[Tensor] = []
         entering: list[Tensor] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.state import State, VectorField, axpy
 from schemes.registry import SCHEMES
 
 
@@ -27,16 +27,16 @@ class Leapfrog(Scheme):
     reversible = True
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        if not memory:
+        if not solver_state:
             return axpy(y, f(node, y), node.h), (y,)
-        return axpy(memory[0], f(node, y), 2 * node.h), (y,)
+        return axpy(solver_state[0], f(node, y), 2 * node.h), (y,)
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        before = memory[0]
+        before = solver_state[0]
         if node.step == 0:
             return before, ()
         return before, (axpy(y, f(node, before), -2 * node.h),)

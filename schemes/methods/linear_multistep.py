@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from schemes.core.node import Node
 from schemes.core.scheme import Coefficient, Scheme
-from schemes.core.state import RightHandSide, State, axpy, lerp
+from schemes.core.state import State, VectorField, axpy, lerp
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -33,7 +33,7 @@ class LinearMultistep(Scheme):
 
     stages = 1
     history = 1
-    continues = True
+    accepts_past_states = True
     zero_stable = (-1.0, 1.0)  # the range of k, its lower end left out
 
     def __init__(self, k: Literal["trained", "zero"] | float = "trained", scale: bool = False) -> None:
@@ -57,7 +57,7 @@ class LinearMultistep(Scheme):
             return None
         return 2 if self.fixed == 1.0 else 1
 
-    def prepare(self, steps: int, past: int = 0) -> None:
+    def allocate(self, steps: int, past: int = 0) -> None:
         self.first = 0 if past else 1
         if self.fixed is None and steps > self.first:
             self.k = nn.Parameter(torch.empty(steps - self.first).uniform_(-0.1, 0.0))
@@ -72,16 +72,16 @@ class LinearMultistep(Scheme):
         """k_n of a step that knows the state before."""
         return self.k[node.step - self.first] if self.k is not None else self.fixed or 0.0
 
-    def start(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
+    def init_state(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
         return past[:1]
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         slope = f(node, y)
-        if not memory:
+        if not solver_state:
             return axpy(y, slope, node.h), (y,)
         k = self.coefficient(node)
         if self.scale:
             slope = axpy(None, slope, 1 + k)
-        return axpy(lerp(y, memory[0], k), slope, node.h), (y,)
+        return axpy(lerp(y, solver_state[0], k), slope, node.h), (y,)

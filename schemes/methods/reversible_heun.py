@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from schemes.core.interpolation import between_slopes
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt, Scheme
-from schemes.core.state import RightHandSide, State, axpy, combine
+from schemes.core.scheme import Scheme, StepResult
+from schemes.core.state import State, VectorField, axpy, combine
 from schemes.registry import SCHEMES
 
 
@@ -33,24 +33,24 @@ class ReversibleHeun(Scheme):
     error_order = 2
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        slope, z = memory or (f(node, y), y)
+        slope, z = solver_state or (f(node, y), y)
         z = combine(y, ((1.0, axpy(y, z, -1)), (node.h, slope)))
         following = f(node.at(1, 1.0), z)
         return combine(y, ((node.h / 2, slope), (node.h / 2, following))), (following, z)
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        following, z = memory
+        following, z = solver_state
         z = combine(y, ((1.0, axpy(y, z, -1)), (-node.h, following)))
         # f was evaluated there by the step before this one.
         slope = f(Node(node.step - 1, node.t, node.h, 1) if node.step else node, z)
         y = combine(y, ((-node.h / 2, slope), (-node.h / 2, following)))
         return y, (slope, z) if node.step else ()
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
-        memory = memory or (f(node, y), y)
-        following, after = self.step(f, node, y, memory)
-        return between_slopes(node.h, y, following, memory[0], after[0], after)
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
+        solver_state = solver_state or (f(node, y), y)
+        following, after = self.step(f, node, y, solver_state)
+        return between_slopes(node.h, y, following, solver_state[0], after[0], after)

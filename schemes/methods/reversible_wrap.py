@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt, Scheme
-from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.scheme import Scheme, StepResult
+from schemes.core.state import State, VectorField, axpy
 from schemes.core.weighting import Weighted, parted
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
@@ -68,7 +68,7 @@ class ReversibleWrap(Scheme):
         return self.base.order
 
     @property
-    def undoes(self) -> int | None:
+    def max_reversible_steps(self) -> int | None:
         """As many steps as stretch an error tenfold, where the user has not chosen the coupling."""
         return None if self.fixed is not None else int(math.log(AMPLIFICATION) / -math.log(self.coupling) + 1e-6)
 
@@ -80,53 +80,53 @@ class ReversibleWrap(Scheme):
     def stages(self) -> int:
         return 2 * self.base.stages
 
-    def prepare(self, steps: int, past: int = 0) -> None:
-        self.base.prepare(steps)
+    def allocate(self, steps: int, past: int = 0) -> None:
+        self.base.allocate(steps)
         if self.fixed is None:
             self.coupling = AMPLIFICATION ** (-1 / steps) if steps else UNKNOWN
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        z = memory[0] if memory else y
+        z = solver_state[0] if solver_state else y
         return self._finish(f, node, y, z, self._forth(f, node, z))
 
-    def _finish(self, f: RightHandSide, node: Node, y: State, z: State, forth: State) -> tuple[State, tuple[State]]:
+    def _finish(self, f: VectorField, node: Node, y: State, z: State, forth: State) -> tuple[State, tuple[State]]:
         # With forth = z + Psi_h(z): differences of near states first, so that as little as possible is rounded.
         following = forth if z is y else axpy(forth, axpy(y, z, -1), self.coupling)
         back = self._back(f, node, following)
         return following, (axpy(z, axpy(following, back, -1), 1),)
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         def apart(visit: Node) -> Node:
             """The stages that only the estimate reads behind those of the step back."""
             last = visit.stage >= self.base.stages
             return visit._replace(stage=visit.stage + self.base.stages) if last else visit
 
-        z = memory[0] if memory else y
+        z = solver_state[0] if solver_state else y
         forth = self.base.attempt(_Elsewhere(f, apart), node, z, ())
         following, after = self._finish(f, node, y, z, forth.y)
 
-        def between(theta: float) -> State:
+        def interpolate(theta: float) -> State:
             """The base's, and what is left of y - z."""
             left = 1 - theta * (1 - self.coupling)
-            return forth.between(theta) if z is y else axpy(forth.between(theta), axpy(y, z, -1), left)
+            return forth.interpolate(theta) if z is y else axpy(forth.interpolate(theta), axpy(y, z, -1), left)
 
-        return Attempt(following, after, forth.error, between)
+        return StepResult(following, after, forth.error, interpolate)
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        z = axpy(memory[0], axpy(self._back(f, node, y), y, -1), 1)
+        z = axpy(solver_state[0], axpy(self._back(f, node, y), y, -1), 1)
         if node.step == 0:
             return z, ()
         return axpy(z, axpy(y, self._forth(f, node, z), -1), 1 / self.coupling), (z,)
 
-    def _forth(self, f: RightHandSide, node: Node, z: State) -> State:
+    def _forth(self, f: VectorField, node: Node, z: State) -> State:
         """The base's step from t_n to t_{n+1}."""
         return self.base.step(f, node, z, ())[0]
 
-    def _back(self, f: RightHandSide, node: Node, y: State) -> State:
+    def _back(self, f: VectorField, node: Node, y: State) -> State:
         """The base's step from t_{n+1} to t_n, its stages told apart from those of the step forth."""
 
         def numbered_on(visit: Node) -> Node:
@@ -139,7 +139,7 @@ class ReversibleWrap(Scheme):
 class _Elsewhere(Weighted):
     """f, evaluated and weighted at another node than it is asked for."""
 
-    def __init__(self, f: RightHandSide, place: Callable[[Node], Node]) -> None:
+    def __init__(self, f: VectorField, place: Callable[[Node], Node]) -> None:
         plain, weigh = parted(f)
         super().__init__(lambda node, y: plain(place(node), y), {})
         self.place, self.weigh_there = place, weigh

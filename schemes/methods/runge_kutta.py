@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from schemes.core.interpolation import extension
 from schemes.core.node import Node
-from schemes.core.scheme import Attempt, Scheme
-from schemes.core.state import RightHandSide, State, axpy, combine, stage_sum
+from schemes.core.scheme import Scheme, StepResult
+from schemes.core.state import State, VectorField, axpy, combine, stage_sum
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import parted
 
@@ -29,11 +29,11 @@ class RungeKutta(Scheme, abstract=True):
             if cls.tableau.embedded is not None:
                 if not cls.tableau.fsal:
                     raise TypeError(f"{cls.__name__} has embedded weights; give it a last stage at the step's result")
-                cls.error_order, cls.begins_with_slope = cls.tableau.embedded_order + 1, True
+                cls.error_order, cls.fsal = cls.tableau.embedded_order + 1, True
             cls.order, cls.stages = cls.tableau.order, cls.tableau.stages
         super().__init_subclass__(abstract)
 
-    def evaluate(self, f: RightHandSide, node: Node, y: State) -> list[State]:
+    def evaluate(self, f: VectorField, node: Node, y: State) -> list[State]:
         """The stage derivatives k_1 ... k_s as they enter the step; the first is f at the step's own node."""
         f, weigh = parted(f)
         k: list[State] = []
@@ -46,29 +46,29 @@ class RungeKutta(Scheme, abstract=True):
         return combine(y, ((node.h * b, k[i]) for i, b in self.tableau.weights))
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        return self.advance(node, y, self.evaluate(f, node, y)), memory
+        return self.advance(node, y, self.evaluate(f, node, y)), solver_state
 
-    def attempt(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Attempt:
+    def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         if self.error_order is None:
-            return super().attempt(f, node, y, memory)
-        return self.attempted(node.h, y, *self.stages_of_pair(f, node, y, memory))
+            return super().attempt(f, node, y, solver_state)
+        return self.attempted(node.h, y, *self.stages_of_pair(f, node, y, solver_state))
 
     def stages_of_pair(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, list[State]]:
         """The step's result, and all slopes of a pair: the first is remembered, the last is f at the result."""
-        k = [memory[0] if memory else f(node, y)]
+        k = [solver_state[0] if solver_state else f(node, y)]
         following = y
         for stage, (c, row) in enumerate(self.tableau.all_rows[1:], 1):
             following = stage_sum(y, node.h, row, k)
             k.append(f(node.at(stage, c), following))
         return following, k
 
-    def finish(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> State:
+    def finish(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> State:
         """The result of an attempt after which no slope is asked for: without the last stage."""
-        k = [memory[0] if memory else f(node, y)]
+        k = [solver_state[0] if solver_state else f(node, y)]
         *rows, (_, last) = self.tableau.all_rows
         for stage, (c, row) in enumerate(rows[1:], 1):
             k.append(f(node.at(stage, c), stage_sum(y, node.h, row, k)))
@@ -79,7 +79,7 @@ class RungeKutta(Scheme, abstract=True):
         (first, weight), *rest = self.tableau.error
         return stage_sum(axpy(None, k[first], h * weight), h, rest, k)
 
-    def attempted(self, h: Any, y: State, following: State, k: list[State]) -> Attempt:
+    def attempted(self, h: Any, y: State, following: State, k: list[State]) -> StepResult:
         """The attempt that has these slopes."""
-        between = extension(self.tableau, h, y, following, k)
-        return Attempt(following, (k[-1],), lambda: self.error_of_pair(h, k), between)
+        interpolate = extension(self.tableau, h, y, following, k)
+        return StepResult(following, (k[-1],), lambda: self.error_of_pair(h, k), interpolate)

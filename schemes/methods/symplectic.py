@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.state import State, VectorField, axpy
 from schemes.registry import SCHEMES
 
 
@@ -26,24 +26,24 @@ class Splitting(Scheme, abstract=True):
             cls.stages = len(cls.kicks)
         super().__init_subclass__(abstract)
 
-    def _kick(self, f: RightHandSide, node: Node, y: State, stage: int, sign: int) -> State:
+    def _kick(self, f: VectorField, node: Node, y: State, stage: int, sign: int) -> State:
         component, c, weight = self.kicks[stage]
         moved = axpy(y[component], f(node.at(stage, c, component), y[1 - component]), sign * weight * node.h)
         return (moved, y[1]) if component == 0 else (y[0], moved)
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         for stage in range(self.stages):
             y = self._kick(f, node, y, stage, 1)
-        return y, memory
+        return y, solver_state
 
     def inverse(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
         for stage in reversed(range(self.stages)):
             y = self._kick(f, node, y, stage, -1)
-        return y, memory
+        return y, solver_state
 
 
 @SCHEMES.register("symplectic_euler", "reversible")

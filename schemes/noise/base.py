@@ -34,7 +34,7 @@ class Noise(abc.ABC):
     random: bool = True
     """Whether anything is drawn in training."""
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def unsupported_reason(self, scheme: Scheme) -> str | None:
         """The reason why the steps of a scheme cannot have this noise; None where they can."""
         return None
 

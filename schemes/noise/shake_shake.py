@@ -40,7 +40,7 @@ class ShakeShake(Noise):
         self.per: Per = per
         self.backward = backward
 
-    def refuses(self, scheme: Scheme) -> str | None:
+    def unsupported_reason(self, scheme: Scheme) -> str | None:
         if isinstance(scheme, BackwardEulerPoly) and (scheme.form, scheme.degree) == ("way", 2):
             return None
         return (

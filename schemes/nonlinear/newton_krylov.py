@@ -27,7 +27,7 @@ from torch.autograd import forward_ad
 
 from schemes.core.evaluation_counts import count_products
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State, axpy, flatten
+from schemes.core.state import State, VectorField, axpy, flatten
 from schemes.core.untracked_leaves import leaves
 from schemes.errors import SchemenetError
 
@@ -67,7 +67,7 @@ class Solver:
     krylov: int = 40
     coarsest: torch.dtype | None = None
 
-    def solve(self, f: RightHandSide, node: Node, base: Tensor, a: float) -> Tensor:
+    def solve(self, f: VectorField, node: Node, base: Tensor, a: float) -> Tensor:
         """The increment, differentiable in base and in what f depends on.
 
         Evaluations on the way are trials; the last one, at the solution, is made under the node itself and carries
@@ -77,7 +77,7 @@ class Solver:
             z = self._find(f, node, plain(base), a)
         return self.attach(f, node, base, a, z)
 
-    def attach(self, f: RightHandSide, node: Node, base: Tensor, a: float, z: Tensor) -> Tensor:
+    def attach(self, f: VectorField, node: Node, base: Tensor, a: float, z: Tensor) -> Tensor:
         """A solved increment made differentiable, where anything needs a gradient, by one evaluation there."""
         y = plain(base) + z
         if not torch.is_grad_enabled():
@@ -90,7 +90,7 @@ class Solver:
             return z
         return _Solved.apply(base, (value * a).to(z.dtype), z, _Pulled(self, node, a, point, value))
 
-    def _find(self, f: RightHandSide, node: Node, base: Tensor, a: float) -> Tensor:
+    def _find(self, f: VectorField, node: Node, base: Tensor, a: float) -> Tensor:
         trial = node._replace(trial=True)
         if base.is_meta:  # no numbers to converge: one trial stands for all of them
             return (f(trial, base) * a).to(base.dtype)
@@ -144,7 +144,7 @@ class Linearised:
     The Jacobian times a vector is the derivative of u -> f'^T u, which is linear in u.
     """
 
-    def __init__(self, f: RightHandSide, node: Node, y: Tensor) -> None:
+    def __init__(self, f: VectorField, node: Node, y: Tensor) -> None:
         with torch.enable_grad():
             self._at = y.detach().requires_grad_()
             self._value = f(node, self._at)
@@ -174,7 +174,7 @@ class _Iterate:
     ``rounding`` is the size of the errors that rounding makes in what the residual is made of.
     """
 
-    def __init__(self, f: RightHandSide, node: Node, base: Tensor, a: float, z: Tensor) -> None:
+    def __init__(self, f: VectorField, node: Node, base: Tensor, a: float, z: Tensor) -> None:
         self.a, self.z = a, z
         y = base + z
         self.linear = Linearised(f, node, y)

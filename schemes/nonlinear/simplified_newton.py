@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, axpy
+from schemes.core.state import VectorField, axpy
 from schemes.nonlinear.newton_krylov import FORCING, Linearised, NoConvergence
 
 ACCURACY = 0.01
@@ -38,7 +38,7 @@ class StageSolver:
     A Newton step is measured by the root mean square of its entries over ``scale``, the tolerance of each.
     """
 
-    def __init__(self, f: RightHandSide, scale: Tensor, krylov: int) -> None:
+    def __init__(self, f: VectorField, scale: Tensor, krylov: int) -> None:
         self.f, self.scale, self.krylov = f, scale, krylov
         self.negligible = 0.1 * ACCURACY * float(scale.min()) * scale.numel() ** 0.5
         self.known: KnownJacobian | None = None

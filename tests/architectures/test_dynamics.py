@@ -29,7 +29,7 @@ from lightning_modules.plotting import field
 from lightning_modules.tasks.trajectory import TrajectoryModule
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
-from schemes.ivp.trajectory_flow import Path as Along
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 MODELS = ["neural_ode", "universal_ode", "trajectory_gru"]
 FIRST, LATER = slice(0, 1), slice(1, None)
@@ -108,7 +108,7 @@ def test_steps_keep_their_size_beyond_the_span_of_training() -> None:
     for state in found:
         y = y + span / 4 * network.rate(times[0], y)
         torch.testing.assert_close(state, y, rtol=1e-9, atol=1e-12)
-    assert network.path.forward_work.calls >= 12  # three spans are counted together
+    assert network.path.forward_counts.evaluations >= 12  # three spans are counted together
 
 
 @pytest.mark.parametrize("scheme", ["verlet", "symplectic_euler"])
@@ -212,7 +212,7 @@ def test_a_linear_system_is_recovered_from_irregular_observations() -> None:
     torch.manual_seed(0)
     units = Units(2)
     linear = Linear(2, 2)
-    path = Along(
+    path = TrajectoryFlow(
         [Learned(units, linear, slice(0, 2), slice(0, 2))], "rk4", {"name": "uniform", "steps": 64}, "backprop"
     )
     network = NeuralODE(path, units, 2, 0, {}).double()

@@ -313,7 +313,7 @@ def test_a_latent_ode_takes_its_steps_in_each_unit_of_time() -> None:
     for steps in (4, 5):
         made = network("latent_ode", grid={"name": "uniform", "steps": steps})
         made.predict(batch)
-        calls.append(made.path.forward_work.calls)
+        calls.append(made.path.forward_counts.evaluations)
     assert 1 < batch.asked.times[-1] < 2
     assert calls[1] - calls[0] == 2 * 4  # units, and stages of rk4
 
@@ -367,7 +367,7 @@ def test_an_ode_rnn_solves_each_gap_of_each_series() -> None:
     y = torch.ones(3, made.state, dtype=torch.float64)
     end = start + gap
     expected = torch.exp(-2 * gap - 1.5 * (end**2 - start**2))
-    found = made.flow.through(y, start, gap, goes_on=False)
+    found = made.flow.through(y, start, gap, accumulate=False)
     torch.testing.assert_close(found, expected[:, None].expand_as(y), rtol=1e-7, atol=0)
 
 

@@ -93,7 +93,7 @@ def test_both_passes_are_counted() -> None:
     checkpoint = error_control.passes(sample, "checkpoint", [1e-3])[0]
     network_then = error_control.at_tolerance(sample.network, 1e-3).float()
     network_then(sample.inputs.float())
-    assert checkpoint.forward == network_then.flows[0].forward_work.calls
+    assert checkpoint.forward == network_then.flows[0].forward_counts.evaluations
     assert 0 < checkpoint.backward <= checkpoint.forward
     loose, tight = error_control.passes(sample, "adjoint", [1e-2, 1e-5])
     assert 0 < loose.backward < tight.backward

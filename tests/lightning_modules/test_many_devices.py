@@ -168,7 +168,7 @@ def differentiate(rank: int, folder: str) -> None:
     for mode in ("backprop", "checkpoint", "adjoint"):
         network = tell("adaptive", "mlp", {**ADAPTIVE, "gradient": mode})
         assert network is not None
-        told[f"calls {mode}"] = sum(flow.forward_work.calls for flow in network.module.flows)
+        told[f"calls {mode}"] = sum(flow.forward_counts.evaluations for flow in network.module.flows)
     for mode, (name, options) in SYNCHRONISED.items():
         tell("synchronised", name, {**options, "gradient": mode}, training=True)
     for name, options in NOISY.items():

@@ -36,8 +36,8 @@ def test_captured_steps_are_the_steps(mode):
         gradients = torch.autograd.grad(solution.values.square().sum(), [y0, scale, *f.parameters()])
         found.append((solution.values, *gradients))
         work = solution.statistics
-        counts = work.forward.calls, work.forward.accepted
-        assert work.backward.products == work.backward.calls
+        counts = work.forward.evaluations, work.forward.accepted
+        assert work.backward.jacobian_products == work.backward.evaluations
         found[-1] += (torch.tensor(counts),)
     for plain, *others in zip(*found, strict=True):
         for other in others:
@@ -62,7 +62,7 @@ def test_a_flow_captures_its_steps():
     network = create_model("odenet", in_chans=1, image_size=28, width=0.5)
     x = torch.randn(2, 1, 28, 28)
     plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
-    network.flows[0].capture()
+    network.flows[0].compile_steps()
     captured = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     for expected, found in zip(plain, captured, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

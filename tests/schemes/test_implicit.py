@@ -78,11 +78,11 @@ def test_a_step_is_that_of_its_tableau(name: str) -> None:
 def test_a_step_satisfies_its_equation(name: str) -> None:
     field = Stiff(CHANNELS)
     u = data()
-    v, memory = SCHEMES.build(tight(name)).step(field, NODE, u, ())
+    v, solver_state = SCHEMES.build(tight(name)).step(field, NODE, u, ())
     v = v.detach()
     with torch.no_grad():
         residual = EQUATIONS[name](lambda y: field(NODE, y), NODE.h, u, v)
-    assert memory == ()
+    assert solver_state == ()
     assert float(residual.norm() / v.norm()) < 1e-11
     assert float((v - u).norm() / u.norm()) > 0.1
 

@@ -143,18 +143,18 @@ def test_the_mean_of_a_noisy_step_is_the_step_where_the_weight_enters_linearly(n
     one = Flow(lambda node: Branch(size), 3, name, grid={"name": "uniform", "time": 1.0})
     x = torch.randn(3, 4, dtype=torch.float64)
     y = x.chunk(2, 1) if scheme.components == 2 else x
-    memory = one.scheme.start(y)
+    solver_state = one.scheme.init_state(y)
 
     def joined(state):
         return torch.cat(state, 1) if isinstance(state, tuple) else state
 
     def stepped(node: Node, weight: float) -> Tensor:
         weights = {visit.place: Weight(weight) for visit in one.visits if visit.step == node.step}
-        return joined(one.scheme.step(Weighted(one.bank, weights), node, y, memory)[0])
+        return joined(one.scheme.step(Weighted(one.bank, weights), node, y, solver_state)[0])
 
     for node in one.nodes:
         mean = rate * stepped(node, 0.0) + (1 - rate) * stepped(node, 1 / (1 - rate))
-        y, memory = one.scheme.step(one.bank, node, y, memory)
+        y, solver_state = one.scheme.step(one.bank, node, y, solver_state)
         apart = float((mean - joined(y)).detach().abs().max())
         assert (apart < 1e-12) is (node.step not in ANOTHER_MEAN.get(name, ())), apart
 

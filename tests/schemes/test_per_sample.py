@@ -36,7 +36,7 @@ def test_a_jump_is_seen_from_both_sides_as_by_a_sample_alone(after):
     f, y0 = jumping(after), torch.ones(3, 1, dtype=DOUBLE)
     together = solve(f, y0, [0, 1], grid=tight(jump_t=(0.5,)), batching="per_sample")
     alone = solve(f, y0[:1], [0, 1], grid=tight(jump_t=(0.5,)))
-    assert together.statistics.forward.calls == alone.statistics.forward.calls <= 51
+    assert together.statistics.forward.evaluations == alone.statistics.forward.evaluations <= 51
     torch.testing.assert_close(together.values[-1], (math.exp(-0.5) + 1.5) * y0, rtol=1e-8, atol=0)
 
 
@@ -53,7 +53,9 @@ def test_rows_jump_at_different_steps_either_way_in_time_and_at_their_ends(after
         torch.testing.assert_close(together.values[-1], values, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(torch.autograd.grad(together.values[-1].sum(), y0)[0], expected)
         for samples, solution in zip(together.statistics.samples or (), alone, strict=True):
-            assert abs(samples.calls - solution.statistics.forward.calls) <= 1  # the slope after a jump of another row
+            assert (
+                abs(samples.evaluations - solution.statistics.forward.evaluations) <= 1
+            )  # the slope after a jump of another row
 
 
 @SIDES
@@ -114,7 +116,7 @@ def test_f_is_not_asked_for_a_row_of_no_length(mode):
     (gradient,) = torch.autograd.grad(solution.values[-1].sum(), y0)
     torch.testing.assert_close(gradient.flatten(), torch.tensor([1.0, 4.0, 1.0], dtype=DOUBLE))
     assert min(float(t.min()) for t in asked) >= 1
-    assert [samples.calls for samples in solution.statistics.samples or ()][::2] == [0, 0]
+    assert [samples.evaluations for samples in solution.statistics.samples or ()][::2] == [0, 0]
 
 
 @pytest.mark.parametrize("mode", ["backprop", "checkpoint"])

@@ -15,7 +15,7 @@ import torch
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, axpy
+from schemes.core.state import State, VectorField, axpy
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES, Registry
@@ -217,9 +217,9 @@ class Theta(Scheme):
         self.theta = theta
 
     def step(
-        self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        return axpy(y, f(node, y), self.theta * node.h), memory
+        return axpy(y, f(node, y), self.theta * node.h), solver_state
 
 
 @pytest.fixture
@@ -261,8 +261,8 @@ def test_a_scheme_that_declares_too_little_cannot_be_defined() -> None:
     with pytest.raises(TypeError, match="scheme Bare must declare order, stages"):
 
         class Bare(Scheme):
-            def step(self, f: RightHandSide, node: Node, y: State, memory: tuple[State, ...]) -> Any:
-                return y, memory
+            def step(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> Any:
+                return y, solver_state
 
 
 # Without torch

@@ -15,7 +15,7 @@ from schemes.core.node import Node
 from schemes.core.weighting import Weight, Weighted
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.gradients.recomputation.reconstruction_error import ENTRIES, drift, sampled
+from schemes.gradients.recomputation.reconstruction_error import ENTRIES, fingerprint, reconstruction_error
 from schemes.gradients.reversible import InversionErrorWarning
 from schemes.integration.visited_nodes import visited
 from schemes.registry import SCHEMES
@@ -60,9 +60,9 @@ def test_between_its_ends_a_step_goes_from_its_state_to_the_next() -> None:
     forth = SCHEMES.build("dopri5").attempt(field, Node(1, 0.5, 0.25), z, ())
     for theta in (0.0, 0.4, 1.0):
         left = 1 - 0.3 * theta
-        assert distance(attempt.between(theta), forth.between(theta) + left * (y - z)) < 1e-13
-    assert distance(attempt.between(0.0), y) < 1e-13
-    assert distance(attempt.between(1.0), attempt.y) < 1e-13
+        assert distance(attempt.interpolate(theta), forth.interpolate(theta) + left * (y - z)) < 1e-13
+    assert distance(attempt.interpolate(0.0), y) < 1e-13
+    assert distance(attempt.interpolate(1.0), attempt.y) < 1e-13
 
 
 def test_the_step_back_is_numbered_on_and_starts_at_the_end() -> None:
@@ -73,7 +73,7 @@ def test_the_step_back_is_numbered_on_and_starts_at_the_end() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 8, 1000, 10**6])
 def test_the_coupling_stretches_an_error_tenfold_over_all_steps(steps: int) -> None:
     scheme = SCHEMES.build("reversible_wrap")
-    scheme.prepare(steps)
+    scheme.allocate(steps)
     assert 0 < scheme.coupling < 1
     assert scheme.coupling**-steps == pytest.approx(10, rel=1e-6)
 
@@ -243,16 +243,16 @@ def test_the_watch_keeps_some_kilobytes_whatever_the_size_of_the_state() -> None
 @pytest.mark.parametrize("shape", [(4, 6, 14, 14), (8, 16, 8, 8), (2, 64, 40), (5,), ()], ids=str)
 def test_samples_meet_every_index_of_every_dimension(shape: tuple[int, ...]) -> None:
     state = torch.ones(shape, dtype=torch.float64)
-    assert drift(sampled(state), state.clone()) == 0
-    assert drift(sampled((state, state)), (state, 1.25 * state)) == pytest.approx(0.25)
+    assert reconstruction_error(fingerprint(state), state.clone()) == 0
+    assert reconstruction_error(fingerprint((state, state)), (state, 1.25 * state)) == pytest.approx(0.25)
     for dimension, size in enumerate(shape):
         for index in range(size):
             wrong = state.clone()
             wrong.select(dimension, index).mul_(2)
             true = float((wrong - state).norm() / state.norm())
-            assert drift(sampled(state), wrong) == pytest.approx(true, rel=0.5), (dimension, index)
+            assert reconstruction_error(fingerprint(state), wrong) == pytest.approx(true, rel=0.5), (dimension, index)
 
 
 def test_a_state_that_is_lost_altogether_is_seen() -> None:
     state = batch(400)
-    assert not drift(sampled(state), torch.full_like(state, math.nan)) <= 1e9
+    assert not reconstruction_error(fingerprint(state), torch.full_like(state, math.nan)) <= 1e9

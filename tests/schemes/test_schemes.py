@@ -170,10 +170,10 @@ def test_poly_approaches_backward_euler_on_linear_problems() -> None:
 def test_stages_and_nodes_visited(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
     steps = UniformGrid(time=3.0).nodes(scheme.history + 4)
-    scheme.prepare(len(steps))
+    scheme.allocate(len(steps))
     seen: list[Node] = []
     reach = max([1.0, *map(float, scheme.tableau.c)]) if hasattr(scheme, "tableau") else 1.0  # Kvaerno's passes the end
-    y, memory = states(scheme), scheme.start(states(scheme))
+    y, solver_state = states(scheme), scheme.init_state(states(scheme))
 
     def recording(node: Node, argument: Any) -> Any:
         if not node.trial:  # how often an implicit scheme tries is its own affair
@@ -183,7 +183,7 @@ def test_stages_and_nodes_visited(spec: Any) -> None:
     counts = []
     for node in steps:
         before = len(seen)
-        y, memory = scheme.step(recording, node, y, memory)
+        y, solver_state = scheme.step(recording, node, y, solver_state)
         counts.append(len(seen) - before)
         for visit in seen[before:]:
             assert visit.step == node.step
@@ -234,25 +234,25 @@ def test_adams_bashforth_integrates_polynomials_exactly(name: str) -> None:
 def test_history_is_the_size_of_the_memory(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
     steps = UniformGrid(time=1.0).nodes(scheme.history + 3)
-    scheme.prepare(len(steps))
+    scheme.allocate(len(steps))
     y = states(scheme)
-    memory = scheme.start(y)
-    assert memory == ()
+    solver_state = scheme.init_state(y)
+    assert solver_state == ()
     for n, node in enumerate(steps, start=1):
-        y, memory = scheme.step(smooth, node, y, memory)
-        assert min(n, scheme.history) <= len(memory) <= scheme.history
-        assert all(flatten(z)[1] == flatten(y)[1] for z in memory)
+        y, solver_state = scheme.step(smooth, node, y, solver_state)
+        assert min(n, scheme.history) <= len(solver_state) <= scheme.history
+        assert all(flatten(z)[1] == flatten(y)[1] for z in solver_state)
 
 
 @every
 def test_a_step_changes_neither_state_nor_memory(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
-    scheme.prepare(4)
+    scheme.allocate(4)
     y = states(scheme)
-    memory = scheme.start(y)
+    solver_state = scheme.init_state(y)
     for node in UniformGrid(time=1.0).nodes(4):
-        before = [(t, t.clone()) for t in flatten((y, memory))[0]]
-        y, memory = scheme.step(smooth, node, y, memory)
+        before = [(t, t.clone()) for t in flatten((y, solver_state))[0]]
+        y, solver_state = scheme.step(smooth, node, y, solver_state)
         assert all(torch.equal(t, copy) for t, copy in before)
 
 
@@ -263,9 +263,9 @@ def test_a_step_changes_neither_state_nor_memory(spec: Any) -> None:
 def test_inverse_undoes_step(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
     steps = UniformGrid(time=1.5).nodes(6)
-    scheme.prepare(len(steps))
+    scheme.allocate(len(steps))
     y = states(scheme)
-    trail = [(y, scheme.start(y))]
+    trail = [(y, scheme.init_state(y))]
     forward: set[tuple[Node, float]] = set()
     backward: set[tuple[Node, float]] = set()
 
@@ -365,7 +365,7 @@ def amplification(scheme: Scheme, z: complex) -> float:
         return float(np.abs(np.linalg.eigvals(torch.stack(rows).numpy())).max())
     f = lambda node, y: (-z if scheme.components > 1 and node.component == 1 else z) * y  # noqa: E731
     nodes = UniformGrid().nodes(scheme.history + 2)
-    scheme.prepare(len(nodes))
+    scheme.allocate(len(nodes))
     y = torch.zeros((), dtype=torch.complex128)
     carry = ((y,) * scheme.components if scheme.components > 1 else y, ())
     for node in nodes[:-1]:
@@ -389,9 +389,9 @@ def test_stability_interval_ends_where_solutions_grow(spec: Any) -> None:
             continue
         if scheme.components > 1:
             direction = 1.0  # x' = z y, y' = -z x
-        inside = np.linspace(0, min(end, 50.0), 12)[1:-1]
+        one_sided = np.linspace(0, min(end, 50.0), 12)[1:-1]
         # A double eigenvalue on the unit circle is found to 1e-8 only.
-        assert all(amplification(scheme, direction * x) < 1 + 1e-7 for x in inside)
+        assert all(amplification(scheme, direction * x) < 1 + 1e-7 for x in one_sided)
         if math.isfinite(end):
             # Where the interval is empty a high order grows slowly, by gap^(p+1) or less.
             gaps = (0.02, 0.1, 0.3) if end or (scheme.order or 0) < 4 else (1.0, 1.1)
@@ -554,9 +554,9 @@ def test_linear_multistep_is_handed_the_state_before() -> None:
 def test_linear_multistep_keeps_equal_states_where_f_is_zero(k: float) -> None:
     scheme = SCHEMES.build({"name": "linear_multistep", "k": k, "scale": True})
     u = batch()
-    y, memory = scheme.step(lambda _, y: torch.zeros_like(y), Node(1, 1.0, 1.0), u, (u,))
+    y, solver_state = scheme.step(lambda _, y: torch.zeros_like(y), Node(1, 1.0, 1.0), u, (u,))
     assert distance(y, u) < 1e-15
-    assert memory[0] is u
+    assert solver_state[0] is u
 
 
 def test_poly2_is_the_sum_of_compositions() -> None:
@@ -749,7 +749,7 @@ def test_global_choice_of_a_column_is_that_column_alone(columns: int) -> None:
     local = flow(x, (torch.tensor(-1),))
     torch.manual_seed(3)
     assert torch.equal(flow(x), local), "-1 leaves the local drops"
-    assert scheme.start(x, (torch.tensor(0),)) != ()
+    assert scheme.init_state(x, (torch.tensor(0),)) != ()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from schemes import solve
 from schemes.errors import StepLimitError
-from schemes.integration.step_size_controller import Controller
+from schemes.integration.step_size_controller import PIDFactor
 
 PAIRS = ["bosh3", "dopri5", "tsit5"]
 
@@ -56,7 +56,7 @@ def test_work_is_two_evaluations_and_six_a_step_and_does_not_depend_on_output_ti
     y0 = torch.ones(2, dtype=torch.float64)
     few = solve(lambda t, y: -y, y0, [0, 3], grid=at(1e-6)).statistics
     many = solve(lambda t, y: -y, y0, torch.linspace(0, 3, 100), grid=at(1e-6)).statistics
-    assert few.forward.calls == 2 + 6 * (few.forward.accepted + few.forward.rejected) == many.forward.calls
+    assert few.forward.evaluations == 2 + 6 * (few.forward.accepted + few.forward.rejected) == many.forward.evaluations
 
 
 @pytest.mark.parametrize("scheme", PAIRS)
@@ -108,7 +108,11 @@ def test_per_sample_each_row_takes_the_steps_that_it_takes_alone(times):
     for i in range(3):
         alone = solve(van_der_pol(mu[i : i + 1]), y0[i : i + 1], times, grid=at(1e-5))
         work, counted = alone.statistics.forward, together.statistics.samples[i]
-        assert (counted.accepted, counted.rejected, counted.calls) == (work.accepted, work.rejected, work.calls)
+        assert (counted.accepted, counted.rejected, counted.evaluations) == (
+            work.accepted,
+            work.rejected,
+            work.evaluations,
+        )
         torch.testing.assert_close(together.values[:, i], alone.values[:, 0], rtol=1e-12, atol=1e-12)
     joint = solve(van_der_pol(mu), y0, times, grid=at(1e-5)).statistics.forward
     assert any(work.accepted != joint.accepted for work in together.statistics.samples)
@@ -153,9 +157,9 @@ def test_the_next_step_size_is_by_the_last_three_error_ratios(name, exponents):
     """Söderlind's digital filters: r_n^-(p + i + d)/k r_{n-1}^(p + 2 d)/k r_{n-2}^-d/k."""
     ratios = (0.3, 0.8, 0.5)
     expected = 0.9 * math.prod(ratio**power for ratio, power in zip(ratios, exponents, strict=True))
-    assert Controller(name, 5).factor(ratios[0], ratios[1:]) == pytest.approx(expected, rel=1e-14)
+    assert PIDFactor(name, 5).factor(ratios[0], ratios[1:]) == pytest.approx(expected, rel=1e-14)
     rejected = 0.9 * 2.0 ** (-1 / 5)
-    assert Controller(name, 5).factor(2.0, ratios[1:]) == pytest.approx(rejected, rel=1e-14)
+    assert PIDFactor(name, 5).factor(2.0, ratios[1:]) == pytest.approx(rejected, rel=1e-14)
 
 
 def test_each_controller_takes_steps_of_its_own_to_the_same_tolerance():

@@ -94,7 +94,7 @@ def modes(schemes: list[str]) -> list[Any]:
         pytest.param(name, mode, id=f"{name}-{mode}")
         for name in schemes
         for mode in ("checkpoint", "reversible")
-        if GRADIENTS.build(mode).refuses_scheme(SCHEMES.build(name)) is None
+        if GRADIENTS.build(mode).unsupported_scheme_reason(SCHEMES.build(name)) is None
     ]
 
 

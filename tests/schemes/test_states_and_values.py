@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from schemes import odeint, odeint_adjoint, odeint_event, solve
 from schemes.core.node import Node
 from schemes.errors import FieldError
-from schemes.ivp.right_hand_side import Equation
+from schemes.ivp.right_hand_side import RightHandSide
 from schemes.registry import SCHEMES
 
 DOUBLE = torch.float64
@@ -99,7 +99,7 @@ class Rotation(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.ones((), dtype=DOUBLE))
-        self.kind, self.memory, self.array = kind, torch.zeros(2, dtype=DOUBLE), np.zeros(2)
+        self.kind, self.solver_state, self.array = kind, torch.zeros(2, dtype=DOUBLE), np.zeros(2)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         value = torch.stack((y[1], -self.a * y[0]))
@@ -109,11 +109,13 @@ class Rotation(nn.Module):
             self.array[:] = value.detach().numpy()
             return torch.from_numpy(self.array)
         if self.kind == "written to later":
-            self.memory.zero_()
-            self.memory = value
+            self.solver_state.zero_()
+            self.solver_state = value
             return value
-        self.memory.copy_(value)
-        return {"buffer": self.memory, "view": self.memory[:], "detached": self.memory.detach()}[self.kind]
+        self.solver_state.copy_(value)
+        return {"buffer": self.solver_state, "view": self.solver_state[:], "detached": self.solver_state.detach()}[
+            self.kind
+        ]
 
 
 START = torch.tensor([1.0, 0.0], dtype=DOUBLE)
@@ -171,7 +173,7 @@ def test_a_value_that_f_has_just_made_is_not_copied():
         made.append(value.data_ptr())
         return value
 
-    equation = Equation([f], START, (), torch.zeros((), dtype=DOUBLE))
+    equation = RightHandSide([f], START, (), torch.zeros((), dtype=DOUBLE))
     values = [equation.rate(Node(0, 0.0, 0.1), START) for _ in range(3)]
     assert [value.data_ptr() for value in values] == made
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from schemes import SCHEMES, Node, SchemenetError, solve
 from schemes.analysis.reference_problems import START, pendulum
-from schemes.core.evaluation_counts import Counted, Work, counting
+from schemes.core.evaluation_counts import Counted, SolverCounts, counting
 from schemes.core.scheme import Scheme
 from schemes.flow import Flow
 from schemes.nonlinear.newton_krylov import NoConvergence
@@ -42,7 +42,7 @@ def exact(theta: float, h: float) -> Tensor:
 
 def built(spec: Any) -> Scheme:
     scheme = SCHEMES.build(spec)
-    scheme.tolerate(1e-13, 1e-13)
+    scheme.set_tolerances(1e-13, 1e-13)
     return scheme
 
 
@@ -59,12 +59,12 @@ def test_an_attempt_ends_where_the_step_does(spec: Any) -> None:
     if SCHEMES.build(spec).implicit:
         options = {**options, "tolerance": 1e-13}
     scheme = built(options)
-    (y, memory), (z, other) = (start(), ()), (start(), ())
+    (y, solver_state), (z, other) = (start(), ()), (start(), ())
     for n, (t, h) in enumerate(((0.0, 0.1), (0.1, 0.03), (0.13, 0.2))):
         node = Node(n, t, h)
-        tried = scheme.attempt(pendulum, node, y, memory)
+        tried = scheme.attempt(pendulum, node, y, solver_state)
         z, other = scheme.step(pendulum, node, z, other)
-        y, memory = tried.y, tried.memory
+        y, solver_state = tried.y, tried.solver_state
         torch.testing.assert_close(y, z, rtol=0, atol=1e-12 if scheme.implicit else 0)
 
 
@@ -86,18 +86,18 @@ def test_states_in_between_join_the_ends_and_have_their_order(spec: Any) -> None
         errors = []
         for h in (0.4, 0.2, 0.1):
             tried = scheme.attempt(pendulum, Node(0, 0.0, h), start(), ())
-            errors.append(float((tried.between(theta) - exact(theta, h)).detach().norm()))
+            errors.append(float((tried.interpolate(theta) - exact(theta, h)).detach().norm()))
         assert math.log2(errors[1] / errors[2]) > min(order, scheme.order) + 0.7, (theta, errors)
-    torch.testing.assert_close(tried.between(0.0), start(), rtol=0, atol=1e-13)
-    torch.testing.assert_close(tried.between(1.0), tried.y, rtol=0, atol=1e-12)
+    torch.testing.assert_close(tried.interpolate(0.0), start(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(tried.interpolate(1.0), tried.y, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if hasattr(SCHEMES[name], "tableau")])
 def test_slopes_in_between_are_those_of_f_at_both_ends(name: str) -> None:
     h, tiny = 0.3, 1e-4
     tried = built(name).attempt(pendulum, Node(0, 0.0, h), start(), ())
-    for theta, expected in ((0.0, pendulum(Node(0, 0.0, h), start())), (1.0, tried.memory[0])):
-        slope = (tried.between(theta + tiny) - tried.between(theta - tiny)) / (2 * tiny * h)
+    for theta, expected in ((0.0, pendulum(Node(0, 0.0, h), start())), (1.0, tried.solver_state[0])):
+        slope = (tried.interpolate(theta + tiny) - tried.interpolate(theta - tiny)) / (2 * tiny * h)
         torch.testing.assert_close(slope, expected, rtol=0, atol=1e-6)
 
 
@@ -105,18 +105,18 @@ def test_slopes_in_between_are_those_of_f_at_both_ends(name: str) -> None:
 def test_memory_saves_the_slope_at_the_start(spec: Any) -> None:
     scheme = built(spec)
     slope = pendulum(Node(0, 0.0, 0.1), start())
-    first, second, told = Work(), Work(), Work()
+    first, second, told = SolverCounts(), SolverCounts(), SolverCounts()
     with counting(first):
         tried = scheme.attempt(Counted(pendulum), Node(0, 0.0, 0.1), start(), ())
     with counting(second):
-        scheme.attempt(Counted(pendulum), Node(1, 0.1, 0.1), tried.y, tried.memory)
-    if scheme.begins_with_slope:
+        scheme.attempt(Counted(pendulum), Node(1, 0.1, 0.1), tried.y, tried.solver_state)
+    if scheme.fsal:
         with counting(told):
             known = scheme.attempt(Counted(pendulum), Node(0, 0.0, 0.1), start(), (slope,))
         torch.testing.assert_close(known.y, tried.y, rtol=0, atol=1e-14)
-        assert told.calls == first.calls - 1
+        assert told.evaluations == first.evaluations - 1
     if not scheme.implicit and not called(spec).startswith("reversible_wrap"):
-        assert second.calls == first.calls - 1
+        assert second.evaluations == first.evaluations - 1
 
 
 @each
@@ -130,8 +130,12 @@ def test_a_state_in_parts_is_attempted_like_a_whole_one(spec: Any) -> None:
     whole, split = (
         built(spec).attempt(f, Node(0, 0.0, 0.2), y, ()) for f, y in ((pendulum, start()), (parts, tuple(start())))
     )
-    again = scheme.attempt(parts, Node(1, 0.2, 0.1), split.y, split.memory)
-    for one, two in ((whole.y, split.y), (whole.error(), split.error()), (whole.between(0.4), split.between(0.4))):
+    again = scheme.attempt(parts, Node(1, 0.2, 0.1), split.y, split.solver_state)
+    for one, two in (
+        (whole.y, split.y),
+        (whole.error(), split.error()),
+        (whole.interpolate(0.4), split.interpolate(0.4)),
+    ):
         torch.testing.assert_close(one, torch.stack(two), rtol=0, atol=1e-12)
     assert all(part.isfinite() for part in again.y)
 
@@ -157,8 +161,8 @@ def test_gradients_of_two_attempts_equal_differences(spec: Any) -> None:
     def run(u: Tensor, weight: Tensor) -> Tensor:
         f = lambda node, y: torch.func.functional_call(field, {"linear.weight": weight}, (node, y))  # noqa: E731
         first = scheme.attempt(f, Node(0, 0.0, 0.3), u, ())
-        second = scheme.attempt(f, Node(1, 0.3, 0.2), first.y, first.memory)
-        return torch.cat((second.y, first.between(0.4)))
+        second = scheme.attempt(f, Node(1, 0.3, 0.2), first.y, first.solver_state)
+        return torch.cat((second.y, first.interpolate(0.4)))
 
     assert torch.autograd.gradcheck(run, (u, field.linear.weight), atol=1e-7)
 
@@ -166,7 +170,7 @@ def test_gradients_of_two_attempts_equal_differences(spec: Any) -> None:
 # Stiff equations
 
 
-def solved(f: Any, y: Tensor, end: float, scheme: Any, tolerance: float) -> tuple[Tensor, Work]:
+def solved(f: Any, y: Tensor, end: float, scheme: Any, tolerance: float) -> tuple[Tensor, SolverCounts]:
     with torch.no_grad():
         grid = {"name": "adaptive", "rtol": tolerance, "atol": tolerance}
         solution = solve(f, y, [0.0, end], scheme=scheme, grid=grid)
@@ -177,8 +181,8 @@ def test_van_der_pol_costs_a_twentieth_of_dopri5() -> None:
     """mu = 100 to T = 200 at 1e-6, for which dopri5 takes 87,446 evaluations."""
     f = lambda t, y: torch.stack((y[1], 100 * (1 - y[0] ** 2) * y[1] - y[0]))  # noqa: E731
     y, work = solved(f, torch.tensor([2.0, 0.0]).double(), 200.0, "kvaerno5", 1e-6)
-    assert work.calls <= 87_446 / 20
-    assert work.calls + work.products <= 87_446 / 5
+    assert work.evaluations <= 87_446 / 20
+    assert work.evaluations + work.jacobian_products <= 87_446 / 5
     assert work.accepted < 250
     assert float(y[0]) == pytest.approx(1.71858721, abs=1e-4)  # scipy's Radau at 1e-11
 
@@ -202,15 +206,15 @@ def test_products_with_the_jacobian_are_shared_by_the_stages() -> None:
     torch.manual_seed(0)
     turned = torch.linalg.qr(torch.randn(30, 30, dtype=torch.float64))[0]
     rates = torch.tensor([-1e4, -2e4, -3e4] + [-1.0] * 27).double()
-    scheme, work, y = built("kvaerno5"), Work(), torch.ones(30).double()
-    scheme.tolerate(1e-6, 1e-6)
+    scheme, work, y = built("kvaerno5"), SolverCounts(), torch.ones(30).double()
+    scheme.set_tolerances(1e-6, 1e-6)
     with torch.no_grad(), counting(work):
         found = scheme.attempt(Counted(lambda node, y: turned @ (rates * (turned.T @ y))), Node(0, 0.0, 0.1), y, ())
     over, under = (np.polynomial.polynomial.polyval(0.1 * rates.numpy(), p) for p in scheme.stability_function())
     expected = turned @ (torch.from_numpy(over / under) * (turned.T @ y))
     torch.testing.assert_close(found.y, expected, rtol=0, atol=1e-6)
-    assert work.calls <= 1 + 6 * 3
-    assert work.products <= 6
+    assert work.evaluations <= 1 + 6 * 3
+    assert work.jacobian_products <= 6
 
 
 def test_few_krylov_vectors_cost_steps_and_no_accuracy() -> None:
@@ -238,18 +242,18 @@ def test_what_cannot_be_solved_is_told_and_never_a_number() -> None:
 @pytest.mark.parametrize("spec", REVERSIBLE, ids=called)
 def test_a_thousand_steps_of_changing_size_are_undone(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
-    y, memory = start(), ()
+    y, solver_state = start(), ()
     t, taken = 0.0, []
     with torch.no_grad():
         for n in range(1000):
             node = Node(n, t, 0.01 * (1.5 + math.sin(n)))
-            tried = scheme.attempt(pendulum, node, y, memory)
-            y, memory, t = tried.y, tried.memory, t + node.h
+            tried = scheme.attempt(pendulum, node, y, solver_state)
+            y, solver_state, t = tried.y, tried.solver_state, t + node.h
             taken.append(node)
         assert t > 10
         for node in reversed(taken):
-            y, memory = scheme.inverse(pendulum, node, y, memory)
-    assert memory == ()
+            y, solver_state = scheme.inverse(pendulum, node, y, solver_state)
+    assert solver_state == ()
     assert float((y - start()).norm()) < 1e-10
 
 
@@ -290,9 +294,9 @@ def test_reversible_heun_is_unstable_on_decay() -> None:
     """y' = -10 y: bounded by Heun's method, and away from zero by as much as one likes with reversible Heun."""
     ends = []
     for name in ("heun", "reversible_heun"):
-        scheme, y, memory = SCHEMES.build(name), torch.ones(1).double(), ()
+        scheme, y, solver_state = SCHEMES.build(name), torch.ones(1).double(), ()
         for n in range(400):
-            y, memory = scheme.step(lambda node, y: -10 * y, Node(n, 0.05 * n, 0.05), y, memory)
+            y, solver_state = scheme.step(lambda node, y: -10 * y, Node(n, 0.05 * n, 0.05), y, solver_state)
         ends.append(float(y.abs()))
     assert ends[0] < 1e-10
     assert ends[1] > 1e10

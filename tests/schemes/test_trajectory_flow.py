@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from architectures.fields.timed import TimedDenseBranch
 from schemes import SchemenetError, solve
-from schemes.ivp.trajectory_flow import Path, Timed
+from schemes.ivp.trajectory_flow import Timed, TrajectoryFlow
 
 FINE = {"name": "adaptive", "rtol": 1e-11, "atol": 1e-11}
 
@@ -27,9 +27,9 @@ class Driven(nn.Module):
         return self.linear(y.tanh()) + torch.cos(3 * t) * e
 
 
-def made(coupled: bool = False, **axes: Any) -> Path:
+def made(coupled: bool = False, **axes: Any) -> TrajectoryFlow:
     torch.manual_seed(0)
-    return Path([Driven(), Driven()] if coupled else Driven(), **axes).double()
+    return TrajectoryFlow([Driven(), Driven()] if coupled else Driven(), **axes).double()
 
 
 def given(requires_grad: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,7 +39,7 @@ def given(requires_grad: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(x.clone().requires_grad_(requires_grad) for x in (y, times, e))  # type: ignore[return-value]
 
 
-def gradients(path: Path) -> list[Tensor]:
+def gradients(path: TrajectoryFlow) -> list[Tensor]:
     y, times, e = given()
     path(y, times, e).values.pow(2).sum().backward()
     return [x.grad for x in (y, times, e, *path.parameters())]  # type: ignore[misc]
@@ -71,7 +71,7 @@ def test_a_reversible_wrap_is_made_for_the_steps_that_are_taken(grid: Any, most:
         assert_close(found, expected, rtol=1e-9, atol=1e-10)
     path = made(**axes)
     path(*given())
-    assert path.scheme.undoes == most  # type: ignore[attr-defined]
+    assert path.scheme.max_reversible_steps == most  # type: ignore[attr-defined]
 
 
 def test_an_end_time_that_is_learned_gets_its_gradient() -> None:
@@ -99,11 +99,11 @@ def test_work_is_counted_anew_unless_a_solve_goes_on() -> None:
     y, _, e = given()
     path = made(scheme="rk4", grid={"name": "uniform", "steps": 5, "time": None})
     path(y, [0.0, 1.0], e)
-    assert path.forward_work.calls == 20
+    assert path.forward_counts.evaluations == 20
     path(y, [0.0, 1.0], e)
-    assert path.forward_work.calls == 20
-    path(y, [1.0, 2.0], e, goes_on=True).values.sum().backward()
-    assert (path.forward_work.calls, path.backward_work.calls) == (40, 20)
+    assert path.forward_counts.evaluations == 20
+    path(y, [1.0, 2.0], e, accumulate=True).values.sum().backward()
+    assert (path.forward_counts.evaluations, path.backward_counts.evaluations) == (40, 20)
 
 
 def test_evaluation_has_tolerances_of_its_own() -> None:
@@ -111,25 +111,25 @@ def test_evaluation_has_tolerances_of_its_own() -> None:
     path = made(grid={"name": "adaptive", "rtol": 1e-3, "atol": 1e-3, "eval_rtol": 1e-9, "eval_atol": 1e-9})
     with torch.no_grad():
         path(y, times, e)
-        coarse = path.forward_work.calls
+        coarse = path.forward_counts.evaluations
         path.eval()(y, times, e)
-    assert path.forward_work.calls > 3 * coarse
+    assert path.forward_counts.evaluations > 3 * coarse
 
 
 def test_on_the_meta_device_one_step_stands_for_all() -> None:
-    path = Path(Driven()).to("meta")
+    path = TrajectoryFlow(Driven()).to("meta")
     y, e = (torch.empty(2, 3, device="meta") for _ in range(2))
     for times in ([0.0, 0.4, 1.0], torch.empty(3, device="meta")):
         found = path(y, times, e)
         assert found.values.shape == (3, 2, 3)
         found.values.sum().backward()
-        assert path.forward_work.accepted == 1
+        assert path.forward_counts.accepted == 1
 
 
 def test_a_registered_field_as_a_function_of_time() -> None:
     torch.manual_seed(0)
     field = TimedDenseBranch(channels=2, out=2, inner=8)
-    path = Path(Timed(field))
+    path = TrajectoryFlow(Timed(field))
     y = torch.randn(5, 2)
     found = path(y, [0.0, 1.0]).values
     assert_close(found, solve(Timed(field), y, [0.0, 1.0]).values)
@@ -152,7 +152,7 @@ def test_a_registered_field_as_a_function_of_time() -> None:
 )
 def test_what_cannot_be_is_refused_with_the_reason(axes: dict[str, Any], told: str) -> None:
     with pytest.raises(SchemenetError, match=told):
-        Path(Driven(), **axes)
+        TrajectoryFlow(Driven(), **axes)
 
 
 def test_units_of_time_are_stepped_one_after_the_other() -> None:

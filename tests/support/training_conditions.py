@@ -18,16 +18,16 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from schemes.core.node import Node
 from schemes.flow import Flow
-from schemes.integration.loop import Carry, Loop, Pass
+from schemes.integration.loop import Carry, Loop, LoopResult
 from schemes.registry import SCHEMES
 from tests.support.problems import CHANNELS, Noisy, Run, Tanh, batch, make_flow, train, weighted
 
 
-def by_hand(loop: Loop, carry: Carry) -> Pass:
+def by_hand(loop: Loop, carry: Carry) -> LoopResult:
     """The loop that every mode is held against, for autograd to differentiate."""
     for node in loop.nodes:
         carry = loop.scheme.step(loop.weighted(loop.f), node, *carry)
-    return Pass(carry)
+    return LoopResult(carry)
 
 
 RECOMPUTING = ("checkpoint", "reversible", "adjoint")

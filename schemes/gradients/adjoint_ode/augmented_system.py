@@ -9,14 +9,14 @@ from torch import Tensor
 
 from schemes.core.evaluation_counts import count_products
 from schemes.core.node import Node
-from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.gradients.recomputation.autograd import Pullback
 
 Found = tuple[Tensor | None, ...]
 
 
 def costate_rates(
-    f: RightHandSide, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
+    f: VectorField, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
 ) -> tuple[State, State, Found]:
     """f, -(df/dy)^T a and -(df/dtheta)^T a at a node, by one evaluation and one product."""
     leaves, shape = flatten(y)
@@ -31,8 +31,8 @@ def costate_rates(
 
 
 def augmented(
-    f: RightHandSide, parameters: Sequence[Tensor], stage_of: Callable[[int], int] = lambda stage: stage
-) -> RightHandSide:
+    f: VectorField, parameters: Sequence[Tensor], stage_of: Callable[[int], int] = lambda stage: stage
+) -> VectorField:
     """Rates of (y, a, g) of the component that f drives, from state and costate of the one it reads."""
 
     def rates(node: Node, state: State) -> State:

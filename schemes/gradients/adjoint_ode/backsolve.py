@@ -21,12 +21,12 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
-from schemes.core.state import RightHandSide, State, flatten, unflatten
+from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.gradients.adjoint_ode.augmented_system import augmented, costate_rates, joined, parted, plus, zeros
 from schemes.gradients.recomputation.autograd import Gradients, aligned
-from schemes.gradients.recomputation.reconstruction_error import drift, sampled
-from schemes.integration.adaptive_loop import Search
-from schemes.integration.fixed_steps import FixedSteps, legs
+from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
+from schemes.integration.adaptive_loop import AdaptiveLoop
+from schemes.integration.fixed_steps import FixedStepLoop, legs
 from schemes.integration.loop import Loop
 from schemes.integration.step_size_controller import StepSizeSettings
 from schemes.methods.runge_kutta import RungeKutta
@@ -38,7 +38,7 @@ class AdjointDriftWarning(UserWarning):
     """The state solved backwards misses the state that the flow started from."""
 
 
-class Stretch(abc.ABC):
+class SegmentSolver(abc.ABC):
     """Solves state and costate from output time i to the one before; ``total`` adds up the parameters' gradient."""
 
     allowed = DRIFT
@@ -49,34 +49,34 @@ class Stretch(abc.ABC):
     def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]: ...
 
 
-def backsolve(loop: Any, kept: Any, gradients: Any, stretch: Stretch) -> tuple[Gradients, Gradients]:
+def backsolve(loop: Any, kept: Any, gradients: Any, stretch: SegmentSolver) -> tuple[Gradients, Gradients]:
     """Gradients of the initial state and of the parameters, from the end state and those at the output times."""
     start, y, stored = kept
     (gradient, _), outputs = gradients
-    costate, gap, passed = plus(zeros(y), gradient), 0.0, sampled(y)
+    costate, gap, passed = plus(zeros(y), gradient), 0.0, fingerprint(y)
     times = list(loop.times)
     for i in range(len(times) - 1, 0, -1):
         if stored:
             if i < len(times) - 1:
-                gap = max(gap, drift(sampled(stored[i - 1]), y, passed))
+                gap = max(gap, reconstruction_error(fingerprint(stored[i - 1]), y, passed))
             y = stored[i - 1]
         costate = plus(costate, outputs[i - 1] if outputs else None)
         if times[i - 1] != times[i]:
             y, costate = stretch(i, y, costate)
-    warn_of_gap(max(gap, drift(start, y, passed)), stretch.allowed)
+    warn_of_gap(max(gap, reconstruction_error(start, y, passed)), stretch.allowed)
     return [*flatten(costate)[0]], [*stretch.total]
 
 
-class Steps(Stretch):
+class FixedSegment(SegmentSolver):
     """By the steps of the forward solve, cut at the output times, or by those of another grid."""
 
     def __init__(
-        self, loop: Loop, scheme: Scheme, grid: Any, f: RightHandSide, parameters: Sequence[Tensor], tell: Any
+        self, loop: Loop, scheme: Scheme, grid: Any, f: VectorField, parameters: Sequence[Tensor], callback: Any
     ) -> None:
-        self.loop, self.scheme, self.grid, self.tell = loop, scheme, grid, tell
+        self.loop, self.scheme, self.grid, self.callback = loop, scheme, grid, callback
         self.f = augmented(f, parameters)
         self.total = (None,) * len(parameters)
-        self.legs = legs(loop.nodes, loop.thetas) if grid is None and isinstance(loop, FixedSteps) else []
+        self.legs = legs(loop.nodes, loop.output_fractions) if grid is None and isinstance(loop, FixedStepLoop) else []
         self.times = list(getattr(loop, "times", ()))
 
     def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]:
@@ -88,15 +88,21 @@ class Steps(Stretch):
         paired = self.scheme.components > 1
         state = joined(y, costate, self.total, paired)
         perturb = getattr(self.loop if self.grid is None else self.grid, "perturb", False)
-        back = FixedSteps(
-            self.scheme, self.f, nodes, self.loop.module, thetas=[()] * len(nodes), perturb=perturb, tell=self.tell
+        back = FixedStepLoop(
+            self.scheme,
+            self.f,
+            nodes,
+            self.loop.module,
+            output_fractions=[()] * len(nodes),
+            perturb=perturb,
+            callback=self.callback,
         )
-        taken = back.run((state, self.scheme.start(state)))
+        taken = back.run((state, self.scheme.init_state(state)))
         y, costate, self.total = parted(taken.carry[0], paired)
         return y, costate
 
 
-class Adaptive(Stretch):
+class AdaptiveSegment(SegmentSolver):
     """By steps whose errors in state and costate, and in the parameters where ``norm`` asks for them, decide."""
 
     def __init__(
@@ -106,14 +112,14 @@ class Adaptive(Stretch):
         settings: StepSizeSettings,
         rtol: Any,
         atol: Any,
-        f: RightHandSide,
+        f: VectorField,
         parameters: Sequence[Tensor],
-        tell: Any,
+        callback: Any,
         norm: Callable[..., Any] | None,
     ) -> None:
-        if not isinstance(loop, FixedSteps):  # their error has nothing to do with a tolerance
+        if not isinstance(loop, FixedStepLoop):  # their error has nothing to do with a tolerance
             self.allowed = min(DRIFT, 100 * max(map(_largest, (rtol, atol))))
-        self.loop, self.times, self.scheme, self.tell, self.h = loop, list(loop.times), scheme, tell, None
+        self.loop, self.times, self.scheme, self.callback, self.h = loop, list(loop.times), scheme, callback, None
         self.rtol, self.atol, self.norm = rtol, atol, norm
         self.f, self.parameters = f, parameters
         self.quadrature: Quadrature | None = None
@@ -146,10 +152,10 @@ class Adaptive(Stretch):
         leaves, shape = flatten(y)
         if self.quadrature is None:
             self.quadrature = Quadrature(self.scheme, self.f, self.parameters, shape, errors=self.norm is not None)
-        back = Search(
+        back = AdaptiveLoop(
             self.scheme, self.f, [], self.loop.module, settings=self._settings(shape),
             times=(self.times[i], self.times[i - 1]), rtol=_twice(self.rtol), atol=_twice(self.atol),
-            forward=self.loop.backward, h=self.h, tell=self.tell,
+            forward=self.loop.backward, h=self.h, callback=self.callback,
         )  # fmt: skip
         carry: Any = (((*leaves,), (*flatten(costate)[0],)), ())
         self.quadrature.begin()
@@ -165,7 +171,7 @@ class Quadrature:
     """The augmented right-hand side, adding up the parameters' gradient of the attempt that it is part of."""
 
     def __init__(
-        self, scheme: Any, f: RightHandSide, parameters: Sequence[Tensor], shape: Any, errors: bool = False
+        self, scheme: Any, f: VectorField, parameters: Sequence[Tensor], shape: Any, errors: bool = False
     ) -> None:
         assert isinstance(scheme, RungeKutta)
         self.f, self.parameters, self.shape = f, parameters, shape

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from schemes.core.evaluation_counts import count_products, counting
-from schemes.core.state import RightHandSide, State, flatten, unflatten
-from schemes.core.untracked_leaves import ForeignLeaves, leaves
+from schemes.core.state import State, VectorField, flatten, unflatten
+from schemes.core.untracked_leaves import UntrackedLeaves, leaves
 from schemes.errors import SchemenetError
 from schemes.gradients.base import BACKWARD_ONLY, FIRST_ONLY, GradientMode
 from schemes.gradients.recomputation.replay import Replay
-from schemes.integration.loop import Pass
+from schemes.integration.loop import LoopResult
 
 if TYPE_CHECKING:
     from schemes.core.node import Node
@@ -38,7 +38,7 @@ class RecomputingMode(GradientMode):
     forward and backward.
     """
 
-    def __call__(self, loop: Loop, carry: Carry) -> Pass:
+    def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         if not torch.is_grad_enabled():
             return loop.run(carry)
         if torch._C._are_functorch_transforms_active():
@@ -52,15 +52,15 @@ class RecomputingMode(GradientMode):
         if loop.for_backward is not None:
             loop.for_backward.append(job)
         outputs = _Recompute.apply(job, reference, len(state), *state, *parameters)
-        return Pass(*unflatten(outputs, job.out_shape))
+        return LoopResult(*unflatten(outputs, job.out_shape))
 
     @abc.abstractmethod
-    def forward(self, loop: Loop, carry: Carry, f: RightHandSide) -> tuple[Pass, Any]:
+    def forward(self, loop: Loop, carry: Carry, f: VectorField) -> tuple[LoopResult, Any]:
         """The loop's result, and the nest of tensors to keep."""
 
     @abc.abstractmethod
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: RightHandSide
+        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         """Gradients of the carry's tensors at the start, and of the parameters.
 
@@ -109,7 +109,7 @@ class _Recompute(torch.autograd.Function):
             for p, want in zip(tensors, wanted, strict=True)
         ]
         trained = [p for p in parameters if p.requires_grad]
-        foreign = ForeignLeaves(parameters)
+        foreign = UntrackedLeaves(parameters)
         with counting(job.loop.backward):
             start, found = job.replay.again(
                 noted,
@@ -122,7 +122,7 @@ class _Recompute(torch.autograd.Function):
                 foreign.watching(job.replay.repeat(job.loop.f)),
             )
         if named is None:  # a user who names the tensors says that there are no others
-            foreign.refuse()
+            foreign.check()
         by_parameter = iter(found)
         return None, None, None, *start, *(next(by_parameter) if want else None for want in wanted)
 
@@ -200,9 +200,9 @@ class Pullback:
         return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
-def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: RightHandSide) -> Any:
+def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: VectorField) -> Any:
     """Gradients of one step's carry (as a nest) from those of the step's result."""
-    calls, before = 0, loop.backward.calls
+    calls, before = 0, loop.backward.evaluations
 
     def counted(node: Node, y: State) -> State:
         nonlocal calls
@@ -212,7 +212,9 @@ def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pu
     with torch.enable_grad():
         carry, fresh = leaves_of(carry)
         outputs, shape = flatten(loop.advance(node, carry, counted))
-    count_products(calls or loop.backward.calls - before)  # what is known already, or captured, is not called here
+    count_products(
+        calls or loop.backward.evaluations - before
+    )  # what is known already, or captured, is not called here
     return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 

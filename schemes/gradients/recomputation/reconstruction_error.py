@@ -14,7 +14,7 @@ ENTRIES = 1024
 """Entries of a tensor by which it is known again; smaller tensors are kept whole."""
 
 
-def sampled(nest: Any) -> Any:
+def fingerprint(nest: Any) -> Any:
     """Up to ``ENTRIES`` entries of each tensor of a nest, in place of the tensor.
 
     They are all that has to be kept of a state in order to see later how well it was rebuilt: some kilobytes, whatever
@@ -33,14 +33,14 @@ def _places(t: Tensor) -> Tensor:
     return torch.arange(min(ENTRIES, size), device=t.device) * stride % size
 
 
-def drift(samples: Any, rebuilt: Any, passed: Any = None) -> float:
+def reconstruction_error(samples: Any, rebuilt: Any, passed: Any = None) -> float:
     """Distance of a rebuilt nest of tensors from the one that was sampled, relative, the worst of its tensors.
 
     A tensor that is zero, or nearly, is measured by a tenth of the largest one, of this nest and of samples of
     another state that the flow has ``passed``. Waits for the device once. On the meta device, where operations are
     counted and nothing is computed, it is 0.
     """
-    true, found = flatten(samples)[0], flatten(sampled(rebuilt))[0]
+    true, found = flatten(samples)[0], flatten(fingerprint(rebuilt))[0]
     least = torch.stack([t.norm() for t in (*true, *flatten(passed)[0])]).max().clamp_min(1e-29) / 10
     gaps = [(b - a).norm() / torch.maximum(a.norm(), least) for a, b in zip(true, found, strict=True)]
     if gaps[0].is_meta:

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from schemes.core.node import Node
 from schemes.core.purity import buffers_of
-from schemes.core.state import RightHandSide, State
+from schemes.core.state import State, VectorField
 
 Place = tuple[int, int, int]
 Buffers = list[tuple[nn.Module, str, int | None]]
@@ -132,7 +132,7 @@ class Replay:
             self._random.append(self._note(states))
         return self._random[-1]
 
-    def record(self, f: RightHandSide) -> RightHandSide:
+    def record(self, f: VectorField) -> VectorField:
         """f, with what each call finds noted: the random state, and the buffers of a field that serves again."""
 
         def recorded(node: Node, y: State) -> State:
@@ -144,7 +144,7 @@ class Replay:
 
         return recorded
 
-    def repeat(self, f: RightHandSide) -> RightHandSide:
+    def repeat(self, f: VectorField) -> VectorField:
         """f, each call finding what the recorded call at its node found."""
         drawn = len(self._random) > 1
 
