@@ -30,7 +30,7 @@ from schemes.core.node import Node
 from schemes.core.state import State
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.integration.loop import Carry, Loop, Pass
+from schemes.integration.loop import Carry, Loop, LoopResult
 
 SAMPLES = 2  # test images
 STEPS = 12  # of a network, at most, evenly over its depth
@@ -126,11 +126,11 @@ def visited_states(network: Network, inputs: Tensor) -> list[tuple[int, Node, St
     visited: list[tuple[int, Node, State]] = []
 
     def watched(index: int) -> Any:
-        def walk(loop: Loop, carry: Carry) -> Pass:  # what a gradient mode does where there is no gradient
+        def walk(loop: Loop, carry: Carry) -> LoopResult:  # what a gradient mode does where there is no gradient
             for node, before, taken in loop.walk(carry, loop.f):
                 visited.append((index, node, before[0]))
                 carry = taken.carry
-            return Pass(carry)
+            return LoopResult(carry)
 
         return walk
 

@@ -34,7 +34,7 @@ from lightning_modules.storage.atomic_files import write_json
 from schemes.errors import SchemenetError
 from tests.support import slurm_stand_in
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 TINY = [
     "architecture.depth=8", "architecture.width=0.25", "data=digits", "data.limit_train=64", "data.batch_size=8",

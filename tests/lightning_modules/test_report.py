@@ -473,10 +473,12 @@ def test_nothing_finished(tmp_path):
 def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
     fabricate(tmp_path, seeds=(0,))
     code = (
-        "import sys; from lightning_modules.comparing import report, runs, screen;"
-        f"screen.screen_table(runs.read_comparison({str(tmp_path)!r}));"
+        "import sys; from lightning_modules.comparing.records import read_comparison;"
+        "from lightning_modules.comparing.report.terminal import screen_table;"
+        "from lightning_modules.comparing.report.write import write;"
+        f"screen_table(read_comparison({str(tmp_path)!r}));"
         "assert 'matplotlib' not in sys.modules;"
-        f"report.write({str(tmp_path)!r});"
+        f"write({str(tmp_path)!r});"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

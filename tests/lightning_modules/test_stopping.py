@@ -20,7 +20,7 @@ from lightning_modules.data.loader import fetch
 ON_A_TERMINAL = """
 import os, signal, sys, time
 from lightning_modules import stopping
-from lightning_modules.data.batches import fetch
+from lightning_modules.data.loader import fetch
 
 def stop(number, frame):
     print("stopping", flush=True)

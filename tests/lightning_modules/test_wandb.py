@@ -261,7 +261,7 @@ def test_parts_of_an_offline_run_are_sent_as_one_curve(
 
 KILLED = """
 import os, pathlib, time
-from lightning_modules.wandb_runs import begin
+from lightning_modules.loggers.wandb import begin
 run = begin(pathlib.Path("run"), mode="offline", id="x-1", project="p")
 run.log({"a": 7})
 time.sleep(2)

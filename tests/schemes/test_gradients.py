@@ -23,7 +23,6 @@ from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
 from schemes.registry import GRADIENTS, SCHEMES
-from tests.support.jacobian_products import ONE_OF_A_KIND, rest_is_slow
 from tests.support.problems import (
     CHANNELS,
     Noisy,
@@ -38,6 +37,7 @@ from tests.support.problems import (
     train,
     weighted,
 )
+from tests.support.products import ONE_OF_A_KIND, rest_is_slow
 
 APPROXIMATE = {"adjoint"}
 """The modes that differentiate the ODE and not the network; all others must equal backprop."""
