@@ -188,7 +188,7 @@ def overhead(flow: Flow, y: Tensor, repetitions: int, compiled: bool) -> None:
 
     def forward(flow: Flow) -> int:
         flow(y)
-        return flow.forward_counts.calls
+        return flow.forward_counts.evaluations
 
     def bare(f: Callable[[], Tensor]) -> Callable[[], float]:
         return lambda: seconds(lambda: [f() for _ in range(calls)])
@@ -205,7 +205,7 @@ def overhead(flow: Flow, y: Tensor, repetitions: int, compiled: bool) -> None:
             told(f"{row}, captured, of captured bare f", "<= 1.05", "-", None)
             return
         captured = copy.deepcopy(flow)
-        captured.capture()
+        captured.compile_steps()
         t = torch.tensor(0.5)
         graph = torch.compile(lambda t, y: flow.bank(Node(0, t, 0.0), y), dynamic=False)
         forward(captured)
@@ -287,7 +287,7 @@ def output_times(y0: Tensor) -> None:
         grid = {"name": "adaptive", "rtol": TOL, "atol": TOL}
         solution = solve(VanDerPol(), start, torch.linspace(0, LONG, count), grid=grid, gradient="checkpoint")
         solution.values.square().sum().backward()
-        found.append((solution.statistics.forward.calls, solution.statistics.backward.calls))
+        found.append((solution.statistics.forward.evaluations, solution.statistics.backward.evaluations))
     forward, backward = (b / a for a, b in zip(*found, strict=True))
     told(
         "100 output times against 2: evaluations, forward and backward in checkpoint mode",

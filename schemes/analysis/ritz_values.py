@@ -32,7 +32,7 @@ class Ritz(NamedTuple):
     values: np.ndarray
     residuals: np.ndarray
 
-    def locate(self, tolerance: float) -> list[complex]:
+    def within(self, tolerance: float) -> list[complex]:
         """Those of all rows whose residual is at most ``tolerance`` times the largest of their row."""
         least = tolerance * np.abs(self.values[:, :1])
         return [complex(value) for value in self.values[self.residuals <= least]]
