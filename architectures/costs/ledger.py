@@ -1,14 +1,13 @@
-"""What a network costs, counted and not estimated."""
+"""Cost model: parameters, MACs, FLOPs, evaluations of f and bytes (counted), and step times (measured)."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from torch.utils.flop_counter import flop_registry
 
 from architectures.model import Model
 from schemes.errors import SolverError
-from schemes.field_bank import FieldBank
-from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 def parameters(module: nn.Module) -> int:
@@ -101,24 +98,6 @@ def _of_one_sample(network: Model, shape: tuple[int, ...], work: Callable[[Any],
     return counter.flops // HUGE
 
 
-@contextlib.contextmanager
-def counted_evaluations(network: nn.Module) -> Iterator[list[int]]:
-    """A one-element list that counts the calls of the network's fields while the context is open."""
-    count = [0]
-
-    def hook(*_: Any) -> None:
-        count[0] += 1
-
-    fields = [m for m in network.modules() if isinstance(m, FieldBank)]
-    fields += [f for m in network.modules() if isinstance(m, TrajectoryFlow) for f in m.functions]
-    handles = [field.register_forward_hook(hook) for field in fields]
-    try:
-        yield count
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 class LiveBytes(TorchDispatchMode):
     """Bytes of the storages that came to life inside the context and are still alive, and the most at any time.
 
@@ -182,13 +161,16 @@ def _watched_forward(network: Model, shape: tuple[int, ...], batch_size: int) ->
 
 
 def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
-    """Calls of f in one training step, forward and backward apart."""
-    batch = network.random_batch(shape, 2)
-    with counted_evaluations(network) as count:
-        loss = network.loss(batch)
-        forward = count[0]
-        loss.backward()
-    return {"nfe_forward": forward, "nfe_backward": count[0] - forward}
+    """Calls of f in one training step, forward and backward apart, as the flows count them.
+
+    Not among them are the calls by which a solve checks f, and those for derivatives by its times.
+    """
+    network.loss(network.random_batch(shape, 2)).backward()
+    flows = network.flows
+    return {
+        "nfe_forward": sum(flow.forward_counts.evaluations for flow in flows),
+        "nfe_backward": sum(flow.backward_counts.evaluations for flow in flows),
+    }
 
 
 MOST_BYTES = 2**31

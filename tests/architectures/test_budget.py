@@ -9,10 +9,21 @@ import torch
 from torch import nn
 
 from architectures import create_model, match_budget
-from architectures.costs.ledger import COUNTED, bytes_kept, ledger, macs, memory, parameters, step_times, train_flops
+from architectures.costs.ledger import (
+    COUNTED,
+    bytes_kept,
+    evaluations,
+    ledger,
+    macs,
+    memory,
+    parameters,
+    step_times,
+    train_flops,
+)
 from architectures.model import Model
 from architectures.supervised.network import Network
 from schemes import SchemenetError
+from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 MATCHED = [
     "resnet",
@@ -51,6 +62,7 @@ def test_macs_budget() -> None:
 
 
 TINY = {"in_chans": 1, "image_size": 8}
+IMPLICIT = {"name": "backward_euler", "substeps": 4}
 
 
 def on_meta(name: str, **options: object) -> Network:
@@ -193,6 +205,26 @@ def test_ledger_counts_evaluations_and_leaves_the_network_alone() -> None:
     searched = ledger(create_model("odenet", width=0.25, in_chans=1), (1, 28, 28), 2)
     assert searched["nfe_forward"] > 0
     assert "macs" not in searched  # they would be those of one step
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("odenet", (1, 8, 8), {"stem": "3x3", "widths": (8,), "gradient": "adjoint", **TINY}),
+        ("fractalnet", (1, 8, 8), {"widths": (8, 8), "gradient": "checkpoint", **TINY}),
+        ("ode_resnet", (1, 8, 8), {"widths": (8,), "norm": "group", "scheme": IMPLICIT, **TINY}),
+        ("neural_ode", (6, 2), {"in_chans": 2, "hidden": 8, "gradient": "adjoint"}),
+        ("latent_ode", (6, 2), {"in_chans": 2, "encoder": "ode_rnn", "gradient": "checkpoint"}),
+    ],
+)  # fmt: skip
+def test_evaluations_are_the_calls_of_the_fields(name: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    network, calls = create_model(name, **options).train(), []
+    for flow in network.flows:
+        for f in flow.functions if isinstance(flow, TrajectoryFlow) else [flow.bank]:
+            f.register_forward_hook(lambda *_: calls.append(1))
+    counts = evaluations(network, shape)
+    assert counts["nfe_forward"] > 0 < counts["nfe_backward"]
+    assert sum(counts.values()) == len(calls)
 
 
 @pytest.mark.parametrize("gradient", ["backprop", "reversible"])
