@@ -37,10 +37,16 @@ class Parameter(NamedTuple):
 
 @cache
 def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """The keyword parameters of a function or class, ``self`` and ``*args, **kwargs`` left out."""
+    """The keyword parameters of a function or class; ``self`` and positional-only ones are left out.
+
+    A class whose ``__init__`` takes ``**options`` hands them on to its base: it takes the base's parameters as well.
+    """
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    found = inspect.signature(function).parameters.values()
-    return {p.name: Parameter(p.name, str(p.annotation), p.default) for p in found if p.kind in kinds}
+    signature = inspect.signature(function).parameters.values()
+    parameters = {p.name: Parameter(p.name, str(p.annotation), p.default) for p in signature if p.kind in kinds}
+    if isinstance(function, type) and any(p.kind is p.VAR_KEYWORD for p in signature) and function.__base__:
+        return parameters | {k: p for k, p in parameters_of(function.__base__).items() if k not in parameters}
+    return parameters
 
 
 def objection(value: Any, annotation: str) -> str | None:

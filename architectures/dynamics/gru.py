@@ -40,9 +40,7 @@ class TrajectoryGRU(TrajectoryModel):
 
 @ARCHITECTURES.register("trajectory_gru", task="trajectory")
 def trajectory_gru(
-    num_classes: int = 0,
     in_chans: int = 2,
-    image_size: int | None = None,
     *,
     hidden: int = 32,
     width: float = 1.0,

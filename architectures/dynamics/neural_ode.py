@@ -113,9 +113,10 @@ class NeuralODE(TrajectoryModel):
 
 @ARCHITECTURES.register("neural_ode", task="trajectory")
 def neural_ode(
-    num_classes: int = 0,
+    system: System | None = None,
+    learns_field: bool = True,
+    /,
     in_chans: int = 2,
-    image_size: int | None = None,
     *,
     steps: int = 16,
     augment: int = 0,
@@ -138,27 +139,43 @@ def neural_ode(
     arXiv:1806.07366.
     """
     require(hidden=hidden, width=width, inner=inner, steps=steps)
-    return _built(in_chans, None, steps, augment, scaled([hidden], width * inner)[0], field, scheme, grid, gradient)
+    inside = scaled([hidden], width * inner)[0] if learns_field else 0
+    FIELDS.check_spec(field)
+    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    parts = SCHEMES.build(scheme).components
+    if parts > 1 and system is not None:
+        raise SchemenetError(
+            f"scheme {name_of(scheme)!r} moves each half of a state by the other one alone, and a known system is of "
+            "the whole state; use a scheme of one component, such as rk4"
+        )
+    total = augmented(in_chans, augment, parts)
+    units = Units(total)
+    halves = [slice(i * total // parts, (i + 1) * total // parts) for i in range(parts)]
+    functions = []
+    for writes, reads in zip(halves, reversed(halves), strict=True):
+        of_known = [Known(system)] if system is not None else []
+        size = total // parts
+        built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
+        functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
+    asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
+    if asked["name"] == "uniform" and asked.get("steps") is None:
+        asked["steps"] = steps
+    path = TrajectoryFlow(functions, scheme, asked, gradient)
+    layout = layout_along(
+        path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
+    ) | {"augment": augment}  # fmt: skip
+    return NeuralODE(path, units, in_chans, augment, layout)
 
 
-@ARCHITECTURES.register("universal_ode", task="trajectory")
+@ARCHITECTURES.register("universal_ode", extends="neural_ode", task="trajectory")
 def universal_ode(
-    num_classes: int = 0,
     in_chans: int = 2,
-    image_size: int | None = None,
     *,
     known: Spec = "lotka_volterra_growth",
     learned: Sequence[str] = (),
     unknown: Literal["field", "nothing"] = "field",
-    steps: int = 16,
-    augment: int = 0,
-    hidden: int = 64,
-    width: float = 1.0,
-    inner: float = 1.0,
-    field: Spec = {"name": "mlp", "layers": 2},  # noqa: B006  read only
-    scheme: Spec = "rk4",
-    grid: Spec = "uniform",
-    gradient: Spec = "backprop",
+    **options: Any,
 ) -> NeuralODE:
     r"""The solution of y' = known(y) + field(t, y): an equation of which a part is known.
 
@@ -170,14 +187,12 @@ def universal_ode(
     Reference: Rackauckas et al., "Universal Differential Equations for Scientific Machine Learning", 2020,
     arXiv:2001.04385.
     """
-    require(hidden=hidden, width=width, inner=inner, steps=steps)
     system = _system(known, in_chans, learned)
     if unknown == "nothing" and not learned:
         raise SchemenetError(
             f"unknown=nothing leaves nothing to train; expected constants to learn, learned: {list(constants(system))}"
         )
-    inside = scaled([hidden], width * inner)[0] if unknown == "field" else 0
-    return _built(in_chans, system, steps, augment, inside, field, scheme, grid, gradient)
+    return neural_ode(system, unknown == "field", in_chans=in_chans, **options)
 
 
 def constants(system: System | None) -> dict[str, Tensor]:
@@ -199,36 +214,3 @@ def _system(known: Spec, channels: int, learned: Sequence[str]) -> System:
     for name, constant in found.items():
         constant.requires_grad_(name in learned)
     return system
-
-
-def _built(
-    channels: int, system: System | None, steps: int, augment: int, inside: int, field: Spec, scheme: Spec, grid: Spec,
-    gradient: Spec,
-) -> NeuralODE:  # fmt: skip
-    """``inside`` is the width of the field's hidden layers, 0 for no field."""
-    FIELDS.check_spec(field)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
-        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
-    parts = SCHEMES.build(scheme).components
-    if parts > 1 and system is not None:
-        raise SchemenetError(
-            f"scheme {name_of(scheme)!r} moves each half of a state by the other one alone, and a known system is of "
-            "the whole state; use a scheme of one component, such as rk4"
-        )
-    total = augmented(channels, augment, parts)
-    units = Units(total)
-    halves = [slice(i * total // parts, (i + 1) * total // parts) for i in range(parts)]
-    functions = []
-    for writes, reads in zip(halves, reversed(halves), strict=True):
-        of_known = [Known(system)] if system is not None else []
-        size = total // parts
-        built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
-        functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
-    asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
-    if asked["name"] == "uniform" and asked.get("steps") is None:
-        asked["steps"] = steps
-    path = TrajectoryFlow(functions, scheme, asked, gradient)
-    layout = layout_along(
-        path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
-    ) | {"augment": augment}  # fmt: skip
-    return NeuralODE(path, units, channels, augment, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -43,7 +43,12 @@ class Branch(nn.Sequential):
     """
 
     def __init__(
-        self, convolutions: Iterable[Convolution], order: str, norm: str, lead: bool = True, activation: str = "relu"
+        self,
+        convolutions: Iterable[Convolution],
+        order: str = "pre",
+        norm: str = "batch",
+        lead: bool = True,
+        activation: str = "relu",
     ) -> None:
         layers: list[nn.Module] = []
         convolutions = list(convolutions)
@@ -78,27 +83,15 @@ def basic(
     return Branch(layers, order, norm, lead, activation)
 
 
-@FIELDS.register("bottleneck", convolutions=3, expansion=EXPANSION)
-def bottleneck(
-    channels: int,
-    out: int,
-    inner: int,
-    stride: int = 1,
-    order: str = "pre",
-    norm: str = "batch",
-    lead: bool = True,
-    activation: str = "relu",
-) -> Branch:
+@FIELDS.register("bottleneck", extends="basic", convolutions=3, expansion=EXPANSION)
+def bottleneck(channels: int, out: int, inner: int, stride: int = 1, **options: Any) -> Branch:
     """1x1, 3x3 (with the stride), 1x1 to four times the inner width. Reference: as ``basic``."""
     layers = Convolution(channels, inner, 1), Convolution(inner, inner, 3, stride), Convolution(inner, out, 1)
-    return Branch(layers, order, norm, lead, activation)
+    return Branch(layers, **options)
 
 
-@FIELDS.register("resnext", convolutions=3, expansion=EXPANSION)
-def resnext(
-    channels: int, out: int, inner: int, stride: int = 1, order: str = "pre", norm: str = "batch", lead: bool = True,
-    groups: int = 8, activation: str = "relu",
-) -> Branch:  # fmt: skip
+@FIELDS.register("resnext", extends="basic", convolutions=3, expansion=EXPANSION)
+def resnext(channels: int, out: int, inner: int, stride: int = 1, groups: int = 8, **options: Any) -> Branch:
     """1x1, grouped 3x3, 1x1: the sum of ``groups`` narrow bottlenecks, so f is a sum of vector fields.
 
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
@@ -107,4 +100,4 @@ def resnext(
         raise SchemenetError(f"field 'resnext': inner width {inner} expected to be a multiple of groups = {groups}")
     grouped = Convolution(inner, inner, 3, stride, groups)
     layers = Convolution(channels, inner, 1), grouped, Convolution(inner, out, 1)
-    return Branch(layers, order, norm, lead, activation)
+    return Branch(layers, **options)

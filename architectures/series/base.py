@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.arguments import name_of
+from architectures.arguments import name_of, require, scaled
 from architectures.layers.activations import activation_layer
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
@@ -123,19 +123,24 @@ class Autoregressive(SeriesModel):
 
     def __init__(
         self,
-        channels: int,
-        state: int,
-        hidden: int,
-        num_classes: int,
-        label_weight: float,
-        feeding: float,
-        decoder_activation: str,
+        num_classes: int = 0,
+        in_chans: int = 2,
+        *,
+        hidden: int = 25,
+        units: int = 20,
+        width: float = 1.0,
+        inner: float = 1.0,
+        decoder_activation: str = "tanh",
+        feeding: float = 0.0,
+        label_weight: float = 1.0,
     ) -> None:
-        super().__init__(channels, state, hidden, num_classes, label_weight)
+        require(hidden=hidden, units=units, width=width, inner=inner)
+        (state,), (inside,) = scaled([hidden], width), scaled([units], width * inner)
+        super().__init__(in_chans, state, inside, num_classes, label_weight)
         if not 0 <= feeding <= 1:
             raise SchemenetError(f"feeding expected to be a probability, got {feeding}")
-        self.state, self.feeding = state, feeding
-        self.decoder = two_layers(state, hidden, channels, decoder_activation)
+        self.state, self.inside, self.feeding = state, inside, feeding
+        self.decoder = two_layers(state, inside, in_chans, decoder_activation)
 
     def begin(self, like: Tensor) -> State:
         """The state at time 0; ``like`` is (batch, channels)."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import require, scaled
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.series.base import Autoregressive, State
@@ -27,27 +28,12 @@ class GruD(Autoregressive):
     Values", Scientific Reports 8, 2018, arXiv:1606.01865.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 0,
-        in_chans: int = 2,
-        image_size: int | None = None,
-        *,
-        hidden: int = 25,
-        units: int = 20,
-        width: float = 1.0,
-        inner: float = 1.0,
-        decoder_activation: str = "tanh",
-        feeding: float = 0.0,
-        label_weight: float = 1.0,
-    ) -> None:
-        require(hidden=hidden, units=units, width=width, inner=inner)
-        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
-        self.cell = nn.GRUCell(2 * in_chans, state)
+    def __init__(self, in_chans: int = 2, **options: Any) -> None:
+        super().__init__(in_chans=in_chans, **options)
+        self.cell = nn.GRUCell(2 * in_chans, self.state)
         self.input_rate, self.input_bias = nn.Parameter(torch.ones(in_chans)), nn.Parameter(torch.zeros(in_chans))
-        self.state_rate = nn.Linear(in_chans, state)
-        self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field="gru")
+        self.state_rate = nn.Linear(in_chans, self.state)
+        self.layout = layout_along(None, widths=[self.state], inner=[self.inside], stem="none", field="gru")
 
     def begin(self, like: Tensor) -> State:
         return (*super().begin(like), torch.zeros_like(like), torch.zeros_like(like))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -43,9 +43,7 @@ class LatentOde(Variational):
 
     def __init__(
         self,
-        num_classes: int = 0,
         in_chans: int = 2,
-        image_size: int | None = None,
         *,
         encoder: Literal["rnn", "ode_rnn"] = "rnn",
         cell: Literal["rnn", "gru"] = "rnn",
@@ -62,28 +60,19 @@ class LatentOde(Variational):
         time_scale: float = 1.0,
         encoder_scheme: Spec = "forward_euler",
         encoder_grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
-        observation_sd: float = 0.3,
-        samples: int = 1,
-        kl_weight: float = 1.0,
-        kl_wait: int = 0,
-        kl_rise: float = 0.0,
-        label_weight: float = 1.0,
+        **options: Any,
     ) -> None:
         require(
-            latent=latent, recognition=recognition, units=units, width=width, inner=inner,
-            observation_sd=observation_sd, time_scale=time_scale,
+            latent=latent, recognition=recognition, units=units, width=width, inner=inner, time_scale=time_scale
         )  # fmt: skip
         state, read = scaled([latent, recognition], width)
-        inside = scaled([units], width * inner)[0]
+        (inside,) = scaled([units], width * inner)
         if encoder == "rnn":
             encoding = RecurrentEncoder(in_chans, read, cell)
         else:
             flow = JumpFlow(in_chans, read, inside, field, encoder_scheme, encoder_grid, gradient)
             encoding = FlowingEncoder(flow)
-        super().__init__(
-            encoding, in_chans, read, state, inside, num_classes=num_classes, label_weight=label_weight,
-            observation_sd=observation_sd, samples=samples, kl_weight=kl_weight, kl_wait=kl_wait, kl_rise=kl_rise,
-        )  # fmt: skip
+        super().__init__(encoding, in_chans, read, state, inside, **options)
         self.time_scale = time_scale
         self.path = TrajectoryFlow(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
         self.decoder = two_layers(state, inside, in_chans, decoder_activation)

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from architectures.arguments import require
 from architectures.observations import Observations, SeriesBatch
 from architectures.series.base import Prediction, SeriesModel, misses
 from architectures.series.ode_rnn import JumpFlow
@@ -74,9 +75,23 @@ class Variational(SeriesModel):
     batches: Tensor
 
     def __init__(
-        self, encoder: nn.Module, channels: int, recognition: int, latent: int, hidden: int, *, num_classes: int,
-        label_weight: float, observation_sd: float, samples: int, kl_weight: float, kl_wait: int, kl_rise: float,
-    ) -> None:  # fmt: skip
+        self,
+        encoder: nn.Module,
+        channels: int,
+        recognition: int,
+        latent: int,
+        hidden: int,
+        /,
+        num_classes: int = 0,
+        *,
+        observation_sd: float = 0.3,
+        samples: int = 1,
+        kl_weight: float = 1.0,
+        kl_wait: int = 0,
+        kl_rise: float = 0.0,
+        label_weight: float = 1.0,
+    ) -> None:
+        require(observation_sd=observation_sd)
         super().__init__(channels, latent, hidden, num_classes, label_weight)
         wrong = [
             f"{name} expected to be at least {least:g}, got {value:g}"

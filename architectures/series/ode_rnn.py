@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import name_of, require, scaled
+from architectures.arguments import name_of
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.series.base import AcrossGaps, Autoregressive, State, vector_field
@@ -50,29 +52,19 @@ class OdeRnn(Autoregressive):
 
     def __init__(
         self,
-        num_classes: int = 0,
         in_chans: int = 2,
-        image_size: int | None = None,
         *,
-        hidden: int = 25,
-        units: int = 20,
-        width: float = 1.0,
-        inner: float = 1.0,
         field: Spec = "mlp",
         scheme: Spec = "rk4",
         grid: Spec = {"name": "uniform", "steps": 1},  # noqa: B006  read only
         gradient: Spec = "backprop",
-        decoder_activation: str = "tanh",
-        feeding: float = 0.0,
-        label_weight: float = 1.0,
+        **options: Any,
     ) -> None:
-        require(hidden=hidden, units=units, width=width, inner=inner)
-        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
-        self.flow = JumpFlow(in_chans, state, inside, field, scheme, grid, gradient)
+        super().__init__(in_chans=in_chans, **options)
+        self.flow = JumpFlow(in_chans, self.state, self.inside, field, scheme, grid, gradient)
         self.layout = layout_along(
-            self.flow.path, widths=[state], inner=[inside], stem="none", field=name_of(field)
-        )  # fmt: skip
+            self.flow.path, widths=[self.state], inner=[self.inside], stem="none", field=name_of(field)
+        )
 
     def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return (self.flow.through(state[0], start, gap, accumulate),)

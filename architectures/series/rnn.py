@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import require, scaled
 from architectures.model import layout_along
 from architectures.registry import ARCHITECTURES
 from architectures.series.base import Autoregressive, State
@@ -31,31 +30,16 @@ class Recurrent(Autoregressive):
     """
 
     def __init__(
-        self,
-        num_classes: int = 0,
-        in_chans: int = 2,
-        image_size: int | None = None,
-        *,
-        cell: Literal["rnn", "gru"] = "rnn",
-        gaps: bool = True,
-        hidden: int = 25,
-        units: int = 20,
-        width: float = 1.0,
-        inner: float = 1.0,
-        decoder_activation: str = "tanh",
-        feeding: float = 0.0,
-        label_weight: float = 1.0,
+        self, in_chans: int = 2, *, cell: Literal["rnn", "gru"] = "rnn", gaps: bool = True, **options: Any
     ) -> None:
-        require(hidden=hidden, units=units, width=width, inner=inner)
-        state, inside = scaled([hidden], width)[0], scaled([units], width * inner)[0]
-        super().__init__(in_chans, state, inside, num_classes, label_weight, feeding, decoder_activation)
-        self.told = gaps
-        self.cell = CELLS[cell](2 * in_chans + int(gaps), state)
-        self.layout = layout_along(None, widths=[state], inner=[inside], stem="none", field=cell)
+        super().__init__(in_chans=in_chans, **options)
+        self.gaps = gaps
+        self.cell = CELLS[cell](2 * in_chans + int(gaps), self.state)
+        self.layout = layout_along(None, widths=[self.state], inner=[self.inside], stem="none", field=cell)
 
     def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return state
 
     def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
-        told = (values, mask, ahead[:, None]) if self.told else (values, mask)
-        return (self.cell(torch.cat(told, 1), state[0]),)
+        inputs = (values, mask, ahead[:, None]) if self.gaps else (values, mask)
+        return (self.cell(torch.cat(inputs, 1), state[0]),)

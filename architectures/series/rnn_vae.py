@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,7 @@ class RnnVae(Variational):
 
     def __init__(
         self,
-        num_classes: int = 0,
         in_chans: int = 2,
-        image_size: int | None = None,
         *,
         cell: Literal["rnn", "gru"] = "gru",
         latent: int = 4,
@@ -44,24 +42,12 @@ class RnnVae(Variational):
         width: float = 1.0,
         inner: float = 1.0,
         decoder_activation: str = "tanh",
-        observation_sd: float = 0.3,
-        samples: int = 1,
-        kl_weight: float = 1.0,
-        kl_wait: int = 0,
-        kl_rise: float = 0.0,
-        label_weight: float = 1.0,
+        **options: Any,
     ) -> None:
-        require(
-            latent=latent, recognition=recognition, hidden=hidden, units=units, width=width, inner=inner,
-            observation_sd=observation_sd,
-        )  # fmt: skip
+        require(latent=latent, recognition=recognition, hidden=hidden, units=units, width=width, inner=inner)
         state, read, run = scaled([latent, recognition, hidden], width)
-        inside = scaled([units], width * inner)[0]
-        super().__init__(
-            RecurrentEncoder(in_chans, read, cell), in_chans, read, state, inside, num_classes=num_classes,
-            label_weight=label_weight, observation_sd=observation_sd, samples=samples, kl_weight=kl_weight,
-            kl_wait=kl_wait, kl_rise=kl_rise,
-        )  # fmt: skip
+        (inside,) = scaled([units], width * inner)
+        super().__init__(RecurrentEncoder(in_chans, read, cell), in_chans, read, state, inside, **options)
         self.first = nn.Linear(state, run)
         self.rnn = RECURRENT[cell](1, run, batch_first=True)
         self.decoder = two_layers(run, inside, in_chans, decoder_activation)

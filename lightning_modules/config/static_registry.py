@@ -120,7 +120,8 @@ class Catalogue:
         if inits and inits[0].args.kwarg is None:
             return own
         bases = (self._classes.get(ast.unparse(base)) for base in node.bases)
-        return {k: p for base in bases if base is not None for k, p in self._signature(base).items()} | own
+        inherited = {k: p for base in bases if base is not None for k, p in self._signature(base).items()}
+        return own | {k: p for k, p in inherited.items() if k not in own}
 
 
 def _definitions(path: Path) -> Iterator[Definition]:
@@ -142,7 +143,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
             ast.unparse(a.annotation) if a.annotation is not None else "Any",
             REQUIRED if default is None else ast.literal_eval(default),
         )
-        for a, default in pairs
+        for a, default in pairs[len(function.args.posonlyargs) :]
         if a.arg != "self"
     }
 
