@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from architectures.layers.norms import norm_multiple
+from architectures.registry import FIELDS
 from schemes.errors import SchemenetError
 from schemes.schema import Spec
 
@@ -24,6 +25,13 @@ def require(**values: float | Sequence[float]) -> None:
             wrong.append(f"{key} expected to be positive, got {value!r}")
     if wrong:
         raise SchemenetError("\n".join(wrong))
+
+
+def require_vector_field(field: Spec) -> None:
+    """Refuse a field that is not known, takes other parameters, or has images for states."""
+    FIELDS.check_spec(field)
+    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
 
 
 def depth_of(blocks: int, period: int) -> int:

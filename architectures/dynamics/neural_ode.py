@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.arguments import augmented, name_of, require, scaled
+from architectures.arguments import augmented, name_of, require, require_vector_field, scaled
 from architectures.dynamics.base import TrajectoryModel
 from architectures.dynamics.systems import System
 from architectures.model import layout_along
@@ -140,9 +140,7 @@ def neural_ode(
     """
     require(hidden=hidden, width=width, inner=inner, steps=steps)
     inside = scaled([hidden], width * inner)[0] if learns_field else 0
-    FIELDS.check_spec(field)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
-        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    require_vector_field(field)
     parts = SCHEMES.build(scheme).components
     if parts > 1 and system is not None:
         raise SchemenetError(

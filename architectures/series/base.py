@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.arguments import name_of, require, scaled
+from architectures.arguments import require, require_vector_field, scaled
 from architectures.layers.activations import activation_layer
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
@@ -201,9 +201,7 @@ def two_layers(channels: int, hidden: int, out: int, activation: str = "tanh") -
 
 def vector_field(field: Spec, width: int, inner: int) -> nn.Module:
     """A registered field on vectors; refused where it takes images."""
-    FIELDS.check_spec(field)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
-        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    require_vector_field(field)
     return FIELDS.build(field, channels=width, out=width, inner=inner)
 
 

@@ -6,12 +6,11 @@ from typing import Literal
 
 from torch import nn
 
-from architectures.arguments import augmented, name_of, require, scaled
+from architectures.arguments import augmented, name_of, require, require_vector_field, scaled
 from architectures.model import layout_of
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.supervised.network import Network, Stage
 from schemes.core.node import Node
-from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.registry import SCHEMES
 from schemes.schema import Spec
@@ -47,10 +46,8 @@ def mlp(
     Reference: Weinan E, "A Proposal on Machine Learning via Dynamical Systems", Commun. Math. Stat. 5, 2017;
     ``augment``: Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
     """
-    FIELDS.check_spec(field)
     require(steps=steps, hidden=hidden, width=width, inner=inner)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
-        raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
+    require_vector_field(field)
     components = SCHEMES.build(scheme).components
     features = in_chans * (image_size or 1) ** 2
     wide = scaled([hidden], width, components)[0]
