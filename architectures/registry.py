@@ -13,8 +13,9 @@ ARCHITECTURES = Registry(
     skip=("timm_models",),  # importing timm takes seconds
 )  # fmt: skip
 FIELDS = Registry(
-    "field", "architectures.fields", context=("channels", "out", "inner", "fine", "stride", "order", "norm", "lead")
-)
+    "field", "architectures.fields",
+    context=("channels", "out", "inner", "fine", "stride", "activation_order", "norm", "leading_norm"),
+)  # fmt: skip
 SYSTEMS = Registry("system", "architectures.dynamics.systems")
 
 CLASSIFICATION = "classification"

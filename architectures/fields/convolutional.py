@@ -38,23 +38,23 @@ class Convolution(NamedTuple):
 class Branch(nn.Sequential):
     """Convolutions, norm and activation before each (``pre``), or norm after each and an activation between (``post``).
 
-    ``lead`` False leaves out the norm and activation before the first one, which a normalised stem has done already.
+    ``leading_norm`` False leaves out the norm and activation before the first one, which a normalised stem has done.
     Shapes: (batch, channels, height, width) to (batch, out, height / stride, width / stride).
     """
 
     def __init__(
         self,
         convolutions: Iterable[Convolution],
-        order: str = "pre",
+        activation_order: str = "pre",
         norm: str = "batch",
-        lead: bool = True,
+        leading_norm: bool = True,
         activation: str = "relu",
     ) -> None:
         layers: list[nn.Module] = []
         convolutions = list(convolutions)
         for i, convolution in enumerate(convolutions):
-            if order == "pre":
-                if i or lead:
+            if activation_order == "pre":
+                if i or leading_norm:
                     layers += [norm_layer(norm, convolution.channels), activation_layer(activation)]
                 layers.append(convolution.layer())
             else:
@@ -73,14 +73,14 @@ def basic(
     out: int,
     inner: int,
     stride: int = 1,
-    order: str = "pre",
+    activation_order: str = "pre",
     norm: str = "batch",
-    lead: bool = True,
+    leading_norm: bool = True,
     activation: str = "relu",
 ) -> Branch:
     """3x3, 3x3. Reference: He, Zhang, Ren, Sun, CVPR 2016 (arXiv:1512.03385) and ECCV 2016 (arXiv:1603.05027)."""
     layers = Convolution(channels, inner, 3, stride), Convolution(inner, out, 3)
-    return Branch(layers, order, norm, lead, activation)
+    return Branch(layers, activation_order, norm, leading_norm, activation)
 
 
 @FIELDS.register("bottleneck", extends="basic", convolutions=3, expansion=EXPANSION)

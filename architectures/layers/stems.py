@@ -49,7 +49,9 @@ class StridedBlock(nn.Module):
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
-        branch = FIELDS.build("basic", channels=channels, out=channels, inner=channels, stride=2, norm=norm, lead=False)
+        branch = FIELDS.build(
+            "basic", channels=channels, out=channels, inner=channels, stride=2, norm=norm, leading_norm=False
+        )
         self.both = Transition(branch, shortcut("C", channels, channels, 2, norm))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any
 
 from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
-from architectures.supervised.residual import residual_network
+from architectures.supervised.residual import ResidualDesign
 
 
 def _control(steps: int, widths: Sequence[int] = (16, 32, 64), **options: Any) -> Network:
     stages = len(widths)
-    return residual_network(blocks=[1] * stages, steps=[steps] * stages, widths=widths, **options)
+    return ResidualDesign(blocks=[1] * stages, steps=[steps] * stages, widths=widths, **options).build()
 
 
 @ARCHITECTURES.register("stem_only", extends="resnet", without=("depth", "activation"), control=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from architectures.arguments import require
 from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
-from architectures.supervised.residual import residual_network
+from architectures.supervised.residual import ResidualDesign
 from schemes.schema import Spec
 
 
@@ -41,8 +41,8 @@ def ode_resnet(
     NeurIPS 2019, arXiv:1904.01681.
     """
     require(steps=steps, widths=widths)
-    return residual_network(
+    return ResidualDesign(
         num_classes=num_classes, in_chans=in_chans, blocks=[steps] * len(widths),
         steps=[steps] * len(widths), widths=widths, field=field, scheme=scheme, sharing=sharing, grid=grid,
         gradient=gradient, augment=augment, **options,
-    )  # fmt: skip
+    ).build()  # fmt: skip

@@ -1,10 +1,12 @@
-"""The family of residual networks: one builder, whose axes are the arguments."""
+"""The residual networks: one design, whose axes are the fields of :class:`ResidualDesign`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -18,10 +20,11 @@ from architectures.model import layout_of
 from architectures.registry import FIELDS
 from architectures.supervised.network import Network, Stage
 from schemes.core.node import Node
+from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.methods.explicit import ForwardEuler
-from schemes.noise.base import Blocks
+from schemes.noise.base import Blocks, Noise
 from schemes.registry import NOISES, SCHEMES
 from schemes.schema import Spec
 
@@ -50,135 +53,212 @@ def blocks_of(depth: int | Sequence[int], convolutions: int, widths: Sequence[in
     return [blocks] * len(widths)
 
 
-def residual_network(
-    *,
-    num_classes: int,
-    in_chans: int,
-    blocks: Sequence[int],
-    steps: Sequence[int] | None = None,
-    widths: Sequence[int] = (16, 32, 64),
-    stem: str = "3x3",
-    normalised_stem: bool = False,
-    width: float = 1.0,
-    inner: float = 1.0,
-    inner_widths: Sequence[int] | None = None,
-    field: Spec = "basic",
-    activation: str = "pre",
-    norm: str = "batch",
-    transition: str = "D",
-    history: str = "shortcut",
-    coupled_transitions: bool = False,
-    bare_entry: str = "first",
-    scheme: Spec = "forward_euler",
-    sharing: str | None = None,
-    grid: Spec = "uniform",
-    gradient: Spec = "backprop",
-    statistics: str = "per_node",
-    noise: Spec = "none",
-    augment: int = 0,
-) -> Network:
-    """Stem, stages of residual blocks, head.
+class Level(NamedTuple):
+    """Sizes of one resolution level: the transition into it, if the resolution or the width changes, and its flow."""
 
-    ``blocks`` counts the blocks of each stage; where the resolution or the width changes the first of them is the
-    transition, the others are the steps of the flow (``steps``, where given, sets these instead). ``widths`` are the
-    widths of the flows before ``width`` multiplies them, ``inner_widths`` those inside the branch, fine-tuned by
-    ``inner``; ``augment`` zero channels are appended to the state before each flow. ``field`` is the flows' f, and the
-    transitions' where it can be strided (else ``basic``). With
-    ``normalised_stem`` (norm and ReLU behind its convolution) the very first pre-activation branch omits its leading
-    norm (``bare_entry`` "first": the first component's; "all": each component's).
+    number: int
+    channels: int
+    """of the state that the level before hands over"""
+    out: int
+    """channels behind the transition"""
+    width: int
+    """channels of the flow's state: ``out`` and those that ``augment`` appends"""
+    inner: int
+    """channels inside a branch, of one component"""
+    transition: bool
+    steps: int
+    """of the flow; 0 for none"""
+    before: int
+    """blocks of the levels before it, transitions among them"""
 
-    ``history`` says what the flow after a transition S(u_N) + F(u_N) is handed for the state before its first:
-    "shortcut", S(u_N) (LM-ResNet's released code); "restart", nothing, so that its first step is plain; "project", the
-    older state u_{N-1} of the flow before, by a strided 1x1 convolution of its own (nothing where there is none).
+    @property
+    def stride(self) -> int:
+        return 1 if self.number == 0 else 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualDesign:
+    """A residual network by its axes: stem, levels of residual blocks, head; :meth:`build` makes it.
+
+    Args:
+        num_classes: classes of the head; 0 for none.
+        in_chans: channels of the images.
+        blocks: the blocks of each level. Where the resolution or the width changes the first of them is the
+            transition, the others are the steps of the flow.
+        steps: the steps of each flow instead, whatever the transitions are.
+        widths: widths of the flows before ``width`` multiplies them.
+        inner_widths: widths inside a branch before ``width`` and ``inner`` multiply them; ``widths`` where not given.
+        stem: a key of ``architectures.layers.stems.REDUCTION``.
+        normalised_stem: norm and ReLU follow the stem's convolution. The very first pre-activation branch then omits
+            its leading norm.
+        without_leading_norm: of a coupled state, whether the "first" or "all" components omit it there.
+        field: f of the flows, and of the transitions where it can be strided (else ``basic``).
+        activation: "pre", or "post" with a ReLU after each step.
+        transition: the shortcut of a transition (see ``architectures.layers.transitions.shortcut``).
+        coupled_transitions: transitions couple the halves of the state, as RevNet's do.
+        history: the state before its first that a flow gets behind a transition S(u_N) + F(u_N). "shortcut": S(u_N)
+            (LM-ResNet's released code); "restart": none, so that the first step is plain; "project": the older state
+            u_{N-1} of the flow before, by a strided 1x1 convolution of its own (none where there is none).
+        augment: zero channels that are appended to the state before each flow.
     """
-    require(widths=widths, width=width, inner=inner)
-    built_scheme = SCHEMES.build(scheme)
-    components = built_scheme.components
-    if coupled_transitions and components != 2:
-        raise SchemenetError(
-            f"couples two halves, and scheme {name_of(scheme)!r} has one component; use symplectic_euler or verlet, "
-            "or architecture=resnet"
+
+    num_classes: int = 10
+    in_chans: int = 3
+    blocks: Sequence[int]
+    steps: Sequence[int] | None = None
+    widths: Sequence[int] = (16, 32, 64)
+    inner_widths: Sequence[int] | None = None
+    width: float = 1.0
+    inner: float = 1.0
+    stem: str = "3x3"
+    normalised_stem: bool = False
+    without_leading_norm: Literal["first", "all"] = "first"
+    field: Spec = "basic"
+    activation: str = "pre"
+    norm: str = "batch"
+    transition: str = "D"
+    coupled_transitions: bool = False
+    history: str = "shortcut"
+    scheme: Spec = "forward_euler"
+    sharing: str | None = None
+    grid: Spec = "uniform"
+    gradient: Spec = "backprop"
+    statistics: str = "per_node"
+    noise: Spec = "none"
+    augment: int = 0
+
+    def build(self) -> Network:
+        """The network with random weights. Raises SchemenetError where the axes do not fit together."""
+        self._check()
+        stages: list[Stage] = []
+        remembered = False  # whether a state before the present one is known
+        for level in self.levels:
+            past = self._gets_past(level, remembered)
+            transition = self._transition(level, remembered) if level.transition else None
+            flow = self._flow(level, past) if level.steps else None
+            stages.append(Stage(transition, flow, self.augment))
+            remembered = past or flow is not None
+        channels, norm = self.levels[-1].width, self.norm
+        finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if self.activation == "pre" else nn.Identity()
+        layout = self._layout([stage.flow for stage in stages if stage.flow is not None])
+        stem = make_stem(self.stem, self.in_chans, self.levels[0].channels, norm, self.normalised_stem)
+        return Network(stem, stages, finish, channels, self.num_classes, layout)
+
+    @cached_property
+    def _method(self) -> Scheme:
+        return SCHEMES.build(self.scheme)
+
+    @property
+    def _blocks(self) -> int:
+        """Blocks of the whole network, transitions among them."""
+        return sum(level.transition + level.steps for level in self.levels)
+
+    @cached_property
+    def _transition_noise(self) -> Noise:
+        """A transition has one branch; noise that needs more leaves it alone."""
+        noise = NOISES.build(self.noise)
+        return noise if noise.unsupported_reason(ForwardEuler()) is None else NOISES.build("none")
+
+    def _check(self) -> None:
+        require(widths=self.widths, width=self.width, inner=self.inner)
+        name = name_of(self.scheme)
+        if self.coupled_transitions and self._method.components != 2:
+            raise SchemenetError(
+                f"couples two halves, and scheme {name!r} has one component; use symplectic_euler or verlet, "
+                "or architecture=resnet"
+            )
+        if self.history != "shortcut" and not self._method.accepts_past_states:
+            raise SchemenetError(
+                f"history={self.history}: scheme {name!r} takes up no state before a flow's first; "
+                "use history=shortcut, or scheme=linear_multistep"
+            )
+        FIELDS.check_spec(self.field)
+        if FIELDS.entry(name_of(self.field)).facts.get("state") == "vector":
+            raise SchemenetError(f"has images for states; field {name_of(self.field)!r} takes vectors")
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """The sizes of each level."""
+        components, multiple = self._method.components, norm_multiple(self.norm)
+        base = scaled(self.widths, self.width, components * multiple)
+        expansion = FIELDS.entry(name_of(self.field)).facts["expansion"]
+        options = FIELDS.defaults(name_of(self.field)) | (dict(self.field) if not isinstance(self.field, str) else {})
+        inner_base = self.inner_widths or [width // components for width in self.widths]
+        inners = scaled(inner_base, self.width * self.inner, math.lcm(options.get("groups", 1), multiple))
+        levels, channels, before = [], base[0], 0
+        for i, (inner, blocks) in enumerate(zip(inners, self.blocks, strict=True)):
+            out = base[i] * expansion
+            width, transition = augmented(out, self.augment, components, self.norm), i > 0 or out != base[0]
+            steps = blocks - transition if self.steps is None else self.steps[i]
+            levels.append(Level(i, channels, out, width, inner, transition, steps, before))
+            channels, before = width, before + transition + steps
+        return levels
+
+    def _gets_past(self, level: Level, remembered: bool) -> bool:
+        """Whether the flow of a level is handed a state before its first."""
+        if not level.transition:
+            return remembered
+        return not self.coupled_transitions and (
+            self.history == "shortcut" or (self.history == "project" and remembered)
         )
-    if history != "shortcut" and not built_scheme.accepts_past_states:
-        raise SchemenetError(
-            f"history={history}: scheme {name_of(scheme)!r} takes up no state before a flow's first; "
-            "use history=shortcut, or scheme=linear_multistep"
-        )
-    shared = (sharing or built_scheme.sharing) == "shared"
-    FIELDS.check_spec(field)
-    field_options = FIELDS.defaults(name_of(field)) | (dict(field) if not isinstance(field, str) else {})
-    groups = field_options.get("groups", 1)
-    expansion = FIELDS.entry(name_of(field)).facts["expansion"]
-    base = scaled(widths, width, components * norm_multiple(norm))
-    entering_widths = [w * expansion for w in base]
-    flow_widths = [augmented(w, augment, components, norm) for w in entering_widths]
-    inner_base = inner_widths or [w // components for w in widths]
-    inners = scaled(inner_base, width * inner, math.lcm(groups, norm_multiple(norm)))
-    entry = base[0]
-    projection = nn.ReLU if activation == "post" else lambda: None
-    if FIELDS.entry(name_of(field)).facts.get("state") == "vector":
-        raise SchemenetError(f"has images for states; field {name_of(field)!r} takes vectors")
-    branch = field if "stride" in FIELDS.parameters(name_of(field)) else "basic"
 
-    crosses = [i > 0 or out != entry for i, out in enumerate(entering_widths)]
-    counts = list(steps) if steps is not None else [n - crossing for n, crossing in zip(blocks, crosses, strict=True)]
-    total = sum(counts) + sum(crosses)
-    on_branch = NOISES.build(noise)
-    if on_branch.unsupported_reason(ForwardEuler()) is not None:
-        on_branch = NOISES.build("none")  # a transition has one branch; noise that needs more leaves it alone
+    def _transition(self, level: Level, remembered: bool) -> nn.Module:
+        noise: dict[str, Any] = {"noise": self._transition_noise, "blocks": Blocks(level.before, self._blocks)}
+        strides = "stride" in FIELDS.parameters(name_of(self.field))
+        components = self._method.components
 
-    stages: list[Stage] = []
-    channels = entry
-    remembered = False  # whether what precedes knows a state before the present one
-    for i, (out, wide) in enumerate(zip(entering_widths, flow_widths, strict=True)):
-        options: dict[str, Any] = {"order": activation, "norm": norm, "inner": inners[i]}
-        stride = 1 if i == 0 else 2
-        crossing: nn.Module | None = None
-        past = remembered and not crosses[i]
-        passed = sum(counts[:i]) + sum(crosses[:i])
-        if crosses[i]:
-            noisy = {"noise": on_branch, "blocks": Blocks(passed, total)}
-            lead = not (normalised_stem and i == 0)
-            if coupled_transitions:
-                half, half_out = channels // components, out // components
-                enter = FIELDS.build(branch, channels=half, out=half_out, stride=stride, lead=lead, **options)
-                follow = FIELDS.build(branch, channels=half_out, out=half_out, **options)
-                paths = tuple(shortcut(transition, half, half_out, stride, norm) for _ in range(2))
-                crossing = CoupledTransition((enter, follow), (paths[0], paths[1]), **noisy)
-            else:
-                full = {**options, "inner": inners[i] * components}
-                strided = FIELDS.build(branch, channels=channels, out=out, stride=stride, lead=lead, **full)
-                path = shortcut(transition, channels, out, stride, norm)
-                older = shortcut("C", channels, out, stride, norm) if history == "project" and remembered else None
-                crossing = Transition(strided, path, projection(), history, older, **noisy)
-                past = history == "shortcut" or older is not None
+        def branch(channels: int, out: int, inner: int, **options: Any) -> nn.Module:
+            spec, sizes = self.field if strides else "basic", {"channels": channels, "out": out, "inner": inner}
+            return FIELDS.build(spec, **sizes, activation_order=self.activation, norm=self.norm, **options)
 
-        def make(
-            node: Node, i: int = i, width: int = wide // components, options: dict[str, Any] = options,
-            first: bool = crossing is None,
-        ) -> nn.Module:  # fmt: skip
-            bare = normalised_stem and activation == "pre" and i == 0 and first and node.step == 0 and not shared
-            bare = bare and (bare_entry == "all" or node.component == 0)
-            return FIELDS.build(field, channels=width, out=width, lead=not bare, **options)
+        first = {"stride": level.stride, "leading_norm": not (self.normalised_stem and level.number == 0)}
+        if self.coupled_transitions:
+            sizes = level.channels // components, level.out // components
+            branches = branch(*sizes, level.inner, **first), branch(sizes[1], sizes[1], level.inner)
+            paths = self._shortcut(*sizes, level), self._shortcut(*sizes, level)
+            return CoupledTransition(branches, paths, **noise)
+        sizes = level.channels, level.out
+        strided, path = branch(*sizes, level.inner * components, **first), self._shortcut(*sizes, level)
+        projects = self.history == "project" and remembered
+        older = shortcut("C", *sizes, level.stride, self.norm) if projects else None
+        return Transition(strided, path, self._projection(), self.history, older, **noise)
 
-        flow = None
-        if counts[i]:
-            flow = Flow(
-                make, counts[i], scheme, sharing, grid, gradient, statistics,
-                past=int(past), projection=projection(),
-                noise=noise, blocks=(passed + crosses[i], total),
-            )  # fmt: skip
-        stages.append(Stage(crossing, flow, augment))
-        remembered = past or counts[i] > 0
-        channels = wide
-    finish = nn.Sequential(norm_layer(norm, channels), nn.ReLU()) if activation == "pre" else nn.Identity()
-    flows = [stage.flow for stage in stages if stage.flow is not None]
-    layout = layout_of(
-        flows, widths=flow_widths, reductions=[REDUCTION[stem] * 2**i for i in range(len(flow_widths))], inner=inners,
-        stem=stem_in_words(stem, entry, normalised_stem), norm=norm,
-        norm_groups=groups_in_words(norm, [w // components for w in flow_widths]), scheme=name_of(scheme),
-        field=name_of(field), gradient=name_of(gradient), noise=name_of(noise), augment=augment,
-    )  # fmt: skip
-    return Network(
-        make_stem(stem, in_chans, entry, norm, normalised_stem), stages, finish, channels, num_classes, layout
-    )
+    def _shortcut(self, channels: int, out: int, level: Level) -> nn.Module:
+        return shortcut(self.transition, channels, out, level.stride, self.norm)
+
+    def _projection(self) -> nn.Module | None:
+        return nn.ReLU() if self.activation == "post" else None
+
+    def _flow(self, level: Level, past: bool) -> Flow:
+        return Flow(
+            partial(self._field_at, level), level.steps, self.scheme, self.sharing, self.grid, self.gradient,
+            self.statistics, past=int(past), projection=self._projection(), noise=self.noise,
+            blocks=(level.before + level.transition, self._blocks),
+        )  # fmt: skip
+
+    def _field_at(self, level: Level, node: Node) -> nn.Module:
+        """f at a node of a level's flow."""
+        width = level.width // self._method.components
+        return FIELDS.build(
+            self.field, channels=width, out=width, inner=level.inner, activation_order=self.activation, norm=self.norm,
+            leading_norm=not self._follows_norm(level, node),
+        )  # fmt: skip
+
+    def _follows_norm(self, level: Level, node: Node) -> bool:
+        """Whether the stem's norm and ReLU stand right before the branch at a node, and serve it alone."""
+        first = self.normalised_stem and level.number == 0 and not level.transition and node.step == 0
+        shared = (self.sharing or self._method.sharing) == "shared"
+        component = self.without_leading_norm == "all" or node.component == 0
+        return first and component and self.activation == "pre" and not shared
+
+    def _layout(self, flows: Sequence[Flow]) -> dict[str, Any]:
+        levels, norm, components = self.levels, self.norm, self._method.components
+        return layout_of(
+            flows, widths=[level.width for level in levels],
+            reductions=[REDUCTION[self.stem] * 2**level.number for level in levels],
+            inner=[level.inner for level in levels],
+            stem=stem_in_words(self.stem, levels[0].channels, self.normalised_stem), norm=norm,
+            norm_groups=groups_in_words(norm, [level.width // components for level in levels]),
+            scheme=name_of(self.scheme), field=name_of(self.field), gradient=name_of(self.gradient),
+            noise=name_of(self.noise), augment=self.augment,
+        )  # fmt: skip

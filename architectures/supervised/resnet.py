@@ -8,7 +8,7 @@ from typing import Literal
 from architectures.arguments import name_of
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.supervised.network import Network
-from architectures.supervised.residual import blocks_of, residual_network
+from architectures.supervised.residual import ResidualDesign, blocks_of
 from schemes.schema import Spec
 
 
@@ -105,9 +105,9 @@ def resnet(
     """
     FIELDS.check_spec(field)
     blocks = blocks_of(depth, FIELDS.entry(name_of(field)).facts["convolutions"], widths)
-    return residual_network(
+    return ResidualDesign(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks, stem=stem,
         normalised_stem=activation == "post", field=field, widths=widths, width=width, inner=inner,
         activation=activation, transition=transition, history=history, norm=norm, scheme=scheme, sharing=sharing,
         grid=grid, gradient=gradient, statistics=statistics, noise=noise,
-    )  # fmt: skip
+    ).build()  # fmt: skip

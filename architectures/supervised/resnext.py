@@ -8,7 +8,7 @@ from typing import Any, Literal
 from architectures.arguments import require
 from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
-from architectures.supervised.residual import blocks_of, residual_network
+from architectures.supervised.residual import ResidualDesign, blocks_of
 
 ENTRY_WIDTH = 64
 
@@ -51,9 +51,9 @@ def resnext(
     require(groups=groups, group_width=group_width)
     doublings = [2**i for i in range(3 if isinstance(depth, int) else len(depth))]
     widths, inner_widths = [ENTRY_WIDTH * k for k in doublings], [groups * group_width * k for k in doublings]
-    return residual_network(
+    return ResidualDesign(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks_of(depth, 3, widths), widths=widths,
         inner_widths=inner_widths, width=width, inner=inner, activation=activation, transition=transition,
         normalised_stem=activation == "post", field={"name": "resnext", "groups": groups},
         **options,
-    )  # fmt: skip
+    ).build()  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from architectures.arguments import name_of
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.supervised.network import Network
-from architectures.supervised.residual import blocks_of, residual_network
+from architectures.supervised.residual import ResidualDesign, blocks_of
 from schemes.schema import Spec
 
 
@@ -57,12 +57,12 @@ def revnet(
     """
     FIELDS.check_spec(field)
     convolutions = 2 * FIELDS.entry(name_of(field)).facts["convolutions"]
-    crossing: dict[str, Any] = {"transition": "B", "bare_entry": "all"}
+    crossing: dict[str, Any] = {"transition": "B", "without_leading_norm": "all"}
     if layout == "revnet":
         kind = "pool" if name_of(field) == "basic" else "C"
         crossing = {"transition": kind, "coupled_transitions": True}
     blocks = blocks_of(depth, convolutions, widths)
-    return residual_network(
+    return ResidualDesign(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks, widths=widths, normalised_stem=True,
         field=field, scheme=scheme, gradient=gradient, **crossing, **options,
-    )  # fmt: skip
+    ).build()  # fmt: skip

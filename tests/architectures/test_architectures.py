@@ -243,7 +243,7 @@ def test_statistics_can_be_shared_between_nodes_as_a_control():
 def test_resnext_field_is_a_sum_of_narrow_bottlenecks():
     torch.manual_seed(0)
     field = FIELDS.build(
-        {"name": "resnext", "groups": 3}, channels=5, out=5, inner=6, order="post", norm="none"
+        {"name": "resnext", "groups": 3}, channels=5, out=5, inner=6, activation_order="post", norm="none"
     ).double()
     u = images(channels=5)
     same(field(Node(0, 0.0, 1.0), u), hand.resnext_sum(Weights(field.parameters()), u, groups=3))
