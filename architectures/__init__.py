@@ -1,4 +1,4 @@
-"""Networks made of flows. Importing this imports no torch; names are found when asked for."""
+"""Networks made of flows. Importing this imports no torch: each name is imported at its first use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from architectures.costs.matching import match_budget
-    from architectures.factory import create_model, for_scheme, list_models
+    from architectures.factory import create_model, for_scheme, list_models, networks_for_scheme
     from architectures.registry import ARCHITECTURES, FIELDS
     from architectures.supervised.insertion import insert
     from architectures.supervised.network import Network
@@ -22,12 +22,13 @@ _HOMES = {
     "insert": "supervised.insertion",
     "list_models": "factory",
     "match_budget": "costs.matching",
+    "networks_for_scheme": "factory",
     "register_with_timm": "timm_models",
 }
 
 __all__ = [
     "ARCHITECTURES", "FIELDS", "Network", "create_model", "for_scheme", "insert", "list_models",
-    "match_budget", "register_with_timm",
+    "match_budget", "networks_for_scheme", "register_with_timm",
 ]  # fmt: skip
 
 

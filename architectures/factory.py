@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""The public functions that make, list and find networks by their names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CIFAR10 = {"num_classes": 10, "in_chans": 3, "image_size": 32}
 IMAGENET = {"num_classes": 1000, "in_chans": 3, "image_size": 224}
 
 
-def made_for(name: str, **options: Any) -> dict[str, int]:
-    """Classes, channels and size of the images that a layout is made for: ImageNet's by its stem, else CIFAR-10's."""
+def image_defaults(name: str, **options: Any) -> dict[str, int]:
+    """``num_classes``, ``in_chans`` and ``image_size`` of a layout's data: ImageNet's by its stem, else CIFAR-10's."""
     stem = {**ARCHITECTURES.defaults(name), **options}.get("stem")
     return dict(IMAGENET if stem == "7x7" else CIFAR10)
 
@@ -22,17 +22,27 @@ def made_for(name: str, **options: Any) -> dict[str, int]:
 def create_model(
     name: str, *, num_classes: int | None = None, in_chans: int = 3, image_size: int | None = 32, **options: Any
 ) -> Model:
-    """The network that ``name`` stands for, with random weights.
+    """Create a network with random weights. Under ``torch.device("meta")`` no weight is allocated.
 
-    ``options`` are the architecture's own: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``, ``depth``,
-    ``width`` ... (``schemenet models NAME`` lists them). A scheme, field, grid or gradient is a name or a mapping with
-    ``name`` and parameters. ``num_classes`` is 10 where nothing is said, and 1000 with ImageNet's stem; 0 leaves out
-    the classifier. Raises SchemenetError (a ValueError) for an unknown name or option, a wrong type or an impossible
-    pair, with the nearest right thing. Under ``torch.device("meta")`` no weight is allocated.
+    Args:
+        name: a registered architecture or size (``list_models()``).
+        num_classes: classes of the classifier; 0 leaves it out. None for 10, or 1000 with ImageNet's stem.
+        in_chans: channels of images or series, columns of vectors.
+        image_size: height and width of square images, in pixels; None for vectors.
+        **options: parameters of the architecture: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``,
+            ``depth``, ``width`` ... (``schemenet models NAME`` lists them). A scheme, field, grid or gradient is a
+            name, or a mapping with ``name`` and parameters.
+
+    Returns:
+        The network: a :class:`~architectures.supervised.network.Network`, or the :class:`Model` of another task.
+
+    Raises:
+        SchemenetError: a ValueError, for an unknown name or option, a wrong type or an impossible combination; it says
+            the nearest possible one.
     """
     ARCHITECTURES.check(name, options)
     if num_classes is None:
-        num_classes = made_for(name, **options)["num_classes"]
+        num_classes = image_defaults(name, **options)["num_classes"]
     context = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}
     facts = ARCHITECTURES.entry(name).facts
     if image_size is None and CLASSIFICATION in tasks_of(facts) and "vector" not in facts.get("reads", ("image",)):
@@ -55,14 +65,33 @@ def create_model(
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
-    """The names of the registered networks that match a shell pattern, in natural order; those for one task alone."""
-    found = ARCHITECTURES.list(pattern)
-    return [name for name in found if task is None or task in tasks_of(ARCHITECTURES.entry(name).facts)]
+    """The names of the registered networks, numbers inside names in their natural order.
+
+    Args:
+        pattern: a shell pattern, such as ``"lm_resnet*"``.
+        task: only networks for this task, such as "classification", "density" or "series"; None for all.
+    """
+    names = ARCHITECTURES.list(pattern)
+    return [name for name in names if task is None or task in tasks_of(ARCHITECTURES.entry(name).facts)]
 
 
-def for_scheme(word: str) -> list[str]:
-    """The networks that a word (a scheme's name or alias, or ``ode_net``) is known as, e.g. two for ``rk2``."""
+def networks_for_scheme(word: str) -> list[str]:
+    """The published networks of a scheme.
+
+    Args:
+        word: the name or an alias of a scheme, or ``ode_net``.
+
+    Returns:
+        Their names, sorted: ``["fractalnet", "rk_resnet"]`` for ``"rk2"``; none where there is no such network.
+
+    Raises:
+        SchemenetError: for a word that is neither.
+    """
     entries = [ARCHITECTURES.entry(name) for name in ARCHITECTURES]
     words = {entry.name: entry.facts.get("word") for entry in entries if not entry.preset}
     schemes = [name for scheme in SCHEMES for name in (scheme, *SCHEMES.aliases(scheme))]
     return known_as(word, words, schemes, SCHEMES.canonical)
+
+
+for_scheme = networks_for_scheme
+"""The earlier name of :func:`networks_for_scheme`."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from architectures.observations import Observations, SeriesBatch
 
 
-class Units(nn.Module):
+class Standardizer(nn.Module):
     """Location and scale of each channel, how fast it moves, and the span of time, as buffers.
 
     They are 0, 1, 1 and 1 until :meth:`adapt` has taken them from a training set, are kept with the weights, and are
@@ -31,7 +31,7 @@ class Units(nn.Module):
     @torch.no_grad()
     def adapt(self, training: SeriesBatch) -> None:
         """Mean and standard deviation of the channels, mean size of their slopes, and the length of the series."""
-        seen = joined(training.observed, training.asked)
+        seen = concatenated(training.observed, training.asked)
         location, scale = moments(seen.values, seen.mask)
         span = seen.times[-1] - seen.times[0]
         rate = slopes(seen)
@@ -55,7 +55,7 @@ def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(values.dtype), spread.where(varies, 1.0).to(values.dtype)
 
 
-def joined(early: Observations, late: Observations) -> Observations:
+def concatenated(early: Observations, late: Observations) -> Observations:
     """Two parts of the same series, one after the other."""
     times = torch.cat((early.times, late.times))
     values, mask = (torch.cat(parts, 1) for parts in ((early.values, late.values), (early.mask, late.mask)))

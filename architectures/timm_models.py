@@ -19,7 +19,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
-from architectures.factory import create_model, list_models, made_for
+from architectures.factory import create_model, image_defaults, list_models
 from architectures.registry import ARCHITECTURES, CLASSIFICATION
 from architectures.supervised.network import Network
 from schemes.errors import SchemenetError, not_taken
@@ -52,7 +52,7 @@ def register_with_timm() -> list[str]:
 
 def _default_cfg(name: str) -> dict[str, Any]:
     """What timm's data pipeline asks of a model, from the data that its layout is made for."""
-    data = made_for(name)
+    data = image_defaults(name)
     size = data["image_size"]
     return {
         "num_classes": data["num_classes"],
@@ -85,7 +85,7 @@ def _of_images(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    data, first = made_for(name, **options), []
+    data, first = image_defaults(name, **options), []
     with torch.device("meta"), torch.no_grad():
         network = create_model(name, **{**data, **options}).eval()
         images = torch.empty(1, data["in_chans"], data["image_size"], data["image_size"])

@@ -48,20 +48,20 @@ class _CountFlops(TorchDispatchMode):
         return out
 
 
-def varies(network: Model) -> bool:
-    """Whether batches differ in what they cost: steps are searched for, or their equations solved."""
+def has_data_dependent_cost(network: Model) -> bool:
+    """Whether batches differ in cost: their steps are found adaptively, or their equations are solved iteratively."""
     return any(flow.adaptive or flow.scheme.implicit for flow in network.flows)
 
 
 def on_meta(network: Model) -> Model:
-    """A copy without numbers, on which operations and bytes are counted and nothing is computed."""
+    """A copy on the meta device, on which operations and bytes are counted and nothing is computed."""
     return copy.deepcopy(network).to("meta")
 
 
 def macs(network: Model, shape: tuple[int, ...]) -> int:
     """Multiply-adds of one sample's forward pass in evaluation, of convolutions and matrix products.
 
-    On an adaptive grid one step stands for all: how many there will be depends on numbers, and here are none.
+    On an adaptive grid one step stands for all: their number depends on the data, and nothing is computed here.
     """
     replica = on_meta(network).eval()
     with torch.no_grad():
@@ -69,13 +69,15 @@ def macs(network: Model, shape: tuple[int, ...]) -> int:
 
 
 def train_flops(network: Model, shape: tuple[int, ...]) -> int:
-    """Operations of one sample's forward and backward in training, two a multiply-add, of the same kinds as ``macs``.
+    """Operations of one sample's forward and backward pass in training, of the same kinds as :func:`macs`.
 
-    What a gradient mode evaluates again in backward counts. Where batches differ in their cost (``varies``), it is a
-    sample's share of one batch of two random ones under the weights and on the device that the network has; else
-    nothing is computed.
+    Two a multiply-add.
+
+    What a gradient mode evaluates again in backward counts. Where the cost depends on the data
+    (:func:`has_data_dependent_cost`), it is a sample's share of one batch of two random ones, with the network's
+    weights and on its device; else nothing is computed.
     """
-    if not varies(network):
+    if not has_data_dependent_cost(network):
         replica = on_meta(network).train()
         return _of_one_sample(replica, shape, lambda batch: replica.loss(batch).backward())
     replica = copy.deepcopy(network).train()
@@ -88,10 +90,9 @@ HUGE = 2**30
 
 
 def _of_one_sample(network: Model, shape: tuple[int, ...], work: Callable[[Any], Any]) -> int:
-    """The operations of a batch on the meta device, by its samples.
+    """The operations of a batch on the meta device, divided by its samples.
 
-    A batch also has work of its own, such as the convolution of a channel of times: this one is so large (which costs
-    nothing) that it vanishes.
+    What is done once for a batch, such as the convolution of a channel of times, vanishes in so large a one.
     """
     with _CountFlops() as counter:
         work(network.random_batch(shape, HUGE))
@@ -99,16 +100,19 @@ def _of_one_sample(network: Model, shape: tuple[int, ...], work: Callable[[Any],
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that came to life inside the context and are still alive, and the most at any time.
+    """Bytes of the storages that were allocated inside the context and are still alive, and the most at any time.
 
-    Storages are watched themselves, so nothing hides on a context object; ``known`` tensors do not count.
+    The storages themselves are observed, so that those on a context object count as well.
+
+    Args:
+        known: tensors that do not count.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.live, self.peak = 0, 0
-        self._given = tuple(known)  # kept: where one of them died, another storage could take its address
-        self._known = {t.untyped_storage()._cdata for t in self._given}
+        self._kept = tuple(known)  # where one of them died, another storage could take its address
+        self._known = {t.untyped_storage()._cdata for t in self._kept}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -132,10 +136,12 @@ class LiveBytes(TorchDispatchMode):
 
 
 def memory(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
-    """Bytes kept after forward for backward's sake, and peak bytes of forward and backward, one training step.
+    """Bytes of one training step.
 
-    Parameters, buffers and inputs do not count, nor does the loss. By tensor accounting: the workspaces of kernels
-    are not seen. Gradients count, as they do in every step: those of a step before are dropped.
+    Parameters, buffers, inputs and the loss do not count, gradients do. The workspaces of kernels are not seen.
+
+    Returns:
+        ``bytes_kept``, alive after forward for backward, and ``peak_bytes`` of forward and backward.
     """
     network.zero_grad()
     loss, mode = _watched_forward(network, shape, batch_size)
@@ -146,7 +152,7 @@ def memory(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
 
 
 def bytes_kept(network: Model, shape: tuple[int, ...], batch_size: int) -> int:
-    """The first of the numbers of ``memory``; nothing is computed, and batches must not differ in their cost."""
+    """``bytes_kept`` of :func:`memory`, on the meta device; not for a data-dependent cost."""
     loss, mode = _watched_forward(on_meta(network).train(), shape, batch_size)
     return mode.live - loss.untyped_storage().nbytes()
 
@@ -174,15 +180,15 @@ def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
 
 
 MOST_BYTES = 2**31
-"""What a training step that is done on a CPU for its costs alone may take."""
+"""Memory that a training step which is done on a CPU for its costs alone may take."""
 
 
 def affordable_batch(network: Model, shape: tuple[int, ...], batch_size: int) -> int:
-    """``batch_size``, or half of it, a quarter ... where a training step would need more memory than it is worth.
+    """``batch_size``, halved until a training step needs at most ``MOST_BYTES`` on a CPU, half the memory of a GPU.
 
-    That is ``MOST_BYTES`` on a CPU and half of what a GPU has, judged by the activations of a batch of two.
+    Judged by the activations of a batch of two.
     """
-    replica = (copy.deepcopy(network) if varies(network) else on_meta(network)).train()
+    replica = (copy.deepcopy(network) if has_data_dependent_cost(network) else on_meta(network)).train()
     constant = sum(p.numel() * p.element_size() for p in replica.parameters())  # the gradients, whatever the batch is
     each = max(1, memory(replica, shape, 2)["peak_bytes"] - constant) / 2
     device = network.like()["device"]
@@ -195,16 +201,25 @@ def affordable_batch(network: Model, shape: tuple[int, ...], batch_size: int) ->
 def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
     """All counted costs of one training step; the network is left as it was.
 
-    Nothing is computed but where batches differ in their cost (``varies``): MACs are left out there, since without
-    numbers one step stands for all of them, and bytes are those of a smaller ``batch_size`` where such a step would
-    need too much memory (:func:`affordable_batch`). A network whose flow has no solution any more, because its training
-    diverged, has no costs of solving it either.
+    Nothing is computed unless the cost depends on the data (:func:`has_data_dependent_cost`). MACs are missing there,
+    since on the meta device one step stands for all, and bytes are those of a smaller batch where a step would need too
+    much memory (:func:`affordable_batch`). A network whose flow has no solution, because its training diverged, has no
+    costs of solving it either.
+
+    Args:
+        network: on the device and with the weights with which it is trained.
+        shape: of one sample, without the batch dimension.
+        batch_size: for the bytes.
+
+    Returns:
+        ``parameters``, ``flow_parameters``, ``macs`` and ``train_flops`` of one sample, ``nfe_forward`` and
+        ``nfe_backward``, ``bytes_kept`` and ``peak_bytes`` of a batch, and its ``batch_size``.
     """
-    replica = (copy.deepcopy(network) if varies(network) else on_meta(network)).train()
+    replica = (copy.deepcopy(network) if has_data_dependent_cost(network) else on_meta(network)).train()
     for flow in replica.flows:
         flow.compiled = None  # inside a graph nothing can be counted
     try:
-        if varies(network):
+        if has_data_dependent_cost(network):
             batch_size = affordable_batch(replica, shape, batch_size)
         solving = {
             "train_flops": train_flops(replica, shape),
@@ -216,30 +231,30 @@ def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
     return {
         "parameters": parameters(network),
         "flow_parameters": flow_parameters(network),
-        **({} if varies(network) else {"macs": macs(network, shape)}),
+        **({} if has_data_dependent_cost(network) else {"macs": macs(network, shape)}),
         **solving,
         "batch_size": batch_size,
     }
 
 
-COUNTED: Mapping[str, Callable[[Model, tuple[int, ...], int], int]] = {
+STATIC_COSTS: Mapping[str, Callable[[Model, tuple[int, ...], int], int]] = {
     "parameters": lambda network, shape, batch_size: parameters(network),
     "flow_parameters": lambda network, shape, batch_size: flow_parameters(network),
     "macs": lambda network, shape, batch_size: macs(network, shape),
     "train_flops": lambda network, shape, batch_size: train_flops(network, shape),
     "bytes_kept": bytes_kept,
 }
-"""Costs that are counted without computing anything, of a network, its inputs' shape and the batch size."""
+"""Costs that are counted without computing anything: functions of network, shape of a sample and batch size."""
 
 
-def foreseen(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
-    """The costs that are ``COUNTED`` before training; None for those that depend on the steps that a solve takes."""
-    known = ("parameters", "flow_parameters") if varies(network) else COUNTED
-    return {name: COUNTED[name](network, shape, batch_size) if name in known else None for name in COUNTED}
+def static_costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
+    """The ``STATIC_COSTS`` of a network before training; None for those that depend on the steps of a solve."""
+    known = ("parameters", "flow_parameters") if has_data_dependent_cost(network) else STATIC_COSTS
+    return {name: STATIC_COSTS[name](network, shape, batch_size) if name in known else None for name in STATIC_COSTS}
 
 
 ENOUGH = 10
-"""So many steps of each network are measured, however slow they are."""
+"""Steps of each network that are measured however slow they are."""
 
 
 def step_times(
@@ -251,12 +266,22 @@ def step_times(
     patience: float = 120.0,
     progress: Callable[[int, int, str], None] = lambda done, total, of: None,
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of one forward and backward of each network: median and quartiles over ``steps``, threads and device.
+    """Measure one forward and backward pass of each network.
 
-    The networks take turns, one step each a round, so that what else the machine does falls on all of them. Once it has
-    taken ``patience`` seconds, ten rounds are enough; ``steps`` of what is told are those that were measured. So is
-    ``batch_size``: one for all, smaller where the step of one of them would need too much memory. ``progress`` is
-    called before each round.
+    The networks take turns, one step each a round, so that other load of the machine falls on all of them.
+
+    Args:
+        networks: by their names, on their devices.
+        shape: of one sample.
+        batch_size: one for all; smaller where the step of one of them would need too much memory.
+        steps: rounds that are measured.
+        warm_up: rounds before them.
+        patience: seconds after which ``ENOUGH`` rounds suffice.
+        progress: callback before each round: rounds done, all rounds, "rounds".
+
+    Returns:
+        For each name ``median_s``, ``quartile_1_s`` and ``quartile_3_s`` in seconds, the ``steps`` and ``batch_size``
+        that were measured, ``threads`` and ``device``.
     """
     batch_size = min([batch_size, *(affordable_batch(network, shape, batch_size) for network in networks.values())])
     replicas = {name: copy.deepcopy(network).train() for name, network in networks.items()}
@@ -276,12 +301,12 @@ def step_times(
                 torch.cuda.synchronize(device)
             if repetition >= warm_up:
                 seconds[name].append(time.perf_counter() - begin)
-    told = {}
+    times = {}
     for name, taken in seconds.items():
         first, median, third = statistics.quantiles(taken, n=4)
-        told[name] = {
+        times[name] = {
             "median_s": median, "quartile_1_s": first, "quartile_3_s": third, "steps": len(taken),
             "threads": torch.get_num_threads(), "device": str(networks[name].like()["device"]),
             "batch_size": batch_size,
         }  # fmt: skip
-    return told
+    return times

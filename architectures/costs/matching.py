@@ -13,8 +13,8 @@ import torch
 
 from architectures.costs.budget import BASELINE, STEP_TIME, Budget, budget
 from architectures.costs.depth import depth_in
-from architectures.costs.ledger import COUNTED, step_times, varies
-from architectures.factory import create_model, made_for
+from architectures.costs.ledger import STATIC_COSTS, has_data_dependent_cost, step_times
+from architectures.factory import create_model, image_defaults
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
@@ -75,7 +75,7 @@ def match_budget(
 
 def check_known(network: Model, kind: str, what: str) -> None:
     """Refuse a cost that depends on how many steps a solve takes."""
-    if kind != "parameters" and varies(network):
+    if kind != "parameters" and has_data_dependent_cost(network):
         raise SchemenetError(
             f"{what} is solved in as many steps as it takes, and its {kind} are known only after training; match by "
             "kind=parameters, or give it an explicit scheme on a uniform grid"
@@ -89,7 +89,7 @@ class _Sizes:
         self, name: str, asked: Budget, batch_size: int, shape: tuple[int, ...] | None, options: Mapping[str, Any]
     ) -> None:
         self.name, self.asked, self.batch_size, self.options = name, asked, batch_size, options
-        data = {**made_for(name, **options), **options}
+        data = {**image_defaults(name, **options), **options}
         chans, size = data["in_chans"], data["image_size"]
         self.shape = shape or ((chans,) if size is None else (chans, size, size))
         self.seen: dict[str, float] = {}
@@ -102,7 +102,7 @@ class _Sizes:
             return create_model(self.name, **{**self.options, **knobs})
 
     def cost(self, network: Model) -> int:
-        return COUNTED[self.asked.kind](network, self.shape, self.batch_size)
+        return STATIC_COSTS[self.asked.kind](network, self.shape, self.batch_size)
 
     def __call__(self, knobs: Knobs) -> float:
         network = self.network(knobs)

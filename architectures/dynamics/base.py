@@ -9,7 +9,7 @@ from torch import Tensor
 
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
-from architectures.standardizer import Units
+from architectures.standardizer import Standardizer
 
 
 class TrajectoryModel(Model):
@@ -19,7 +19,7 @@ class TrajectoryModel(Model):
     gives (batch, asked times, channels) in the data's units. ``units`` are to be adapted to a training set.
     """
 
-    def __init__(self, units: Units, channels: int) -> None:
+    def __init__(self, units: Standardizer, channels: int) -> None:
         super().__init__()
         self.units, self.channels = units, channels
 

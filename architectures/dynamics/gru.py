@@ -12,14 +12,14 @@ from architectures.dynamics.base import TrajectoryModel
 from architectures.model import layout_along
 from architectures.observations import SeriesBatch
 from architectures.registry import ARCHITECTURES
-from architectures.standardizer import Units
+from architectures.standardizer import Standardizer
 
 
 class TrajectoryGRU(TrajectoryModel):
     """A hidden state that is moved from one asked time of a series to its next by a gated recurrent unit."""
 
     def __init__(self, channels: int, hidden: int, layout: dict[str, Any]) -> None:
-        super().__init__(Units(channels), channels)
+        super().__init__(Standardizer(channels), channels)
         self.layout = layout
         self.enter, self.leave = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         self.cell = nn.GRUCell(1, hidden)

@@ -17,7 +17,7 @@ from architectures.dynamics.systems import System
 from architectures.model import layout_along
 from architectures.observations import SeriesBatch
 from architectures.registry import ARCHITECTURES, FIELDS, SYSTEMS
-from architectures.standardizer import Units
+from architectures.standardizer import Standardizer
 from schemes.core.node import Node
 from schemes.core.scheme import Coefficient
 from schemes.errors import SchemenetError
@@ -33,7 +33,7 @@ class Learned(nn.Module):
     Of a state in parts, y holds the channels ``reads``, and this is the rate of the channels ``writes``.
     """
 
-    def __init__(self, units: Units, field: nn.Module, reads: slice, writes: slice) -> None:
+    def __init__(self, units: Standardizer, field: nn.Module, reads: slice, writes: slice) -> None:
         super().__init__()
         self.units, self.field, self.reads, self.writes = units, field, reads, writes
 
@@ -69,7 +69,7 @@ class NeuralODE(TrajectoryModel):
     beyond, whatever times are asked for: what is learned by coarse steps is used by the same ones.
     """
 
-    def __init__(self, path: TrajectoryFlow, units: Units, channels: int, augment: int, layout: dict) -> None:
+    def __init__(self, path: TrajectoryFlow, units: Standardizer, channels: int, augment: int, layout: dict) -> None:
         super().__init__(units, channels)
         self.path, self.augment, self.layout = path, augment, layout
 
@@ -148,7 +148,7 @@ def neural_ode(
             "the whole state; use a scheme of one component, such as rk4"
         )
     total = augmented(in_chans, augment, parts)
-    units = Units(total)
+    units = Standardizer(total)
     halves = [slice(i * total // parts, (i + 1) * total // parts) for i in range(parts)]
     functions = []
     for writes, reads in zip(halves, reversed(halves), strict=True):

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
-from architectures.costs.ledger import varies
+from architectures.costs.ledger import has_data_dependent_cost
 from architectures.model import Model
 
 COUNTS: dict[str, Callable[[Any], int]] = {
@@ -77,13 +77,13 @@ class LogWork(Callback):
             metric.to(trainer.strategy.root_device)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if varies(module.network):
+        if has_data_dependent_cost(module.network):
             found = counts(module.network)
             self.training.update(found)
             module.log_dict(dict(zip(COUNTS, map(float, found), strict=True)))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not varies(module.network):
+        if not has_data_dependent_cost(module.network):
             return
         told = self.training.told()
         self.training.reset()
@@ -94,7 +94,7 @@ class LogWork(Callback):
         self.testing.update(counts(module.network))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if varies(module.network):
+        if has_data_dependent_cost(module.network):
             module.log(f"{trainer.datamodule.measures}/nfe", self.testing.told()["nfe/forward/epoch"])
         self.testing.reset()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from architectures.costs.budget import BASELINE, STEP_TIME, Budget
-from architectures.costs.ledger import COUNTED, step_times
+from architectures.costs.ledger import STATIC_COSTS, step_times
 from architectures.costs.matching import check_known, match_budget
 from architectures.factory import create_model
 from architectures.model import Model
@@ -61,7 +61,7 @@ class Matching:
         check_known(network, kind, "the baseline")
         shape, batch_size = tuple(self.data.shape), self.data.batch_size
         if not self._timed:
-            return COUNTED[kind](network, shape, batch_size)
+            return STATIC_COSTS[kind](network, shape, batch_size)
         return step_times({BASELINE: network}, shape, batch_size, steps=9, warm_up=3)[BASELINE]["median_s"]
 
     def _network(self, architecture: str, options: Mapping[str, Any], device: str) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from architectures.costs.budget import STEP_TIME, Budget
-from architectures.costs.ledger import foreseen
+from architectures.costs.ledger import static_costs
 from architectures.factory import create_model
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
@@ -235,7 +235,7 @@ def sizes_of(network: Model, data: SplitData) -> dict[str, Any]:
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]
-    return {**sizes, **foreseen(network, tuple(data.shape), data.batch_size)}
+    return {**sizes, **static_costs(network, tuple(data.shape), data.batch_size)}
 
 
 def _labelled(arm: PlannedArm) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from architectures.factory import for_scheme, list_models
+from architectures.factory import list_models, networks_for_scheme
 from architectures.registry import ARCHITECTURES, tasks_of
 from lightning_modules.text import aligned, terminal_width
 from schemes.analysis.stability import stability_intervals
@@ -51,7 +51,7 @@ def _facts(name: str) -> dict[str, str]:
     real, imaginary = stability_intervals(scheme)
     problem = "" if scheme.problem == "general" else f" ({scheme.problem})"
     others = SCHEMES.aliases(name)
-    networks = ", ".join(for_scheme(name)) or "-"
+    networks = ", ".join(networks_for_scheme(name)) or "-"
     return {
         "order": "-" if scheme.order is None else f"{scheme.order}{problem}",
         "stages": str(scheme.stages),

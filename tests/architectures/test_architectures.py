@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from architectures.factory import create_model, for_scheme, list_models
+from architectures.factory import create_model, list_models, networks_for_scheme
 from architectures.layers.transitions import Projection
 from architectures.registry import ARCHITECTURES, FIELDS
 from architectures.supervised.network import Network
@@ -647,12 +647,12 @@ def test_for_scheme_gives_the_networks_that_a_word_is_known_as():
         "heun": ["fractalnet", "rk_resnet"], "linear_multistep": ["lm_resnet"], "reversible": ["revnet"],
         "symplectic_euler": ["revnet"], "leapfrog": ["leapfrog_net"], "ode_net": ["ode_resnet"], "rk4": [],
     }  # fmt: skip
-    assert {word: for_scheme(word) for word in expected} == expected
+    assert {word: networks_for_scheme(word) for word in expected} == expected
 
 
 def test_for_scheme_refuses_an_unknown_word_with_the_near_ones():
     with pytest.raises(SchemenetError, match=r"no network is known for the word 'odenet'; did you mean 'ode_net'"):
-        for_scheme("odenet")
+        networks_for_scheme("odenet")
 
 
 def test_list_models():

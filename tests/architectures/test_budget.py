@@ -10,7 +10,7 @@ from torch import nn
 
 from architectures import create_model, match_budget
 from architectures.costs.ledger import (
-    COUNTED,
+    STATIC_COSTS,
     bytes_kept,
     evaluations,
     ledger,
@@ -71,7 +71,7 @@ def on_meta(name: str, **options: object) -> Network:
 
 
 def cost(kind: str, network: Network) -> int:
-    return COUNTED[kind](network, (1, 8, 8), 16)
+    return STATIC_COSTS[kind](network, (1, 8, 8), 16)
 
 
 @pytest.mark.parametrize("kind", ["macs", "train_flops", "bytes_kept"])

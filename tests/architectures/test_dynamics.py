@@ -20,7 +20,7 @@ from architectures.dynamics.neural_ode import Learned, NeuralODE
 from architectures.factory import create_model
 from architectures.observations import Observations, SeriesBatch
 from architectures.registry import SYSTEMS
-from architectures.standardizer import Units, slopes
+from architectures.standardizer import Standardizer, slopes
 from lightning_modules.cli import main
 from lightning_modules.config.registries import DATA, OPTIMIZERS
 from lightning_modules.data.dynamics.simulated import trajectories
@@ -134,7 +134,7 @@ def test_units_are_those_of_the_observed_values() -> None:
     mask = torch.tensor([[1.0, 1], [1, 0], [0, 1], [1, 1]], dtype=torch.float64)[None]
     seen = Observations(times, values * mask, mask)
     assert slopes(seen).tolist() == [2.0, 0.0]
-    units = Units(3).double()
+    units = Standardizer(3).double()
     first, later = (Observations(times[s], (values * mask)[:, s], mask[:, s]) for s in (FIRST, LATER))
     units.adapt(SeriesBatch(first, later))
     observed = values[0, mask[0, :, 0] > 0, 0]
@@ -210,7 +210,7 @@ def test_a_linear_system_is_recovered_from_irregular_observations() -> None:
             return super().forward(y)
 
     torch.manual_seed(0)
-    units = Units(2)
+    units = Standardizer(2)
     linear = Linear(2, 2)
     path = TrajectoryFlow(
         [Learned(units, linear, slice(0, 2), slice(0, 2))], "rk4", {"name": "uniform", "steps": 64}, "backprop"
