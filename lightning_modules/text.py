@@ -83,6 +83,11 @@ class Progress:
             print(f"  {done} of {total} {of}", file=sys.stderr, flush=True)
 
 
+def plural(n: int, word: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
 def short(number: float) -> str:
     """Two digits of a large number, as papers name their networks: 272474 -> "0.27M", 46010 -> "46k"."""
     power, letter = (1e6, "M") if number >= 1e5 else (1e3, "k") if number >= 1e3 else (1.0, "")

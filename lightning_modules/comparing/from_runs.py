@@ -21,12 +21,11 @@ from typing import Any
 from lightning_modules.comparing.records import CONFIG, RESULT, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
-from lightning_modules.comparing.report.formatting import plural
 from lightning_modules.config.network_names import controls
 from lightning_modules.config.validate import AXES
 from lightning_modules.metrics import Measure, measure_of
 from lightning_modules.storage.atomic_files import LONGEST_NAME, read_json, writable, write_json
-from lightning_modules.text import printable, terminal_width
+from lightning_modules.text import plural, printable, terminal_width
 from lightning_modules.training.run_folder import NOT_RECIPE
 from schemes.errors import SchemenetError, unknown
 

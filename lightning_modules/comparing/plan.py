@@ -15,14 +15,14 @@ from architectures.factory import create_model
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.match_budget import Matching
-from lightning_modules.comparing.report.formatting import human, plural
+from lightning_modules.comparing.report.formatting import human
 from lightning_modules.config.compose import chosen
 from lightning_modules.config.network_names import Choice, networks_of, parse_seeds
 from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import measure_of
-from lightning_modules.text import aligned, terminal_width
+from lightning_modules.text import aligned, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import hash_of, recipe_hash
 from schemes.errors import SchemenetError

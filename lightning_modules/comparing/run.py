@@ -18,7 +18,6 @@ from lightning_modules.comparing.plan import Plan, device_of, make_plan
 from lightning_modules.comparing.records import read_comparison
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
-from lightning_modules.comparing.report.formatting import plural
 from lightning_modules.comparing.report.wandb import log_report
 from lightning_modules.config.compose import network_options
 from lightning_modules.config.registries import LAUNCHERS
@@ -33,7 +32,7 @@ from lightning_modules.machine import cores
 from lightning_modules.metrics import measure_of
 from lightning_modules.storage.atomic_files import read_json, remove_empty, writable, write_json
 from lightning_modules.storage.run_files import RESULT
-from lightning_modules.text import Progress, terminal_width
+from lightning_modules.text import Progress, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import forget, hash_of, versions
 from schemes.errors import SchemenetError, SolverError

@@ -26,6 +26,7 @@ from lightning_modules.comparing.report import write as report
 from lightning_modules.comparing.report.document import Bullets, Cell, Code, Table, Text
 from lightning_modules.comparing.statistics import controls as controls_rule
 from lightning_modules.comparing.statistics import summary as statistics
+from lightning_modules.comparing.statistics.rule import SignFlipRule
 from schemes.errors import SchemenetError
 
 ARMS = {  # name: (word, scheme, mean error, MACs, NFE, bytes kept, seconds a step, control)
@@ -527,12 +528,12 @@ def test_fewer_seeds_say_what_they_cannot_show_and_how_many_it_takes(tmp_path):
 
 
 def test_what_so_many_pairs_can_show_is_told_as_it_was_tested():
-    (of_one, *_) = sentences.what_seeds_show([24])
+    (of_one, *_) = SignFlipRule().describe_reach([24])
     assert of_one.startswith(
         "24 pairs of runs: the two-sided sign-flip test on 65536 drawn patterns can reach 3.1e-05."
     )
-    assert sentences.what_seeds_show([8, 6])[0].startswith("Up to 8 pairs of runs: the exact")
-    assert sentences.what_seeds_show([6, 5])[0].startswith("With up to 6 pairs the exact")
+    assert SignFlipRule().describe_reach([8, 6])[0].startswith("Up to 8 pairs of runs: the exact")
+    assert SignFlipRule().describe_reach([6, 5])[0].startswith("With up to 6 pairs the exact")
 
 
 def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):

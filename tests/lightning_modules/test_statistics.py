@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from lightning_modules.comparing.statistics.paired import all_equal, bootstrap_interval, correlation, holm, wins
-from lightning_modules.comparing.statistics.sign_flip_test import least_p, seeds_needed, sign_flip_interval, sign_flip_p
-from lightning_modules.comparing.statistics.verdicts import judge, seeds_for_claims
+from lightning_modules.comparing.statistics.rule import SignFlipRule
+from lightning_modules.comparing.statistics.sign_flip_test import least_p, ranked, sign_flip_interval, sign_flip_p
+
+RULE = SignFlipRule()
 
 
 def some(n: int, shift: float = 0.7) -> np.ndarray:
@@ -26,6 +29,14 @@ def test_sign_flip_counts_every_pattern(n):
     differences = some(n)
     sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=n)]
     assert sign_flip_p(differences) == np.mean(np.array(sums) >= abs(differences.sum()) - 1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 6, 8, 12])
+@pytest.mark.parametrize("diverged", [(), (math.inf,), (-math.inf, math.inf)])
+def test_sign_flip_is_scipys(n, diverged):
+    differences = [*some(n - len(diverged)), *diverged]
+    of_scipy = stats.permutation_test((ranked(differences),), np.mean, permutation_type="samples", n_resamples=math.inf)
+    assert sign_flip_p(differences) == pytest.approx(of_scipy.pvalue, rel=1e-12)
 
 
 def test_sign_flip_by_hand():
@@ -167,14 +178,14 @@ def test_all_equal_up_to_rounding():
 
 @pytest.mark.parametrize(("arms", "seeds"), [(1, 6), (2, 7), (3, 7), (4, 8), (6, 8), (7, 9), (12, 9), (13, 10)])
 def test_seeds_needed_are_the_fewest_that_can_reach_a_word(arms, seeds):
-    assert seeds_needed(arms) == seeds
+    assert RULE.seeds_needed(arms) == seeds
     for n, word in ((seeds, "better"), (seeds - 1, "too few seeds")):
-        verdicts = judge({f"arm{i}": [-1.0 - i - j for j in range(n)] for i in range(arms)})
+        verdicts = RULE.judge({f"arm{i}": [-1.0 - i - j for j in range(n)] for i in range(arms)})
         assert {verdict.word for verdict in verdicts.values()} == {word}
 
 
 def test_claims_need_eight_seeds_and_nine_for_more_than_six_arms():
-    assert [seeds_for_claims(m) for m in (1, 6, 7, 12)] == [8, 8, 9, 9]
+    assert [RULE.seeds_for_claims(m) for m in (1, 6, 7, 12)] == [8, 8, 9, 9]
 
 
 @pytest.mark.parametrize(
@@ -194,13 +205,13 @@ def test_claims_need_eight_seeds_and_nine_for_more_than_six_arms():
     ],
 )
 def test_words_for_one_arm(differences, expected):
-    assert judge({"arm": differences})["arm"].word == expected
+    assert RULE.judge({"arm": differences})["arm"].word == expected
 
 
 def test_more_arms_need_more_and_arms_without_a_pair_count():
     seven = [-1, -2, -3, -4, -5, -6, -7]
-    assert judge({"a": seven, "b": seven, "c": seven})["a"].word == "better"
-    more = judge({"a": seven, "b": seven, "c": seven, "d": []})
+    assert RULE.judge({"a": seven, "b": seven, "c": seven})["a"].word == "better"
+    more = RULE.judge({"a": seven, "b": seven, "c": seven, "d": []})
     assert more["a"].adjusted == pytest.approx(4 * 2 / 2**7)
     assert more["a"].word == "too few seeds"
     assert more["d"].word == "no seed in common"
@@ -210,5 +221,27 @@ def test_an_arm_that_holm_reaches_only_after_others_is_not_called_too_short():
     """The eight pairs of b alone could not bear seven comparisons; behind arms with nine they can."""
     nine, eight = [-1.0 - i for i in range(9)], [-1.0 - i for i in range(8)]
     family = {f"a{i}": nine for i in range(6)} | {"b": eight}
-    assert judge(family)["b"].word == "better"
-    assert judge(family | {"b": [*eight[:-1], 9.0]})["b"].word == "not separated"
+    assert RULE.judge(family)["b"].word == "better"
+    assert RULE.judge(family | {"b": [*eight[:-1], 9.0]})["b"].word == "not separated"
+
+
+def test_another_level_judges_and_says_so():
+    lenient = SignFlipRule(alpha=0.2, fewest_for_claims=1)
+    four = {"arm": [-1, -2, -3, -4]}
+    assert (RULE.judge(four)["arm"].word, lenient.judge(four)["arm"].word) == ("too few seeds", "better")
+    assert lenient.interval(four["arm"]) == (-4, -1)
+    assert (lenient.seeds_needed(1), lenient.seeds_for_claims(2)) == (4, 5)
+    assert "at most 0.2" in lenient.describe(4, 1)
+    assert "80%" in lenient.describe_interval()
+    assert "none below 4 pairs" in lenient.describe_interval()
+    assert "needs 0.2" in lenient.describe_reach([4])[0]
+    assert "80%" in lenient.describe_reach([8, 8])[1]
+
+
+def test_the_documentation_states_the_rule():
+    text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    assert RULE.describe(8, 6) in text
+    assert RULE.describe_test(8) in " ".join(text.split())
+    words = dict(enumerate("none one two three four five six seven eight nine".split()))
+    takes = f"one arm takes {words[RULE.seeds_needed(1)]} seeds"
+    assert takes in " ".join(text.split())

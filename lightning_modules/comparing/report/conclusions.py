@@ -6,22 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lightning_modules.comparing.records import Budget, Comparison
-from lightning_modules.comparing.report.formatting import LABELS, amount, plural, ratio, seeds_told
+from lightning_modules.comparing.report.formatting import LABELS, amount, ratio, seeds_told
 from lightning_modules.comparing.statistics.paired import all_equal
-from lightning_modules.comparing.statistics.sign_flip_test import ALL_SUBSETS, ALPHA, DRAWN, LEVEL, least_p
-from lightning_modules.comparing.statistics.summary import RATIOS, Summary
-from lightning_modules.comparing.statistics.verdicts import (
+from lightning_modules.comparing.statistics.rule import (
     BASELINE,
     BETTER,
     NO_PAIR,
     NO_SPREAD,
     NOT_SEPARATED,
+    RULE,
     TOO_FEW,
     WORSE,
-    seeds_for_claims,
 )
+from lightning_modules.comparing.statistics.summary import RATIOS, Summary
 from lightning_modules.config.static_registry import catalogue, told_set
 from lightning_modules.metrics import BY_RUNNING
+from lightning_modules.text import plural
 
 KINDS = {"comparison": "Comparison", "sweep": "Sweep", "runs": "Comparison of existing runs,"}
 MIXED = ("schemenet", "torch")
@@ -54,7 +54,7 @@ def standing(summaries: Sequence[Summary]) -> str | None:
     family = _family(summaries)
     pairs = {len(s.differences) for s in family}
     fewest = min(pairs, default=0)
-    needed = seeds_for_claims(len(family))
+    needed = RULE.seeds_for_claims(len(family))
     if not family or fewest >= needed:
         return None
     return (
@@ -78,7 +78,7 @@ def conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[st
         names = [s.arm.name + "*" * (not s.complete) for s in family if s.verdict == word]
         if names:
             said.append(f"{phrase}: {', '.join(names)}")
-    said += what_seeds_show([len(s.differences) for s in family])
+    said += RULE.describe_reach([len(s.differences) for s in family])
     said += _what_pairing_gave(family)
     if any(s.counts["diverged"] for s in summaries):
         said.append(
@@ -91,40 +91,6 @@ def conclusions(comparison: Comparison, summaries: Sequence[Summary]) -> list[st
         " set, another test set or another recipe."
     )
     return said
-
-
-def what_seeds_show(pairs: Sequence[int]) -> list[str]:
-    """In plain words: what so many pairs of runs for each arm beside one baseline can and cannot show."""
-    m, n = len(pairs), max(pairs)
-    needed, least = seeds_for_claims(m), least_p(n)
-    if n == 0:
-        return [f"No pair of runs is finished: nothing can be concluded; that takes {needed} seeds here."]
-    some = "up to " * (min(pairs) < n) + plural(n, "pair")
-    reach = f"2/2^{n} = {least:.2g}" if n <= ALL_SUBSETS else f"{least:.2g}"
-    reach += f", by Holm's correction over {m} arms {min(1.0, m * least):.2g}" if m > 1 else ""
-    if m * least > ALPHA:
-        return [
-            f"With {some} the {the_test(n)} cannot go below {reach}: a difference of any"
-            f" size could be luck, so nothing here is called better or worse. That takes {needed} seeds; the finished"
-            " runs are kept when seeds are added."
-        ]
-    said = [
-        f"{some[0].upper()}{some[1:]} of runs: the {the_test(n)} can reach {reach}. A word needs"
-        f' {ALPHA:g}. "Not separated" does not mean equal: an interval holds what these seeds do not exclude.'
-    ]
-    if m > 1:
-        said.append(
-            f"Words hold for the {m} arms together (Holm). Each {LEVEL:.0%} interval stands for its own arm,"
-            ' uncorrected, so one may exclude zero where the word is still "not separated".'
-        )
-    return said
-
-
-def the_test(n: int) -> str:
-    """What so many differences are tested by."""
-    if n <= ALL_SUBSETS:
-        return "exact two-sided sign-flip test"
-    return f"two-sided sign-flip test on {DRAWN} drawn patterns"
 
 
 def _what_pairing_gave(family: Sequence[Summary]) -> list[str]:
@@ -244,5 +210,5 @@ def at_batch(comparison: Comparison) -> str:
 
 
 def _family(summaries: Sequence[Summary]) -> list[Summary]:
-    """The arms that Holm's correction is over: all but the baseline and the controls."""
+    """The arms that the verdicts' correction is over: all but the baseline and the controls."""
     return [s for s in summaries if s.verdict != BASELINE and not s.arm.control]

@@ -60,7 +60,7 @@ def error(s: Summary) -> str:
 
 
 def difference(s: Summary) -> str:
-    """The mean difference, with the sign-flip interval where there is one."""
+    """The mean difference, with its interval where there is one."""
     told = ABSENT if s.difference is None else s.measure.signed(s.difference)
     return told if s.low is None or s.high is None else f"{told} {interval(s.measure, s.low, s.high)}"
 
@@ -101,10 +101,6 @@ def evaluations(s: Summary, name: str, spread: bool = False) -> str:
 
 def ratio(times: float | None) -> str:
     return ABSENT if times is None else f"{times:.2f}×"
-
-
-def plural(n: int, word: str) -> str:
-    return f"{n} {word}{'' if n == 1 else 's'}"
 
 
 def seeds_told(seeds: Sequence[int]) -> str:

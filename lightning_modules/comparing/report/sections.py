@@ -15,7 +15,6 @@ from lightning_modules.comparing.report.conclusions import (
     conclusions,
     notes,
     standing,
-    the_test,
     told_data,
     unfinished,
 )
@@ -30,7 +29,6 @@ from lightning_modules.comparing.report.formatting import (
     evaluations,
     improvement,
     interval,
-    plural,
     probability,
     ratio,
     seconds,
@@ -38,9 +36,10 @@ from lightning_modules.comparing.report.formatting import (
     verdict,
 )
 from lightning_modules.comparing.statistics.controls import what_controls_show
-from lightning_modules.comparing.statistics.sign_flip_test import LEVEL
+from lightning_modules.comparing.statistics.rule import RULE
 from lightning_modules.comparing.statistics.summary import RATIOS, Summary, improvements
 from lightning_modules.metrics import Measure
+from lightning_modules.text import plural
 
 MANY = 3  # arms beside the baseline, from which on all pairs are shown
 
@@ -160,8 +159,8 @@ def _run_cells(comparison: Comparison, run: Run, names: Sequence[str]) -> list[C
 def _error_table(summaries: Sequence[Summary], comparison: Comparison) -> Table:
     measure = comparison.measure
     differs = f"difference, {measure.points}" if measure.points else "difference"
-    head = ["arm", "scheme", f"test {measure.head} (n)", f"{differs} [{LEVEL:.0%}]", "bootstrap", "verdict"]
-    head += ["p", "p (Holm)", "P(better)", "correlation", "pairs", "not done"]
+    head = ["arm", "scheme", f"test {measure.head} (n)", f"{differs} [{RULE.level:.0%}]", "bootstrap", "verdict"]
+    head += ["p", f"p ({RULE.correction})", "P(better)", "correlation", "pairs", "not done"]
     return _filled(Table(head, [_error_row(s, comparison) for s in summaries]))
 
 
@@ -189,19 +188,18 @@ def _error_caption(comparison: Comparison, arms: Sequence[Summary]) -> str:
     points = "percentage points" if measure.unit == "%" else measure.points
     unit = f"in {points} " if points else ""
     resampled = (
-        f"Bootstrap: a paired BCa interval at {LEVEL:.0%} from the same pairs, shown beside; with few seeds it is too"
-        " narrow, and no word rests on it. "
+        f"Bootstrap: a paired BCa interval at {RULE.level:.0%} from the same pairs, shown beside; with few seeds it is"
+        " too narrow, and no word rests on it. "
         if any(s.bootstrap for s in arms)
         else ""
     )
-    beside, pairs = plural(max(0, len(arms) - 1), "arm"), max((len(s.differences) for s in arms), default=0)
+    pairs = max((len(s.differences) for s in arms), default=0)
     return (
         f"Test {measure.words} of the last epoch, mean ± standard deviation over n finished seeds; nothing was selected"
         f" on the test set. Difference: to `{comparison.baseline}` {unit}over the seeds that both finished,"
-        f" below zero is better, with the {LEVEL:.0%} sign-flip interval (Hartigan's typical values; none below six"
-        f" pairs). {resampled}p: {the_test(pairs)}; Holm: adjusted for the"
-        f" {beside} beside the baseline, on which the verdict rests; controls are no part of that family. P(better):"
-        " the share of pairs in which the arm has the lower error, ties half. Correlation: of the arm's and the"
+        f" below zero is better, with {RULE.describe_interval()}. {resampled}"
+        f"{RULE.describe(pairs, max(0, len(arms) - 1))} P(better): the share of pairs"
+        " in which the arm has the lower error, ties half. Correlation: of the arm's and the"
         " baseline's errors over the pairs. A verdict with * is over an arm that has runs which are not done."
     )
 

@@ -20,9 +20,8 @@ from lightning_modules.comparing.report.formatting import (
     verdict,
 )
 from lightning_modules.comparing.statistics.controls import what_controls_show
-from lightning_modules.comparing.statistics.sign_flip_test import LEVEL
+from lightning_modules.comparing.statistics.rule import NO_PAIR, RULE
 from lightning_modules.comparing.statistics.summary import Summary, summarise
-from lightning_modules.comparing.statistics.verdicts import NO_PAIR
 from lightning_modules.text import shared_out
 
 WIDTH = 120
@@ -42,8 +41,8 @@ def screen_table(comparison: Comparison, width: int | None = None) -> str:
     summaries = summarise(comparison)
     measure = comparison.measure
     points = f" in {measure.points}" if measure.points else ""
-    head = ["arm", "scheme", f"test {measure.head}", f"difference [{LEVEL:.0%}]", "verdict", "p Holm"]
-    head += ["params", "MACs", "NFE", "kept MB", "step"]
+    head = ["arm", "scheme", f"test {measure.head}", f"difference [{RULE.level:.0%}]", "verdict"]
+    head += [f"p {RULE.correction}", "params", "MACs", "NFE", "kept MB", "step"]
     arms = [_screen_row(s) for s in summaries if not s.arm.control]
     controls = [_screen_row(s) for s in summaries if s.arm.control]
     lines = _wrapped(headline(comparison), width)
@@ -53,9 +52,10 @@ def screen_table(comparison: Comparison, width: int | None = None) -> str:
         "",
         *_wrapped(
             f"Test {measure.words} of the last epoch: mean ± sd (n finished seeds). Difference to"
-            f" {comparison.baseline}{points}, paired by seed, with its sign-flip"
-            " interval; the verdict rests on the Holm-adjusted p. MACs per sample, forward; NFE: evaluations of f in a"
-            f" forward pass; kept: bytes kept for backward{at_batch(comparison)}; step: training step time relative to"
+            f" {comparison.baseline}{points}, paired by seed,"
+            f" {RULE.describe_briefly()}. MACs per sample,"
+            f" forward; NFE: evaluations of f in a forward pass; kept: bytes"
+            f" kept for backward{at_batch(comparison)}; step: training step time relative to"
             f" {comparison.baseline}.",
             width,
         ),

@@ -13,7 +13,7 @@ from lightning_modules.comparing.report import html as page
 from lightning_modules.comparing.report import markdown
 from lightning_modules.comparing.report.conclusions import headline
 from lightning_modules.comparing.report.sections import SIZES, content
-from lightning_modules.comparing.statistics.sign_flip_test import LEVEL
+from lightning_modules.comparing.statistics.rule import RULE
 from lightning_modules.comparing.statistics.summary import COSTS, RATIOS, Summary, summarise
 from lightning_modules.storage.atomic_files import write_text
 
@@ -65,9 +65,10 @@ def _summary_row(comparison: Comparison, s: Summary) -> dict[str, Any]:
     row |= {"planned": s.planned, **s.counts}
     key = f"test_{comparison.measure.key}"
     row |= {f"{key}_mean": s.mean, f"{key}_sd": s.sd, "paired_seeds": " ".join(map(str, s.pairs))}
-    row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": LEVEL}
+    row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": RULE.level}
     row |= dict(zip(("bootstrap_low", "bootstrap_high"), s.bootstrap or (None, None), strict=True))
-    row |= {"verdict": s.verdict, "tested_pairs": len(s.differences), "sign_flip_p": s.p, "holm_p": s.adjusted_p}
+    row |= {"verdict": s.verdict, "tested_pairs": len(s.differences)}
+    row |= dict(zip(RULE.columns, (s.p, s.adjusted_p), strict=True))
     row |= {"probability_better": s.improvement, "correlation": s.correlation}
     row |= {name: s.costs[name].mean if name in s.costs else None for name in COSTS}
     row |= {f"step_time_{key}": getattr(time, key, None) for key in ("median_s", "quartile_1_s", "quartile_3_s")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lightning_modules.comparing.statistics.rule import BASELINE, BETTER, NO_SPREAD, NOT_SEPARATED, RULE, WORSE
 from lightning_modules.comparing.statistics.summary import Summary
-from lightning_modules.comparing.statistics.verdicts import BASELINE, BETTER, NO_SPREAD, NOT_SEPARATED, WORSE
 
 CONTROL_FACTOR = 1.25  # a control whose error is within this factor of the baseline's says: nothing to separate here
 
@@ -44,7 +44,7 @@ def what_controls_show(summaries: Sequence[Summary], factor: float = CONTROL_FAC
         )
     elif judged and all(s.verdict == WORSE for s in judged):
         said.append(
-            "The controls lose clearly (each by an exact sign-flip test of its own, uncorrected: this sentence needs"
+            f"The controls lose clearly ({RULE.describe_controls()}: this sentence needs"
             " every one of them), so the flows and their steps matter here and differences between schemes could"
             " show; that is a condition for reading the table, not a finding about any scheme."
         )

@@ -8,8 +8,6 @@ from typing import TypeVar
 import numpy as np
 from scipy import stats
 
-from lightning_modules.comparing.statistics.sign_flip_test import LEVEL
-
 RESAMPLES = 9999
 FEWEST_TO_RESAMPLE = 6  # as the sign-flip interval at 95%
 
@@ -29,7 +27,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def bootstrap_interval(differences: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+def bootstrap_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean of paired differences by bias-corrected and accelerated bootstrap, always the same draws.
 
     None below six differences, where any is infinite and where all are equal.

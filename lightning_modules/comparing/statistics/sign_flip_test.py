@@ -20,9 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LEVEL = 0.95
-ALPHA = 0.05  # the share of errors that LEVEL allows
-
 ALL_SUBSETS = 20  # differences at most, for all subsets to be taken
 ROUNDING = 1e-10  # of the sum of magnitudes: sums that are equal on paper differ by less
 DRAWN = 2**16  # subsets of more differences, drawn once with a fixed seed, each together with its complement
@@ -42,7 +39,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     return float(np.mean(np.abs(values.sum() - 2 * sums) >= total - 2 * ROUNDING * np.abs(values).sum()))
 
 
-def sign_flip_interval(differences: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+def sign_flip_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """The k-th smallest and k-th largest of the subsets' means, k = floor((1 - level) / 2 * 2^n).
 
     It excludes zero exactly where the test's p is at most 1 - level. None where k is zero: below six differences at
@@ -69,11 +66,6 @@ def ranked(differences: Sequence[float]) -> list[float]:
 def least_p(n: int) -> float:
     """The smallest p that n differences can give: all of one sign."""
     return 2.0 ** (1 - n) if n <= ALL_SUBSETS else 2 / DRAWN
-
-
-def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """The fewest pairs n with which Holm-corrected comparisons, m in number, can reach alpha: 2 m / 2^n <= alpha."""
-    return max(1, math.ceil(math.log2(2 * max(1, comparisons) / alpha) - 1e-9))
 
 
 def _subsets(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """What a comparison's runs amount to: one summary for each arm, against one baseline over the seeds in common.
 
 A difference is arm minus baseline in the measure, of classifiers the test error, so below zero is better. Arms are one
-family for Holm's correction; each control is judged on its own, since what is said about controls needs all of them to
-lose.
+family for the rule's correction; each control is judged on its own, since what is said about controls needs all of them
+to lose.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 from lightning_modules.comparing.records import STATUSES, Arm, Comparison, Run, StepTime, finite
 from lightning_modules.comparing.statistics.paired import bootstrap_interval, correlation, mean_and_sd, wins
-from lightning_modules.comparing.statistics.sign_flip_test import sign_flip_interval
-from lightning_modules.comparing.statistics.verdicts import BASELINE, Verdict, judge
+from lightning_modules.comparing.statistics.rule import BASELINE, RULE, SignFlipRule, Verdict
 from lightning_modules.metrics import ERROR, Measure
 
 COSTS = (
@@ -41,7 +40,7 @@ class Summary:
 
     ``difference`` is the mean over ``pairs``, the seeds that arm and baseline both finished. ``differences`` has the
     seeds beside these where one of the two diverged, as +inf (the arm) or -inf (the baseline), or zero for both: these
-    are tested. ``low`` and ``high`` are the sign-flip interval, where there is one, perhaps infinite. ``beside`` has
+    are tested. ``low`` and ``high`` are the interval of the test, where there is one, perhaps infinite. ``beside`` has
     mean and deviation of what else was measured, which is not judged.
     """
 
@@ -82,7 +81,7 @@ class Summary:
         return None if self.wins is None else self.wins / len(self.differences)
 
 
-def summarise(comparison: Comparison) -> list[Summary]:
+def summarise(comparison: Comparison, rule: SignFlipRule = RULE) -> list[Summary]:
     """One summary per arm in the order of the plan, the baseline first. Means are over finished runs only."""
     outcomes = {arm.name: outcomes_of(comparison, arm.name) for arm in comparison.arms}
     base = next((arm for arm in comparison.arms if arm.name == comparison.baseline), None)
@@ -90,14 +89,14 @@ def summarise(comparison: Comparison) -> list[Summary]:
     others = [arm for arm in comparison.arms if arm is not base]
     differences = {arm.name: paired_differences(outcomes[arm.name], of_base) for arm in others}
     family = {arm.name: list(differences[arm.name].values()) for arm in others if not arm.control}
-    verdicts = judge(family)
+    verdicts = rule.judge(family)
     for arm in others:
         if arm.control:
-            verdicts |= judge({arm.name: list(differences[arm.name].values())})
+            verdicts |= rule.judge({arm.name: list(differences[arm.name].values())})
     costs = {arm.name: _costs(comparison, arm) for arm in comparison.arms}
     return [
         _summary(
-            comparison, arm, outcomes[arm.name], of_base, differences.get(arm.name, {}),
+            comparison, rule, arm, outcomes[arm.name], of_base, differences.get(arm.name, {}),
             verdicts.get(arm.name, Verdict(BASELINE)), costs[arm.name],
             _ratios(costs[arm.name], costs[base.name], arm, base) if base else {},
         )
@@ -107,6 +106,7 @@ def summarise(comparison: Comparison) -> list[Summary]:
 
 def _summary(
     comparison: Comparison,
+    rule: SignFlipRule,
     arm: Arm,
     outcomes: Mapping[int, float],
     of_base: Mapping[int, float],
@@ -119,7 +119,7 @@ def _summary(
     mean, sd = mean_and_sd(list(errors.values()))
     pairs = tuple(seed for seed in differences if seed in errors and math.isfinite(of_base[seed]))
     tested = list(differences.values())
-    low, high = sign_flip_interval(tested) or (None, None)
+    low, high = rule.interval(tested) or (None, None)
     counted = Counter(run.status for run in comparison.of(arm.name))
     return Summary(
         arm=arm,
@@ -137,7 +137,7 @@ def _summary(
         costs=costs,
         step_ratio=ratios.get("step_time"),
         adjusted_p=verdict.adjusted,
-        bootstrap=bootstrap_interval(tested),
+        bootstrap=bootstrap_interval(tested, rule.level),
         wins=wins(tested) if tested else None,
         differences=differences,
         ratios=ratios,
