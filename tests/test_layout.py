@@ -30,6 +30,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The folders and files of a package from the ground up: each imports from those before it, none from its own line."""
 
+SHIPPED = {".j2", ".css", ".js"}
+
 RIVALS = {"torchdiffeq", "torchode", "torchdyn", "memcnn", "diffrax", "revtorch"}
 
 
@@ -128,7 +130,9 @@ def test_wheel_ships_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -
     assert built.returncode == 0, built.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     yamls = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
-    assert yamls <= set(names)
+    templates = {str(p.relative_to(ROOT)) for p in (ROOT / "lightning_modules").rglob("*.*") if p.suffix in SHIPPED}
+    assert {Path(name).suffix for name in templates} == SHIPPED
+    assert yamls | templates <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(ORDER)
     # The wheel alone, outside the clone, composes and checks a config.
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.comparing import from_runs as existing
-from lightning_modules.comparing.report import conclusions as sentences
+from lightning_modules.comparing.statistics.rule import RULE
 from lightning_modules.plotting.command import _check_file, save
 from lightning_modules.plotting.style import new_figure
 from lightning_modules.text import aligned
@@ -60,4 +60,4 @@ def test_arms_keep_the_names_they_were_trained_under() -> None:
 
 
 def test_one_number_of_seeds_is_asked_for() -> None:
-    assert all("takes 8 seeds" in sentences.what_seeds_show([n])[0] for n in (0, 3))
+    assert all("takes 8 seeds" in RULE.describe_reach([n])[0] for n in (0, 3))

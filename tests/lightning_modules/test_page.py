@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from lightning_modules.comparing.report import html as page
-from lightning_modules.comparing.report.document import Bullets, Cell, Code, Folded, Heading, Picture, Table, Text
+from lightning_modules.comparing.report import markdown
+from lightning_modules.comparing.report.markdown import code, inline, listed, paragraph, table
 
 HOSTILE = """<script>alert(1)</script>"onload='x' & <b>"""
 VOID = {"meta", "img"}
@@ -45,8 +47,8 @@ class Reader(HTMLParser):
         return [(attributes, "".join(text)) for name, attributes, text in self.elements if name == tag]
 
 
-def read(*parts: Any, title: str = "A title") -> Reader:
-    return Reader(page.render(title, parts))
+def read(*blocks: str, title: str = "A title", folder: Path = Path()) -> Reader:
+    return Reader(page.render("\n\n".join([f"# {markdown.inline(title)}", *blocks]), folder))
 
 
 @pytest.fixture
@@ -58,12 +60,11 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_what_others_have_named_appears_as_text(picture: Path) -> None:
-    row = [Cell(HOSTILE), Cell(HOSTILE, value=1.0, strong=True)]
-    parts = (
-        Heading(HOSTILE), Text(f"{HOSTILE} `{HOSTILE}` **{HOSTILE}**"), Code(HOSTILE), Bullets([HOSTILE]),
-        Table([HOSTILE, HOSTILE], [row, row]), Picture(picture, HOSTILE),
+    found = read(
+        f"## {inline(HOSTILE)}", paragraph(f"{HOSTILE} `{HOSTILE}` **{HOSTILE}**"), code(HOSTILE), listed([HOSTILE]),
+        table([HOSTILE, HOSTILE], [[HOSTILE, f"**{HOSTILE}**"]] * 2), f"![{inline(HOSTILE)}]({picture.name})",
+        title=HOSTILE, folder=picture.parent,
     )  # fmt: skip
-    found = read(*parts, title=HOSTILE)
     assert len(found.of("script")) == 1, "the page's own"
     assert not found.of("b")
     assert not any(name.startswith("on") for _, attributes, _ in found.elements for name in attributes)
@@ -72,8 +73,27 @@ def test_what_others_have_named_appears_as_text(picture: Path) -> None:
     assert found.of("figcaption")[0][1] == found.of("img")[0][0]["alt"] == HOSTILE
 
 
+ODD = [
+    "<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](http://example.com/a.png)", "a | b", "a_b_c",
+    "<http://example.com>", "[a]: http://example.com", "# a", "- a", "1. a", "> a", "~~~", "---", "===", "``` a", "_a_",
+    "*a*", "&lt;b&gt; &#60;b>", "`<b>", "``<b>`", "`<b>`", "\\`<b>`", "a\\", "</details><b>", "<!-- a", "\t<b>",
+    "a\n\n<b>", "    a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_name_is_markup(name: str) -> None:
+    row = [["arm", name], [f"**{name}**", name]]
+    found = read(paragraph(name), listed([name]), table(row[0], row[1:]), f"## {inline(name)}", title=name)
+    for tag in ("title", "h1", "p", "li", "td", "h2"):
+        assert " ".join(found.of(tag)[-1][1].replace("`", "").split()) == " ".join(name.replace("`", "").split()), tag
+    tags = {tag for tag, _, _ in found.elements}
+    assert not tags & {"b", "em", "blockquote", "hr", "pre", "img", "details"}
+    assert all(attributes["href"].startswith("#") for attributes, _ in found.of("a"))
+
+
 def test_nothing_is_fetched_and_only_the_pages_own_style_and_script_run(picture: Path) -> None:
-    found = read(Heading("One"), Picture(picture, "caption"))
+    found = read("## One", f"![caption]({picture.name})", folder=picture.parent)
     policy = next(a["content"] for a, _ in found.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
     allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert allowed["default-src"] == "'none'"
@@ -93,46 +113,56 @@ def test_nothing_is_fetched_and_only_the_pages_own_style_and_script_run(picture:
 
 def test_cells_say_what_they_are_sorted_by() -> None:
     rows = [
-        [Cell("a"), Cell("219.9 k", 219873.0), Cell("3"), Cell("-")],
-        [Cell("b", strong=True), Cell("**1.2 M**", 1.2e6), Cell("-1,200"), Cell("−0.5")],
-        [Cell("c"), Cell("-"), Cell("1e-3"), Cell("", float("nan"))],
+        ["a", "219.9 k", "3", "-", "2.35 ± 0.24 (8)", "1 diverged, 2 failed", "120 ms [116 ms, 126 ms]"],
+        ["**b**", "**1.2 M**", "-1,200", "−0.5", "10.00 ± 1 (7/8)", "-", "1.20 s"],
+        ["c", "-", "1e-3", "", "- (0/8)", "-", "0.95×"],
     ]
-    found = read(Table(["arm", "parameters", "n", "x"], rows))
+    found = read(table(["arm", "parameters", "n", "x", "error", "not done", "time"], rows))
     values = [a.get("data-value") for a, _ in found.of("td")]
-    assert values == ["219873.0", "3.0", None, "1200000.0", "-1200.0", "-0.5", None, "0.001", None]
-    assert [a.get("class") for a, _ in found.of("th")[:4]] == [None, "number", "number", "number"]
-    assert [a.get("scope") for a, _ in found.of("th")] == ["col"] * 4 + ["row"] * 3
+    assert values[:6] == ["219900.0", "3.0", None, "2.35", "3.0", "0.12"]
+    assert values[6:12] == ["1200000.0", "-1200.0", "-0.5", "10.0", None, "1.2"]
+    assert values[12:] == [None, "0.001", None, None, None, "0.95"]
+    assert [a.get("class") for a, _ in found.of("th")[:7]] == [None, *["number"] * 6]
+    assert [a.get("scope") for a, _ in found.of("th")] == ["col"] * 7 + ["row"] * 3
     assert [text for _, text in found.of("strong")] == ["b", "1.2 M"]
     assert found.of("table")[0][0]["class"] == "sortable"
+    sizes = read(table(["arm", "steps", "p"], [["a", "3-2-2", "0.0078"], ["rk2", "6", "1"]]))
+    assert [a.get("data-value") for a, _ in sizes.of("td")] == ["3-2-2", "0.0078", "6.0", "1.0"]
+    assert [a.get("class") for a, _ in sizes.of("td")] == [None, "number"] * 2
 
 
 def test_a_table_without_a_head_keeps_its_order_and_an_empty_one_is_not_there() -> None:
-    found = read(Table(["", ""], [[Cell("data"), Cell("mnist")], [Cell("seeds"), Cell("0, 1")]]), Table(["arm"], []))
+    found = read(table(["", ""], [["data", "mnist"], ["seeds", "0, 1"]]), table(["arm"], []))
     assert [a["class"] for a, _ in found.of("table")] == ["plain"]
     assert not found.of("thead")
-    assert read(Table(["arm", "verdict"], [[Cell("a"), Cell("b")]])).of("table")[0][0]["class"] == "sortable"
+    assert read(table(["arm", "verdict"], [["a", "b"]])).of("table")[0][0]["class"] == "sortable"
 
 
 def test_headings_are_entered_by_names_of_their_own() -> None:
-    found = read(Heading("Costs"), Heading("in `MACs`", 3), Heading("Costs"), Heading("†", 2))
+    found = read("## Costs", "### in `MACs`", "## Costs", "## †")
     names = [a["id"] for tag in ("h2", "h3") for a, _ in found.of(tag)]
     assert names == ["costs", "costs-2", "part", "in-macs"]
     assert [a["href"] for a, _ in found.of("a")] == ["#costs", "#costs-2", "#part"]
-    assert not read(Text("none")).of("nav")
+    assert not read("none").of("nav")
 
 
-def test_folded_parts_are_text_too_and_cells_lead_to_places() -> None:
-    row = [Cell(HOSTILE, name=HOSTILE), Cell("to", link=HOSTILE)]
-    found = read(Folded(HOSTILE, [Text(HOSTILE), Table(["a", "b"], [row])]))
+def test_folded_parts_are_text_too_and_arms_lead_to_their_runs() -> None:
+    fold = f"<details><summary>{escape(HOSTILE)}</summary>"
+    runs = table(["arm", "seed"], [[HOSTILE, "0"], [HOSTILE, "1"], ["b", "0"]])
+    arms = table(["arm", "n"], [["b", "1"], [f"**{HOSTILE}**", "2"]])
+    found = read(arms, table(["key"], [["b"]]), fold, paragraph(HOSTILE), runs, "</details>")
     assert found.of("summary")[0][1] == found.of("p")[0][1] == HOSTILE
-    assert found.of("th")[-1][0]["id"] == HOSTILE
-    assert found.of("a")[0] == ({"href": f"#{HOSTILE}"}, "to")
+    assert [(a["id"], text) for a, text in found.of("th") if "id" in a] == [
+        ("runs-of-arm-1", HOSTILE),
+        ("runs-of-arm-2", "b"),
+    ]
+    assert found.of("a") == [({"href": "#runs-of-arm-2"}, "b"), ({"href": "#runs-of-arm-1"}, HOSTILE)]
     assert not found.of("b")
     assert len(found.of("details")) == 1
 
 
 def test_marks_are_understood_where_they_are_closed() -> None:
-    found = read(Text("`a*b` and **bold `c`**, 2 ** 3, ` alone"), Bullets(["`x`"]), Code("`as` **is**"))
+    found = read(paragraph("`a*b` and **bold `c`**, 2 ** 3, ` alone"), listed(["`x`"]), code("`as` **is**"))
     assert found.of("p")[0][1] == "a*b and bold c, 2 ** 3, ` alone"
     assert [text for _, text in found.of("code")] == ["a*b", "c", "x", "`as` **is**"]
     assert [text for _, text in found.of("strong")] == ["bold c"]

@@ -16,15 +16,12 @@ import pytest
 
 from lightning_modules.comparing import records as runs
 from lightning_modules.comparing.recipe import settings
-from lightning_modules.comparing.report import conclusions as sentences
 from lightning_modules.comparing.report import formatting as numbers
 from lightning_modules.comparing.report import html as page
-from lightning_modules.comparing.report import markdown
-from lightning_modules.comparing.report import sections as content
+from lightning_modules.comparing.report import markdown, templates
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
-from lightning_modules.comparing.report.document import Bullets, Cell, Code, Table, Text
-from lightning_modules.comparing.statistics import controls as controls_rule
+from lightning_modules.comparing.report.facts import Facts
 from lightning_modules.comparing.statistics import summary as statistics
 from lightning_modules.comparing.statistics.rule import SignFlipRule
 from schemes.errors import SchemenetError
@@ -137,7 +134,7 @@ def controls(folder, errors):
     arms = {name: ARMS[name] for name in errors}
     planned = tuple(next(iter(errors.values())))
     comparison = runs.read_comparison(fabricate(folder, planned, arms=arms, errors=errors))
-    return " ".join(controls_rule.what_controls_show(statistics.summarise(comparison)))
+    return " ".join(templates.sentences("controls", Facts.of(comparison)))
 
 
 def test_controls_that_lose_clearly(tmp_path):
@@ -318,7 +315,7 @@ def test_a_network_that_was_trained_with_noise_has_both_numbers(tmp_path):
     comparison = runs.read_comparison(folder)
     summaries = statistics.summarise(comparison)
     assert of(summaries, "fractalnet").beside["error_by_running_statistics"] == (0.5, 0.0)
-    (told,) = [note for note in sentences.notes(comparison, summaries) if "drawn at random" in note]
+    (told,) = [note for note in templates.sentences("notes", Facts.of(comparison)) if "drawn at random" in note]
     assert told.startswith("fractalnet: ")
     assert '"by running statistics"' in told
 
@@ -409,10 +406,9 @@ def test_every_run_has_a_row_that_its_arm_leads_to(tmp_path):
     folder = fabricate(tmp_path)
     assert "| revnet | 1 | done |" in told(folder)
     comparison = runs.read_comparison(folder)
-    parts = content.content(comparison, statistics.summarise(comparison))
-    text = page.render("", parts)
-    links = re.findall(r'<a href="#(runs-of-arm-\d)">', text)
-    assert len(links) == len(set(links)) == len(ARMS)
+    text = page.render(templates.render(Facts.of(comparison)), folder)
+    links = set(re.findall(r'<a href="#(runs-of-arm-\d)">', text))
+    assert len(links) == len(ARMS)
     assert all(text.count(f' id="{link}"') == 1 for link in links)
 
 
@@ -492,9 +488,7 @@ def told(folder: Path, **changes) -> str:
     """The report's text, without pictures; ``changes`` are keys of comparison.json."""
     path = folder / "comparison.json"
     write_json(path, json.loads(path.read_text()) | changes)
-    comparison = runs.read_comparison(folder)
-    parts = content.content(comparison, statistics.summarise(comparison))
-    return markdown.render(sentences.headline(comparison), parts)
+    return templates.render(Facts.of(runs.read_comparison(folder)))
 
 
 EIGHT = tuple(range(8))
@@ -643,14 +637,59 @@ def test_a_sweep_has_no_words_and_says_briefly_that_it_has_no_controls(tmp_path)
 
 
 def test_names_bring_neither_html_nor_links_nor_emphasis_into_markdown():
-    parts = [Text("a*b and **strong** <img src=x> [a](javascript:1)"), Bullets(["*b*"]), Code("x ``` y")]
-    parts += [Table(["a|b"], [[Cell("c\nd", strong=True)]])]
-    assert markdown.render("<t>", parts) == (
-        "# &lt;t>\n\na\\*b and **strong** &lt;img src=x> [a]\\(javascript:1)\n\n- \\*b\\*\n\n"
-        "````\nx ``` y\n````\n\n| a\\|b |\n| --- |\n| **c d** |\n"
-    )
+    text = "a*b and **strong** <img src=x> [a](javascript:1) `<i>` _c_ d_e"
+    assert markdown.paragraph(text) == ("a\\*b and **strong** &lt;img src=x> [a]\\(javascript:1) `<i>` \\_c\\_ d_e")
+    assert markdown.listed(["*b*", "# c"]) == "- \\*b\\*\n- \\# c"
+    assert markdown.code("x ``` y") == "````\nx ``` y\n````"
+    assert markdown.table(["a|b"], [["**c\nd**"]]) == "| a\\|b |\n| --- |\n| **c d** |"
 
 
 def test_a_report_says_which_of_the_sets_under_one_name_it_is_of(damaged):
     comparison = replace(runs.read_comparison(damaged), data="plane", recipe={"data": {"set": "pinwheel"}})
-    assert "on plane pinwheel:" in sentences.headline(comparison)
+    assert "on plane pinwheel:" in templates.sentence("headline", Facts.of(comparison))
+
+
+class CountRule(SignFlipRule):
+    """Another test: the p is the share of seeds that the baseline wins."""
+
+    name, correction = "counting", "Simes"
+
+    def p(self, differences):
+        return sum(value >= 0 for value in differences) / len(differences) if differences else None
+
+    def least_p(self, pairs):
+        return 0.0
+
+    def describe_test(self, pairs):
+        return f"count of {pairs} wins"
+
+    def interval(self, differences):
+        return None
+
+
+@pytest.mark.parametrize("rule", [CountRule(), SignFlipRule(alpha=0.3, fewest_for_claims=3)])
+def test_another_rule_changes_verdicts_and_every_sentence(tmp_path, rule):
+    comparison = runs.read_comparison(fabricate(tmp_path, errors=None))
+    report.write_of(comparison, rule)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    page_text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    plain = told(tmp_path)
+    assert "too few seeds" in plain
+    lines = {"table": "| revnet", "caption": "Test error of the last", "reach": "pairs"}
+    for name, start in lines.items():
+        assert [line for line in text.splitlines() if start in line] != [
+            line for line in plain.splitlines() if start in line
+        ], name
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert set(rule.columns) <= set(row)
+    assert float(row["level"]) == rule.level
+    if isinstance(rule, CountRule):
+        for written in (text, page_text):
+            assert "count of 3 wins" in written
+            assert "Simes: adjusted for" in written
+            assert not re.search("sign-flip|Holm", written)
+    else:
+        assert "[70%]" in text
+        assert "at most 0.3" in text
+        assert "95%" not in text

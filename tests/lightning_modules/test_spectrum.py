@@ -229,7 +229,7 @@ def test_regions_of_a_learned_scheme_are_those_of_the_least_and_greatest_coeffic
 def test_pictures_of_a_comparison_with_checkpoints(comparison: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = runs.read_comparison(comparison)
     summaries = statistics.summarise(read)
-    pictures = {picture.path.name: picture.caption for picture in plots.write(read, summaries)}
+    pictures = plots.write(read, summaries)
     assert {"coefficients.png", "stability.png"} <= pictures.keys()
     assert "Ritz values of h df/dy" in pictures["stability.png"]
     assert "No spectrum" not in pictures["stability.png"]
@@ -239,7 +239,7 @@ def test_pictures_of_a_comparison_with_checkpoints(comparison: Path, monkeypatch
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"scheme": {"name": "heun"}}))
     monkeypatch.setattr(spectrum, "_test_images", missing)
-    pictures = {picture.path.name: picture.caption for picture in plots.write(read, summaries)}
+    pictures = plots.write(read, summaries)
     assert pictures["stability.png"].endswith("No spectrum of lm: MNIST cannot be read.")
 
 

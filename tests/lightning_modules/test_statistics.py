@@ -242,6 +242,6 @@ def test_the_documentation_states_the_rule():
     text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
     assert RULE.describe(8, 6) in text
     assert RULE.describe_test(8) in " ".join(text.split())
-    words = dict(enumerate("none one two three four five six seven eight nine".split()))
+    words = dict(enumerate(["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]))
     takes = f"one arm takes {words[RULE.seeds_needed(1)]} seeds"
     assert takes in " ".join(text.split())

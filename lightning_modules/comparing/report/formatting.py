@@ -91,6 +91,12 @@ def cost(s: Summary, name: str, unit: str = "") -> str:
     return human(None if found is None else found.mean, unit)
 
 
+def mean_and_sd(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return ABSENT
+    return f"{mean:.4g}" + (f" ± {sd:.2g}" if sd is not None else "")
+
+
 def evaluations(s: Summary, name: str, spread: bool = False) -> str:
     found = s.costs.get(name)
     if found is None:
@@ -103,5 +109,5 @@ def ratio(times: float | None) -> str:
     return ABSENT if times is None else f"{times:.2f}×"
 
 
-def seeds_told(seeds: Sequence[int]) -> str:
+def seed_list(seeds: Sequence[int]) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"

@@ -1,60 +1,98 @@
-"""A report as one HTML file that asks nobody for anything: style, script and pictures are inside.
+"""A report as one HTML page, rendered from its Markdown: style, script and pictures are inside.
 
-Names in a report come from run folders, and run folders come from other people: all text is escaped, and the page's
-own policy lets no script and no style run but the two of this package, told by their hashes, and nothing be fetched.
+Text was escaped when the Markdown was written; markup in it that no template wrote is shown as text. The page's own
+policy lets no script and no style run but the two of this package, named by their hashes, and nothing be fetched.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
+from itertools import count, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-from lightning_modules.comparing.report.document import Bullets, Cell, Code, Folded, Heading, Part, Picture, Table, Text
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from markupsafe import Markup
 
-MARKS = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*")
-NUMBER = re.compile(r"[-+−]?\d[\d,]*\.?\d*(e[-+]?\d+)?")
+from lightning_modules.comparing.report.templates import templates
+
+FOLD = re.compile(r"\s*(<details><summary>[^<>]*</summary>|</details>)\s*")
+NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)(?: ?(k|M|G|T)?(B|ms|s|×)?)(?= [±(\[]|$)")
+COUNT = re.compile(r"(\d+) (?:diverged|failed|missing)\b")
+SCALE = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "ms": 1e-3}
 ABSENT = ("", "-", "–")  # sorted behind everything, whichever way
 
 
-def render(title: str, parts: Sequence[Part]) -> str:
-    """The whole page. Headings of level 2 are listed beside it; tables are sorted by a click on a head."""
-    names = _names(parts)
-    body = "\n".join(_part(part, names) for part in parts)
-    style, script = _beside("page.css"), _beside("page.js")
+class Page(RendererHTML):
+    """The elements of the page that are not the usual ones of Markdown."""
+
+    def html_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """Only what folds a part is markup; anything else is text."""
+        content = tokens[idx].content
+        return content if FOLD.fullmatch(content) else f"<p>{escape(content)}</p>"
+
+    def html_inline(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return escape(tokens[idx].content)
+
+    def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return f'<pre tabindex="0"><code>{escape(tokens[idx].content.removesuffix(chr(10)))}</code></pre>\n'
+
+    def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return '<div class="table" tabindex="0" role="group">' + self.renderToken(tokens, idx, options, env)
+
+    def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return "</table></div>\n"
+
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """On a card, in its proportions; the style turns light and dark about on a dark page."""
+        content = (env["folder"] / Path(str(tokens[idx].attrs["src"])).name).read_bytes()
+        width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # where every PNG has them
+        caption = self.renderInline(tokens[idx].children or [], options, env)
+        return (
+            '<figure><div class="card" tabindex="0" role="group"><img src="data:image/png;base64,'
+            f'{base64.b64encode(content).decode()}" width="{width}" height="{height}" alt="'
+            f'{escape(_plain(tokens[idx]))}"></div><figcaption>{caption}</figcaption></figure>\n'
+        )
+
+
+def render(text: str, folder: Path) -> str:
+    """The whole page. Headings of level 2 are listed beside it; tables are sorted by a click on a head.
+
+    Args:
+        text: the report in Markdown, which begins with its title.
+        folder: where the pictures lie that it names.
+    """
+    parser = MarkdownIt("commonmark", renderer_cls=Page).enable("table")
+    tokens = parser.parse(text)
+    chapters = _name_headings(tokens)
+    _let_figures_stand_alone(tokens)
+    tokens = _with_tables_marked(tokens)
+    style, script = _file("page.css"), _file("page.js")
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(_unmarked(title))}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>{_marked(title)}</h1></header>
-{_contents(parts, names)}
-<main>
-{body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
+
+    def html(part: Sequence[Token]) -> Markup:
+        return Markup(parser.renderer.render(part, parser.options, {"folder": folder}))
+
+    return templates().get_template("page.html.j2").render(
+        policy=Markup(policy), style=Markup(style), script=Markup(script), title=_plain(tokens[1]),
+        header=html(tokens[:3]), body=html(tokens[3:]),
+        chapters={name: html([part]) for name, part in chapters.items()},
+    )  # fmt: skip
 
 
 @cache
-def _beside(name: str) -> str:
+def _file(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
@@ -62,121 +100,120 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-# Text -------------------------------------------------------------------------------------------------------
+def _plain(inline: Token) -> str:
+    """The text of an inline token without its marks."""
+    return "".join(child.content for child in inline.children or ())
 
 
-def _marked(text: str) -> str:
-    """Escaped, with ``code`` and **strong** as elements; a mark that is not closed is a sign like others."""
-    pieces, end = [], 0
-    for found in MARKS.finditer(text):
-        code, strong = found.groups()
-        inside = f"<code>{escape(code)}</code>" if code else f"<strong>{_marked(strong)}</strong>"
-        pieces += [escape(text[end : found.start()]), inside]
-        end = found.end()
-    return "".join([*pieces, escape(text[end:])])
+class Cell(NamedTuple):
+    """The tokens of a cell of a table."""
+
+    opening: Token
+    content: Token
+    closing: Token
 
 
-def _unmarked(text: str) -> str:
-    return MARKS.sub(lambda found: found[1] or found[2], text)
+Row = list[Cell]
 
 
-# Headings ---------------------------------------------------------------------------------------------------
+# Headings and tables ----------------------------------------------------------------------------------------
 
 
-def _names(parts: Iterable[Part]) -> dict[int, str]:
-    """The name by which the page is entered at each heading, by the heading's identity; no two are the same."""
-    names: dict[int, str] = {}
-    for part in parts:
-        if isinstance(part, Heading):
-            stem = re.sub(r"\W+", "-", part.text.lower()).strip("-") or "part"
-            taken = set(names.values())
-            following = (f"{stem}-{i}" for i in range(2, len(names) + 3))
-            names[id(part)] = stem if stem not in taken else next(name for name in following if name not in taken)
-    return names
+def _name_headings(tokens: Sequence[Token]) -> dict[str, Token]:
+    """Give each heading below the title a name of its own; the texts of level 2 by these names."""
+    chapters: dict[str, Token] = {}
+    taken: set[str] = set()
+    for opening, inline in pairwise(tokens):
+        if opening.type != "heading_open" or opening.tag == "h1":
+            continue
+        stem = re.sub(r"\W+", "-", _plain(inline).lower()).strip("-") or "part"
+        name = next(name for i in count(1) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)
+        taken.add(name)
+        opening.attrSet("id", name)
+        if opening.tag == "h2":
+            chapters[name] = inline
+    return chapters
 
 
-def _contents(parts: Iterable[Part], names: dict[int, str]) -> str:
-    chapters = [part for part in parts if isinstance(part, Heading) and part.level == 2]
-    items = "".join(f'<li><a href="#{names[id(c)]}">{_marked(c.text)}</a></li>' for c in chapters)
-    return f'<nav aria-label="Contents"><ol>{items}</ol></nav>' if items else ""
+def _let_figures_stand_alone(tokens: Sequence[Token]) -> None:
+    for before, inline, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if inline.type == "inline" and [child.type for child in inline.children or ()] == ["image"]:
+            before.hidden = after.hidden = True
 
 
-# Parts ------------------------------------------------------------------------------------------------------
+def _with_tables_marked(tokens: Sequence[Token]) -> list[Token]:
+    """Say what cells are sorted by and which columns hold numbers, and link arms to their runs."""
+    marked, table, folded = [], [], False
+    tables: list[tuple[bool, list[Row]]] = []
+    for token in tokens:
+        if token.type == "html_block":
+            folded = token.content.startswith("<details>")
+        if token.type == "table_open" or table:
+            table.append(token)
+        else:
+            marked.append(token)
+        if token.type == "table_close":
+            rows = list(_rows(table))
+            head = [_plain(inline) for _, inline, _ in rows[0]]
+            if len(rows) > 1:
+                table[0].attrSet("class", "sortable" if any(head) else "plain")
+                _mark_numbers(rows)
+                tables.append((folded, rows))
+                end = next(i for i, t in enumerate(table) if t.type == "thead_close")
+                marked += table if any(head) else [table[0], *table[end + 1 :]]
+            table = []
+    _link_arms(tables)
+    return marked
 
 
-def _part(part: Part, names: dict[int, str]) -> str:
-    match part:
-        case Heading(text, level):
-            tag = f"h{min(max(level, 2), 6)}"
-            return f'<{tag} id="{names[id(part)]}">{_marked(text)}</{tag}>'
-        case Text(text):
-            return f"<p>{_marked(text)}</p>"
-        case Code(text):
-            return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
-        case Bullets(items):
-            return f"<ul>{''.join(f'<li>{_marked(item)}</li>' for item in items)}</ul>" if items else ""
-        case Table(head, rows):
-            return _table(head, rows)
-        case Picture(path, caption):
-            return _picture(path, caption)
-        case Folded(summary, parts):
-            inside = "\n".join(_part(inner, names) for inner in parts)
-            return f"<details><summary>{_marked(summary)}</summary>\n{inside}\n</details>"
+def _rows(table: Sequence[Token]) -> Iterator[Row]:
+    """The rows of a table with the tokens of each cell: opening, content and closing."""
+    row: Row = []
+    for i, token in enumerate(table):
+        if token.type in ("th_open", "td_open"):
+            row.append(Cell(token, table[i + 1], table[i + 2]))
+        elif token.type == "tr_close":
+            yield row
+            row = []
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """Columns of numbers stand to the right. A head without words is none, and such a table keeps its order."""
-    if not rows:
-        return ""
-    keys = [[_key(cell) for cell in row] for row in rows]
-    numbers = [_numeric([row[i] for row in keys if i < len(row)]) for i in range(len(head))]
-    marks = [' class="number"' if number else "" for number in numbers]
-    titles = "".join(f'<th scope="col"{mark}>{_marked(title)}</th>' for title, mark in zip(head, marks, strict=True))
-    top = f"<thead><tr>{titles}</tr></thead>" if any(head) else ""
-    lines = (_row(row, row_keys, marks) for row, row_keys in zip(rows, keys, strict=True))
-    kind = "sortable" if top else "plain"
-    return (
-        f'<div class="table" tabindex="0" role="group"><table class="{kind}">{top}<tbody>\n'
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
-    )
+def _mark_numbers(rows: Sequence[Row]) -> None:
+    keys = [[_key(_plain(inline)) for _, inline, _ in row] for row in rows[1:]]
+    numeric = [not any(isinstance(key, str) for key in column) for column in zip(*keys, strict=True)]
+    for i, row in enumerate(rows):
+        for j, (opening, _, closing) in enumerate(row):
+            if i == 0:
+                opening.attrSet("scope", "col")
+            elif j == 0:  # the first cell names the row
+                opening.tag = closing.tag = "th"
+                opening.attrSet("scope", "row")
+            if numeric[j]:
+                opening.attrSet("class", "number")
+            if i and (key := keys[i - 1][j]) is not None:
+                opening.attrSet("data-value", str(key))
 
 
-def _row(row: Sequence[Cell], keys: Sequence[float | str | None], marks: Sequence[str]) -> str:
-    """The first cell names the row."""
-    cells = []
-    for i, (cell, key, mark) in enumerate(zip(row, keys, marks, strict=True)):
-        tag, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
-        value = "" if key is None else f' data-value="{escape(str(key))}"'
-        name = f' id="{escape(cell.name)}"' if cell.name else ""
-        text = f"<strong>{_marked(cell.text)}</strong>" if cell.strong else _marked(cell.text)
-        text = f'<a href="#{escape(cell.link)}">{text}</a>' if cell.link else text
-        cells.append(f"<{tag}{scope}{name}{mark}{value}>{text}</{tag}>")
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _key(cell: Cell) -> float | str | None:
-    """What a cell is sorted by: its value, the number that its text is, or the text; None where there is nothing."""
-    if cell.value is not None:
-        return cell.value if math.isfinite(cell.value) else None
-    text = _unmarked(cell.text).strip()
-    if text in ABSENT:
+def _key(text: str) -> float | str | None:
+    """What a cell is sorted by: the number that it begins with, in its unit, or its text; None where it is empty."""
+    text = text.strip()
+    if text in ABSENT or text.startswith("- ("):
         return None
-    return float(text.replace(",", "").replace("−", "-")) if NUMBER.fullmatch(text) else text
+    if counts := COUNT.findall(text):
+        return float(sum(map(int, counts)))
+    found = NUMBER.match(text[1:].partition(",")[0] if text.startswith("[") else text)
+    if found is None:
+        return text
+    return float(found[1].replace(",", "").replace("−", "-")) * SCALE.get(found[2] or found[3] or "", 1.0)
 
 
-def _numeric(keys: Sequence[float | str | None]) -> bool:
-    return not any(isinstance(key, str) for key in keys)
-
-
-def _picture(path: Path, caption: str) -> str:
-    """On a card, in the proportions that its head tells; the style turns light and dark about on a dark page."""
-    content = path.read_bytes()
-    width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # where every PNG has them
-    source = base64.b64encode(content).decode()
-    alternative = escape(_unmarked(caption))
-    return (
-        f'<figure><div class="card" tabindex="0" role="group"><img src="data:image/png;base64,{source}" '
-        f'width="{width}" height="{height}" alt="{alternative}"></div>'
-        f"<figcaption>{_marked(caption)}</figcaption></figure>"
-    )
+def _link_arms(tables: Sequence[tuple[bool, Sequence[Row]]]) -> None:
+    places: dict[str, str] = {}
+    of_arms = [(folded, rows[1:]) for folded, rows in tables if _plain(rows[0][0][1]) == "arm"]
+    for opening, inline, _ in (row[0] for folded, rows in of_arms if folded for row in rows):
+        if (name := _plain(inline)) not in places:
+            places[name] = f"runs-of-arm-{len(places) + 1}"
+            opening.attrSet("id", places[name])
+    for _, inline, _ in (row[0] for folded, rows in of_arms if not folded for row in rows):
+        if (place := places.get(_plain(inline))) is not None:
+            link = Token("link_open", "a", 1, attrs={"href": f"#{place}"})
+            inline.children = [link, *(inline.children or ()), Token("link_close", "a", -1)]

@@ -1,49 +1,57 @@
-"""A report as Markdown, with tables as GitHub reads them."""
+"""Text as Markdown, with tables as GitHub reads them.
+
+Names come from run folders, and run folders come from other people: whatever is written into the Markdown is escaped,
+so that it is text there and on the page that is rendered from it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 
-from lightning_modules.comparing.report.document import Bullets, Cell, Code, Folded, Heading, Part, Picture, Table, Text
-
-
-def render(title: str, parts: Sequence[Part]) -> str:
-    """The whole report; pictures are named as files beside it."""
-    return "\n\n".join([f"# {_text(title)}", *map(_part, parts)]) + "\n"
-
-
-def _part(part: Part) -> str:
-    match part:
-        case Heading(text, level):
-            return f"{'#' * level} {_text(text)}"
-        case Text(text):
-            return _text(text)
-        case Code(text):
-            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-            return f"{fence}\n{text}\n{fence}"
-        case Bullets(items):
-            return "\n".join(f"- {_text(item)}" for item in items)
-        case Table(head, rows):
-            lines = [list(map(_text, head)), ["---"] * len(head), *(list(map(_cell, row)) for row in rows)]
-            return "\n".join("| " + " | ".join(_line(cell) for cell in line) + " |" for line in lines)
-        case Picture(path, caption):
-            return f"![{_text(caption)}]({path.name})"
-        case Folded(summary, parts):
-            inside = "\n\n".join(map(_part, parts))
-            return f"<details><summary>{escape(summary)}</summary>\n\n{inside}\n\n</details>"
+CODE = re.compile(r"(?<!`)(`[^`]+`)(?!`)")
+SPECIAL = re.compile(
+    r"""
+    \\(?=[!-/:-@\[-`{-~]|$)                         # a backslash that would escape
+    | ` | <
+    | (?<!\*)\*(?!\*) | \*{3,}                      # one star, which marks a verdict
+    | (?<![A-Za-z0-9])_ | _(?![A-Za-z0-9])          # an underscore that is not inside a name
+    | (?<=\])[(:]                                   # what makes a link of brackets
+    | &(?=\#?\w+;)
+    """,
+    re.VERBOSE,
+)
 
 
-def _cell(cell: Cell) -> str:
-    return f"**{_text(cell.text)}**" if cell.strong else _text(cell.text)
+def inline(text: str) -> str:
+    """Text within a line; `code` and **strong** keep their marks, a mark that is not closed is a character."""
+    pieces = CODE.split(re.sub(r"\s+", " ", text))
+    return "".join(piece if i % 2 else SPECIAL.sub(_escaped, piece) for i, piece in enumerate(pieces))
 
 
-def _line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+def paragraph(text: str) -> str:
+    """Text that begins a line, where further characters have a meaning."""
+    text = inline(text.strip())
+    if (number := re.match(r"\d+(?=[.)](\s|$))", text)) is not None:
+        return f"{number[0]}\\{text[number.end() :]}"
+    return f"\\{text}" if re.match(r"#{1,6}(\s|$)|[-+](\s|$)|>|~~~|---|===", text) else text
 
 
-def _text(text: str) -> str:
-    """A star alone marks a verdict and opens no emphasis; names from elsewhere bring neither HTML nor links."""
-    text = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text)
-    return text.replace("<", "&lt;").replace("](", "]\\(")
+def _escaped(found: re.Match[str]) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(found[0]) or "".join(f"\\{character}" for character in found[0])
+
+
+def listed(items: Sequence[str]) -> str:
+    return "\n".join(f"- {paragraph(item)}" for item in items)
+
+
+def code(text: str) -> str:
+    """Lines that are shown as they are."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a cell that begins and ends with ** is strong."""
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(inline(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

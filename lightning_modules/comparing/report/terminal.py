@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 from lightning_modules.comparing.records import Comparison
-from lightning_modules.comparing.report.conclusions import at_batch, conclusions, headline, notes, unfinished
+from lightning_modules.comparing.report.facts import Facts
 from lightning_modules.comparing.report.formatting import (
     ABSENT,
     cost,
@@ -19,9 +19,9 @@ from lightning_modules.comparing.report.formatting import (
     ratio,
     verdict,
 )
-from lightning_modules.comparing.statistics.controls import what_controls_show
-from lightning_modules.comparing.statistics.rule import NO_PAIR, RULE
-from lightning_modules.comparing.statistics.summary import Summary, summarise
+from lightning_modules.comparing.report.templates import sentence, sentences
+from lightning_modules.comparing.statistics.rule import NO_PAIR
+from lightning_modules.comparing.statistics.summary import Summary
 from lightning_modules.text import shared_out
 
 WIDTH = 120
@@ -31,6 +31,14 @@ ARM, SCHEME, P_HOLM = 0, 1, 5
 RESULTS, COSTS = (2, 3, 4, P_HOLM), (SCHEME, 6, 7, 8, 9, 10)
 """Columns beside the arm: tables of their own where not all fit into one, in this order."""
 
+SECTIONS = {
+    "What can be concluded": "conclusions",
+    "What the controls say": "controls",
+    "Notes": "notes",
+    "Runs that are not done": "unfinished",
+}
+"""Titles below the table, and the sentences under each."""
+
 NARROW = 16
 """Signs below which a name is not folded."""
 
@@ -38,37 +46,26 @@ NARROW = 16
 def screen_table(comparison: Comparison, width: int | None = None) -> str:
     """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
     width = width or WIDTH
-    summaries = summarise(comparison)
-    measure = comparison.measure
-    points = f" in {measure.points}" if measure.points else ""
-    head = ["arm", "scheme", f"test {measure.head}", f"difference [{RULE.level:.0%}]", "verdict"]
-    head += [f"p {RULE.correction}", "params", "MACs", "NFE", "kept MB", "step"]
-    arms = [_screen_row(s) for s in summaries if not s.arm.control]
-    controls = [_screen_row(s) for s in summaries if s.arm.control]
-    lines = _wrapped(headline(comparison), width)
+    facts = Facts.of(comparison)
+    measure, rule = facts.measure, facts.rule
+    head = [
+        "arm",
+        "scheme",
+        f"test {measure.head}",
+        f"difference [{rule.level:.0%}]",
+        "verdict",
+        f"p {rule.correction}",
+    ]
+    head += ["params", "MACs", "NFE", "kept MB", "step"]
+    arms, controls = [[_screen_row(s) for s in part] for part in (facts.arms, facts.controls)]
+    lines = _wrapped(sentence("headline", facts), width)
     for columns in _tables([head, *arms, *controls], width):
         lines += ["", *_table(columns, head, arms, controls, width)]
-    lines += [
-        "",
-        *_wrapped(
-            f"Test {measure.words} of the last epoch: mean ± sd (n finished seeds). Difference to"
-            f" {comparison.baseline}{points}, paired by seed,"
-            f" {RULE.describe_briefly()}. MACs per sample,"
-            f" forward; NFE: evaluations of f in a forward pass; kept: bytes"
-            f" kept for backward{at_batch(comparison)}; step: training step time relative to"
-            f" {comparison.baseline}.",
-            width,
-        ),
-    ]
-    for title, said in (
-        ("What can be concluded", conclusions(comparison, summaries)),
-        ("What the controls say", what_controls_show(summaries)),
-        ("Notes", notes(comparison, summaries)),
-        ("Runs that are not done", unfinished(comparison)),
-    ):
-        if said:
+    lines += ["", *_wrapped(sentence("screen_caption", facts), width)]
+    for title, macro in SECTIONS.items():
+        if texts := sentences(macro, facts):
             lines += ["", title]
-            lines += [line for text in said for line in _wrapped(text, width, "  - ")]
+            lines += [line for text in texts for line in _wrapped(text, width, "  - ")]
     return "\n".join(lines)
 
 

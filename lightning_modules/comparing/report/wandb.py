@@ -67,7 +67,9 @@ def _table(path: Path) -> Any:
 
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
-    return wandb.Table(columns=head, data=[[_value(cell) for cell in row] for row in rows], allow_mixed_types=True)
+    return wandb.Table(
+        columns=list(head), data=[[_value(cell) for cell in row] for row in rows], allow_mixed_types=True
+    )
 
 
 def _value(cell: str) -> float | str | None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing.records import Comparison, read_comparison
-from lightning_modules.comparing.report import html as page
-from lightning_modules.comparing.report import markdown
-from lightning_modules.comparing.report.conclusions import headline
-from lightning_modules.comparing.report.sections import SIZES, content
-from lightning_modules.comparing.statistics.rule import RULE
-from lightning_modules.comparing.statistics.summary import COSTS, RATIOS, Summary, summarise
+from lightning_modules.comparing.report import html, templates
+from lightning_modules.comparing.report.facts import Facts
+from lightning_modules.comparing.report.tables import SIZES
+from lightning_modules.comparing.statistics.rule import RULE, SignFlipRule
+from lightning_modules.comparing.statistics.summary import COSTS, RATIOS, Summary
 from lightning_modules.storage.atomic_files import write_text
 
 
@@ -23,19 +22,18 @@ def write(folder: str | Path) -> Path:
     return write_of(read_comparison(folder))
 
 
-def write_of(comparison: Comparison) -> Path:
+def write_of(comparison: Comparison, rule: SignFlipRule = RULE) -> Path:
     """Write tables, pictures, report.md and report.html into ``comparison.folder``; the last one's path."""
     # matplotlib takes a second to import, and the screen needs none of it
-    from lightning_modules.comparing.report.figures import draw_all as plots
+    from lightning_modules.comparing.report.figures import draw_all
 
-    summaries = summarise(comparison)
+    facts = Facts.of(comparison, rule)
     _write_csv(comparison.folder / "results.csv", _result_rows(comparison))
-    _write_csv(comparison.folder / "summary.csv", [_summary_row(comparison, s) for s in summaries])
-    pictures = plots.write(comparison, summaries)
-    title, parts = headline(comparison), content(comparison, summaries, pictures)
-    write_text(comparison.folder / "report.md", markdown.render(title, parts))
+    _write_csv(comparison.folder / "summary.csv", [_summary_row(facts, s) for s in facts.summaries])
+    text = templates.render(facts, draw_all.write(comparison, facts.summaries))
+    write_text(comparison.folder / "report.md", text)
     path = comparison.folder / "report.html"
-    write_text(path, page.render(title, parts))
+    write_text(path, html.render(text, comparison.folder))
     return path
 
 
@@ -58,17 +56,18 @@ def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary_row(comparison: Comparison, s: Summary) -> dict[str, Any]:
+def _summary_row(facts: Facts, s: Summary) -> dict[str, Any]:
+    comparison, rule = facts.comparison, facts.rule
     arm, time = s.arm, s.arm.step_time
     row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
     row |= {"control": arm.control, "matched": arm.matched, "baseline": comparison.baseline}
     row |= {"planned": s.planned, **s.counts}
     key = f"test_{comparison.measure.key}"
     row |= {f"{key}_mean": s.mean, f"{key}_sd": s.sd, "paired_seeds": " ".join(map(str, s.pairs))}
-    row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": RULE.level}
+    row |= {"difference": s.difference, "difference_low": s.low, "difference_high": s.high, "level": rule.level}
     row |= dict(zip(("bootstrap_low", "bootstrap_high"), s.bootstrap or (None, None), strict=True))
     row |= {"verdict": s.verdict, "tested_pairs": len(s.differences)}
-    row |= dict(zip(RULE.columns, (s.p, s.adjusted_p), strict=True))
+    row |= dict(zip(rule.columns, (s.p, s.adjusted_p), strict=True))
     row |= {"probability_better": s.improvement, "correlation": s.correlation}
     row |= {name: s.costs[name].mean if name in s.costs else None for name in COSTS}
     row |= {f"step_time_{key}": getattr(time, key, None) for key in ("median_s", "quartile_1_s", "quartile_3_s")}

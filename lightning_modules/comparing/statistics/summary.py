@@ -76,6 +76,11 @@ class Summary:
         return self.counts["done"] == self.planned
 
     @property
+    def left_out(self) -> list[str]:
+        """How many runs are not done, by why: "1 diverged"."""
+        return [f"{self.counts[why]} {why}" for why in STATUSES if why != "done" and self.counts[why]]
+
+    @property
     def improvement(self) -> float | None:
         """The share of pairs in which the arm is better than the baseline, ties half."""
         return None if self.wins is None else self.wins / len(self.differences)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_modules.comparing.records import Comparison
-from lightning_modules.comparing.report.document import Picture
 from lightning_modules.comparing.report.figures import coefficients, costs, evaluations, stability
 from lightning_modules.comparing.report.figures import learning_curves as curves
 from lightning_modules.comparing.report.figures.arms import looks_of
@@ -21,11 +20,11 @@ PICTURES = {
 }
 
 
-def write(comparison: Comparison, summaries: Sequence[Summary]) -> list[Picture]:
-    """Draw what there is to draw into the comparison's folder."""
-    looks, pictures = looks_of(summaries), []
+def write(comparison: Comparison, summaries: Sequence[Summary]) -> dict[str, str]:
+    """Draw what there is to draw into the comparison's folder; captions by file names."""
+    looks, captions = looks_of(summaries), {}
     for name, draw in PICTURES.items():
         if (drawn := draw(comparison, summaries, looks)) is not None:
             save(drawn.figure, comparison.folder / name)
-            pictures.append(Picture(comparison.folder / name, drawn.caption))
-    return pictures
+            captions[name] = drawn.caption
+    return captions
