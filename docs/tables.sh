@@ -23,7 +23,7 @@ dynamics() {
     table "dynamics/$system" experiment=dynamics_table "data=$system"
   done
   table dynamics/known experiment=dynamics_known
-  table dynamics/species experiment=dynamics_table 'words=[neural_ode, universal_ode]' baseline=neural_ode arms=null \
+  table dynamics/species experiment=dynamics_table 'networks=[neural_ode, universal_ode]' baseline=neural_ode arms=null \
     data.train_size=8 data.noise=0.02 trainer.max_epochs=1200 trainer.check_test_every_n_epoch=100 seeds=1
 }
 

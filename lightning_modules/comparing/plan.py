@@ -167,7 +167,7 @@ def make_plan(config: Config, held: Mapping[str, Any] | None = None) -> Plan:
         tuning = tuning.settled(seeds, last)
         recipe["trainer"] = {**recipe["trainer"], "check_test_every_n_epoch": last}  # the test set is read once
     baseline = networks_of(config["baseline"])[0]
-    named = [choice for word in config["words"] for choice in networks_of(word)]
+    named = [choice for word in config["networks"] for choice in networks_of(word)]
     if baseline.arm not in {choice.arm for choice in named}:
         named = [baseline, *named]
     named.sort(key=lambda choice: choice.arm != baseline.arm)  # the others may be matched to it

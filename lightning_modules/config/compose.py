@@ -17,9 +17,10 @@ from lightning_modules.config.overrides import quoted, sort_words
 from lightning_modules.config.sections import SHORT
 from lightning_modules.config.static_registry import REGISTRIES, ROOT, catalogue
 from lightning_modules.config.validate import (
+    ALIASES,
     AXES,
     EVAL_KEYS,
-    FROM_WORDS,
+    FROM_NETWORKS,
     KEYS,
     LAUNCHING,
     RECIPES,
@@ -53,6 +54,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
         wrong.append(unknown_key("launcher", command))
     chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
     config = _hydra(command, chosen, config_dir, wrong)
+    _rename_old_keys(config, command, wrong)
     if config_dir is not None:
         wrong += _said_by_files(config, command, chosen, config_dir)
     _forget_other_kind(config, {key for key, _ in values})
@@ -167,7 +169,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         told = " ".join(str(error).split("\n\n")[0].split())
         if "Could not override 'architecture'" in told:
-            told = f"experiment {groups.get('experiment')!r} is for one network, by `schemenet train`; {FROM_WORDS}"
+            told = f"experiment {groups.get('experiment')!r} is for one network, by `schemenet train`; {FROM_NETWORKS}"
         raise SchemenetError("\n".join([*wrong, told])) from error
     if not isinstance(config, dict):
         raise SchemenetError(f"configs/{command}.yaml is no mapping")
@@ -244,6 +246,17 @@ def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -
     place[last] = value
 
 
+def _rename_old_keys(config: Config, command: str, wrong: list[str]) -> None:
+    """Take keys of the user's yaml files by the names that they had before."""
+    from yaml import safe_load
+
+    for old, key in ALIASES.items():
+        if key in KEYS[command] and old in config:
+            if config.get(key) != safe_load((CONFIGS / f"{command}.yaml").read_text(encoding="utf-8"))[key]:
+                wrong.append(f"{old} and {key} are one key; leave {old} out")
+            config[key] = config.pop(old)
+
+
 def _forget_other_kind(config: Config, keys: set[str]) -> None:
     """A budget of another kind needs a target of its own: the one that stands in a file is none of it."""
     if "budget.kind" in keys and not keys & {"budget", "budget.target"}:
@@ -260,14 +273,14 @@ def _forget_other_axes(config: Config, asked: set[str]) -> None:
 
 
 def _forget_other_arms(config: Config, asked: set[str]) -> None:
-    """What an experiment says of single arms is for its own words; the user's may leave some of them out."""
-    if "words" not in asked or not isinstance(config.get("arms"), dict):
+    """What an experiment says of single arms is for its own networks; the user's may leave some of them out."""
+    if "networks" not in asked or not isinstance(config.get("arms"), dict):
         return
     from lightning_modules.config.network_names import networks_of
 
     typed = {key.split(".")[1] for key in asked if key.startswith("arms.")}
-    words = config["words"] if isinstance(config["words"], list) else [config["words"]]
-    with contextlib.suppress(SchemenetError):  # which is told when the words are checked
+    words = config["networks"] if isinstance(config["networks"], list) else [config["networks"]]
+    with contextlib.suppress(SchemenetError):  # which is reported when the networks are checked
         known = {choice.arm for word in (*words, config["baseline"]) for choice in networks_of(str(word))}
         config["arms"] = {arm: own for arm, own in config["arms"].items() if arm in known | typed}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_modules.config.sections import SHORT
 from lightning_modules.config.static_registry import REGISTRIES, catalogue
-from lightning_modules.config.validate import KEYS, RECIPES
+from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
 from schemes.errors import SchemenetError
 
 LONGEST, DEEPEST = 10_000, 50
@@ -37,7 +37,9 @@ def sort_words(words: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], 
             groups[key] = value
         else:
             wrong.append(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
-    return groups, values
+    given = {key for key, _ in values}
+    wrong += [f"{old} and {key} are one key; leave {old} out" for old, key in ALIASES.items() if {old, key} <= given]
+    return groups, [(ALIASES.get(key, key), value) for key, value in values]
 
 
 def parse(word: str, example: str = "scheme=rk4 or trainer.max_epochs=2") -> Any:
@@ -88,6 +90,7 @@ def repeated(words: Sequence[str]) -> list[str]:
     wrong = []
     for word in words:
         key = word.partition("=")[0].lstrip("+")
+        key = ALIASES.get(key, key)
         key = f"{key}.name" if key in REGISTRIES else f"{key}.{SHORT[key]}" if key in SHORT else key
         if "=" in word and key in first:
             wrong.append(f"{first[key]} and {word}: one key is given twice; leave one of them out")

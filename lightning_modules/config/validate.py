@@ -27,7 +27,7 @@ TRAIN_KEYS = {
     "start_from": Parameter("start_from", "str | None"),
 }
 COMPARE_KEYS = TRAIN_KEYS | {
-    "words": Parameter("words", "Sequence[str]"),
+    "networks": Parameter("networks", "Sequence[str]"),
     "controls": Parameter("controls", "Sequence[str]"),
     "baseline": Parameter("baseline", "str"),
     "budget": Parameter("budget", "str | float | Mapping | None"),
@@ -39,10 +39,13 @@ SWEEP_KEYS = TRAIN_KEYS | {"baseline": Parameter("baseline", "str | None")}
 EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
 KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS}
 
+ALIASES = {"words": "networks"}
+"""Names that keys had before; both are read, and the new one is stored."""
+
 LAUNCHING = ("compare", "sweep")
 """Commands that hand their runs to a launcher."""
 
-FROM_WORDS = "compare takes its networks from words=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
+FROM_NETWORKS = "compare takes its networks from networks=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
 AXES = ("scheme", "field", "grid", "gradient", "noise")
 """Groups that, where nothing is chosen, are the architecture's to say."""
@@ -57,7 +60,7 @@ def unknown_key(key: str, command: str) -> str:
     """The objection to a key that a command has not, with where it belongs or what is nearest."""
     if key == "launcher":
         return f"launcher: for runs of {' and '.join(LAUNCHING)}; `schemenet {command}` runs in this process"
-    others = [other for other, keys in KEYS.items() if key in keys]
+    others = [other for other, keys in KEYS.items() if ALIASES.get(key, key) in keys]
     if others:
         return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
     groups = groups_of(command)
@@ -109,7 +112,7 @@ def _unfit(config: Config, architecture: str | None) -> list[str]:
 
 
 def _check_comparison(config: Config, wrong: list[str]) -> None:
-    """Words, controls and the options of single arms."""
+    """Networks, controls and the options of single arms."""
     from lightning_modules.config.network_names import controls, networks_of, parse_seeds
 
     def attempt(key: str, check: Callable[[Any], Any], value: Any) -> Any:
@@ -119,13 +122,14 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
             wrong.append(f"{key}: {error}")
         return None
 
-    if not config["words"]:
-        wrong.append("words: expected the networks to compare with the baseline, e.g. words=[rk2,reversible], got []")
-    for key in ("words", "controls"):
+    if not config["networks"]:
+        example = "networks=[rk2,reversible]"
+        wrong.append(f"networks: expected the networks to compare with the baseline, e.g. {example}, got []")
+    for key in ("networks", "controls"):
         twice = [word for word in dict.fromkeys(config[key]) if list(config[key]).count(word) > 1]
         wrong += [f"{key}: {word!r} is given twice; leave one out" for word in twice]
     arms: dict[str, str] = {}
-    for key in ("words", "baseline"):
+    for key in ("networks", "baseline"):
         for word in [config[key]] if key == "baseline" else config[key]:
             arms |= {choice.arm: choice.architecture for choice in attempt(key, networks_of, str(word)) or ()}
     for name in config["controls"]:
@@ -145,7 +149,7 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
         wrong.append("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
     for group in ("architecture", *AXES, "sharing"):
         if config.pop(group, None) is not None:
-            wrong.append(f"{group}: {FROM_WORDS}")
+            wrong.append(f"{group}: {FROM_NETWORKS}")
     wrong += [told for architecture in dict.fromkeys(arms.values()) for told in _unfit(config, architecture)]
     for arm, options in (config["arms"] or {}).items():
         if arm not in arms:

@@ -46,7 +46,7 @@ def test_mistakes_end_with_status_2_without_traceback_before_torch() -> None:
         (["models", "resnt"], "did you mean 'resnet'"),
         (["train", "architecture.depth=21"], "the nearest are 20 and 26"),
         (["train", "data=mnist", "data.root=nowhere"], "nowhere"),
-        (["compare", "experiment=demo", "budget=500", "words=[resnet]", "controls=[]"], "nearest sizes"),
+        (["compare", "experiment=demo", "budget=500", "networks=[resnet]", "controls=[]"], "nearest sizes"),
         (["compare", "experiment=demo", "seeds=0"], "seeds"),
         (["compare", "experiment=demo", "seeds=[1,1]"], "different seeds"),
     ],

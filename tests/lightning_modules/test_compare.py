@@ -16,7 +16,7 @@ from schemes import SchemenetError
 from tests.support.overrides import but
 
 SMALL = [
-    "compare", "experiment=demo", "words=[forward_euler,verlet:resnet]", "controls=[one_block]",
+    "compare", "experiment=demo", "networks=[forward_euler,verlet:resnet]", "controls=[one_block]",
     "budget=8k", "budget.tolerance=0.05", "seeds=2", "trainer.max_epochs=2", "data.limit_train=256",
 ]  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_plan_matches_sizes_and_pairs_everything_else() -> None:
 
 
 def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> None:
-    words = ["words=[lm_resnet,resnet]", "controls=[stem_only]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
+    words = ["networks=[lm_resnet,resnet]", "controls=[stem_only]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
     asked = ["budget.kind=macs", "budget.target=baseline", "budget.by=depth", *words]
     plan = make_plan(compose("compare", ["experiment=demo", *asked]))
     baseline, other, control = plan.arms
@@ -54,12 +54,12 @@ def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> N
     assert (control.matched, control.knobs) == (False, {})
     told = plan.document("", {}, "")
     assert told["budget"] == {"kind": "macs", "target": baseline.sizes["macs"], "by": "depth", "tolerance": 0.01}
-    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "words=[rk2]"])).recipe_hash()
+    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "networks=[rk2]"])).recipe_hash()
 
 
 def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times do not repeat, and a comparison must go on with the networks that it has."""
-    words = ["words=[resnet,lm_resnet]", "controls=[]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
+    words = ["networks=[resnet,lm_resnet]", "controls=[]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
     config = compose("compare", ["experiment=demo", "budget={kind: step_time, target: baseline}", *words])
     monkeypatch.setattr(
         "lightning_modules.comparing.match_budget.step_times", lambda *_, **__: {"baseline": {"median_s": 0.5}}
@@ -76,7 +76,7 @@ def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkey
 def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> None:
     config = compose(
         "compare",
-        ["experiment=demo", "words=[resnet,forward_euler]", "controls=[one_block]", "arms.resnet.widths=[8,16,24]"],
+        ["experiment=demo", "networks=[resnet,forward_euler]", "controls=[one_block]", "arms.resnet.widths=[8,16,24]"],
     )
     plan = make_plan(config)
     assert [arm.name for arm in plan.arms] == ["resnet", "one_block"]
@@ -85,7 +85,7 @@ def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> 
 
 def test_controls_of_a_sized_baseline_have_its_stem_widths_and_field() -> None:
     chosen = [
-        "words=[resnet50]",
+        "networks=[resnet50]",
         "baseline=resnet50",
         "controls=[stem_only]",
         "budget=null",
@@ -173,7 +173,7 @@ def test_runs_that_fail_or_cannot_start_are_survived_and_listed(
     broken = folder / "lm_resnet" / "seed0"
     broken.mkdir(parents=True)
     (broken / "metrics.csv").mkdir()  # its csv cannot be written
-    status = main(but(SMALL, "words=[forward_euler,linear_multistep]", "seeds=1", f"folder={folder}"))
+    status = main(but(SMALL, "networks=[forward_euler,linear_multistep]", "seeds=1", f"folder={folder}"))
     told = capsys.readouterr().out
     assert status == 1
     assert "lm_resnet seed 0: FAILED" in told
@@ -186,6 +186,6 @@ def test_runs_that_fail_or_cannot_start_are_survived_and_listed(
 
 
 def test_a_scheme_named_with_an_architecture_has_the_parameters_of_its_config() -> None:
-    config = compose("compare", ["words=[backward_euler:resnet]", "budget=null", "controls=[]"])
+    config = compose("compare", ["networks=[backward_euler:resnet]", "budget=null", "controls=[]"])
     arm = next(arm for arm in make_plan(config).arms if arm.name == "resnet-backward_euler")
     assert arm.config["scheme"] == {"name": "backward_euler", "substeps": 4}

@@ -12,6 +12,7 @@ from architectures.factory import create_model
 from architectures.registry import tasks_of
 from lightning_modules.config.compose import CONFIGS, compose, described, network_options
 from lightning_modules.config.network_names import networks_of
+from lightning_modules.config.overrides import refuse_repeated
 from lightning_modules.config.sections import section
 from lightning_modules.config.static_registry import REGISTRIES, catalogue
 from lightning_modules.config.validate import RECIPES
@@ -56,7 +57,7 @@ def is_more_than_a_name(file: Path) -> bool:
 @pytest.mark.parametrize("file", rest_is_slow(zip(FILES, strict=True), is_more_than_a_name, str))
 def test_every_yaml_composes(file: Path) -> None:
     group, name = file.parent.name, file.stem
-    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("words", "budget", "seeds"))
+    for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("networks", "budget", "seeds"))
     if group in RECIPES:
         command = "compare" if for_compare else "train"
         config = compose(command, [f"{group}={name}"])
@@ -162,7 +163,7 @@ def test_compare_checks_words_budget_and_arms() -> None:
         compose(
             "compare",
             [
-                "words=[forwrd_euler,rk4,rk5:resnet]",
+                "networks=[forwrd_euler,rk4,rk5:resnet]",
                 "controls=[stem]",
                 "budget=abc",
                 "arms.odnet.steps=3",
@@ -177,15 +178,33 @@ def test_compare_checks_words_budget_and_arms() -> None:
         "'stem_only'",
         "'abc'",
         "no arm 'odnet'",
-        "words=[...]",
+        "networks=[...]",
     ):
         assert text in message
     with pytest.raises(SchemenetError, match=r"'stepz'.*did you mean 'steps'"):
         compose("compare", ["arms.ode_resnet.stepz=3"])
 
 
+def test_words_is_the_old_name_of_networks(tmp_path: Path) -> None:
+    assert compose("compare", ["words=[rk2,resnet]"]) == compose("compare", ["networks=[rk2,resnet]"])
+    assert compose("compare", ["words=rk2"])["networks"] == ["rk2"]
+    with pytest.raises(SchemenetError, match="words and networks are one key; leave words out"):
+        compose("compare", ["words=[rk2]", "networks=[resnet]"])
+    with pytest.raises(SchemenetError, match="one key is given twice"):
+        refuse_repeated(["words=[rk2]", "networks=[resnet]"])
+    with pytest.raises(SchemenetError, match="a key of `schemenet compare`"):
+        compose("train", ["words=[rk2]"])
+    experiment = tmp_path / "experiment" / "mine.yaml"
+    experiment.parent.mkdir()
+    experiment.write_text("# @package _global_\nwords: [rk2, resnet]\n")
+    assert compose("compare", ["experiment=mine"], str(tmp_path))["networks"] == ["rk2", "resnet"]
+    experiment.write_text("# @package _global_\nwords: [rk2]\nnetworks: [resnet]\n")
+    with pytest.raises(SchemenetError, match="words and networks are one key; leave words out"):
+        compose("compare", ["experiment=mine"], str(tmp_path))
+
+
 def test_words_of_the_users_own_leave_out_what_an_experiment_says_of_other_arms() -> None:
-    asked = ["experiment=density_digits", "words=[real_nvp,cnf]"]
+    asked = ["experiment=density_digits", "networks=[real_nvp,cnf]"]
     assert compose("compare", asked)["arms"] == {"cnf": {"gradient": "backprop"}}
     with pytest.raises(SchemenetError, match="no arm 'ffjord'"):
         compose("compare", [*asked, "arms.ffjord.hidden=8"])

@@ -281,7 +281,7 @@ def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monkeypatch: Any) -> None:
-    arm = ["words=[fractalnet]", "baseline=fractalnet", "arms.fractalnet.dropout=0.2", "arms.fractalnet.columns=2"]
+    arm = ["networks=[fractalnet]", "baseline=fractalnet", "arms.fractalnet.dropout=0.2", "arms.fractalnet.columns=2"]
     overrides = ["experiment=demo", *arm, "controls=[]", "seeds=1", "budget={target: 8k, tolerance: 0.2}"]
     overrides += [*OFTEN, *DIGITS, f"folder={tmp_path}"]
     (planned,) = make_plan(compose("compare", overrides)).arms

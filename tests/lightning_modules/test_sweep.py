@@ -87,7 +87,7 @@ def test_a_file_says_the_same_as_the_words(tmp_path: Path) -> None:
         (["scheme=rk4,rk3", "data.validation=0.1"], "data.validation: a sweep reports test errors"),
         (["optimizer.lr=interval(0,1)"], "no end of values"),
         (["scheme=rk4,rk3", "launcher.jbos=3"], "did you mean 'jobs'"),
-        (["scheme=rk4,rk3", "words=[rk2]"], "a key of `schemenet compare`"),
+        (["scheme=rk4,rk3", "networks=[rk2]"], "a key of `schemenet compare`"),
         (["nowhere.yaml", "scheme=rk4,rk3"], "expected key=value, or first the name of a yaml file"),
     ],
 )

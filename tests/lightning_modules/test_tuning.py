@@ -31,7 +31,7 @@ from schemes import SchemenetError
 from tests.support.overrides import but
 
 SMALL = [
-    "compare", "data=moons", "logger=csv", "words=[mlp,heun:mlp]", "baseline=mlp", "controls=[]", "budget=null",
+    "compare", "data=moons", "logger=csv", "networks=[mlp,heun:mlp]", "baseline=mlp", "controls=[]", "budget=null",
     "trainer.max_epochs=2", "trainer.accelerator=cpu", "data.batch_size=50", "data.train_size=100", "data.test_size=40",
     "seeds=1", "tune.lr=[0.5,0.001]", "tune.seeds=1", "tune.validation=0.2", "tune.max_epochs=1",
 ]  # fmt: skip
