@@ -1,4 +1,4 @@
-"""Series of observations at irregular times, with missing channels, as batches on the union of their times."""
+"""Batches of series: observations at irregular times, with missing channels, on the union of the times."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor
 class Observations(NamedTuple):
     """Values at the union of a batch's times.
 
-    ``times`` (times,), increasing, in the data's own unit scaled so that a span is of the order of 1; ``values``
-    (batch, times, channels), 0 where nothing was observed; ``mask`` like it, 1 where it was and else 0.
+    Attributes:
+        times: increasing, (times,), in a unit of which a series spans about one.
+        values: (batch, times, channels), 0 where nothing was observed.
+        mask: like ``values``, 1 where there is an observation, else 0.
     """
 
     times: Tensor
@@ -20,15 +22,18 @@ class Observations(NamedTuple):
 
 
 class SeriesBatch(NamedTuple):
-    """What a network is shown, and what it is asked for.
+    """Inputs and targets of a network on series.
 
-    ``observed`` is what it may read. ``asked`` is what it is to predict: the same points where it interpolates, later
-    ones where it extrapolates; its times begin no earlier than those observed. ``labels`` (batch,) are classes of the
-    series, None where there are none. ``indices`` (batch,) are those of the series in their data set, by which a
-    measure draws noise that does not depend on the batch; None where a batch is of no set.
+    Attributes:
+        observed: what the network reads.
+        targets: what it is to predict: the same points where it interpolates, later ones where it extrapolates. Their
+            times begin no earlier than those observed.
+        labels: classes of the series, (batch,); None without classes.
+        indices: of the series in their data set, (batch,), by which metrics draw noise that does not depend on the
+            batch; None for a batch of no data set.
     """
 
     observed: Observations
-    asked: Observations
+    targets: Observations
     labels: Tensor | None = None
     indices: Tensor | None = None

@@ -1,4 +1,4 @@
-"""The units in which a network sees a data set's series."""
+"""Standardization of series: location and scale of the channels and of time, taken from a training set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from architectures.observations import Observations, SeriesBatch
 
 
 class Standardizer(nn.Module):
-    """Location and scale of each channel, how fast it moves, and the span of time, as buffers.
+    """Location, scale and rate of each channel and the span of time, as buffers.
 
-    They are 0, 1, 1 and 1 until :meth:`adapt` has taken them from a training set, are kept with the weights, and are
-    never learned: a network whose layers see numbers of order 1 answers in the data's own units. ``channels`` may
-    count more than a data set has; those keep location 0 and scale 1, and move as the others do on the average.
+    They are 0, 1, 1 and 1 until :meth:`adapt` takes them from a training set, are stored with the weights and never
+    learned. The layers of a network that uses them see numbers of order 1, and it predicts in the units of the data.
+
+    Args:
+        channels: of the state. Those beyond the channels of the data keep location 0 and scale 1, and get the mean of
+            the others' rates.
     """
 
     location: Tensor
@@ -30,45 +33,50 @@ class Standardizer(nn.Module):
 
     @torch.no_grad()
     def adapt(self, training: SeriesBatch) -> None:
-        """Mean and standard deviation of the channels, mean size of their slopes, and the length of the series."""
-        seen = concatenated(training.observed, training.asked)
-        location, scale = moments(seen.values, seen.mask)
-        span = seen.times[-1] - seen.times[0]
-        rate = slopes(seen)
+        """Take mean and standard deviation of the channels, mean size of their slopes, and the span of the times."""
+        series = concatenated(training.observed, training.targets)
+        location, scale = moments(series.values, series.mask)
+        span = series.times[-1] - series.times[0]
+        rate = slopes(series)
         rate = rate.where(rate > 0, scale / span)
-        own = len(scale)
-        self.location[:own], self.scale[:own], self.rate[:own] = location, scale, rate
-        self.rate[own:] = (rate / scale).mean()
+        channels = len(scale)
+        self.location[:channels], self.scale[:channels], self.rate[:channels] = location, scale, rate
+        self.rate[channels:] = (rate / scale).mean()
         self.span.copy_(span)
 
 
 def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of channels (..., channels) over what was observed.
+    """Mean and standard deviation of each channel over what was observed; (channels,) each.
 
-    The latter is 1 where all is the same as far as the values' precision tells: what is left of rounding is no scale.
+    The latter is 1 where all values are equal to their precision: a rounding error is no scale.
+
+    Args:
+        values: (..., channels).
+        mask: like ``values``, positive where there is an observation.
     """
-    seen, here = values.flatten(0, -2).double(), mask.flatten(0, -2) > 0
-    count = here.sum(0).clamp(min=1)
-    mean = seen.where(here, 0.0).sum(0) / count
-    spread = (seen - mean).where(here, 0.0).square().sum(0).div(count).sqrt()
+    values64, present = values.flatten(0, -2).double(), mask.flatten(0, -2) > 0
+    count = present.sum(0).clamp(min=1)
+    mean = values64.where(present, 0.0).sum(0) / count
+    spread = (values64 - mean).where(present, 0.0).square().sum(0).div(count).sqrt()
     varies = spread > torch.finfo(values.dtype).eps * mean.abs()
     return mean.to(values.dtype), spread.where(varies, 1.0).to(values.dtype)
 
 
 def concatenated(early: Observations, late: Observations) -> Observations:
-    """Two parts of the same series, one after the other."""
+    """Two parts of the same series, one after the other in time."""
     times = torch.cat((early.times, late.times))
     values, mask = (torch.cat(parts, 1) for parts in ((early.values, late.values), (early.mask, late.mask)))
     return Observations(times, values, mask)
 
 
-def slopes(seen: Observations) -> Tensor:
-    """How far a channel goes from observation to observation, over the time that this takes; (channels,)."""
-    here = torch.arange(len(seen.times), device=seen.times.device)[None, :, None].expand(seen.mask.shape)
-    latest = here.where(seen.mask > 0, -1).cummax(1).values
-    before = torch.cat((torch.full_like(latest[:, :1], -1), latest[:, :-1]), 1)  # the last observation before
-    counted = (seen.mask > 0) & (before >= 0)
-    before = before.clamp(min=0)
-    moved = (seen.values - seen.values.gather(1, before)).abs() * counted
-    passed = (seen.times[:, None] - seen.times[before]) * counted
-    return moved.sum((0, 1)) / passed.sum((0, 1)).clamp(min=torch.finfo(passed.dtype).tiny)
+def slopes(series: Observations) -> Tensor:
+    """Sum of a channel's changes from observation to observation over the sum of the times between; (channels,)."""
+    times, values, mask = series
+    index = torch.arange(len(times), device=times.device)[None, :, None].expand(mask.shape)
+    latest = index.where(mask > 0, -1).cummax(1).values
+    previous = torch.cat((torch.full_like(latest[:, :1], -1), latest[:, :-1]), 1)  # the last observation before
+    counted = (mask > 0) & (previous >= 0)
+    previous = previous.clamp(min=0)
+    changes = (values - values.gather(1, previous)).abs() * counted
+    durations = (times[:, None] - times[previous]) * counted
+    return changes.sum((0, 1)) / durations.sum((0, 1)).clamp(min=torch.finfo(durations.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Networks that are densities: an invertible map between data and noise."""
+"""Base classes of densities: invertible maps between data and noise."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class DensityModel(Model):
     Shapes: x and z (batch, dims); densities and log-determinants (batch,), in nats.
     """
 
+    estimated: bool = False
+    """Whether likelihoods are estimates in evaluation too."""
+
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.dims = dims
@@ -41,7 +44,15 @@ class DensityModel(Model):
 
     @abc.abstractmethod
     def along(self, z: Tensor, stops: int) -> list[tuple[str, Tensor]]:
-        """States on the way from noise to data, both ends among them, each with a word for where it is."""
+        """States from noise to data, both ends included.
+
+        Args:
+            z: noise, (batch, dims).
+            stops: how many states.
+
+        Returns:
+            Pairs of a label, such as "t = 0.50" or "layer 2 of 8", and a state.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.log_density(x)
@@ -51,7 +62,7 @@ class DensityModel(Model):
         return self.likelihood(x)[0]
 
     def likelihood(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """log p(x), and its standard error where it is an estimate; None where it is exact."""
+        """log p(x) in nats, and its standard error; None where it is exact."""
         z, log_det = self.to_noise(x)
         return standard_normal(z) + log_det, None
 
@@ -60,13 +71,18 @@ class DensityModel(Model):
         return -self.log_density(batch).mean()
 
     def matching_loss(self, energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-        """E[log q(x) + U(x)] over x made of noise: KL(q || p) - log Z for p = exp(-U) / Z."""
+        """E[log q(x) + U(x)] over samples x of this density q: KL(q || p) - log Z for p = exp(-U) / Z.
+
+        Args:
+            energy: U, (batch, dims) -> (batch,).
+            z: noise, (batch, dims).
+        """
         x, log_det = self.from_noise(z)
         return (standard_normal(z) - log_det + energy(x)).mean()
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n samples; the generator's device is the weights'."""
+        """n samples, (n, dims). The generator must be on the device of the weights."""
         return self.from_noise(torch.randn(n, self.dims, generator=generator, **self.like()))[0]
 
     def random_batch(self, shape: tuple[int, ...], batch_size: int) -> Any:
@@ -74,7 +90,7 @@ class DensityModel(Model):
 
 
 def two_parts(dims: int) -> tuple[int, int]:
-    """How many dimensions the two parts of a coupled state have, refused where there is but one."""
+    """The dimensions of the two parts of a coupled state."""
     if dims < 2:
         raise SchemenetError(f"couples two parts of a vector, and this data has {dims} column; use ffjord or cnf")
     return dims - dims // 2, dims // 2

@@ -1,10 +1,10 @@
-"""Densities by an ordinary differential equation."""
+"""Continuous normalizing flows: densities by an ordinary differential equation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,44 +24,54 @@ EXACT_UP_TO = 64
 Trace = Literal["exact", "gaussian", "rademacher"]
 
 
+@runtime_checkable
+class ExactTrace(Protocol):
+    """A field that knows tr df/dy in closed form."""
+
+    def with_trace(self, node: Node, y: Tensor) -> tuple[Tensor, Tensor]:
+        """f and tr df/dy, (batch, dims) and (batch,)."""
+        ...
+
+
 class Dynamics(nn.Module):
-    r"""The rates of a point x, and of what is added up along its path.
+    r"""The rates of a point x, and of the integrals along its path.
 
         dx/dt = f(t, x),   dl/dt = tr df/dx,   dk/dt = |f|^2,   dj/dt = |df/dx|_F^2
 
-    Of a tensor the first alone, of a tuple as many as it has parts. Handed noise e of the shape of x, with E[e e^T] =
-    I, the trace is estimated by e^T (df/dx) e and the norm by |e^T df/dx|^2, from one product; without it both are
-    exact: in closed form where the field knows one (``with_trace``), else by one product for each dimension.
+    For a tensor the first alone, for a tuple as many as it has parts. With noise e of the shape of x, E[e e^T] = I, the
+    trace is estimated by e^T (df/dx) e and the norm by |e^T df/dx|^2, from one product; without it both are exact: in
+    closed form where the field has one (:class:`ExactTrace`), else by one product for each dimension.
     """
 
     def __init__(self, field: nn.Module) -> None:
         super().__init__()
         self.field: Any = field
+        self._exact_trace = isinstance(field, ExactTrace)
 
     def forward(self, t: Any, state: Any, *noise: Tensor) -> Any:
         node = Node(0, t, 0.0)
         if isinstance(state, Tensor):
             return self.field(node, state)
-        if len(state) == 2 and not noise and hasattr(self.field, "with_trace"):
+        if len(state) == 2 and not noise and self._exact_trace:
             return self.field.with_trace(node, state[0])
         velocity, trace, squares = self._by_products(node, state[0], noise)
         return (velocity, trace, velocity.square().sum(1), squares)[: len(state)]
 
     def _by_products(self, node: Node, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        wanted = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
         with torch.enable_grad():
-            x = x if x.requires_grad and wanted else x.detach().requires_grad_()
+            x = x if x.requires_grad and tracked else x.detach().requires_grad_()
             velocity = self.field(node, x)
             vectors = noise or torch.eye(x.shape[1], dtype=x.dtype, device=x.device).unsqueeze(1).expand(-1, *x.shape)
             trace, squares = x.new_zeros(len(x)), x.new_zeros(len(x))
             for vector in vectors:
-                (product,) = torch.autograd.grad(velocity, x, vector, create_graph=wanted, retain_graph=True)
+                (product,) = torch.autograd.grad(velocity, x, vector, create_graph=tracked, retain_graph=True)
                 trace, squares = trace + (product * vector).sum(1), squares + product.square().sum(1)
-        return (velocity, trace, squares) if wanted else (velocity.detach(), trace.detach(), squares.detach())
+        return (velocity, trace, squares) if tracked else (velocity.detach(), trace.detach(), squares.detach())
 
 
 class Transport(nn.Module):
-    """Points carried along a field from time 0 to T, and back; T = exp(``log_time``) is trained or not."""
+    """The flow of a field from time 0 to T, and back; T = exp(``log_time``) is trained or not."""
 
     def __init__(self, field: nn.Module, time: float, train_time: bool, **axes: Spec) -> None:
         super().__init__()
@@ -69,7 +79,11 @@ class Transport(nn.Module):
         self.log_time = nn.Parameter(torch.tensor(math.log(time)), requires_grad=train_time)
 
     def times(self, stops: int = 2) -> Tensor:
-        """Equal parts of [0, T], through which T gets its gradient. Raises NonFiniteError where it was lost."""
+        """``stops`` equidistant times of [0, T], which depend on T differentiably.
+
+        Raises:
+            NonFiniteError: where training has made T infinite or NaN.
+        """
         shares = torch.linspace(0, 1, stops, dtype=self.log_time.dtype, device=self.log_time.device)
         end = self.log_time.exp()
         if not end.is_meta and not end.isfinite():
@@ -78,7 +92,7 @@ class Transport(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, noise: Sequence[Tensor] = (), costs: int = 0) -> tuple[Tensor, ...]:
         """The points at the last time, and the integrals of the trace and of ``costs`` more (see ``Dynamics``)."""
-        if torch.is_inference_mode_enabled():  # where no product with a Jacobian can be computed
+        if torch.is_inference_mode_enabled():  # in which no product with a Jacobian can be computed
             with torch.inference_mode(False), torch.no_grad():
                 return self(x.clone(), times.clone(), [part.clone() for part in noise], costs)
         nothing = x.new_zeros(len(x))
@@ -91,10 +105,16 @@ class ContinuousDensity(DensityModel):
 
         log p(x(T)) = log N(x(0); 0, I) - int_0^T tr df/dx dt
 
-    Several flows, each with its own field, follow one another. In training ``trace`` says how the trace is computed;
-    evaluation estimates none of up to 64 dimensions, and beyond them averages over ``draws`` of noise, with a standard
-    error. Noise is drawn once for a solve. ``kinetic`` and ``jacobian`` weigh int |f|^2 dt and int |df/dx|_F^2 dt in
-    the loss, which the same solve adds up.
+    Several flows, each with its own field, follow one another. Noise is drawn once for a solve.
+
+    Args:
+        dims: of the data.
+        transports: the flows, from noise to data.
+        trace: how training computes the trace: "exact", or estimated by "gaussian" or "rademacher" noise. Evaluation
+            is exact up to 64 dimensions.
+        kinetic: weight of int |f|^2 dt in the training loss.
+        jacobian: weight of int |df/dx|_F^2 dt in it.
+        draws: of noise over which evaluation averages beyond 64 dimensions, with a standard error.
     """
 
     def __init__(
@@ -105,8 +125,7 @@ class ContinuousDensity(DensityModel):
         self.trace, self.kinetic, self.jacobian, self.draws = trace, kinetic, jacobian, draws
 
     @property
-    def estimated(self) -> bool:
-        """Whether likelihoods are estimates in evaluation too."""
+    def estimated(self) -> bool:  # type: ignore[override]  # depends on the dimensions
         return self.trace != "exact" and self.dims > EXACT_UP_TO
 
     def noise(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -133,10 +152,10 @@ class ContinuousDensity(DensityModel):
     def _from_noise(self, z: Tensor, costs: int = 0) -> list[Tensor]:
         return self._carried(z, [(transport, transport.times()) for transport in self.transports], costs)
 
-    def _carried(self, x: Tensor, way: Sequence[tuple[Transport, Tensor]], costs: int) -> list[Tensor]:
-        """The points at the end of a way, and the integrals along all of it."""
+    def _carried(self, x: Tensor, route: Sequence[tuple[Transport, Tensor]], costs: int) -> list[Tensor]:
+        """The points after these transports, and the integrals along all of them."""
         totals: list[Any] = [0.0] * (1 + costs)
-        for transport, times in way:
+        for transport, times in route:
             x, *integrals = transport(x, times, self.noise(x), costs)
             totals = [total + integral for total, integral in zip(totals, integrals, strict=True)]
         return [x, *totals]
@@ -145,42 +164,42 @@ class ContinuousDensity(DensityModel):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         x = torch.randn(n, self.dims, generator=generator, **self.like())
         for transport in self.transports:
-            x = transport.path(x, transport.times()).values[-1]  # nobody asks for the trace
+            x = transport.path(x, transport.times()).values[-1]  # without the trace
         return x
 
     @torch.no_grad()
     def along(self, z: Tensor, stops: int) -> list[tuple[str, Tensor]]:
-        found = [("noise", z)]
+        states = [("noise", z)]
         for i, transport in enumerate(self.transports, 1):
             times = transport.times(stops)
-            states = transport.path(found[-1][1], times).values
+            values = transport.path(states[-1][1], times).values
             flow = f"flow {i}, " if len(self.transports) > 1 else ""
-            words = [f"{flow}t = {float(t):.2f}" for t in times[1:]]
+            labels = [f"{flow}t = {float(t):.2f}" for t in times[1:]]
             if transport.log_time.requires_grad:
-                words[-1] = f"{flow}T = {float(times[-1]):.2f}, trained"
-            found += list(zip(words, states[1:], strict=True))
-        return found
+                labels[-1] = f"{flow}T = {float(times[-1]):.2f}, trained"
+            states += list(zip(labels, values[1:], strict=True))
+        return states
 
     def likelihood(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.training or not self.estimated:
             return super().likelihood(x)
-        found = torch.stack([super(ContinuousDensity, self).likelihood(x)[0] for _ in range(self.draws)])
-        return found.mean(0), found.std(0) / math.sqrt(self.draws)
+        estimates = torch.stack([super(ContinuousDensity, self).likelihood(x)[0] for _ in range(self.draws)])
+        return estimates.mean(0), estimates.std(0) / math.sqrt(self.draws)
 
     @property
     def regularised(self) -> bool:
-        """Whether the loss has more in it than the density: in training, where a weight says so."""
+        """Whether the loss has regularisers: in training, where a weight is not 0."""
         return self.training and bool(self.kinetic or self.jacobian)
 
     def loss(self, batch: Tensor) -> Tensor:
-        """The mean negative log density, and in training what the regularisers add."""
+        """The mean negative log density, and in training the regularisers."""
         if not self.regularised:
             return super().loss(batch)
         z, log_det, energy, squares = self._to_noise(batch, costs=2)  # backwards in time: the integrals are negative
         return -(standard_normal(z) + log_det + self.kinetic * energy + self.jacobian * squares).mean()
 
     def matching_loss(self, energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-        """E[log q(x) + U(x)], and in training what the regularisers add."""
+        """E[log q(x) + U(x)], and in training the regularisers."""
         if not self.regularised:
             return super().matching_loss(energy, z)
         x, log_det, speed, squares = self._from_noise(z, costs=2)
@@ -192,9 +211,9 @@ def continuous_density(
     dims: int, *, flows: int, units: int, width: float, inner: float, field: Spec, time: float, train_time: bool,
     trace: Trace, kinetic: float = 0.0, jacobian: float = 0.0, draws: int = 2, **axes: Spec,
 ) -> ContinuousDensity:  # fmt: skip
-    """So many flows, each with a field of ``units`` times ``width`` on the inside.
+    """A density of ``flows`` flows, each with a field of inner width ``units`` * ``width``.
 
-    ``inner`` multiplies the widths that a field has beside that one.
+    ``inner`` is the factor of the other widths of a field.
     """
     require(flows=flows, units=units, width=width, inner=inner, time=time)
     if wrong := [f"{k} expected to be at least 0, got {v}" for k, v in _regularisers(kinetic, jacobian) if not v >= 0]:

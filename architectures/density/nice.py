@@ -1,4 +1,4 @@
-"""NICE: the reversible scheme as a density."""
+"""NICE: additive coupling, a reversible scheme as a density."""
 
 from __future__ import annotations
 

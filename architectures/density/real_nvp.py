@@ -85,8 +85,8 @@ def real_nvp(
     FIELDS.check_spec(field)
     couplings = []
     for i in range(2 * steps):
-        own, other = sizes[i % 2], sizes[1 - i % 2]
-        couplings.append(Coupling(i // 2, FIELDS.build(field, channels=other, out=2 * own, inner=inner), own))
+        moved, other = sizes[i % 2], sizes[1 - i % 2]
+        couplings.append(Coupling(i // 2, FIELDS.build(field, channels=other, out=2 * moved, inner=inner), moved))
     network = RealNVP(in_chans, couplings)
     network.layout = {
         **layout_along(None, widths=[in_chans], inner=[inner], stem="none", field=name_of(field)), "steps": [steps],

@@ -1,4 +1,4 @@
-"""The recurrent rival of a neural ODE on trajectories."""
+"""The recurrent baseline of a neural ODE on trajectories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from architectures.standardizer import Standardizer
 
 
 class TrajectoryGRU(TrajectoryModel):
-    """A hidden state that is moved from one asked time of a series to its next by a gated recurrent unit."""
+    """A hidden state that a gated recurrent unit moves from one target time of a series to the next."""
 
     def __init__(self, channels: int, hidden: int, layout: dict[str, Any]) -> None:
         super().__init__(Standardizer(channels), channels)
@@ -25,17 +25,17 @@ class TrajectoryGRU(TrajectoryModel):
         self.cell = nn.GRUCell(1, hidden)
 
     def forward(self, batch: SeriesBatch) -> Tensor:
-        units, asked = self.units, batch.asked
+        units, targets = self.units, batch.targets
         hidden = torch.tanh(self.enter((batch.observed.values[:, 0] - units.location) / units.scale))
         last = batch.observed.times[:1].expand(len(hidden))
-        found = []
-        for i, time in enumerate(asked.times):
-            own = asked.mask[:, i].amax(-1)  # a series alone and in a batch takes the same steps
+        predictions = []
+        for i, time in enumerate(targets.times):
+            present = targets.mask[:, i].amax(-1)  # a series alone and in a batch takes the same steps
             moved = self.cell(((time - last) / units.span)[:, None], hidden)
-            hidden = torch.lerp(hidden, moved, own[:, None])
-            last = torch.lerp(last, time.expand_as(last), own)
-            found.append(self.leave(hidden))
-        return units.location + units.scale * torch.stack(found, 1)
+            hidden = torch.lerp(hidden, moved, present[:, None])
+            last = torch.lerp(last, time.expand_as(last), present)
+            predictions.append(self.leave(hidden))
+        return units.location + units.scale * torch.stack(predictions, 1)
 
 
 @ARCHITECTURES.register("trajectory_gru", task="trajectory")

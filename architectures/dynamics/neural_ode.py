@@ -1,4 +1,4 @@
-"""Neural ordinary differential equations of trajectories, with a known part of the equation or without."""
+"""Neural ordinary differential equations of trajectories, with or without a known part of the equation."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ from schemes.schema import Spec
 
 
 class Learned(nn.Module):
-    """rate * field(t / span, (y - location) / scale): a field that sees and gives numbers of order 1.
+    """rate * field(t / span, (y - location) / scale): a field whose inputs and outputs are of order 1.
 
-    Of a state in parts, y holds the channels ``reads``, and this is the rate of the channels ``writes``.
+    Args:
+        units: the standardizer of the whole state.
+        field: on the channels of one part of the state.
+        reads: the channels that y holds.
+        writes: the channels whose rate this is.
     """
 
     def __init__(self, units: Standardizer, field: nn.Module, reads: slice, writes: slice) -> None:
@@ -39,20 +43,20 @@ class Learned(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         units = self.units
-        seen = (y - units.location[self.reads]) / units.scale[self.reads]
-        return units.rate[self.writes] * self.field(Node(0, t / units.span, 0.0), seen)
+        standardized = (y - units.location[self.reads]) / units.scale[self.reads]
+        return units.rate[self.writes] * self.field(Node(0, t / units.span, 0.0), standardized)
 
 
 class Known(nn.Module):
-    """A system, on a state that may hold further channels; it does not move them."""
+    """A system, on a state that may have further channels, whose rate is 0."""
 
     def __init__(self, system: System) -> None:
         super().__init__()
         self.system = system
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        own = len(self.system.channels)
-        return functional.pad(self.system(t, y[..., :own]), (0, y.shape[-1] - own))
+        channels = len(self.system.channels)
+        return functional.pad(self.system(t, y[..., :channels]), (0, y.shape[-1] - channels))
 
 
 class Sum(nn.ModuleList):
@@ -63,10 +67,10 @@ class Sum(nn.ModuleList):
 
 
 class NeuralODE(TrajectoryModel):
-    """The solution of y' = f(t, y) through the observed state; ``augment`` channels, 0 there, go with it.
+    """The solution of y' = f(t, y) through the observed state, to which ``augment`` channels, 0 there, are appended.
 
-    A uniform grid has its steps over the time that the training series span, and goes on in steps of that size
-    beyond, whatever times are asked for: what is learned by coarse steps is used by the same ones.
+    A uniform grid has its steps over the time that the training series span, and continues in steps of that size
+    beyond, whatever the target times are: what is learned by coarse steps is used by the same ones.
     """
 
     def __init__(self, path: TrajectoryFlow, units: Standardizer, channels: int, augment: int, layout: dict) -> None:
@@ -75,19 +79,19 @@ class NeuralODE(TrajectoryModel):
 
     @property
     def system(self) -> System | None:
-        """The known part of f, with its constants as they were learned."""
+        """The known part of f, with its constants as learned; None without one."""
         return next((module for module in self.path.modules() if isinstance(module, System)), None)
 
     def coefficients(self) -> dict[str, Coefficient]:
         """Those of the scheme, and the constants of the known part that are learned: ``known/alpha``."""
         learned = {name: value for name, value in constants(self.system).items() if value.requires_grad}
-        own = {f"known/{name}": Coefficient(name, 0, value, -math.inf, math.inf) for name, value in learned.items()}
-        return {**super().coefficients(), **own}
+        known = {f"known/{name}": Coefficient(name, 0, value, -math.inf, math.inf) for name, value in learned.items()}
+        return {**super().coefficients(), **known}
 
     def no_weight_decay(self) -> set[str]:
         """The constants of the known part as well: decay would pull them towards another equation."""
-        own = {id(value) for value in constants(self.system).values()}
-        return super().no_weight_decay() | {name for name, p in self.named_parameters() if id(p) in own}
+        known = {id(value) for value in constants(self.system).values()}
+        return super().no_weight_decay() | {name for name, p in self.named_parameters() if id(p) in known}
 
     def rate(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y), of the whole state."""
@@ -96,11 +100,11 @@ class NeuralODE(TrajectoryModel):
         return torch.cat([f(t, half) for f, half in zip(functions, reversed(halves), strict=True)], -1)
 
     def initial(self, batch: SeriesBatch) -> Tensor:
-        """The state that was observed, and the channels that go with it."""
+        """The observed state with the augmented channels."""
         return functional.pad(batch.observed.values[:, 0], (0, self.augment))
 
     def forward(self, batch: SeriesBatch) -> Tensor:
-        states = self.states(self.initial(batch), batch.observed.times[0], batch.asked.times)
+        states = self.states(self.initial(batch), batch.observed.times[0], batch.targets.times)
         return states[..., : self.channels].transpose(0, 1)
 
     def states(self, y: Tensor, start: Tensor, times: Tensor) -> Tensor:
@@ -130,10 +134,19 @@ def neural_ode(
 ) -> NeuralODE:
     r"""The solution of y' = f(t, y) through the first observed state; f is learned.
 
-    The state is what is observed, and ``augment`` further channels that begin as 0. On a uniform grid ``steps`` are
-    those over the span of the training series. A coupled scheme (verlet, symplectic_euler) moves the first half of the
-    channels by a field of the second half, and the other way round: positions and momenta of a separable system
-    without friction.
+    A coupled scheme (verlet, symplectic_euler) moves the first half of the channels by a field of the second half, and
+    the other way round: positions and momenta of a separable system without friction.
+
+    Args:
+        system: a known part of f (see :func:`universal_ode`).
+        learns_field: whether f has a learned part.
+        in_chans: channels of the series.
+        steps: of a uniform grid over the span of the training series.
+        augment: further channels of the state, which begin as 0.
+        hidden: width of the field's hidden layers.
+        width: factor of ``hidden``.
+        inner: further factor of it.
+        field: the learned part of f, a field on vectors.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
     arXiv:1806.07366.
@@ -156,10 +169,10 @@ def neural_ode(
         size = total // parts
         built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
         functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
-    asked: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
-    if asked["name"] == "uniform" and asked.get("steps") is None:
-        asked["steps"] = steps
-    path = TrajectoryFlow(functions, scheme, asked, gradient)
+    spec: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
+    if spec["name"] == "uniform" and spec.get("steps") is None:
+        spec["steps"] = steps
+    path = TrajectoryFlow(functions, scheme, spec, gradient)
     layout = layout_along(
         path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
     ) | {"augment": augment}  # fmt: skip
@@ -177,10 +190,15 @@ def universal_ode(
 ) -> NeuralODE:
     r"""The solution of y' = known(y) + field(t, y): an equation of which a part is known.
 
-    ``known`` is a system by its name, with constants if they are not its own: ``{name: lotka_volterra, beta: 0.8}``.
-    Constants in ``learned`` are first guesses and trained; with ``unknown=nothing`` they are all that is (system
-    identification), else the network stands for the rest of the right-hand side. What both can say, such as a constant
-    that is learned and its term, which the network can make as well, the data cannot tell apart.
+    The data cannot distinguish what both parts can express, such as a learned constant and its term in the field.
+
+    Args:
+        in_chans: channels of the series.
+        known: a system by its name, with constants where they differ: ``{name: lotka_volterra, beta: 0.8}``.
+        learned: constants that are trained, from these values on.
+        unknown: "field" learns the rest of the right-hand side; "nothing" trains the constants alone (system
+            identification).
+        **options: as for :func:`neural_ode`.
 
     Reference: Rackauckas et al., "Universal Differential Equations for Scientific Machine Learning", 2020,
     arXiv:2001.04385.
@@ -201,14 +219,14 @@ def constants(system: System | None) -> dict[str, Tensor]:
 def _system(known: Spec, channels: int, learned: Sequence[str]) -> System:
     system = SYSTEMS.build(known)
     if len(system.channels) != channels:
-        own = [name for name, kind in SYSTEMS.items() if len(getattr(kind, "channels", ())) == channels]
+        fitting = [name for name in SYSTEMS if len(SYSTEMS.build(name).channels) == channels]
         raise SchemenetError(
             f"known={name_of(known)!r} has {len(system.channels)} channels ({', '.join(system.channels)}), the data "
-            f"{channels}; systems of {channels}: {', '.join(own) or 'none'}"
+            f"{channels}; systems of {channels}: {', '.join(fitting) or 'none'}"
         )
-    found = constants(system)
-    if wrong := [name for name in learned if name not in found]:
-        raise SchemenetError(f"learned: {unknown_word(f'constant of {name_of(known)}', wrong[0], found)}")
-    for name, constant in found.items():
+    known_constants = constants(system)
+    if wrong := [name for name in learned if name not in known_constants]:
+        raise SchemenetError(f"learned: {unknown_word(f'constant of {name_of(known)}', wrong[0], known_constants)}")
+    for name, constant in known_constants.items():
         constant.requires_grad_(name in learned)
     return system

@@ -1,4 +1,4 @@
-"""Differential equations that are known: what data is made of, and the known part of a model's right-hand side."""
+"""Known differential equations: they simulate data, and are the known part of a model's right-hand side."""
 
 from __future__ import annotations
 

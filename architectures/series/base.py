@@ -1,11 +1,11 @@
-"""What the networks of irregular series have in common: what they are asked, and the parts that they are made of."""
+"""Base classes of the networks of irregular series, and the parts that they share."""
 
 from __future__ import annotations
 
 import abc
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,41 +16,46 @@ from architectures.layers.activations import activation_layer
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
 from architectures.registry import FIELDS
-from architectures.series.ragged_events import Timeline, all_events, gathered, observed_events
+from architectures.series.ragged_events import Timeline, all_events, gather_rows, observed_events
 from architectures.standardizer import moments
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.schema import Spec
 
 UNLABELLED = -1
-"""The label of a series of which no class is known; it adds nothing to a loss."""
+"""The label of a series whose class is not known; it adds nothing to the loss."""
 
 
 class Prediction(NamedTuple):
-    """``values`` (samples, batch, asked times, channels); ``logits`` (batch, classes), None without labels."""
+    """``values`` (samples, batch, target times, channels); ``logits`` (batch, classes), None without classes."""
 
     values: Tensor
     logits: Tensor | None
 
 
 class SeriesModel(Model):
-    """A network that reads a :class:`SeriesBatch` and predicts what it is asked for.
+    """A network that reads the observations of a :class:`SeriesBatch` and predicts its targets.
 
-    Times begin at 0 or later, and a unit of time is the span that the data calls one. What a network answers for one
-    series depends on no other of the batch, and never on asked values. With ``num_classes`` it also tells the class of
-    a series by one more hidden layer, and the cross entropy counts ``label_weight`` times.
+    Times begin at 0 or later. The prediction for one series depends on no other of the batch, and never on target
+    values. Inside, channels are standardized by ``location`` and ``scale``, and gaps are in units of the mean gap,
+    ``pace``: buffers that :meth:`adapt` takes from a training set. Predictions and losses are in the units of the data.
 
-    Inside, channels are counted in ``scale`` from ``location``, and what reads a gap is told it in mean gaps, ``pace``:
-    buffers that :meth:`adapt` takes from a training set. Answers and losses are in the units it is handed. ``anywhere``
-    says that what it answers for one time depends on no other that is asked.
+    ``independent_times`` says that the prediction for one time depends on no other target time.
+
+    Args:
+        channels: of the series.
+        state: width of what the classifier reads.
+        hidden: width of the classifier's hidden layer.
+        num_classes: of the series; 0 for no classifier.
+        label_weight: factor of the cross entropy in the loss.
     """
 
-    anywhere = False
+    independent_times: ClassVar[bool] = False
     location: Tensor
     scale: Tensor
     pace: Tensor
 
-    def __init__(self, channels: int, read: int, hidden: int, num_classes: int, label_weight: float) -> None:
+    def __init__(self, channels: int, state: int, hidden: int, num_classes: int, label_weight: float) -> None:
         super().__init__()
         if not 0 <= label_weight < math.inf:
             raise SchemenetError(f"label_weight expected to be at least 0, got {label_weight:g}")
@@ -58,13 +63,15 @@ class SeriesModel(Model):
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("pace", torch.ones(()))
         self.channels, self.num_classes, self.label_weight = channels, num_classes, label_weight
-        self.classifier = two_layers(read, hidden, num_classes) if num_classes else None
+        self.classifier = two_layers(state, hidden, num_classes) if num_classes else None
 
     @torch.no_grad()
     def adapt(self, observed: Iterable[Observations]) -> None:
-        """Take mean and standard deviation of the channels, and the mean gap, from what was observed for training.
+        """Take mean and standard deviation of the channels, and the mean gap, from a training set.
 
-        In parts, such as single series: on one union of all times they would fill memory where each has its own.
+        Args:
+            observed: its observations in parts, such as single series: on one union of all times they would need much
+                memory where each has its own.
         """
         events = [observed_events(part) for part in observed]
         values, mask = (torch.cat([part[i].flatten(0, 1) for part in events]) for i in (1, 2))
@@ -72,24 +79,29 @@ class SeriesModel(Model):
         self.location.copy_(mean)
         self.scale.copy_(scale)
         passed = torch.stack([part.times.diff(dim=1).sum() for part in events]).sum()
-        gaps = torch.stack([(part.here.sum(1) - 1).clamp(min=0).sum() for part in events]).sum()
+        gaps = torch.stack([(part.present.sum(1) - 1).clamp(min=0).sum() for part in events]).sum()
         self.pace.copy_((passed / gaps).where(passed > 0, 1.0))
 
-    def inward(self, observed: Observations) -> Observations:
-        """Observations as the network counts them; 0 wherever nothing was observed."""
+    def standardize(self, observed: Observations) -> Observations:
+        """Observations in the units of the layers; 0 where nothing was observed."""
         values = (observed.values - self.location) / self.scale
         return observed._replace(values=values.where(observed.mask > 0, 0.0))
 
-    def outward(self, values: Tensor) -> Tensor:
-        """The network's (..., channels) in the data's units."""
+    def unstandardize(self, values: Tensor) -> Tensor:
+        """Values (..., channels) of the layers in the units of the data."""
         return self.location + self.scale * values
 
     @abc.abstractmethod
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
-        """The answer of the mean, or where the network has a distribution of answers, ``samples`` of them."""
+        """Predict the targets.
 
-    def of_labels(self, logits: Tensor | None, labels: Tensor | None) -> Tensor | float:
-        """What wrong classes add to the loss."""
+        Args:
+            batch: of whose targets the values are not read.
+            samples: how many predictions a network with a distribution of them draws; 0 for that of the mean.
+        """
+
+    def label_loss(self, logits: Tensor | None, labels: Tensor | None) -> Tensor | float:
+        """The weighted cross entropy of the labels; 0 without labels."""
         if logits is None or labels is None:
             return 0.0
         known = labels != UNLABELLED
@@ -107,15 +119,26 @@ class SeriesModel(Model):
 
 
 State = tuple[Tensor, ...]
-"""Of a recurrence: the first part (batch, state) is what predictions are decoded from."""
+"""The state of a recurrence; predictions are decoded from its first part, (batch, state)."""
 
 
 class Autoregressive(SeriesModel):
     """A recurrence that predicts each event of a series from the observations before it.
 
-    One step ahead where there are observations; behind the last one it is rolled out on its own predictions. Trained
-    by the mean squared error of all asked entries of a batch. In training it also reads its own prediction in place of
-    an observation with probability ``feeding``, so that it learns to go on alone.
+    One step ahead where there are observations; after the last one it is unrolled on its predictions. Trained by the
+    mean squared error of all target entries of a batch.
+
+    Args:
+        num_classes: classes of the series; 0 for none.
+        in_chans: channels of the series.
+        hidden: width of the state.
+        units: width of the hidden layer of the decoder, and of the field where there is one.
+        width: factor of ``hidden`` and ``units``.
+        inner: further factor of ``units``.
+        decoder_activation: of the decoder's hidden layer.
+        feeding: probability with which a prediction replaces an observation in training, so that the network learns to
+            continue without observations.
+        label_weight: factor of the cross entropy in the loss.
 
     Reference: ``feeding``: Bengio, Vinyals, Jaitly, Shazeer, "Scheduled Sampling for Sequence Prediction with Recurrent
     Neural Networks", NeurIPS 2015, arXiv:1506.03099.
@@ -142,56 +165,55 @@ class Autoregressive(SeriesModel):
         self.state, self.inside, self.feeding = state, inside, feeding
         self.decoder = two_layers(state, inside, in_chans, decoder_activation)
 
-    def begin(self, like: Tensor) -> State:
+    def initial_state(self, like: Tensor) -> State:
         """The state at time 0; ``like`` is (batch, channels)."""
         return (like.new_zeros(len(like), self.state),)
 
     @abc.abstractmethod
-    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
-        """The state right before an event, behind the gap (batch,) that begins at ``start`` (batch,)."""
+    def advance(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
+        """The state right before an event, after the gap (batch,) that begins at ``start`` (batch,)."""
 
     @abc.abstractmethod
-    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+    def update(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
         """The state after an event with entries (batch, channels); ``ahead`` (batch,) is the next gap in mean gaps."""
 
-    def walk(self, events: Timeline) -> tuple[Tensor, Tensor]:
-        """The prediction of each event (batch, events, channels), and the state behind the last observation.
+    def unroll(self, events: Timeline) -> tuple[Tensor, Tensor]:
+        """The prediction of each event (batch, events, channels), and the state after the last observation.
 
-        Both events and predictions are as the network counts them.
+        Both events and predictions are standardized.
         """
-        times, led = events.times, events.led()
-        alone = events.here & ~led
+        times, observed_later = events.times, events.observed_later()
+        fed = events.present & ~observed_later  # whether the prediction stands for an observation
         if self.training and self.feeding:
-            alone = alone | (torch.rand_like(times) < self.feeding)
+            fed = fed | (torch.rand_like(times) < self.feeding)
         gaps = torch.cat((times[:, :1], times.diff(dim=1), torch.zeros_like(times[:, :1])), 1)
-        state = self.begin(events.values[:, 0])
+        state = self.initial_state(events.values[:, 0])
         last, predictions = state[0], []
         for k in range(times.shape[1]):
-            state = self.reach(state, times[:, k] - gaps[:, k], gaps[:, k], accumulate=k > 0)
-            predicted, own = self.decoder(state[0]), alone[:, k, None]
-            values = torch.where(own, predicted, events.values[:, k])
-            mask = torch.where(own, 1.0, events.mask[:, k])
-            state = self.read(state, values, mask, gaps[:, k + 1] / self.pace)
-            last = torch.where(led[:, k, None], state[0], last)
+            state = self.advance(state, times[:, k] - gaps[:, k], gaps[:, k], accumulate=k > 0)
+            predicted = self.decoder(state[0])
+            values = torch.where(fed[:, k, None], predicted, events.values[:, k])
+            mask = torch.where(fed[:, k, None], 1.0, events.mask[:, k])
+            state = self.update(state, values, mask, gaps[:, k + 1] / self.pace)
+            last = torch.where(observed_later[:, k, None], state[0], last)
             predictions.append(predicted)
         return torch.stack(predictions, 1), last
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
-        events, asked = all_events(batch._replace(observed=self.inward(batch.observed)))
-        values, last = self.walk(events)
+        events, index = all_events(batch._replace(observed=self.standardize(batch.observed)))
+        values, last = self.unroll(events)
         logits = None if self.classifier is None else self.classifier(last)
-        return Prediction(self.outward(gathered(values, asked))[None], logits)
+        return Prediction(self.unstandardize(gather_rows(values, index))[None], logits)
 
     def loss(self, batch: SeriesBatch) -> Tensor:
-        found = self.predict(batch)
-        asked = batch.asked
-        squares = misses(found.values[0], asked).square().sum()
-        return squares / asked.mask.sum().clamp(min=1) + self.of_labels(found.logits, batch.labels)
+        prediction, targets = self.predict(batch), batch.targets
+        squares = residuals(prediction.values[0], targets).square().sum()
+        return squares / targets.mask.sum().clamp(min=1) + self.label_loss(prediction.logits, batch.labels)
 
 
-def misses(values: Tensor, asked: Observations) -> Tensor:
-    """How far values (..., batch, times, channels) are from those asked; 0 where none is, whatever stands there."""
-    return torch.where(asked.mask > 0, values - asked.values, 0.0)
+def residuals(values: Tensor, targets: Observations) -> Tensor:
+    """Differences of values (..., batch, times, channels) from the targets; 0 where there is none."""
+    return torch.where(targets.mask > 0, values - targets.values, 0.0)
 
 
 def two_layers(channels: int, hidden: int, out: int, activation: str = "tanh") -> nn.Sequential:
@@ -206,7 +228,7 @@ def vector_field(field: Spec, width: int, inner: int) -> nn.Module:
 
 
 class AcrossGaps(nn.Module):
-    r"""A field along gaps that each series has of its own, as one equation over s in [0, 1].
+    r"""A field along the gaps of each series, as one equation over s in [0, 1].
 
         dy/ds = gap f(start + s gap, y)
 

@@ -1,4 +1,4 @@
-"""Latent ODE: a latent state that flows, decoded wherever it is asked."""
+"""Latent ODE: a latent state that follows an ODE, decoded at the target times."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class LatentOde(Variational):
 
         z' = f(t, z),   z(0) = mu + sigma eps,   x(t) ~ N(decoder(z(t)), observation_sd^2)
 
-    q is told by a recurrent network that runs backwards through the observations: ``encoder=rnn`` (tanh or GRU cell,
-    told each gap) or ``ode_rnn`` (its gaps solved by ``encoder_scheme`` on ``encoder_grid``). Series of a batch are
-    solved together along the union of the asked times, one unit of time at a time: ``grid.steps`` are those of a unit,
-    and a series alone takes the same steps as in any batch; on an adaptive grid it is the same to the tolerance.
+    q comes from a recurrent network that runs backwards through the observations: ``encoder=rnn`` (tanh or GRU cell,
+    whose inputs include each gap) or ``ode_rnn`` (its gaps solved by ``encoder_scheme`` on ``encoder_grid``). Series of
+    a batch are solved together along the union of the target times, one unit of time at a time: ``grid.steps`` are
+    those of a unit, and a series alone takes the same steps as in any batch; on an adaptive grid this holds to the
+    tolerance.
 
-    f counts time in units of which ``time_scale`` are one of the data's: the more, the further f leads while it has
-    not learned anything.
+    f counts time in units of which ``time_scale`` are one of the data's: the more, the further an untrained f moves
+    the state.
 
     Sizes as for the spirals of the first paper (in its released example f has two layers, both ELU, the decoder is
     ReLU, and time is the spiral's angle); PhysioNet's in the second: latent 20, recognition 40, f and decoder of 50,
@@ -39,7 +40,7 @@ class LatentOde(Variational):
     ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
     """
 
-    anywhere = True
+    independent_times = True
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class LatentOde(Variational):
             self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field)
         )
 
-    def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        states = self.path.through(z.flatten(0, 1), self.time_scale * asked.times, start=0.0, unit=self.time_scale)
+    def generate(self, z: Tensor, targets: Observations) -> Tensor:
+        states = self.path.through(z.flatten(0, 1), self.time_scale * targets.times, start=0.0, unit=self.time_scale)
         values = self.decoder(states.unflatten(1, z.shape[:2]))  # (times, samples, batch, channels)
         return values.permute(1, 2, 0, 3)

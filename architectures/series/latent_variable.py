@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from architectures.arguments import require
 from architectures.observations import Observations, SeriesBatch
-from architectures.series.base import Prediction, SeriesModel, misses
+from architectures.series.base import Prediction, SeriesModel, residuals
 from architectures.series.ode_rnn import JumpFlow
-from architectures.series.ragged_events import gathered, observed_events
+from architectures.series.ragged_events import gather_rows, observed_events
 from schemes.errors import SchemenetError
 
 RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
 
 
 class RecurrentEncoder(nn.Module):
-    """A recurrent network from the last observation back to the first; it is told each gap to the one before.
+    """A recurrent network from the last observation back to the first; each gap to the one before is an input.
 
-    Reads Observations and the mean gap, in which gaps are told; returns (batch, hidden). The gap below the first
-    observation reaches down to time 0.
+    Reads Observations and the mean gap, the unit of the gaps; returns (batch, hidden). The gap of the first observation
+    is that from time 0.
     """
 
     def __init__(self, channels: int, hidden: int, cell: str) -> None:
@@ -32,12 +32,12 @@ class RecurrentEncoder(nn.Module):
     def forward(self, observed: Observations, pace: Tensor) -> Tensor:
         events = observed_events(observed, backwards=True)
         times = events.times
-        count = events.here.sum(1)
+        count = events.present.sum(1)
         below = torch.cat((times[:, :-1] - times[:, 1:], times[:, -1:]), 1)
         final = torch.arange(times.shape[1], device=times.device) == count[:, None] - 1
         below = torch.where(final, times, below)[..., None] / pace
         states, _ = self.rnn(torch.cat((events.values, events.mask, below), 2))
-        state = gathered(states, (count - 1).clamp(min=0)[:, None])[:, 0]
+        state = gather_rows(states, (count - 1).clamp(min=0)[:, None])[:, 0]
         return torch.where(count[:, None] > 0, state, 0.0)
 
 
@@ -60,13 +60,13 @@ class FlowingEncoder(nn.Module):
 
 
 class Variational(SeriesModel):
-    r"""A series x as what a latent state z at time 0 generates; both are trained by the evidence lower bound.
+    r"""A variational autoencoder: a latent state z at time 0 generates a series x. Trained by the evidence lower bound.
 
         q(z | observed) = N(mu, sigma^2),   p(z) = N(0, 1),   p(x | z) = N(decoded(z, t), observation_sd^2)
-        loss = E_q[-log p(asked | z)] + beta KL(q || p),   in nats a series, over what is asked and observed
+        loss = E_q[-log p(targets | z)] + beta KL(q || p),   in nats a series, over the targets that are observed
 
     The expectation is the mean of ``samples`` draws in training. beta is 0 for ``kl_wait`` batches, and then
-    kl_weight (1 - exp(-k / kl_rise)) at the k-th batch behind them (at once with kl_rise = 0); ``batches`` counts them
+    kl_weight (1 - exp(-k / kl_rise)) at the k-th batch after them (at once with kl_rise = 0); ``batches`` counts them
     in a buffer.
 
     Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, arXiv:1312.6114.
@@ -109,53 +109,51 @@ class Variational(SeriesModel):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     @abc.abstractmethod
-    def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        """What latent states (samples, batch, latent) make of the asked times: (samples, batch, times, channels).
+    def generate(self, z: Tensor, targets: Observations) -> Tensor:
+        """Standardized predictions at the target times, (samples, batch, times, channels), for latent states
+        (samples, batch, latent)."""
 
-        As the network counts channels.
-        """
-
-    def decode(self, z: Tensor, asked: Observations) -> Tensor:
-        """The same in the data's units."""
-        return self.outward(self.generate(z, asked))
+    def decode(self, z: Tensor, targets: Observations) -> Tensor:
+        """The same in the units of the data."""
+        return self.unstandardize(self.generate(z, targets))
 
     def encode(self, observed: Observations) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q, each (batch, latent)."""
-        mean, log_variance = self.posterior(self.encoder(self.inward(observed), self.pace)).chunk(2, 1)
+        mean, log_variance = self.posterior(self.encoder(self.standardize(observed), self.pace)).chunk(2, 1)
         return mean, (0.5 * log_variance).exp()
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
         """By the mean of q where ``samples`` is 0, else by so many draws from it."""
         mean, sd = self.encode(batch.observed)
         z = mean[None] if samples == 0 else mean + sd * torch.randn(samples, *mean.shape, **self.like())
-        return Prediction(self.decode(z, batch.asked), self._logits(mean))
+        return Prediction(self.decode(z, batch.targets), self._logits(mean))
 
     def loss(self, batch: SeriesBatch) -> Tensor:
         beta = self._beta()
         mean, sd = self.encode(batch.observed)
         z = mean + sd * torch.randn(self.samples, *mean.shape, **self.like())
-        missed = self.surprise(self.decode(z, batch.asked), batch.asked).mean(0)
-        bound = (missed + beta * divergence(mean, sd)).mean()
-        return bound + self.of_labels(self._logits(mean), batch.labels)
+        reconstruction = self.negative_log_likelihood(self.decode(z, batch.targets), batch.targets).mean(0)
+        bound = (reconstruction + beta * divergence(mean, sd)).mean()
+        return bound + self.label_loss(self._logits(mean), batch.labels)
 
-    def surprise(self, values: Tensor, asked: Observations) -> Tensor:
-        """-log p(asked | z) in nats, (samples, batch)."""
-        squares = (misses(values, asked) / self.observation_sd).square()
+    def negative_log_likelihood(self, values: Tensor, targets: Observations) -> Tensor:
+        """-log p(targets | z) in nats, (samples, batch)."""
+        squares = (residuals(values, targets) / self.observation_sd).square()
         constant = math.log(2 * math.pi) + 2 * math.log(self.observation_sd)
-        return 0.5 * (squares + constant * asked.mask).sum((2, 3))
+        return 0.5 * (squares + constant * targets.mask).sum((2, 3))
 
-    def nats(self, batch: SeriesBatch, noise: Tensor) -> Tensor:
+    def negative_bound(self, batch: SeriesBatch, noise: Tensor) -> Tensor:
         """The negative bound (batch,) with KL in full, by draws mu + sigma ``noise`` (samples, batch, latent)."""
         mean, sd = self.encode(batch.observed)
-        missed = self.surprise(self.decode(mean + sd * noise, batch.asked), batch.asked)
-        return missed.mean(0) + divergence(mean, sd)
+        reconstruction = self.negative_log_likelihood(self.decode(mean + sd * noise, batch.targets), batch.targets)
+        return reconstruction.mean(0) + divergence(mean, sd)
 
     def _logits(self, mean: Tensor) -> Tensor | None:
         return None if self.classifier is None else self.classifier(mean)
 
     @torch.no_grad()
     def _beta(self) -> Tensor | float:
-        """The weight of KL in this batch, which is counted where it is one of training."""
+        """The weight of KL in this batch; counts the batches of training."""
         if not self.training:
             return self.kl_weight
         k = self.batches - self.kl_wait

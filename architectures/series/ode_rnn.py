@@ -1,4 +1,4 @@
-"""ODE-RNN: a hidden state that flows between observations and jumps at them."""
+"""ODE-RNN: a hidden state that follows an ODE between observations and jumps at them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class JumpFlow(nn.Module):
         self.cell = nn.GRUCell(2 * channels, hidden)
 
     def through(self, state: Tensor, start: Tensor, gap: Tensor, accumulate: bool) -> Tensor:
-        """The state behind the gap (batch,) that begins at ``start`` (batch,)."""
+        """The state after the gap (batch,) that begins at ``start`` (batch,)."""
         return self.path(state, (0.0, 1.0), start, gap, accumulate=accumulate).values[-1]
 
     def jump(self, state: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class OdeRnn(Autoregressive):
 
     x_k are the values (0 where missing), m_k their mask. The gaps of all series are solved together, each from 0 to its
     own length: ``grid.steps`` are the steps of a gap, and a series alone then equals itself in a batch to rounding; on
-    an adaptive grid the batch has common steps and this holds to the tolerance. Begins at h(0) = 0; behind the last
-    observation the GRU is fed what is predicted. As published, for PhysioNet: 40 in the state, f of 3 layers of 50.
+    an adaptive grid the batch has common steps and this holds to the tolerance. Begins at h(0) = 0; after the last
+    observation the GRU reads the predictions. As published, for PhysioNet: 40 in the state, f of 3 layers of 50.
 
     Reference: Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019,
     arXiv:1907.03907.
@@ -66,8 +66,8 @@ class OdeRnn(Autoregressive):
             self.flow.path, widths=[self.state], inner=[self.inside], stem="none", field=name_of(field)
         )
 
-    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
+    def advance(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return (self.flow.through(state[0], start, gap, accumulate),)
 
-    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+    def update(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
         return (self.flow.jump(state[0], values, mask),)

@@ -1,4 +1,4 @@
-"""The recurrent network that steps from observation to observation."""
+"""Recurrent network: one step per observation."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Recurrent(Autoregressive):
 
         h_k = cell([x_k, m_k, t_{k+1} - t_k], h_{k-1}),   prediction of x_{k+1} = decoder(h_k)
 
-    x_k are the values (0 where missing), m_k their mask. With ``gaps`` the cell is told how far it is to the next event
-    ("RNN delta-t"); without, it knows their order alone. ``cell`` is tanh or a GRU. It steps through the events of each
-    series, asked ones included, and behind the last observation is fed what it predicts. The published baseline has 25
-    units and reads its state out by one linear layer; the decoder here has one hidden layer, as the latent ODE's.
+    x_k are the values (0 where missing), m_k their mask. With ``gaps`` the time to the next event is an input of the
+    cell ("RNN delta-t"); without, only the order of the events enters. ``cell`` is tanh or a GRU. It steps through the
+    events of each series, targets included, and after the last observation reads its predictions. The published
+    baseline has 25 units and one linear layer behind the state; the decoder here has one hidden layer, as the latent
+    ODE's.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366 (the baseline of section 5);
     Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.
@@ -37,9 +38,9 @@ class Recurrent(Autoregressive):
         self.cell = CELLS[cell](2 * in_chans + int(gaps), self.state)
         self.layout = layout_along(None, widths=[self.state], inner=[self.inside], stem="none", field=cell)
 
-    def reach(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
+    def advance(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return state
 
-    def read(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
+    def update(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
         inputs = (values, mask, ahead[:, None]) if self.gaps else (values, mask)
         return (self.cell(torch.cat(inputs, 1), state[0]),)

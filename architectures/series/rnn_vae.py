@@ -1,4 +1,4 @@
-"""RNN-VAE: the latent ODE's rival without an ODE."""
+"""RNN-VAE: the baseline of the latent ODE, without an ODE."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from architectures.observations import Observations
 from architectures.registry import ARCHITECTURES
 from architectures.series.base import two_layers
 from architectures.series.latent_variable import RECURRENT, RecurrentEncoder, Variational
-from architectures.series.ragged_events import asked_events, gathered
+from architectures.series.ragged_events import gather_rows, target_events
 
 
 @ARCHITECTURES.register("rnn_vae", task="series")
 class RnnVae(Variational):
-    r"""A variational autoencoder whose encoder and decoder are recurrent networks, both told the gaps.
+    r"""A variational autoencoder whose encoder and decoder are recurrent networks on the gaps.
 
         h_0 = tanh(W z),   h_k = cell(t_k - t_{k-1}, h_{k-1}),   x(t_k) ~ N(decoder(h_k), observation_sd^2)
 
-    t_k are the asked times of a series, the first gap reaching from 0. What it answers for one time depends on which
-    times before it are asked. The published decoder is fed the value that it has just decoded; being a function of
-    h_{k-1}, it would tell the cell nothing new.
+    t_k are the target times of a series, the first gap that from 0. The prediction for one time depends on the target
+    times before it. The published decoder is fed the value that it has just decoded; as a function of h_{k-1}, this
+    would be no new input for the cell.
 
     Reference: Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019,
     arXiv:1907.03907 (RNN-VAE).
@@ -53,9 +53,9 @@ class RnnVae(Variational):
         self.decoder = two_layers(run, inside, in_chans, decoder_activation)
         self.layout = layout_along(None, widths=[state, read, run], inner=[inside], stem="rnn encoder", field=cell)
 
-    def generate(self, z: Tensor, asked: Observations) -> Tensor:
-        times, index = asked_events(asked)
+    def generate(self, z: Tensor, targets: Observations) -> Tensor:
+        times, index = target_events(targets)
         gaps = torch.cat((times[:, :1], times.diff(dim=1)), 1)[..., None] / self.pace
         states, _ = self.rnn(gaps.repeat(len(z), 1, 1), torch.tanh(self.first(z.flatten(0, 1)))[None])
-        values = gathered(self.decoder(states), index.repeat(len(z), 1))
+        values = gather_rows(self.decoder(states), index.repeat(len(z), 1))
         return values.unflatten(0, z.shape[:2])

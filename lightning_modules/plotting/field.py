@@ -82,29 +82,29 @@ def learned(folder: Path) -> Learned:
     if len(data.channels) < 2:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
     batch, config = data.first(SERIES), checkpoint["hyper_parameters"]["config"]
-    doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.asked)]
+    doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.targets)]
     return Learned(network, data, SeriesBatch(*doubled), float(module.span), told_run(config))
 
 
 def drawn(held: Learned) -> int:
     """How many series are drawn."""
-    return min(DRAWN, len(held.batch.asked.values))
+    return min(DRAWN, len(held.batch.targets.values))
 
 
 @torch.no_grad()
 def solutions(held: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
     """The learned solution at equal times, (times,) and (times, series, state)."""
     start = held.batch.observed.times[0]
-    times = start + (held.batch.asked.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
+    times = start + (held.batch.targets.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
     return times, torch.cat((y[None], held.network.states(y, start, times[1:])))
 
 
 def true_path(held: Learned, series: int) -> tuple[Tensor, Tensor]:
     """The times and states of a test series; where the system is known, smoothly from one to the next by its slopes."""
-    observed, asked = held.batch.observed, held.batch.asked
-    seen = asked.mask[series].amin(-1) > 0
-    times = torch.cat((observed.times, asked.times[seen]))
-    states = torch.cat((observed.values[series], asked.values[series, seen]))
+    observed, targets = held.batch.observed, held.batch.targets
+    seen = targets.mask[series].amin(-1) > 0
+    times = torch.cat((observed.times, targets.times[seen]))
+    states = torch.cat((observed.values[series], targets.values[series, seen]))
     if held.data.system is None or len(times) < 2:
         return times, states
     with torch.no_grad():
@@ -124,7 +124,7 @@ class _Fields:
         y = held.network.initial(held.batch)
         self.times, self.paths = solutions(held, y)
         self.plane = y.shape[1] == 2
-        self.seen = held.batch.asked.values[held.batch.asked.mask.amin(-1) > 0]
+        self.seen = held.batch.targets.values[held.batch.targets.mask.amin(-1) > 0]
         whole = torch.cat((self.seen, held.batch.observed.values[:, 0]))
         low, high = (end[list(self.shown)] for end in (whole.amin(0), whole.amax(0)))
         margin = 0.08 * (high - low)
@@ -209,11 +209,11 @@ def _draw_series(figure: Any, held: Learned) -> None:
     """The channels of some series against time, observed and predicted, the training series' span shaded."""
     panels = figure.subplots(len(held.data.channels), drawn(held), sharex=True, sharey="row", squeeze=False)
     times, paths = solutions(held, held.network.initial(held.batch))
-    start, asked, first = held.batch.observed.times[0], held.batch.asked, held.batch.observed.values[:, 0]
+    start, targets, first = held.batch.observed.times[0], held.batch.targets, held.batch.observed.values[:, 0]
     for (channel, series), ax in np.ndenumerate(panels):
-        seen = asked.mask[series, :, channel] > 0
-        moments = torch.cat((start[None], asked.times[seen]))
-        values = torch.cat((first[series, channel, None], asked.values[series, seen, channel]))
+        seen = targets.mask[series, :, channel] > 0
+        moments = torch.cat((start[None], targets.times[seen]))
+        values = torch.cat((first[series, channel, None], targets.values[series, seen, channel]))
         ax.axvspan(float(start), float(start) + held.span, color=GREY, alpha=0.15, lw=0)
         ax.plot(moments, values, c=TRUE, lw=0, marker=".", ms=3)
         if held.data.system is not None:

@@ -42,7 +42,7 @@ FIT, AHEAD, TRUTH = COLOURS[0], COLOURS[1], "#AAAAAA"
 class Answer(NamedTuple):
     """What a network makes of one series: ``times``, the ``mean`` answer (times, channels), and samples of it or None.
 
-    ``shown`` and ``asked`` are times, values and mask; ``last`` is the time of the last observation. Before ``begins``
+    ``shown`` and ``targets`` are times, values and mask; ``last`` is the last observation's time. Before ``begins``
     an answer says nothing: it is told from no observation, or of times that no training asked for.
     """
 
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     mean: np.ndarray
     samples: np.ndarray | None
     shown: tuple[np.ndarray, np.ndarray, np.ndarray]
-    asked: tuple[np.ndarray, np.ndarray, np.ndarray]
+    targets: tuple[np.ndarray, np.ndarray, np.ndarray]
     last: float
     begins: float
 
@@ -76,7 +76,7 @@ def _whole(points: Observations) -> bool:
 def _reconstructs(data: SeriesData) -> bool:
     """Whether training asks for times that are observed as well, and not for later ones alone."""
     batch = data.train_set[torch.arange(1)]
-    return bool(batch.asked.times[0] < batch.observed.times[-1])
+    return bool(batch.targets.times[0] < batch.observed.times[-1])
 
 
 def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
@@ -91,9 +91,9 @@ def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
 @torch.no_grad()
 def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool = True) -> Answer:
     """The i-th series of a batch: at many times where the network can be asked at any, else at the series' own."""
-    shown, asked = (_own(points, i) for points in (batch.observed, batch.asked))
+    shown, asked = (_own(points, i) for points in (batch.observed, batch.targets))
     times = torch.cat((shown.times, asked.times)).unique()
-    if network.anywhere:
+    if network.independent_times:
         end = float(times[-1]) * (1.0 if times[-1] > shown.times[-1] else FURTHER)
         times = torch.cat((times, torch.linspace(0, end, DENSE, dtype=times.dtype))).unique()
     blank = torch.zeros(1, len(times), shown.values.shape[2], dtype=times.dtype)
@@ -130,8 +130,8 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
         ax.set_ylabel(names[1], fontsize=8)
     for ax, one in zip(panels.flat, answers, strict=False):
         behind, within = _sides(one)
-        if (one.asked[0] > one.last).any():
-            ax.plot(*one.asked[1].T, c=TRUTH, lw=5, solid_capstyle="round", zorder=1)
+        if (one.targets[0] > one.last).any():
+            ax.plot(*one.targets[1].T, c=TRUTH, lw=5, solid_capstyle="round", zorder=1)
         for path in one.samples[:PATHS] if one.samples is not None else ():
             ax.plot(*path[behind].T, c=AHEAD, lw=0.5, alpha=0.3, zorder=2)
         ax.plot(*one.mean[within].T, c=FIT, lw=1.6, zorder=4)
@@ -145,7 +145,7 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
 
 
 def _over_time(answers: list[Answer], names: Sequence[str], unit: str) -> Figure:
-    counts = sum(one.shown[2].sum(0) + one.asked[2].sum(0) for one in answers)
+    counts = sum(one.shown[2].sum(0) + one.targets[2].sum(0) for one in answers)
     chosen = np.argsort(-counts, kind="stable")[:CHANNELS]
     figure = new_figure(9.0, 2.1 * len(answers) + 0.6)
     panels = figure.subplots(len(answers), len(chosen), squeeze=False, sharex=True)
@@ -169,7 +169,7 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
             low, high = np.quantile(one.samples[:, part, channel], (tail, 1 - tail), axis=0)
             ax.fill_between(one.times[part], low, high, color=colour, alpha=0.2, lw=0, zorder=1)
         ax.plot(one.times[part], one.mean[part, channel], c=colour, lw=1.3, zorder=3)
-    for (times, values, mask), look in ((one.asked, {"mfc": "white", "mec": GREY}), (one.shown, {"c": "black"})):
+    for (times, values, mask), look in ((one.targets, {"mfc": "white", "mec": GREY}), (one.shown, {"c": "black"})):
         here = mask[:, channel] > 0
         ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
     ax.tick_params(labelsize=7)
@@ -183,8 +183,8 @@ def _sides(one: Answer) -> tuple[np.ndarray, np.ndarray]:
 
 def _error(one: Answer) -> float:
     """The root mean square over what was asked of a series."""
-    _, values, mask = one.asked
-    found = one.mean[np.searchsorted(one.times, one.asked[0])]
+    _, values, mask = one.targets
+    found = one.mean[np.searchsorted(one.times, one.targets[0])]
     return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
 
 
@@ -196,7 +196,7 @@ def _explain(figure: Figure, network: SeriesModel, answers: list[Answer], plane:
         handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
     if ahead:
         handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
-    if any((one.asked[0] > one.last).any() for one in answers):
+    if any((one.targets[0] > one.last).any() for one in answers):
         look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
         handles.append(Line2D([], [], label="what was asked", **look))  # type: ignore[arg-type]
     if answers[0].samples is not None:

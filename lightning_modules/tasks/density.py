@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
-from architectures.density.continuous import ContinuousDensity
 from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule
 
@@ -27,7 +26,7 @@ class DensityModule(TaskModule):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.metrics = nn.ModuleDict({"nats": Mean()})
-        if isinstance(self.network, ContinuousDensity) and self.network.estimated:
+        if self.network.estimated:
             self.names = (*self.names, "standard_error")
             self.metrics.update({"variance": SumMetric(), "count": SumMetric()})
 

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from architectures.observations import SeriesBatch
-from architectures.series.base import UNLABELLED, SeriesModel, misses
+from architectures.series.base import UNLABELLED, SeriesModel, residuals
 from architectures.series.latent_variable import Variational
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.datamodule import DATA_SEED
@@ -52,7 +52,7 @@ def posterior_noise(batch: SeriesBatch, latent: int) -> Tensor:
     So a bound is the same whatever the batch size and the number of devices, and the errors of its draws are
     independent from series to series. A batch of no set counts as one of its own.
     """
-    size = batch.asked.values.shape[0]
+    size = batch.targets.values.shape[0]
     indices = range(size) if batch.indices is None else batch.indices.tolist()
     streams = (generator(DATA_SEED, NOISE, index) for index in indices)
     return torch.stack([torch.randn(DRAWS, latent, generator=stream) for stream in streams], 1)
@@ -90,14 +90,14 @@ class SeriesModule(TaskModule):
         self.network.adapt(data.train_set[one].observed for one in chosen.split(1))
 
     def measure(self, batch: SeriesBatch) -> None:
-        found, asked = self.network.predict(batch), batch.asked
-        here = asked.mask > 0
-        squares = misses(found.values[0], asked).square()
+        found, targets = self.network.predict(batch), batch.targets
+        here = targets.mask > 0
+        squares = residuals(found.values[0], targets).square()
         self.metrics["mse"].update(squares[here])
         self.metrics["mse_by_channel"].update(squares.sum(1) / here.sum(1).clamp(min=1))
         if isinstance(self.network, Variational):
             noise = posterior_noise(batch, self.network.latent).to(squares)
-            self.metrics["nats"].update(self.network.nats(batch, noise))
+            self.metrics["nats"].update(self.network.negative_bound(batch, noise))
         if found.logits is not None and batch.labels is not None:
             wrong, known = found.logits.argmax(1) != batch.labels, batch.labels != UNLABELLED
             self.metrics["error"].update(wrong.float(), known.float())

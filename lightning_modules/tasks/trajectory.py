@@ -46,11 +46,11 @@ class TrajectoryModule(TaskModule):
         return self.network(batch)
 
     def measure(self, batch: SeriesBatch) -> None:
-        asked = batch.asked
-        squares = ((self.network(batch) - asked.values) ** 2).float()
-        beyond = (asked.times - batch.observed.times[0] > self.span * (1 + SLACK))[:, None]
+        targets = batch.targets
+        squares = ((self.network(batch) - targets.values) ** 2).float()
+        beyond = (targets.times - batch.observed.times[0] > self.span * (1 + SLACK))[:, None]
         for name, counted in (("rmse", ~beyond), ("rmse_beyond", beyond)):
-            self.metrics[name].update(squares, weight=asked.mask * counted)
+            self.metrics[name].update(squares, weight=targets.mask * counted)
 
     def found(self) -> Mapping[str, Tensor]:
         return {name: metric.compute().sqrt() for name, metric in self.metrics.items()}

@@ -73,20 +73,20 @@ def test_a_series_in_a_batch_is_what_it_is_alone(name: str) -> None:
     together = network(batch)
     for i in range(len(samples)):
         alone = samples[torch.tensor([i])]
-        own = torch.isin(batch.asked.times, alone.asked.times)
+        own = torch.isin(batch.targets.times, alone.targets.times)
         torch.testing.assert_close(together[i, own], network(alone)[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_was_not_observed_carries_no_gradient(name: str) -> None:
     network, batch = model(name), whole(irregular(4))
-    asked = batch.asked._replace(values=batch.asked.values.clone().requires_grad_())
-    loss = network.loss(batch._replace(asked=asked))
-    of_values = torch.autograd.grad(loss, asked.values, retain_graph=True)[0]
-    assert torch.equal(of_values != 0, asked.mask > 0)
-    elsewhere = batch.asked._replace(values=batch.asked.values.where(batch.asked.mask > 0, 1e3))
+    targets = batch.targets._replace(values=batch.targets.values.clone().requires_grad_())
+    loss = network.loss(batch._replace(targets=targets))
+    of_values = torch.autograd.grad(loss, targets.values, retain_graph=True)[0]
+    assert torch.equal(of_values != 0, targets.mask > 0)
+    elsewhere = batch.targets._replace(values=batch.targets.values.where(batch.targets.mask > 0, 1e3))
     for a, b in zip(
-        gradients(network, loss), gradients(network, network.loss(batch._replace(asked=elsewhere))), strict=True
+        gradients(network, loss), gradients(network, network.loss(batch._replace(targets=elsewhere))), strict=True
     ):
         assert torch.equal(a, b)
 
@@ -94,7 +94,7 @@ def test_what_was_not_observed_carries_no_gradient(name: str) -> None:
 def test_the_loss_is_the_mean_over_observed_values_in_units_of_each_channel() -> None:
     network, batch = model("neural_ode"), whole(irregular(3))
     network.adapt(batch)
-    apart = ((network(batch) - batch.asked.values) / network.units.scale)[batch.asked.mask > 0]
+    apart = ((network(batch) - batch.targets.values) / network.units.scale)[batch.targets.mask > 0]
     torch.testing.assert_close(network.loss(batch), (apart**2).mean())
 
 
@@ -125,7 +125,7 @@ def test_a_coupled_scheme_moves_each_half_by_the_other(scheme: str) -> None:
     torch.testing.assert_close(
         network.rate(t, y[None])[0, :2], units.rate[:2] * first(Node(0, 0.0, 0.0), seen[None])[0]
     )
-    assert network(whole(irregular(3))).shape == (3, len(whole(irregular(3)).asked.times), 2)
+    assert network(whole(irregular(3))).shape == (3, len(whole(irregular(3)).targets.times), 2)
 
 
 def test_units_are_those_of_the_observed_values() -> None:
@@ -244,8 +244,8 @@ def test_the_known_part_stays_and_the_network_learns_the_rest() -> None:
     network.adapt(batch)
     assert not any(value.requires_grad for value in network.system.parameters())
     assert fit(network, batch, 40) < 1e-3
-    y = batch.asked.values[batch.asked.mask.amin(-1) > 0]
-    wrong = network.rate(batch.asked.times[0], y) - network.system(0.0, y)
+    y = batch.targets.values[batch.targets.mask.amin(-1) > 0]
+    wrong = network.rate(batch.targets.times[0], y) - network.system(0.0, y)
     assert (wrong - torch.stack((0 * y[:, 1], -0.5 * y[:, 1]), 1)).abs().mean() < 0.05
 
 
@@ -280,11 +280,11 @@ def test_generated_data_solve_their_equation(name: str) -> None:
     data.setup()
     for samples, spans in ((data.train_set, 1), (data.test_set, 2)):
         batch = whole(samples)
-        assert batch.asked.times.tolist() == pytest.approx([data.span * i / 8 for i in range(1, 8 * spans + 1)])
-        for first, later in zip(batch.observed.values[:, 0], batch.asked.values, strict=True):
+        assert batch.targets.times.tolist() == pytest.approx([data.span * i / 8 for i in range(1, 8 * spans + 1)])
+        for first, later in zip(batch.observed.values[:, 0], batch.targets.values, strict=True):
             found = solve_ivp(
                 lambda t, y: data.system(t, torch.from_numpy(y)).numpy(), (0.0, spans * data.span),
-                first.double().numpy(), method="DOP853", rtol=1e-11, atol=1e-12, t_eval=batch.asked.times.double(),
+                first.double().numpy(), method="DOP853", rtol=1e-11, atol=1e-12, t_eval=batch.targets.times.double(),
             )  # fmt: skip
             np.testing.assert_allclose(later, found.y.T, rtol=2e-5, atol=2e-4)
 
@@ -293,7 +293,7 @@ def test_the_same_data_for_every_run_and_other_starts_for_the_test() -> None:
     one, other = (DATA.build({"name": "pendulum", "train_size": 4, "test_size": 4}, seed=seed) for seed in (0, 1))
     one.setup()
     other.setup()
-    assert torch.equal(whole(one.train_set).asked.values, whole(other.train_set).asked.values)
+    assert torch.equal(whole(one.train_set).targets.values, whole(other.train_set).targets.values)
     assert not torch.isin(whole(one.train_set).observed.values, whole(one.test_set).observed.values).any()
 
 
@@ -304,8 +304,8 @@ def test_noise_is_of_the_training_set_alone_and_irregular_times_are_of_each_seri
     )
     plain.setup()
     noisy.setup()
-    assert torch.equal(whole(plain.test_set).asked.values, whole(noisy.test_set).asked.values)
-    before, after = whole(plain.train_set).asked, whole(noisy.train_set).asked
+    assert torch.equal(whole(plain.test_set).targets.values, whole(noisy.test_set).targets.values)
+    before, after = whole(plain.train_set).targets, whole(noisy.train_set).targets
     moved = (after.values - before.values)[before.mask > 0].std() / before.values[before.mask > 0].std()
     assert float(moved) == pytest.approx(0.1, rel=0.1)
     assert (before.mask[..., 0].sum(1) == 4).all()
@@ -327,8 +327,8 @@ def test_trajectories_of_a_csv_begin_where_all_is_known_and_part_of_the_time_is_
     data.setup()
     assert (data.channels, data.context["in_chans"], data.span) == (("x", "y"), 2, 2.0)
     assert (len(data.train_set), len(data.test_set)) == (3, 1)
-    assert whole(data.train_set).asked.times.tolist() == [1, 2]
-    assert whole(data.test_set).asked.times.tolist() == [1, 2, 3, 4]
+    assert whole(data.train_set).targets.times.tolist() == [1, 2]
+    assert whole(data.test_set).targets.times.tolist() == [1, 2, 3, 4]
     held = whole(data.test_set).observed.values[0, 0].sum() / 2  # its name: x + y = 2 i
     assert held not in whole(data.train_set).observed.values[:, 0].sum(-1) / 2
 
@@ -339,9 +339,9 @@ def test_windows_of_a_csv_begin_at_each_whole_point(tmp_path: Path) -> None:
     data.setup()
     batch = whole(data.train_set)
     assert batch.observed.values[:, 0, 0].tolist() == [0, 1, 3, 4, 5]  # t = 6, the last within, has none after it
-    assert batch.asked.times.tolist() == [1, 2]
+    assert batch.targets.times.tolist() == [1, 2]
     assert data.shape == (2, 2)
-    assert whole(data.test_set).asked.times[-1] == 8  # the one series there is
+    assert whole(data.test_set).targets.times[-1] == 8  # the one series there is
 
 
 @pytest.mark.parametrize(
@@ -383,10 +383,10 @@ def test_rmse_is_measured_within_the_span_and_beyond() -> None:
     with torch.no_grad():
         for batch in batches:
             module.measure(batch)
-            apart = module(batch) - batch.asked.values
-            early = (batch.asked.times <= 0.5)[:, None].expand_as(apart[0])
-            within.append(apart[(batch.asked.mask > 0) & early])
-            beyond.append(apart[(batch.asked.mask > 0) & ~early])
+            apart = module(batch) - batch.targets.values
+            early = (batch.targets.times <= 0.5)[:, None].expand_as(apart[0])
+            within.append(apart[(batch.targets.mask > 0) & early])
+            beyond.append(apart[(batch.targets.mask > 0) & ~early])
     found = module.found()
     for name, parts in (("rmse", within), ("rmse_beyond", beyond)):
         assert float(found[name]) == pytest.approx(float((torch.cat(parts) ** 2).mean().sqrt()), rel=1e-5)
@@ -407,8 +407,8 @@ def test_what_is_no_number_is_not_left_out_of_a_mean(wrong: float) -> None:
     module = TrajectoryModule("trajectory_gru", {"hidden": 4}, {"num_classes": 0, "in_chans": 2}, {"name": "adamw"})
     module.span.fill_(0.5)
     batch = whole(irregular(3))
-    answers = batch.asked.values.clone()
-    late = batch.asked.mask * (batch.asked.times > 0.5)[:, None]
+    answers = batch.targets.values.clone()
+    late = batch.targets.mask * (batch.targets.times > 0.5)[:, None]
     answers[tuple(late.nonzero()[0])] = wrong
     module.network.forward = lambda _: answers  # type: ignore[method-assign]
     module.measure(batch)

@@ -77,11 +77,11 @@ def alone(batch: SeriesBatch, i: int) -> SeriesBatch:
         own = points.mask[i].any(1)
         return Observations(points.times[own], points.values[i : i + 1, own], points.mask[i : i + 1, own])
 
-    return SeriesBatch(part(batch.observed), part(batch.asked))
+    return SeriesBatch(part(batch.observed), part(batch.targets))
 
 
 def at_its_own_times(values: Tensor, batch: SeriesBatch, i: int) -> Tensor:
-    return values[:, i, batch.asked.mask[i].any(1)]
+    return values[:, i, batch.targets.mask[i].any(1)]
 
 
 def test_every_network_of_series_is_tested_here() -> None:
@@ -122,9 +122,9 @@ def test_times_at_which_nothing_is_observed_or_asked_change_nothing(case: str, l
         return Observations(times, *(torch.cat((part, blank), 1)[:, order] for part in points[1:]))
 
     observed = padded(batch.observed)
-    asked = padded(batch.asked) if later else observed
-    found = made.predict(SeriesBatch(observed, asked)).values[:, :, torch.isin(asked.times, batch.asked.times)]
-    here = batch.asked.mask.any(2)
+    targets = padded(batch.targets) if later else observed
+    found = made.predict(SeriesBatch(observed, targets)).values[:, :, torch.isin(targets.times, batch.targets.times)]
+    here = batch.targets.mask.any(2)
     expected = made.predict(batch).values
     torch.testing.assert_close(found[:, here], expected[:, here], rtol=1e-12, atol=1e-12)
 
@@ -133,17 +133,17 @@ def test_times_at_which_nothing_is_observed_or_asked_change_nothing(case: str, l
 def test_a_masked_channel_carries_no_gradient_and_its_value_does_not_matter(case: str) -> None:
     made, batch = network(case), irregular(later=True)
     values = batch.observed.values.clone().requires_grad_()
-    asked = batch.asked.values.clone().requires_grad_()
+    targets = batch.targets.values.clone().requires_grad_()
     torch.manual_seed(0)
-    loss = made.loss(SeriesBatch(batch.observed._replace(values=values), batch.asked._replace(values=asked)))
+    loss = made.loss(SeriesBatch(batch.observed._replace(values=values), batch.targets._replace(values=targets)))
     loss.backward()
-    for tensor, mask in ((values, batch.observed.mask), (asked, batch.asked.mask)):
+    for tensor, mask in ((values, batch.observed.mask), (targets, batch.targets.mask)):
         assert tensor.grad is not None
         assert not tensor.grad[mask == 0].any()
         assert tensor.grad[mask > 0].any()
     for nothing in (7e3, math.nan):
         garbage = [torch.where(part.mask > 0, part.values, nothing) for part in batch[:2]]
-        other = SeriesBatch(batch.observed._replace(values=garbage[0]), batch.asked._replace(values=garbage[1]))
+        other = SeriesBatch(batch.observed._replace(values=garbage[0]), batch.targets._replace(values=garbage[1]))
         torch.manual_seed(0)
         torch.testing.assert_close(made.loss(other), loss, rtol=1e-14, atol=0)
     made.adapt([batch.observed])
@@ -156,7 +156,7 @@ def test_a_masked_channel_carries_no_gradient_and_its_value_does_not_matter(case
 @pytest.mark.parametrize("case", NETWORKS)
 def test_a_prediction_reads_no_asked_value(case: str) -> None:
     made, batch = network(case), irregular(later=True)
-    garbage = batch._replace(asked=batch.asked._replace(values=torch.full_like(batch.asked.values, 7e3)))
+    garbage = batch._replace(targets=batch.targets._replace(values=torch.full_like(batch.targets.values, 7e3)))
     assert torch.equal(made.predict(garbage).values, made.predict(batch).values)
 
 
@@ -175,7 +175,7 @@ def test_one_step_ahead_reads_only_what_lies_before(case: str) -> None:
 @pytest.mark.parametrize("case", ["rnn", "gru_d", "ode_rnn"])
 def test_behind_its_observations_a_recurrence_is_fed_its_own_predictions(case: str) -> None:
     made, batch = network(case), irregular(later=True)
-    whole = batch.asked._replace(mask=torch.ones_like(batch.asked.mask))
+    whole = batch.targets._replace(mask=torch.ones_like(batch.targets.mask))
     rolled = made.predict(SeriesBatch(batch.observed, whole)).values[0]
     together = [torch.cat(parts, 1) for parts in zip(batch.observed[1:], (rolled, whole.mask), strict=True)]
     led = Observations(torch.cat((batch.observed.times, whole.times)), together[0], together[1])
@@ -198,9 +198,9 @@ def test_a_series_without_any_observation_has_a_prediction(case: str) -> None:
     mask = batch.observed.mask.clone()
     mask[2] = 0
     together = made.predict(batch._replace(observed=batch.observed._replace(mask=mask))).values
-    asked, elsewhere = alone(batch, 2).asked, batch.observed.times[:1] / 2
+    targets, elsewhere = alone(batch, 2).targets, batch.observed.times[:1] / 2
     blank = torch.zeros(1, 1, CHANNELS, dtype=torch.float64)
-    single = made.predict(SeriesBatch(Observations(elsewhere, blank, blank), asked)).values
+    single = made.predict(SeriesBatch(Observations(elsewhere, blank, blank), targets)).values
     torch.testing.assert_close(single[:, 0], at_its_own_times(together, batch, 2), rtol=1e-12, atol=1e-12)
 
 
@@ -268,7 +268,7 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
 
     made.adapt([batch.observed])
     before = made.predict(batch)
-    moved = SeriesBatch(told(batch.observed), told(batch.asked))
+    moved = SeriesBatch(told(batch.observed), told(batch.targets))
     made.adapt(alone(moved, i).observed for i in range(len(moved.observed.values)))
     torch.testing.assert_close(made.predict(moved).values, shift + factor * before.values, rtol=1e-9, atol=0)
     seen = [moved.observed.values[..., c][moved.observed.mask[..., c] > 0] for c in range(CHANNELS)]
@@ -281,7 +281,7 @@ def test_in_other_units_a_network_that_has_adapted_answers_the_same(case: str) -
 def test_an_rnn_reads_values_mask_and_the_gap_ahead_in_mean_gaps() -> None:
     made, batch = network("rnn"), alone(irregular(), 1)
     made.adapt([irregular().observed])
-    values, mask, cell = made.inward(batch.observed).values[0], batch.observed.mask[0], made.cell
+    values, mask, cell = made.standardize(batch.observed).values[0], batch.observed.mask[0], made.cell
     ahead = torch.cat((batch.observed.times.diff(), torch.zeros(1).double())) / made.pace
     h, expected = torch.zeros(made.state, dtype=torch.float64), []
     for x, m, gap in zip(values, mask, ahead, strict=True):
@@ -314,7 +314,7 @@ def test_a_latent_ode_takes_its_steps_in_each_unit_of_time() -> None:
         made = network("latent_ode", grid={"name": "uniform", "steps": steps})
         made.predict(batch)
         calls.append(made.path.forward_counts.evaluations)
-    assert 1 < batch.asked.times[-1] < 2
+    assert 1 < batch.targets.times[-1] < 2
     assert calls[1] - calls[0] == 2 * 4  # units, and stages of rk4
 
 
@@ -333,8 +333,8 @@ def test_gru_d_decays_as_far_through_times_that_are_only_asked() -> None:
     made, batch = network("gru_d"), alone(irregular(), 1)
     times = batch.observed.times
     between = torch.cat((times, (times[:-1] + times[1:]) / 2)).sort().values
-    asked = observations(between, torch.ones(1, len(between), CHANNELS).double(), 4)
-    found = made.predict(SeriesBatch(batch.observed, asked)).values[:, :, ::2]
+    targets = observations(between, torch.ones(1, len(between), CHANNELS).double(), 4)
+    found = made.predict(SeriesBatch(batch.observed, targets)).values[:, :, ::2]
     torch.testing.assert_close(found, made.predict(batch).values, rtol=1e-12, atol=1e-12)
 
 
@@ -408,12 +408,12 @@ def test_the_recurrent_encoder_is_the_plain_cell_on_the_reversed_series() -> Non
 def test_an_rnn_vae_decodes_along_the_gaps_of_what_is_asked_from_time_0_on() -> None:
     made, batch = network("rnn_vae", cell="rnn"), irregular(later=True)
     made.adapt([batch.observed])
-    own, rnn = batch.asked.mask[1].any(1), made.rnn
+    own, rnn = batch.targets.mask[1].any(1), made.rnn
     z = torch.randn(3, len(own) - 1, made.latent, dtype=torch.float64)
-    found = made.generate(z, batch.asked)[:, 1, own]
+    found = made.generate(z, batch.targets)[:, 1, own]
     for sample, start in enumerate(z[:, 1]):
         h, before, expected = torch.tanh(made.first(start)), 0.0, []
-        for t in batch.asked.times[own].tolist():
+        for t in batch.targets.times[own].tolist():
             gap = torch.tensor([t - before], dtype=torch.float64) / made.pace
             h = torch.tanh(rnn.weight_ih_l0 @ gap + rnn.bias_ih_l0 + rnn.weight_hh_l0 @ h + rnn.bias_hh_l0)
             expected.append(made.decoder(h))
@@ -436,11 +436,11 @@ def test_the_loss_is_the_negative_bound(case: str) -> None:
     loss = made.loss(batch)
     torch.manual_seed(3)
     noise = torch.randn(1, *mean.shape, dtype=torch.float64)
-    values = made.generate(mean + sd * noise, batch.asked)[0]
-    logs = (Normal(values, 0.7).log_prob(batch.asked.values) * batch.asked.mask).sum((1, 2))
+    values = made.generate(mean + sd * noise, batch.targets)[0]
+    logs = (Normal(values, 0.7).log_prob(batch.targets.values) * batch.targets.mask).sum((1, 2))
     expected = (-logs + kl_divergence(Normal(mean, sd), Normal(0.0, 1.0)).sum(1)).mean()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(made.nats(batch, noise).mean(), expected)
+    torch.testing.assert_close(made.negative_bound(batch, noise).mean(), expected)
 
 
 def test_the_weight_of_the_divergence_rises_and_its_count_is_kept() -> None:
@@ -486,7 +486,7 @@ def test_predictions_of_several_samples_spread_around_that_of_the_mean() -> None
     made: Variational = network("latent_ode")
     batch = irregular(later=True)
     found = made.predict(batch, samples=400).values
-    assert found.shape == (400, *batch.asked.values.shape)
+    assert found.shape == (400, *batch.targets.values.shape)
     assert torch.equal(made.predict(batch).values, made.predict(batch).values)
     assert (found.std(0) > 0).all()
     torch.testing.assert_close(found.mean(0), made.predict(batch).values[0], rtol=0, atol=0.1)

@@ -25,7 +25,7 @@ SERIES = [random_series(n, label, n) for n, label in [(9, 1), (4, 0), (20, 1), (
 def test_a_batch_holds_each_series_at_its_own_times_and_nothing_else():
     batch = SeriesSet(SERIES)[torch.tensor([2, 0, 3])]
     times, values, mask = batch.observed
-    assert batch.asked is batch.observed
+    assert batch.targets is batch.observed
     assert batch.labels.tolist() == [1, 1, 0]
     own = [SERIES[i] for i in (2, 0, 3)]
     assert times.tolist() == sorted({t for one in own for t in one.times.tolist()})
@@ -40,9 +40,9 @@ def test_a_batch_holds_each_series_at_its_own_times_and_nothing_else():
 def test_observed_and_asked_have_a_union_each():
     early = [one.at(one.times < 0.5) for one in SERIES]
     batch = SeriesSet(early, SERIES)[torch.arange(4)]
-    assert batch.observed.times.max() < 0.5 < batch.asked.times.max()
+    assert batch.observed.times.max() < 0.5 < batch.targets.times.max()
     alone = SeriesSet(SERIES)[torch.arange(4)].observed
-    assert all(torch.equal(a, b) for a, b in zip(batch.asked, alone, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(batch.targets, alone, strict=True))
 
 
 def test_a_part_of_a_part_is_that_of_the_whole():
@@ -95,12 +95,12 @@ def test_a_window_is_shown_and_what_lies_behind_is_asked():
         start = one.times[int(places[i] * begins)]
         expected = one.at(one.times >= start)
         for windows in (whole, apart):
-            observed, asked, label, index = windows[torch.tensor([i])]
+            observed, targets, label, index = windows[torch.tensor([i])]
             shown = expected.times - start < length
-            assert torch.equal(asked.times, expected.times - start)
-            assert torch.equal(observed.times, asked.times[shown])
+            assert torch.equal(targets.times, expected.times - start)
+            assert torch.equal(observed.times, targets.times[shown])
             assert shown.all() == (begins == 0)
-            assert torch.equal(asked.mask[0], expected.mask.float())
+            assert torch.equal(targets.mask[0], expected.mask.float())
             assert torch.equal(observed.values[0], expected.values.where(expected.mask, 0)[shown])
             assert (int(label), int(index)) == (one.label, i)
 
@@ -122,14 +122,14 @@ def test_windows_of_a_batch_are_those_of_its_series_and_of_a_part_too():
 def test_points_that_are_close_stay_apart_in_a_window():
     times = torch.tensor([0.0, 0.4999998, 0.5, 0.5000002, 1.0], dtype=torch.float64)
     values, mask = torch.arange(5.0)[:, None], torch.ones(5, 1, dtype=torch.bool)
-    asked = (
+    targets = (
         SeriesSet([Series(times, values, mask)])
         .windows(torch.tensor([0.25]), torch.tensor([0.6]))[torch.tensor([0])]
-        .asked
+        .targets
     )
-    assert asked.values[0, :, 0].tolist() == [2.0, 3.0, 4.0]
-    assert asked.times[0] == 0
-    assert (asked.times.diff() > 0).all()
+    assert targets.values[0, :, 0].tolist() == [2.0, 3.0, 4.0]
+    assert targets.times[0] == 0
+    assert (targets.times.diff() > 0).all()
 
 
 # The user's csv ------------------------------------------------------------------------------------------------

@@ -47,19 +47,19 @@ def spirals(**options: Any) -> SpiralSeries:
 def test_spirals_are_shown_in_part_and_asked_for_what_comes_behind() -> None:
     data = spirals(observed=30)
     train, test = whole(data.train_set), whole(data.test_set)
-    assert train.observed is train.asked
+    assert train.observed is train.targets
     assert (train.observed.mask.any(2).sum(1) == 30).all()
     assert 0 <= train.observed.times.min() < train.observed.times.max() <= 0.99
     assert len(test.observed.values) == 8
-    torch.testing.assert_close(test.asked.times, torch.arange(100, 200) / 100)
-    assert test.asked.mask.all()
+    torch.testing.assert_close(test.targets.times, torch.arange(100, 200) / 100)
+    assert test.targets.mask.all()
 
 
 def test_what_is_asked_has_no_noise_and_goes_on_from_what_is_shown() -> None:
     clean, noisy = (whole(spirals(observed=100, noise=noise).test_set) for noise in (0.0, 0.3))
-    torch.testing.assert_close(clean.asked.values, noisy.asked.values)
+    torch.testing.assert_close(clean.targets.values, noisy.targets.values)
     assert (noisy.observed.values - clean.observed.values).std() == pytest.approx(0.3, rel=0.1)
-    path = torch.cat((clean.observed.values, clean.asked.values), 1)
+    path = torch.cat((clean.observed.values, clean.targets.values), 1)
     steps = path.diff(dim=1).norm(dim=2)
     assert (steps.diff(dim=1).abs() < 0.03 * steps[:, 1:]).all()
 
@@ -76,8 +76,8 @@ def test_a_held_out_part_is_examined_as_the_test_set_is() -> None:
     plain, data = spirals(), spirals(validation=0.25)
     assert (len(data.train_set), len(data.validation_set)) == (9, 3)
     held = whole(data.validation_set)
-    assert held.asked.times.min() == 1.0
-    assert held.asked.times.max() < 2
+    assert held.targets.times.min() == 1.0
+    assert held.targets.times.max() < 2
     before, kept = (whole(of.train_set).observed.values.sum((1, 2)) for of in (plain, data))
     assert (torch.isclose(kept[:, None], before).sum(1) == 1).all()
 
@@ -92,8 +92,8 @@ def window_batches(data: SpiralSeries, epoch: int, begin: int = 0, rank: int = 0
     shown = {}
     for batch in loader:
         for i, index in enumerate(batch.indices.tolist()):
-            here = batch.asked.mask[i].any(1)
-            shown[index] = (batch.observed.mask[i].any(1).sum().item(), batch.asked.values[i, here].tolist())
+            here = batch.targets.mask[i].any(1)
+            shown[index] = (batch.observed.mask[i].any(1).sum().item(), batch.targets.values[i, here].tolist())
     return shown
 
 
@@ -115,16 +115,16 @@ def test_windows_leave_what_is_measured_and_what_units_are_taken_from() -> None:
     for mine, others in ((data.train_set, plain.train_set), (data.validation_set, plain.validation_set)):
         assert torch.equal(whole(mine).observed.values, whole(others).observed.values)
     measured = next(iter(data.val_dataloader()))
-    assert torch.equal(measured.asked.values, whole(plain.validation_set).asked.values)
+    assert torch.equal(measured.targets.values, whole(plain.validation_set).targets.values)
 
 
 def test_windows_of_regular_times_have_few_in_their_union() -> None:
     data = spirals(train_size=200, observed=100, window=0.5)
     loader = data.train_dataloader()
     loader.batch_size = 200
-    asked = next(iter(loader)).asked
-    assert (asked.mask.sum((1, 2)) / 2 > 50).all()
-    assert len(asked.times) < 120
+    targets = next(iter(loader)).targets
+    assert (targets.mask.sum((1, 2)) / 2 > 50).all()
+    assert len(targets.times) < 120
 
 
 def test_a_window_is_a_share() -> None:
@@ -212,7 +212,7 @@ def test_modes_labels_and_statics(sets: Path) -> None:
     data = physionet(sets, mode="extrapolation", labels=True, statics=True)
     batch = whole(data.train_set)
     assert data.context == {"num_classes": 2, "in_chans": 41, "image_size": None}
-    assert batch.observed.times.max() < 0.5 <= batch.asked.times.min()
+    assert batch.observed.times.max() < 0.5 <= batch.targets.times.min()
     assert {label for part in (data.train_set, data.test_set) for label in whole(part).labels.tolist()} == {-1, 0, 1}
     assert batch.observed.mask[..., CHANNELS.index("Age")].any()
 
@@ -312,7 +312,7 @@ def test_a_csv_becomes_a_training_and_a_test_set(tmp_path: Path) -> None:
     ahead = SeriesCSV(path=str(tmp_path / "w.csv"), mode="extrapolation")
     ahead.setup()
     batch = whole(ahead.train_set)
-    assert batch.observed.times.max() < 0.5 <= batch.asked.times.min()
+    assert batch.observed.times.max() < 0.5 <= batch.targets.times.min()
 
 
 # As a user starts them ----------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_a_latent_ode_learns_spirals_and_is_drawn_and_evaluated(
         tmp_path / "run", "architecture=latent_ode", "data=spiral_series", "data.train_size=64", "data.test_size=16",
         "trainer.max_epochs=25",
     )  # fmt: skip
-    spread = whole(spirals(test_size=16).test_set).asked.values.std()
+    spread = whole(spirals(test_size=16).test_set).targets.values.std()
     assert result["test_rmse"] < 0.75 * spread
     assert math.isfinite(result["test_nats"])
     assert "test_error" not in result
@@ -399,7 +399,8 @@ def test_a_picture_goes_on_behind_what_was_observed_where_nothing_later_was_aske
     early, late = (Observations(torch.tensor(times), torch.ones(1, 2, 1), torch.ones(1, 2, 1))
                    for times in ([0.0, 0.8], [0.8, 0.9]))  # fmt: skip
     ends = [
-        float(series_picture.answer(network, SeriesBatch(early, asked, None), 0).times[-1]) for asked in (early, late)
+        float(series_picture.answer(network, SeriesBatch(early, targets, None), 0).times[-1])
+        for targets in (early, late)
     ]
     assert ends == pytest.approx([1.0, 0.9])
     assert series_picture.answer(network, SeriesBatch(early, early, None), 0).last == pytest.approx(0.8)
