@@ -166,14 +166,14 @@ def test_an_npy_and_a_csv_without_names_are_the_same_table(tmp_path: Path) -> No
 
 
 BAD = {
-    "text": ("a,b\n1,2\n3,four\n", "bad.csv, line 3, column 'b': expected a finite number, got 'four'"),
+    "text": ("a,b\n1,2\n3,four\n", "bad.csv, line 3: column 'b': expected a finite number, got 'four'"),
     "ragged": ("a,b\n1,2\n\n3,4,5\n", "bad.csv, line 4: expected 2 numbers, as many as in the first line, got 3"),
-    "not a number": ("1,2\nnan,3\n", "bad.csv, line 2, column 'x1': expected a finite number, got 'nan'"),
-    "empty cell": ("a,b\n1,\n", "bad.csv, line 2, column 'b': expected a finite number, got an empty cell"),
+    "not a number": ("1,2\nnan,3\n", "bad.csv, line 2: column 'x1': expected a finite number, got 'nan'"),
+    "empty cell": ("a,b\n1,\n", "bad.csv, line 2: column 'b': expected a finite number, got an empty cell"),
     "few": ("a,b\n1,2\n", "bad.csv: expected at least 10 rows of numbers, got 1"),
     "empty": ("", "bad.csv: expected at least 10 rows of numbers, got 0"),
     "constant": ("a,b\n" + "".join(f"{i},7\n" for i in range(20)), "column 'b' is 7 in all training rows"),
-    "bytes": ("a,\xff\n", "bad.csv: cannot be read as a csv"),
+    "bytes": ("a,\xff\n", "bad.csv': expected a csv file as UTF-8 text"),
 }
 
 

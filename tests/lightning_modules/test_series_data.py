@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lightning_modules.data.series.csv_reader import SHOWN, read_series
+from lightning_modules.data.csv_table import SHOWN
+from lightning_modules.data.series.csv_reader import read_series
 from lightning_modules.data.series.series_set import Series, SeriesSet
 from schemes.errors import SchemenetError
 
@@ -163,7 +164,7 @@ def test_a_file_is_read(tmp_path):
         ("series,time,x\na,0,1\na,1,warm\n", "line 3: column 'x': expected a finite number, got 'warm'; a value that"),
         ("series,time,x\na,0,nan\n", "line 2: column 'x': expected a finite number, got 'nan'"),
         ("series,time,x\na,noon,1\n", "line 2: column 'time': expected a finite number, got 'noon'\n"),
-        ("series,time,x\na,,1\n", "line 2: column 'time': expected a number, got an empty cell"),
+        ("series,time,x\na,,1\n", "line 2: column 'time': expected a finite number, got an empty cell"),
         ("series,time,x\n,0,1\n", "line 2: column 'series': expected the name of a series, got an empty cell"),
         ("series,time,x\na,0,1,5\n", "line 2: expected 3 cells (series,time,x), got 4"),
         ("series,time,x\na,2,1\nb,0,1\na,1,1\n", "line 4: series 'a': time 1 comes after 2 (line 2); expected the"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.config.registries import DATA
+from lightning_modules.data.csv_table import CsvTable, parsed
 from lightning_modules.data.datamodule import DATA_SEED
 from lightning_modules.data.density.base import DensityData, Rows
 from lightning_modules.data.loader import generator
@@ -127,53 +127,23 @@ def _refuse(path: Path) -> Table:
 
 
 def _read_csv(path: Path) -> Table:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            return _rows(path, csv.reader(lines))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SchemenetError(f"{path}: cannot be read as a csv: {error}") from error
-
-
-def _rows(path: Path, reader: Any) -> Table:
+    """A first line without any number names the columns; else they are x1, x2, ..."""
+    csv = CsvTable(path)
     columns: list[str] = []
     values: list[list[float]] = []
-    for cells in reader:
-        if not cells:
-            continue
+    for line, cells in csv.rows():
         if not columns:
-            named = not any(_is_number(cell) for cell in cells)
-            columns = [cell.strip() for cell in cells] if named else [f"x{i}" for i in range(1, len(cells) + 1)]
+            named = not any(parsed(cell) is not None for cell in cells)
+            columns = cells if named else [f"x{i}" for i in range(1, len(cells) + 1)]
             if named:
-                if twice := [name for name in columns if columns.count(name) > 1]:
-                    raise SchemenetError(f"{path}, line {reader.line_num}: the column {twice[0]!r} stands there twice")
+                csv.check_unique(line, columns)
                 continue
         if len(cells) != len(columns):
-            raise SchemenetError(
-                f"{path}, line {reader.line_num}: expected {len(columns)} numbers, as many as in the first line, got "
-                f"{len(cells)}"
-            )
-        values.append([_number(path, reader.line_num, name, cell) for name, cell in zip(columns, cells, strict=True)])
+            csv.wrong(line, f"expected {len(columns)} numbers, as many as in the first line, got {len(cells)}")
+            continue
+        values.append([csv.number(line, name, cell) for name, cell in zip(columns, cells, strict=True)])
+    csv.raise_mistakes()
     return Table(columns, np.array(values, np.float64).reshape(len(values), len(columns)))
-
-
-def _is_number(cell: str) -> bool:
-    return _value(cell) is not None
-
-
-def _value(cell: str) -> float | None:
-    """The number that a cell holds; Python's own ``1_000`` is none."""
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def _number(path: Path, line: int, name: str, cell: str) -> float:
-    value = _value(cell)
-    if value is None or not np.isfinite(value):
-        told = repr(cell) if cell.strip() else "an empty cell"
-        raise SchemenetError(f"{path}, line {line}, column {name!r}: expected a finite number, got {told}")
-    return value
 
 
 def _read_npy(path: Path) -> Table:
