@@ -1,4 +1,4 @@
-"""Budgets: the kinds of cost, and how much of one is asked for. Nothing here imports torch."""
+"""Budgets of a comparison: kind of cost, target and tolerance. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemes.errors import SchemenetError, nearest, unknown
 
 
 class Kind(NamedTuple):
-    """What is counted, in words, and how near a budget of it is met where nothing is said."""
+    """A kind of cost: what it counts, in words, and the default tolerance of a budget of it."""
 
     counts: str
     tolerance: float
@@ -26,13 +26,13 @@ KINDS = {
 }
 
 STEP_TIME = "step_time"
-"""The kind that is measured; the others are counted, without computing anything."""
+"""The kind that is measured; the others are counted without computing anything."""
 
 FINEST = 0.05
-"""Step times do not repeat better than this share, and no finer tolerance is promised."""
+"""Least relative tolerance of step times, which do not repeat better."""
 
 BASELINE = "baseline"
-"""The target of a budget that is whatever the baseline costs as its architecture says."""
+"""The target of a budget that equals the cost of the baseline."""
 
 WAYS = ("width", "depth")
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -40,7 +40,14 @@ PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 @dataclass(frozen=True)
 class Budget:
-    """So much of one kind of cost, within a share of it, met by the width of a network, or first by its depth."""
+    """A target for one kind of cost.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        target: in the unit of the kind, or "baseline".
+        by: "width", or "depth" first and then width.
+        tolerance: relative.
+    """
 
     kind: str
     target: float | Literal["baseline"]
@@ -53,20 +60,24 @@ class Budget:
         return self.target if isinstance(self.target, str) else f"{self.target:.7g}"
 
     def __str__(self) -> str:
-        asked = self.goal if isinstance(self.target, str) or self.target < 1 else f"{round(self.target):,}"
-        return f"{asked} {KINDS[self.kind].counts}, by {self.by}, within {100 * self.tolerance:.3g}%"
+        target = self.goal if isinstance(self.target, str) or self.target < 1 else f"{round(self.target):,}"
+        return f"{target} {KINDS[self.kind].counts}, by {self.by}, within {100 * self.tolerance:.3g}%"
 
 
-def budget(
+def parse_budget(
     *, kind: str = "parameters", target: str | float | None = None, by: str = "width", tolerance: float | None = None
 ) -> Budget:
-    """A budget from what a user says. Raises SchemenetError with every mistake, a line ``key: ...`` each."""
-    wrong, found = [], 0.0
+    """A budget from the user's keys; ``tolerance`` None for that of the kind.
+
+    Raises:
+        SchemenetError: with all mistakes, a line ``key: ...`` each.
+    """
+    wrong, number = [], 0.0
     if kind not in KINDS:
         wrong.append(f"kind: {unknown('kind of budget', kind, KINDS)}")
     if target != BASELINE:
         try:
-            found = amount(target)
+            number = parse_amount(target)
         except SchemenetError as error:
             wrong.append(f"target: {error}")
         else:
@@ -83,13 +94,13 @@ def budget(
         wrong.append(f"tolerance: step times do not repeat that well; expected at least {FINEST:g}, got {tolerance:g}")
     if wrong:
         raise SchemenetError("\n".join(wrong))
-    return Budget(kind, BASELINE if target == BASELINE else found, by, tolerance or KINDS[kind].tolerance)
+    return Budget(kind, BASELINE if target == BASELINE else number, by, tolerance or KINDS[kind].tolerance)
 
 
-def amount(text: Any) -> float:
+def parse_amount(text: Any) -> float:
     """``0.22M``, ``40k``, ``1.2G``, ``3GB``, 220000: a positive number; the prefixes are powers of ten."""
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)b?\s*", str(text).lower())
-    value = float(found[1]) * PREFIXES[found[2]] if found else 0.0
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgt]?)b?\s*", str(text).lower())
+    value = float(match[1]) * PREFIXES[match[2]] if match else 0.0
     if not 0 < value < math.inf:
         hint = nearest(str(text), [BASELINE])
         raise SchemenetError(

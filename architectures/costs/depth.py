@@ -1,4 +1,4 @@
-"""How deep a network is, in the words of its architecture."""
+"""Depth of a network as the option of its architecture that sets it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ MOST = 256
 
 
 class Depth(NamedTuple):
-    """The option that says the depth, its value for n = 1, 2, ... ``most``, and the n of the network as it is."""
+    """The option that sets the depth, its value for n = 1, 2, ... ``most``, and the n of the network."""
 
     option: str
     value: Callable[[int], Any]
-    own: int
+    current: int
     most: int = MOST
 
 
 def depth_in(name: str, network: Model, options: Mapping[str, Any]) -> Depth:
-    """The depth of ``network``, which ``name`` and ``options`` have built.
+    """The depth of ``network``, which was built from ``name`` and ``options``.
 
     n counts blocks of a stage (``depth``, as a number of layers or as a list whose largest entry n is, the others in
     proportion), steps of a flow (``steps``), or columns of a fractal (``columns``).
+
+    Raises:
+        SchemenetError: for a network without flows, or whose solver finds its steps.
     """
-    asked = {**ARCHITECTURES.defaults(name), **options}
+    values = {**ARCHITECTURES.defaults(name), **options}
     takes = ARCHITECTURES.options(name)
     if not any(flow.adaptive for flow in network.flows):
         if "depth" in takes:
-            return _of_blocks(name, asked["depth"], network)
+            return _of_blocks(name, values["depth"], network)
         if "steps" in takes:
-            return Depth("steps", int, asked["steps"])
+            return Depth("steps", int, values["steps"])
         if "columns" in takes:
-            return Depth("columns", int, asked["columns"], most=7)  # whose columns are 64 units deep
+            return Depth("columns", int, values["columns"], most=7)  # whose columns are 64 units deep
     reason = "the solver finds its steps" if network.flows else "it has no flow"
     raise SchemenetError(f"architecture {name!r} has no depth to match a budget with: {reason}; match it by width")
 

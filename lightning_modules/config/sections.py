@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from architectures.costs.budget import budget
+from architectures.costs.budget import parse_budget
 from lightning_modules.config.network_names import parse_seeds
 from schemes.errors import SchemenetError, not_taken
 from schemes.schema import objection, parameters_of
@@ -67,7 +67,7 @@ def tuning(
     return Tuning(rates, seeds if isinstance(seeds, int) else tuple(seeds), validation, max_epochs)
 
 
-SECTIONS: Mapping[str, Callable[..., Any]] = {"budget": budget, "tune": tuning}
+SECTIONS: Mapping[str, Callable[..., Any]] = {"budget": parse_budget, "tune": tuning}
 """Keys of a comparison that have keys of their own: those of the function's signature."""
 
 SHORT = {"budget": "target"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from architectures.costs.budget import Budget, amount
+from architectures.costs.budget import Budget, parse_amount
 from architectures.factory import create_model
 from architectures.registry import tasks_of
 from lightning_modules.config.compose import CONFIGS, compose, described, network_options
@@ -254,7 +254,7 @@ def test_mistakes_in_budget_and_tuning_are_told_before_torch_is_needed(overrides
 
 @pytest.mark.parametrize(("text", "number"), [("0.22M", 220_000), ("40k", 40_000), (220_000, 220_000), ("1e6", 10**6)])
 def test_budget(text: str | int, number: int) -> None:
-    assert amount(text) == number
+    assert parse_amount(text) == number
 
 
 def test_users_own_yaml(tmp_path: Path) -> None:
