@@ -103,7 +103,7 @@ class Flow(nn.Module):
         )  # fmt: skip
         if self.compiled is not None and not first.is_meta:
             steps = compiled_step(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.compiled)
-            loop.compile_steps = lambda node, y, solver_state, tolerances: steps.attempt(
+            loop.compiled_step = lambda node, y, solver_state, tolerances: steps.attempt(
                 node, y, solver_state, tolerances, ()
             )
         constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])

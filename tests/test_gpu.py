@@ -154,7 +154,7 @@ def test_captured_steps_are_the_eager_ones(mode: str) -> None:
     torch.manual_seed(0)
     eager = create_model("odenet", in_chans=1, image_size=28, gradient=mode).cuda()
     captured = copy.deepcopy(eager)
-    captured.flows[0].capture()
+    captured.flows[0].compile_steps()
     for _ in range(3):  # a recorded graph is replayed, and writes where it wrote before
         x = torch.randn(8, 1, 28, 28, device="cuda")
         expected, found = (

@@ -109,7 +109,7 @@ class Scheme(nn.Module, abc.ABC):
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
 
     def set_tolerances(self, rtol: Any, atol: Any) -> None:
-        """StepCallback before a solve what error a step may have, for schemes that solve equations inside.
+        """Receive before a solve what error a step may have, for schemes that solve equations inside.
 
         Numbers, tensors that broadcast with the state, or a list with one of them for each of its tensors.
         """

@@ -71,7 +71,7 @@ class AdamsBashforth2(AdamsBashforth):
 
         u_{n+1} = u_n + h/2 (3 f_n - f_{n-1})
 
-    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(3, 2), F(-1, 2))
@@ -84,7 +84,7 @@ class AdamsBashforth3(AdamsBashforth):
 
         u_{n+1} = u_n + h/12 (23 f_n - 16 f_{n-1} + 5 f_{n-2})
 
-    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(23, 12), F(-16, 12), F(5, 12))
@@ -97,7 +97,7 @@ class AdamsBashforth4(AdamsBashforth):
 
         u_{n+1} = u_n + h/24 (55 f_n - 59 f_{n-1} + 37 f_{n-2} - 9 f_{n-3})
 
-    Reference: Bashforth, Adams, "An StepResult to Test the Theories of Capillary Action", Cambridge 1883.
+    Reference: Bashforth, Adams, "An Attempt to Test the Theories of Capillary Action", Cambridge 1883.
     """
 
     weights = (F(55, 24), F(-59, 24), F(37, 24), F(-9, 24))

@@ -63,7 +63,9 @@ def test_a_flow_captures_its_steps():
     x = torch.randn(2, 1, 28, 28)
     plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     network.flows[0].compile_steps()
+    calls = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     captured = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > calls
     for expected, found in zip(plain, captured, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
