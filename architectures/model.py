@@ -99,8 +99,7 @@ def layout_along(
             "steps": [], "h": [], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
             "scheme": "none", "field": field, "sharing": None, "gradient": "backprop",
         }  # fmt: skip
-    steps = path.grid.steps if not path.adaptive else "adaptive"
-    h = f"span / {steps}" if not path.adaptive else f"rtol {path.grid.rtol}, atol {path.grid.atol}"
+    steps, h = path.grid.described(())
     return {
         "steps": [steps], "h": [h], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
         "scheme": type(path.scheme).__name__, "field": field, "sharing": "shared",

@@ -19,14 +19,14 @@ from schemes.core.state import State
 from schemes.errors import SchemenetError, unknown
 from schemes.field_bank import SHARING, FieldBank
 from schemes.integration.compiled_step import compiled_step
-from schemes.methods.runge_kutta import RungeKutta
+from schemes.integration.grid import FlowGrid
+from schemes.integration.loop import FieldOwner
 from schemes.noise.base import Blocks, Noise
-from schemes.noise.none import NoNoise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 from schemes.schema import Spec
 
 
-class Flow(nn.Module):
+class Flow(FieldOwner):
     """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
     ``make(node)`` makes the field that serves at a node (see ``schemes.field_bank``). ``scheme``, ``grid``,
@@ -59,7 +59,7 @@ class Flow(nn.Module):
         super().__init__()
         self.scheme: Scheme = SCHEMES.build(scheme)
         self.gradient: Any = GRADIENTS.build(gradient)
-        self.grid: Any = GRIDS.build(grid)
+        self.grid: FlowGrid = GRIDS.build(grid)
         self.nodes: tuple[Node, ...] = self.grid.nodes(steps)
         sharing = sharing or ("shared" if self.adaptive else self.scheme.sharing)
         if sharing not in SHARING:
@@ -97,20 +97,23 @@ class Flow(nn.Module):
         compiling = torch.compiler.is_compiling()  # counting is no part of a graph
         if not compiling:
             self.forward_counts, self.backward_counts = SolverCounts(), SolverCounts()
-        loop = self.grid.loop(
+        loop = self.grid.flow_loop(
             self.scheme, self.bank if compiling else Counted(self.bank), self.nodes, self, self.training,
             projection=self.projection, weights=weights, forward=self.forward_counts, backward=self.backward_counts,
         )  # fmt: skip
         if self.compiled is not None and not first.is_meta:
             steps = compiled_step(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.compiled)
-            loop.compiled_step = lambda node, y, solver_state, tolerances: steps.attempt(
-                node, y, solver_state, tolerances, ()
+            loop.use_compiled_step(
+                lambda node, y, solver_state, tolerances: steps.attempt(node, y, solver_state, tolerances, ())
             )
         constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])
         with constant, contextlib.nullcontext() if compiling else counting(loop.forward):
             y, solver_state = self.gradient(loop, carry).carry
         y = torch.cat(y, dim=1) if split else y
         return (y, solver_state) if remember else y
+
+    def reused(self, node: Node) -> nn.Module | None:
+        return self.bank.reused(node)
 
     @contextlib.contextmanager
     def _constant_field(self, y: State) -> Iterator[None]:
@@ -149,7 +152,7 @@ class Flow(nn.Module):
 
     def compile_steps(self, backend: str = "inductor") -> None:
         """From now on each step of an adaptive grid is one graph of torch.compile's."""
-        if not self.adaptive or not isinstance(self.scheme, RungeKutta):
+        if not self.adaptive or self.scheme.explicit_pair is None:
             raise SchemenetError(
                 "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
                 f"{type(self.scheme).__name__} on {type(self.grid).__name__}"
@@ -169,7 +172,7 @@ class Flow(nn.Module):
     @property
     def time(self) -> float:
         """T, the end of the time that is integrated over."""
-        return self.grid.time if self.adaptive else len(self.nodes) * self.nodes[0].h
+        return self.grid.end_time(self.nodes)
 
     def _needs_nodes(self) -> str | None:
         """What of this flow belongs to single steps; None where nothing does."""
@@ -181,7 +184,7 @@ class Flow(nn.Module):
             return "dropout makes f another function at each evaluation; leave it to the head, or use grid=uniform"
         if self.projection is not None:
             return "a post-activation projection after each step is no ODE; use activation=pre"
-        if not isinstance(self.noise, NoNoise):
+        if self.noise.weighs_steps:
             return f"noise {type(self.noise).__name__} belongs to steps; use noise=none"
         return None
 

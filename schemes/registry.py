@@ -141,6 +141,10 @@ class Registry(Mapping[str, Callable[..., Any]]):
         context = {key: value for key, value in context.items() if key in parameters}
         return entry.target(**{**context, **entry.preset, **asked})
 
+    def built(self, choice: Any) -> Any:
+        """What a name or a mapping describes, built; anything else is taken to be built already."""
+        return self.build(choice) if isinstance(choice, str | Mapping) else choice
+
     def defaults(self, name: str) -> dict[str, Any]:
         """What the user's parameters of an entry are where nothing is said."""
         own = {p.name: p.default for p in self.options(name).values() if p.default is not REQUIRED}

@@ -13,8 +13,6 @@ from torch.nn import functional
 from architectures.model import Model
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
-from schemes.gradients.backprop import Backprop
-from schemes.gradients.checkpoint import Checkpoint
 from schemes.registry import GRADIENTS
 
 Past = tuple[Tensor, ...]
@@ -92,7 +90,7 @@ class Network(Model):
                 "the steps of an adaptive grid depend on the input, and a graph has the same steps for all; use "
                 "grid=uniform"
             )
-        if tracing and torch.is_grad_enabled() and not all(isinstance(flow.gradient, Backprop) for flow in self.flows):
+        if tracing and torch.is_grad_enabled() and any(flow.gradient.recomputes for flow in self.flows):
             return "torch.jit.trace follows the gradient backprop only; trace under torch.no_grad()"
         return None
 
@@ -211,9 +209,9 @@ class Network(Model):
 
         ``reversible`` and ``adjoint`` flows keep less than that already, and stay what they are.
         """
-        before, after = (Backprop, "checkpoint") if enable else (Checkpoint, "backprop")
+        before, after = ("backprop", "checkpoint") if enable else ("checkpoint", "backprop")
         for flow in self.flows:
-            if isinstance(flow.gradient, before):
+            if flow.gradient.name == before:
                 flow.gradient = GRADIENTS.build(after)
                 self.layout["gradient"] = after
 

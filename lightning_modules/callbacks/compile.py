@@ -11,7 +11,6 @@ from torch import nn
 
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
-from schemes.gradients.backprop import Backprop
 from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
@@ -50,7 +49,7 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
         for flow in flows:
             flow.compile_steps(backend)
         return
-    if all(isinstance(flow.gradient, Backprop) for flow in flows):
+    if not any(flow.gradient.recomputes for flow in flows):
         network.compile(backend=backend)
         return
     # A graph for each node of a field that reads the time, in training, in its recomputation and in evaluation.

@@ -9,14 +9,12 @@ from pytorch_lightning.callbacks import Callback
 from torchmetrics import MaxMetric
 
 from architectures.model import Model
-from schemes.gradients.reversible import Reversible
 
 
 def inversion_error(network: Model) -> float | None:
     """The relative error of the rebuilt starts in the last backward pass, of the worst flow; None where none is."""
-    modes = [flow.gradient for flow in network.flows]
-    errors = [mode.error for mode in modes if isinstance(mode, Reversible) and mode.error is not None]
-    return max(errors, default=None)
+    measured = [flow.gradient.diagnostics() for flow in network.flows]
+    return max((found["inversion_error"] for found in measured if "inversion_error" in found), default=None)
 
 
 class LogInversion(Callback):

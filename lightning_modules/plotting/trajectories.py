@@ -116,7 +116,7 @@ def paths(flow: Flow, y: Tensor) -> Paths:
             lambda t, u: flow.bank(Node(0, float(t), 0.0), u), y, times, scheme=flow.scheme, grid=grid
         ).values
         return Paths(times.numpy(), states.numpy())
-    loop = flow.grid.loop(flow.scheme, flow.bank, flow.nodes, flow, False, projection=flow.projection)
+    loop = flow.grid.flow_loop(flow.scheme, flow.bank, flow.nodes, flow, False, projection=flow.projection)
     states = [y, *(taken.carry[0] for _, _, taken in loop.walk((y, flow.scheme.init_state(y, ())), loop.f))]
     return Paths(np.array([*(node.t for node in flow.nodes), flow.time]), torch.stack(states).numpy())
 

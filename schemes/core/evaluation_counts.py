@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from schemes.core.node import Node
@@ -20,6 +20,29 @@ class SolverCounts:
     jacobian_products: int = 0
     accepted: int = 0
     rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of a solve: ``backward`` is filled when gradients are taken (under backprop autograd does it uncounted).
+
+    ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes. Where each sample has steps of
+    its own these are lists of such lists, and ``samples`` what each was asked for (``forward`` is all of it, with the
+    evaluations of whole batches).
+    """
+
+    forward: SolverCounts
+    backward: SolverCounts
+    times: list[Any] = field(default_factory=list)
+    step_sizes: list[Any] = field(default_factory=list)
+    samples: list[SolverCounts] | None = None
+
+    def __str__(self) -> str:
+        forward, backward = self.forward, self.backward
+        return (
+            f"{forward.evaluations} evaluations forward, {backward.evaluations} backward with "
+            f"{backward.jacobian_products} products; {forward.accepted} steps accepted, {forward.rejected} rejected"
+        )
 
 
 _bookkeeping: ContextVar[SolverCounts | None] = ContextVar("bookkeeping", default=None)
@@ -48,7 +71,7 @@ def count_products(number: int = 1) -> None:
 
 
 class Counted:
-    """f, each call of which is counted. What a field bank knows of its nodes stays known."""
+    """f, each call of which is counted."""
 
     def __init__(self, f: Callable[[Node, State], State]) -> None:
         self.f = f
@@ -57,6 +80,3 @@ class Counted:
         if (work := _bookkeeping.get()) is not None:
             work.evaluations += 1
         return self.f(node, y)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.f, name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from schemes.core.node import Node
 from schemes.core.state import State, VectorField
+from schemes.core.tableau import ButcherTableau
 from schemes.errors import SchemenetError
 
 
@@ -37,6 +38,20 @@ class StepResult(NamedTuple):
     interpolate: Callable[[float], State]
 
 
+class ExplicitPair(Protocol):
+    """An explicit embedded pair of Runge-Kutta methods, taken apart: its coefficients, stages, error and result."""
+
+    tableau: ClassVar[ButcherTableau]
+
+    def stages_of_pair(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, list[State]]: ...
+
+    def error_of_pair(self, h: Any, k: list[State]) -> State: ...
+
+    def attempted(self, h: Any, y: State, following: State, k: list[State]) -> StepResult: ...
+
+
 class Scheme(nn.Module, abc.ABC):
     """A rule that combines evaluations of f into one step of y' = f(t, y).
 
@@ -52,6 +67,7 @@ class Scheme(nn.Module, abc.ABC):
     - ``max_reversible_steps``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None
       for any;
     - ``implicit``: whether a step solves an equation;
+    - ``parallel_branches``: how many terms of a step are functions of its start alone, with weights of their own;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
     - ``fsal``: whether an attempt's memory is the slope f(t, y) alone;
     - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
@@ -67,6 +83,7 @@ class Scheme(nn.Module, abc.ABC):
     reversible: bool = False
     max_reversible_steps: int | property | None = None
     implicit: bool = False
+    parallel_branches: int | property = 1
     error_order: int | None = None
     fsal: bool = False
     steps_end_at_outputs: bool = False
@@ -107,6 +124,15 @@ class Scheme(nn.Module, abc.ABC):
         ``solver_state`` is that of the attempt before, or empty, or with ``fsal`` (f(t, y),).
         """
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
+
+    def finish(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> State:
+        """The result of an attempt after which the solver state is dropped; may cost less than the attempt."""
+        return self.attempt(f, node, y, solver_state).y
+
+    @property
+    def explicit_pair(self) -> ExplicitPair | None:
+        """This scheme as an explicit Runge-Kutta pair; None where it is none."""
+        return None
 
     def set_tolerances(self, rtol: Any, atol: Any) -> None:
         """Receive before a solve what error a step may have, for schemes that solve equations inside.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,17 +13,20 @@ from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, flatten
 from schemes.errors import SchemenetError
 from schemes.gradients.adjoint_ode.augmented_system import augmented, joined, parted, plus, zeros
-from schemes.gradients.adjoint_ode.backsolve import AdaptiveSegment, FixedSegment, SegmentSolver, backsolve, warn_of_gap
+from schemes.gradients.adjoint_ode.backsolve import (
+    AdaptiveSegment,
+    FixedSegment,
+    SegmentSolver,
+    backsolve,
+    warn_of_gap,
+)
 from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, RecomputingMode
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
-from schemes.integration.adaptive_loop import AdaptiveLoop
-from schemes.integration.fixed_steps import FixedStepLoop
+from schemes.integration.grid import Grid
 from schemes.integration.loop import LoopResult
-from schemes.integration.scipy_loop import ScipyLoop
-from schemes.integration.step_size_controller import StepSizeSettings
+from schemes.integration.step_size_controller import ErrorControl
 from schemes.integration.uniform_grid import reversed_nodes
 from schemes.integration.visited_nodes import visited
-from schemes.methods.runge_kutta import RungeKutta
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES
 
 if TYPE_CHECKING:
@@ -63,8 +66,8 @@ class Adjoint(RecomputingMode):
         grid: object = None,
     ) -> None:
         self.rtol, self.atol, self.norm = rtol, atol, norm
-        self.scheme: Any = SCHEMES.build(scheme) if isinstance(scheme, str | Mapping) else scheme
-        self.grid: Any = GRIDS.build(grid) if isinstance(grid, str | Mapping) else grid
+        self.scheme: Scheme | None = SCHEMES.built(scheme)
+        self.grid: Grid | None = GRIDS.built(grid)
 
     def unsupported_reason(self, flow: Flow) -> str | None:
         scheme, sharing = flow.scheme, flow.sharing
@@ -72,7 +75,7 @@ class Adjoint(RecomputingMode):
             return PROJECTED.format("adjoint", "solves no ODE")
         if (reason := self.unsupported_scheme_reason(scheme)) is not None:
             return reason
-        if not flow.nodes and (reason := _refuses_adaptive(scheme)) is not None:
+        if not flow.nodes and (reason := _unsupported_adaptive_reason(scheme)) is not None:
             return reason
         own = sharing == "per_stage" or flow.statistics == "per_node_affine"
         if own and scheme.stages > scheme.components:
@@ -114,7 +117,7 @@ class Adjoint(RecomputingMode):
                 "before the initial one; use gradient=backprop or checkpoint"
             )
         scheme = self.scheme or loop.scheme
-        if self._settings(loop) is not None and (reason := _refuses_adaptive(scheme)) is not None:
+        if self._error_control(loop) is not None and (reason := _unsupported_adaptive_reason(scheme)) is not None:
             raise SchemenetError(reason)
         start = fingerprint(carry[0])
         outputs: list[State] = []
@@ -127,10 +130,11 @@ class Adjoint(RecomputingMode):
         self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         f = loop.weighted(f)
-        if (stretch := self._stretch(loop, f, parameters)) is not None:
-            of_state, found = backsolve(loop, kept, gradients, stretch)
+        if (solver := self._segment_solver(loop, f, parameters)) is not None:
+            of_state, of_parameters = backsolve(loop, kept, gradients, solver)
             # The integral of a parameter that f does not use is zero.
-            return of_state, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+            pairs = zip(parameters, of_parameters, strict=True)
+            return of_state, [torch.zeros_like(p) if g is None else g for p, g in pairs]
         start, end, _ = kept
         (gradient, _), _ = gradients
         stages = _mirrored_stages(loop.scheme, loop.nodes[0])
@@ -140,31 +144,32 @@ class Adjoint(RecomputingMode):
         solver_state = loop.scheme.init_state(state)
         for node in reversed_nodes(tuple(loop.nodes)):
             state, solver_state = loop.scheme.step(rates, node, state, solver_state)
-        y, costate, found = parted(state, paired)
+        y, costate, of_parameters = parted(state, paired)
         warn_of_gap(reconstruction_error(start, y, fingerprint(end)))
-        return [*flatten(costate)[0]], [*found]
+        return [*flatten(costate)[0]], [*of_parameters]
 
-    def _settings(self, loop: Loop) -> StepSizeSettings | None:
-        """What decides the steps backwards; None where they are known: the mode's own grid, or the loop's steps."""
-        return getattr(loop if self.grid is None else self.grid, "settings", None)
-
-    def _stretch(self, loop: Loop, f: VectorField, parameters: Sequence[Tensor]) -> SegmentSolver | None:
-        """What solves an initial value problem backwards; None for a flow on a uniform grid."""
-        if not isinstance(loop, AdaptiveLoop | FixedStepLoop | ScipyLoop):
+    def _error_control(self, loop: Loop) -> ErrorControl | None:
+        """What decides the steps backwards; None where they are given, by the mode's grid or by the loop."""
+        control = loop.error_control() if self.grid is None else self.grid.error_control()
+        if control is None:
             return None
-        scheme, settings = self.scheme or loop.scheme, self._settings(loop)
-        step_callback = getattr(loop.module, "step_callback", None)
-        callback = step_callback and step_callback("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
-        if settings is None:
-            return FixedSegment(loop, scheme, self.grid, f, parameters, callback)
-        known: Any = loop if self.grid is None else self.grid
-        rtol = known.rtol if self.rtol is None else self.rtol
-        atol = known.atol if self.atol is None else self.atol
-        return AdaptiveSegment(loop, scheme, settings, rtol, atol, f, parameters, callback, self.norm)
+        rtol = control.rtol if self.rtol is None else self.rtol
+        atol = control.atol if self.atol is None else self.atol
+        return ErrorControl(control.settings, rtol, atol)
+
+    def _segment_solver(self, loop: Loop, f: VectorField, parameters: Sequence[Tensor]) -> SegmentSolver | None:
+        """The solver between output times; None for a flow on a uniform grid, which has none."""
+        if not (times := loop.output_times()):
+            return None
+        scheme, callback = self.scheme or loop.scheme, loop.module.adjoint_callback()
+        if (control := self._error_control(loop)) is not None:
+            return AdaptiveSegment(loop, scheme, control, f, parameters, callback, self.norm)
+        segments = loop.backward_segments() if self.grid is None else self.grid.backward_segments(times)
+        return FixedSegment(loop, scheme, segments, f, parameters, callback)
 
 
-def _refuses_adaptive(scheme: Scheme) -> str | None:
-    if isinstance(scheme, RungeKutta):
+def _unsupported_adaptive_reason(scheme: Scheme) -> str | None:
+    if scheme.explicit_pair is not None:
         return None
     return (
         "gradient mode 'adjoint' on an adaptive grid adds up the parameters' gradient with the weights of a "

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class Backprop(GradientMode):
     """The plain loop: autograd keeps every intermediate. The only mode with second derivatives."""
 
+    recomputes = False
+    supports_per_sample = True
+
     def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         return loop.run(carry)
 

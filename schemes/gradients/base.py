@@ -1,10 +1,10 @@
-"""What a gradient mode is."""
+"""Gradient mode: how the steps of a loop are differentiated."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,13 +30,19 @@ BACKWARD_ONLY = (
 
 
 class GradientMode(abc.ABC):
-    """Takes the loop's steps from a carry (state, memory) to the last one, differentiably. Step sizes are constants.
+    """Runs a loop from a carry (state, solver state) to its end, differentiably. Step sizes are constants.
 
-    ``replays_nodes`` says whether an f with random numbers or buffers that it changes may be stepped over given nodes:
-    if backward evaluates it again, then at those very nodes, with what it found there.
+    A subclass declares ``recomputes``, and where it differs from the default
+
+    - ``recomputes``: whether backward evaluates f again, so that what f reads must be known to the mode;
+    - ``replays_nodes``: whether an f with random numbers, or with buffers that it changes, may be stepped over given
+      nodes: if backward evaluates it again, then at those very nodes, under the same conditions;
+    - ``supports_per_sample``: whether each row of a batch may have steps of its own.
     """
 
-    replays_nodes: bool = True
+    recomputes: ClassVar[bool]
+    replays_nodes: ClassVar[bool] = True
+    supports_per_sample: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -47,8 +53,12 @@ class GradientMode(abc.ABC):
         return None
 
     def unsupported_scheme_reason(self, scheme: Scheme) -> str | None:
-        """The part of :meth:`refuses` that is the scheme's, for an initial value problem."""
+        """The part of :meth:`unsupported_reason` that is the scheme's, for an initial value problem."""
         return None
+
+    def diagnostics(self) -> dict[str, float]:
+        """Measurements of the last backward pass by name, such as ``inversion_error``; empty where there are none."""
+        return {}
 
     @abc.abstractmethod
     def __call__(self, loop: Loop, carry: Carry) -> LoopResult: ...

@@ -23,6 +23,8 @@ class Checkpoint(RecomputingMode):
     Memory: one state a step, and the intermediates of a single step at a time.
     """
 
+    supports_per_sample = True
+
     def forward(self, loop: Loop, carry: Carry, f: VectorField) -> tuple[LoopResult, Any]:
         kept: list[Carry] = []
         outputs: list[State] = []

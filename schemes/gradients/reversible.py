@@ -13,7 +13,6 @@ from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.errors import SchemenetError, StepLimitError
 from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
-from schemes.integration.adaptive_loop import AdaptiveLoop
 from schemes.integration.loop import LoopResult
 from schemes.registry import GRADIENTS
 
@@ -63,6 +62,9 @@ class Reversible(RecomputingMode):
             "scheme.base, or symplectic_euler, verlet or leapfrog"
         )
 
+    def diagnostics(self) -> dict[str, float]:
+        return {} if self.error is None else {"inversion_error": self.error}
+
     def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         tensors, shape = flatten(carry)
         if torch.is_grad_enabled() and any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
@@ -87,7 +89,7 @@ class Reversible(RecomputingMode):
                     f"stretches rounding errors tenfold over them), and at t = {node.t:.6g} they are taken; use larger "
                     "tolerances, a base of higher order, scheme.coupling nearer to 1, or gradient=checkpoint"
                 )
-        if isinstance(loop, AdaptiveLoop) and loop.forgotten:
+        if loop.crosses_jump:
             raise SchemenetError(
                 "gradient mode 'reversible' cannot undo a step across a time at which f jumps (grid.jump_t); solve "
                 "each side by itself, or use gradient=checkpoint"

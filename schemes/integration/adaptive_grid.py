@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
+from schemes.core.state import VectorField
 from schemes.errors import SchemenetError
 from schemes.integration.adaptive_loop import AdaptiveLoop, InPrecisionOfState
-from schemes.integration.step_size_controller import StepSizeSettings
+from schemes.integration.grid import FlowGrid
+from schemes.integration.loop import FieldOwner
+from schemes.integration.per_sample_loop import PerSampleLoop
+from schemes.integration.step_size_controller import ErrorControl, StepSizeSettings
 from schemes.registry import GRIDS
+
+LOOPS: dict[str, type[AdaptiveLoop]] = {"joint": AdaptiveLoop, "per_sample": PerSampleLoop}
+"""By the batching of a solve."""
 
 
 @GRIDS.register("adaptive")
-class AdaptiveGrid:
+class AdaptiveGrid(FlowGrid):
     r"""Steps of a size for which a pair of methods estimates an error of at most 1 in the norm
 
         || e / (atol + rtol max(|y_n|, |y_{n+1}|)) ||,   the root mean square over all entries of the batch
@@ -35,6 +42,8 @@ class AdaptiveGrid:
     Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section
     II.4.
     """
+
+    steps_known: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -91,13 +100,18 @@ class AdaptiveGrid:
         )  # fmt: skip
 
     def unsupported_reason(self, scheme: Scheme) -> str | None:
-        """Why a scheme cannot be stepped on this grid; None where it can."""
         if scheme.error_order is None:
             return (
                 f"grid 'adaptive' needs a scheme that estimates its errors, and {type(scheme).__name__} does not; use "
                 "dopri5, tsit5 or bosh3, or grid=uniform"
             )
         return None
+
+    def unsupported_batching_reason(self) -> str | None:
+        return None if self.settings.norm is None else "has a norm for each sample, and takes none from the user"
+
+    def error_control(self) -> ErrorControl:
+        return ErrorControl(self.settings, self.rtol, self.atol)
 
     def nodes(self, steps: int) -> tuple[Node, ...]:
         """None are known before the solve of a flow, whose state is one tensor."""
@@ -110,15 +124,26 @@ class AdaptiveGrid:
         """One node a component stands for all times: weights and statistics cannot belong to any of them."""
         return tuple(Node(0, 0.0, self.time, component=component) for component in range(scheme.components))
 
-    def loop(
-        self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
+    def flow_loop(
+        self, scheme: Scheme, f: VectorField, nodes: Sequence[Node], owner: FieldOwner, training: bool, **options: Any
     ) -> AdaptiveLoop:
-        """What a flow hands to its gradient mode."""
         rtol, atol = self.tolerances(training)
         return AdaptiveLoop(
-            scheme, InPrecisionOfState(f), [], module, settings=self.settings, times=(0.0, self.time),
+            scheme, InPrecisionOfState(f), [], owner, settings=self.settings, times=(0.0, self.time),
             rtol=rtol, atol=atol, **options,
         )  # fmt: skip
+
+    def ivp_loop(
+        self, scheme: Scheme, f: VectorField, owner: FieldOwner, times: Sequence[Any], batching: str
+    ) -> AdaptiveLoop:
+        rtol, atol = map(owner.spread, (self.rtol, self.atol))
+        return LOOPS[batching](
+            scheme, f, [], owner, settings=self.settings, times=times, rtol=rtol, atol=atol,
+            callback=owner.step_callback(),
+        )  # fmt: skip
+
+    def end_time(self, nodes: Sequence[Node]) -> float:
+        return self.time
 
     def tolerances(self, training: bool) -> tuple[Any, Any]:
         """rtol and atol in training, or in evaluation."""
@@ -129,8 +154,15 @@ class AdaptiveGrid:
             self.atol if self.eval_atol is None else self.eval_atol,
         )
 
+    def for_evaluation(self) -> AdaptiveGrid:
+        grid = copy.copy(self)
+        grid.rtol, grid.atol = self.tolerances(training=False)
+        return grid
+
+    def check_precision(self, dtype: torch.dtype, stacklevel: int) -> None:
+        warn_of_tolerance(self.rtol, self.atol, dtype, stacklevel + 1)
+
     def described(self, nodes: Sequence[Node]) -> tuple[str, str]:
-        """Number and size of the steps in words."""
         return "adaptive", f"rtol {self.rtol}, atol {self.atol}"
 
 

@@ -1,4 +1,4 @@
-"""Steps of an adaptive grid: each is accepted or rejected by its estimated error."""
+"""The loop that finds its steps: each is accepted or rejected by its estimated error."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ import time as clock
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import StepResult
 from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of
 from schemes.errors import NonFiniteError, SolverError, StepLimitError, StepSizeError, TimeLimitError
 from schemes.integration.events import EventDetector
-from schemes.integration.loop import Carry, Loop, LoopResult, StepCallback
+from schemes.integration.loop import Carry, CompiledAttempt, Loop, LoopResult, Recorder, StepCallback
 from schemes.integration.one_sided import jumps_at, one_sided
-from schemes.integration.step_size_controller import FLOOR, StepSizeController, StepSizeSettings, first_size, refined
-from schemes.methods.runge_kutta import RungeKutta
+from schemes.integration.step_size_controller import (
+    FLOOR,
+    ErrorControl,
+    StepSizeController,
+    StepSizeSettings,
+    first_size,
+    refined,
+)
 from schemes.nonlinear.newton_krylov import NoConvergence
 
-Norm = Callable[[State], Tensor]
 FARTHEST = 1e30
 """A step of this size on the way to an event says that there is none."""
 
@@ -49,14 +55,11 @@ def warn_of_least_steps(controllers: Sequence[StepSizeController]) -> None:
 class InPrecisionOfState:
     """f, its value in the precision of the state: under autocast it computes in a lower one."""
 
-    def __init__(self, f: Any) -> None:
+    def __init__(self, f: VectorField) -> None:
         self.f = f
 
     def __call__(self, node: Node, y: State) -> State:
         return in_precision_of(y, self.f(node, y))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.f, name)
 
 
 @dataclass
@@ -64,35 +67,37 @@ class AdaptiveLoop(Loop):
     """Finds the steps from ``times[0]`` to ``times[-1]``, either way in time, and the states at all ``times``.
 
     After ``walk`` its ``nodes`` are the accepted steps, ``output_fractions`` the output times in each of them
-    (fractions of the step, 1 its very end), ``h`` the size that a next step would have, and ``keep``, where it is a
-    list, has the attempts that were accepted. After the steps in ``forgotten`` nobody asks for the slope that a pair
-    knows: f jumps there, or the solve ends. ``compiled_step``, where there is one, makes attempts by one graph
-    (``schemes.integration.compiled_step``). A ``watch`` ends the solve, and ``times``, at its event; ``callback`` hears
-    of every attempt.
+    (fractions of the step, 1 its very end), ``h`` the size that a next step would have, and ``kept``, where it is a
+    list, has the accepted results. After the steps in ``forgotten`` the slope that a pair knows is dropped: f jumps
+    there, or the solve ends. ``compiled_step``, where there is one, makes attempts by one graph
+    (``schemes.integration.compiled_step``). A ``detector`` ends the solve, and ``times``, at its event; ``callback`` is
+    called at every attempt.
     """
+
+    steps_known: ClassVar[bool] = False
 
     settings: StepSizeSettings = StepSizeSettings()  # noqa: RUF009  # frozen
     times: Sequence[float] = (0.0, 1.0)
     rtol: Any = 1e-3
     atol: Any = 1e-3
     h: float | None = None
-    keep: list[StepResult] | None = None
+    kept: list[StepResult] | None = None
     forgotten: set[int] = field(default_factory=set)
-    compiled_step: Callable[..., tuple[StepResult, Tensor]] | None = None
-    watch: EventDetector | None = None
+    compiled_step: CompiledAttempt | None = None
+    detector: EventDetector | None = None
     callback: StepCallback | None = None
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
-        f, output_fractions = self._beside_jumps(f, node), self.output_fractions[node.step]
+        f, output_fractions = self._inside_jumps(f, node), self.output_fractions[node.step]
         alone = node.step in self.forgotten and all(theta == 1 for theta in output_fractions)
-        if alone and self.compiled_step is None and isinstance(self.scheme, RungeKutta):
+        if alone and self.compiled_step is None:
             y = self.scheme.finish(f, node, *carry)
             return LoopResult((y, ()), (y,) * len(output_fractions))
         if self.compiled_step is not None:
             return self._passed(node, self.compiled_step(node, *carry, (self.rtol, self.atol))[0])
         return self._passed(node, self.scheme.attempt(f, node, *carry))
 
-    def recorded(self, replay: Any) -> VectorField:
+    def recorded(self, recorder: Recorder) -> VectorField:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.ivp.right_hand_side``
 
     def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
@@ -115,7 +120,7 @@ class AdaptiveLoop(Loop):
         scheme = self.scheme
         stops = self.times if scheme.steps_end_at_outputs else ()
         controller = StepSizeController(self.settings, scheme.error_order or 1, self.times, self.h, stops)
-        self.nodes = found = list[Node]()
+        self.nodes = nodes = list[Node]()
         scheme.set_tolerances(self.rtol, self.atol)
         solver_state, began = carry[1], clock.monotonic()
         if controller.h is None:
@@ -126,19 +131,19 @@ class AdaptiveLoop(Loop):
                 solver_state = (starts(Node(0, controller.t, 0.0), carry[0]),)
             controller.begin(self._first_step(f, carry[0], solver_state))
         while not controller.arrived:
-            node = Node(len(found), controller.t, controller.proposal())
-            self._told("callback_step", node, carry[0])
+            node = Node(len(nodes), controller.t, controller.proposal())
+            self._notify("callback_step", node, carry[0])
             attempt, ratio = self._attempt(f, node, carry[0], solver_state)
             if attempt is not None and controller.judge(node.h, ratio):
-                self._told("callback_accept_step", node, carry[0])
-                self._look(node, carry[0], attempt, controller)
-                found.append(node)
+                self._notify("callback_accept_step", node, carry[0])
+                self._end_at_event(node, carry[0], attempt, controller)
+                nodes.append(node)
                 self.output_fractions.append(controller.output_fractions)
                 self.forward.accepted += 1
                 self.h = controller.h
-                if self.keep is not None:
-                    self.keep.append(attempt)
-                if controller.jumped or (controller.arrived and isinstance(scheme, RungeKutta)):
+                if self.kept is not None:
+                    self.kept.append(attempt)
+                if controller.jumped or (controller.arrived and scheme.fsal):
                     self.forgotten.add(node.step)
                 taken = self._passed(node, attempt)
                 yield node, carry, taken
@@ -148,7 +153,7 @@ class AdaptiveLoop(Loop):
                 if attempt is None:
                     controller.judge(node.h, math.nan)
                 self.forward.rejected += 1
-                self._told("callback_reject_step", node, carry[0])
+                self._notify("callback_reject_step", node, carry[0])
                 if controller.too_small(node.h):
                     raise self._too_small(controller, carry[0], f, ratio)
             if not controller.arrived:
@@ -163,26 +168,28 @@ class AdaptiveLoop(Loop):
             attempt, square = self.compiled_step(node, y, solver_state, (self.rtol, self.atol))
             return attempt, math.sqrt(float(square.detach()))
         try:
-            attempt = self.scheme.attempt(self._beside_jumps(f, node), node, y, solver_state)
+            attempt = self.scheme.attempt(self._inside_jumps(f, node), node, y, solver_state)
         except NoConvergence:
             return None, math.nan
         return attempt, self.ratio(y, attempt)
 
-    def _look(self, node: Node, y: State, attempt: StepResult, controller: StepSizeController) -> None:
+    def _end_at_event(self, node: Node, y: State, attempt: StepResult, controller: StepSizeController) -> None:
         """Where the event lies in this step, the solve ends with it."""
-        if self.watch is not None and (theta := self.watch.locate(node, y, attempt.y, attempt.interpolate)) is not None:
+        if self.detector is None:
+            return
+        if (theta := self.detector.locate(node, y, attempt.y, attempt.interpolate)) is not None:
             controller.end_with(theta)
             self.times = controller.times
 
-    def _beside_jumps(self, f: VectorField, node: Node) -> VectorField:
+    def _inside_jumps(self, f: VectorField, node: Node) -> VectorField:
         """f, seen from within the step where it jumps at an end of it."""
         if not self.settings.jump_t:
             return f
         return one_sided(f, node, *jumps_at(node.t, node.h, self.settings.jump_t))
 
-    def _told(self, what: str, node: Node, y: State) -> None:
+    def _notify(self, event: str, node: Node, y: State) -> None:
         if self.callback is not None:
-            self.callback(what, node.t, y, node.h)
+            self.callback(event, node.t, y, node.h)
 
     def ratio(self, y: State, attempt: StepResult) -> float:
         """The estimated error in units of the tolerance. The one number that is read from the device each step."""
@@ -231,7 +238,40 @@ class AdaptiveLoop(Loop):
             ahead = f(Node(0, first + signed, 0.0, trial=True), axpy(y, slope, signed))
             return refined(h0, d1, self._size(axpy(ahead, slope, -1), y), self.scheme.error_order or 1, span)
 
-    # What ends a solve ---------------------------------------------------------------------------------------
+    # Settings before, and records after a solve ----------------------------------------------------------------
+
+    def output_times(self) -> list[float]:
+        return list(self.times)
+
+    def error_control(self) -> ErrorControl:
+        return ErrorControl(self.settings, self.rtol, self.atol)
+
+    @property
+    def crosses_jump(self) -> bool:
+        return bool(self.forgotten)
+
+    def detect(self, detector: EventDetector, beyond: bool) -> None:
+        self.detector = detector
+        if beyond:
+            self.times = (self.times[0], math.copysign(math.inf, self.times[-1] - self.times[0]))
+
+    def use_compiled_step(self, attempt: CompiledAttempt) -> None:
+        numbers = all(isinstance(tolerance, int | float) for tolerance in (self.rtol, self.atol))
+        if not numbers or self.settings.norm is not None or self.settings.jump_t:
+            super().use_compiled_step(attempt)  # refuses
+        self.compiled_step = attempt
+
+    def keep_interpolants(self) -> None:
+        self.kept = []
+
+    def interpolant(self, unpack: Callable[[State], Any]) -> Interpolant:
+        starts, sizes = [node.t for node in self.nodes], [node.h for node in self.nodes]
+        end = self.nodes[-1].t + self.nodes[-1].h if math.isinf(self.times[-1]) else self.times[-1]
+        interpolants = [attempt.interpolate for attempt in self.kept or ()]
+        self.kept = None
+        return Interpolant(starts, end, interpolants, sizes, unpack)
+
+    # What stops a solve ----------------------------------------------------------------------------------------
 
     def _check_limits(self, controller: StepSizeController, began: float) -> None:
         if math.isinf(controller.end) and abs(controller.h or 0.0) > FARTHEST:
@@ -242,15 +282,15 @@ class AdaptiveLoop(Loop):
         late = self.settings.seconds is not None and clock.monotonic() - began > self.settings.seconds
         if controller.attempts < self.settings.max_steps and not late:
             return
-        told = (
+        progress = (
             f"is reached at t = {controller.t:.6g} of [{controller.times[0]:.6g}, {controller.end:.6g}], the next "
             f"step {abs(controller.h or 0):.3g}, after {controller.attempts} steps ({controller.counts.rejected} "
             f"rejected) and {self.forward.evaluations} evaluations of f; the equation may be stiff (try an implicit "
             "scheme), or the tolerances too small for the order"
         )
         if late:
-            raise TimeLimitError(f"the time limit seconds={self.settings.seconds:g} {told}")
-        raise StepLimitError(f"the step limit max_steps={self.settings.max_steps} {told}")
+            raise TimeLimitError(f"the time limit seconds={self.settings.seconds:g} {progress}")
+        raise StepLimitError(f"the step limit max_steps={self.settings.max_steps} {progress}")
 
     def _too_small(self, controller: StepSizeController, y: State, f: VectorField, ratio: float) -> SolverError:
         """Why no step from here was small enough: f is no number here or just behind, or something else."""

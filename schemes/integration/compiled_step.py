@@ -1,4 +1,4 @@
-"""A step of a pair as one graph: stages, error and its norm, compiled together.
+"""Compiled steps: stages, error and its norm of a pair as one graph.
 
 Time and step size are tensors of no dimension, so that one graph serves all steps, accepted or not. On a GPU
 torch.compile records the kernels as a CUDA graph, and a step is one launch.
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from schemes.core.evaluation_counts import count_calls
 from schemes.core.node import Node
-from schemes.core.scheme import StepResult
+from schemes.core.scheme import ExplicitPair, Scheme, StepResult
 from schemes.core.state import State, flatten
 from schemes.errors import SchemenetError
-from schemes.methods.runge_kutta import RungeKutta
 
 Rate = Callable[..., Any]
 """f(t, y, *args) on the solver's form of the state, without anything that is no part of a graph."""
@@ -27,7 +26,7 @@ Rate = Callable[..., Any]
 class CompiledStep:
     """Attempts of one scheme on one f, all by the same graph (one without and one with a gradient)."""
 
-    def __init__(self, scheme: RungeKutta, rate: Rate, backend: str = "inductor") -> None:
+    def __init__(self, scheme: ExplicitPair, rate: Rate, backend: str = "inductor") -> None:
         self.scheme, self.rate, self.backend = scheme, rate, backend
         self._graphs: dict[str, Callable[..., Any]] = {}
 
@@ -87,10 +86,10 @@ class _Known(dict[Any, CompiledStep]):
         return _Known, ()
 
 
-def compiled_step(scheme: Any, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledStep:
-    """The captured steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
-    if not isinstance(scheme, RungeKutta):
+def compiled_step(scheme: Scheme, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledStep:
+    """The compiled steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
+    if (pair := scheme.explicit_pair) is None:
         raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
     owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
     known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
-    return known.setdefault((type(scheme), name, backend, form), CompiledStep(scheme, rate, backend))
+    return known.setdefault((type(scheme), name, backend, form), CompiledStep(pair, rate, backend))

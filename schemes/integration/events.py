@@ -57,11 +57,15 @@ class Event:
         return (value if value.is_floating_point() else value.to(torch.get_default_dtype())).flatten()
 
 
+def as_event(event: Event | Callable[..., Tensor]) -> Event:
+    """An event, of a function too."""
+    return event if isinstance(event, Event) else Event(event)
+
+
 def endless(event: Event | Callable[..., Tensor]) -> Event:
     """The same event, looked for beyond the last time."""
-    if isinstance(event, Event):
-        return Event(event.g, event.direction, beyond=True)
-    return Event(event, beyond=True)
+    event = as_event(event)
+    return Event(event.g, event.direction, beyond=True)
 
 
 class EventDetector:

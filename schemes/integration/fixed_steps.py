@@ -1,19 +1,22 @@
-"""Steps at given times, and states between them."""
+"""Loops and grids whose steps are given, and the states between the ends of a step."""
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from schemes.core.interpolation import hermite
 from schemes.core.node import Node
+from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, lerp
 from schemes.errors import SchemenetError
 from schemes.integration.events import EventDetector
-from schemes.integration.loop import Carry, Loop, LoopResult, StepCallback
+from schemes.integration.grid import Grid
+from schemes.integration.loop import Carry, FieldOwner, Loop, LoopResult, Segments, StepCallback
 from schemes.integration.one_sided import one_sided
 from schemes.integration.step_size_controller import NEAR
 
@@ -24,17 +27,17 @@ TOLERANCE = 1e-9
 
 @dataclass
 class FixedStepLoop(Loop):
-    """A loop over steps that are known beforehand, with the states at output times.
+    """The loop over given steps, with the states at output times.
 
     ``output_fractions`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a
     step the state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A
     multistep scheme begins anew where the step size changes. With ``perturb`` f is evaluated just inside the ends of a
-    step, never on them. A ``watch`` ends the loop at its event; ``callback`` hears of each step.
+    step, never on them. A ``detector`` ends the loop at its event; ``callback`` is called before each step.
     """
 
     interpolation: Interpolation = "cubic"
     perturb: bool = False
-    watch: EventDetector | None = None
+    detector: EventDetector | None = None
     callback: StepCallback | None = None
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
@@ -43,8 +46,8 @@ class FixedStepLoop(Loop):
         f = one_sided(f, node, self.perturb, self.perturb)
         taken = super().advance(node, carry, f)
         interpolate = self._between(node, carry[0], taken.carry[0], f)
-        if self.watch is not None and self.watch.time is None:
-            self._look(node, carry[0], taken.carry[0], f)
+        if self.detector is not None and self.detector.time is None:
+            self._end_at_event(node, carry[0], taken.carry[0], f)
         return taken._replace(outputs=tuple(map(interpolate, self.output_fractions[node.step])))
 
     def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
@@ -53,14 +56,14 @@ class FixedStepLoop(Loop):
                 self.callback("callback_step", node.t, carry[0], node.h)
             taken = self.advance(node, carry, f)
             yield node, carry, taken
-            if self.watch is not None and self.watch.time is not None:
+            if self.detector is not None and self.detector.time is not None:
                 return
             carry = taken.carry
 
-    def _look(self, node: Node, y0: State, y1: State, f: VectorField) -> None:
+    def _end_at_event(self, node: Node, y0: State, y1: State, f: VectorField) -> None:
         """Where the event lies in this step, it is the last one, and ends with it."""
-        assert self.watch is not None
-        if (theta := self.watch.locate(node, y0, y1, self._between(node, y0, y1, f))) is not None:
+        assert self.detector is not None
+        if (theta := self.detector.locate(node, y0, y1, self._between(node, y0, y1, f))) is not None:
             self.nodes = self.nodes[: node.step + 1]
             passed = (before for before in self.output_fractions[node.step] if before <= theta + NEAR)
             self.output_fractions = [*self.output_fractions[: node.step], (*passed, theta)]
@@ -91,14 +94,20 @@ class FixedStepLoop(Loop):
             return f(node, y)
         return f(node._replace(component=0), y[1]), f(node._replace(component=1), y[0])
 
-    @property
-    def times(self) -> list[float]:
-        """The start and the output times."""
+    def output_times(self) -> list[float]:
         inner = zip(self.nodes, self.output_fractions, strict=True)
         return [
             self.nodes[0].t,
             *(node.t + theta * node.h for node, output_fractions in inner for theta in output_fractions),
         ]
+
+    def backward_segments(self) -> Segments:
+        forward = segments(self.nodes, self.output_fractions)
+        backward = ([Node(i, node.t + node.h, -node.h) for i, node in enumerate(reversed(nodes))] for nodes in forward)
+        return Segments(list(backward), self.perturb)
+
+    def detect(self, detector: EventDetector, beyond: bool) -> None:
+        self.detector = detector
 
 
 def nodes_at(times: Sequence[float]) -> list[Node]:
@@ -108,33 +117,63 @@ def nodes_at(times: Sequence[float]) -> list[Node]:
 
 def output_fractions_of(nodes: Sequence[Node], times: Sequence[float]) -> list[tuple[float, ...]]:
     """For each step the output times in it, but for the first one (the start), as fractions of it."""
-    found: list[list[float]] = [[] for _ in nodes]
+    fractions: list[list[float]] = [[] for _ in nodes]
     step = 0
     for t in times[1:]:
         while step + 1 < len(nodes) and (t - nodes[step].t) / nodes[step].h > 1 + TOLERANCE:
             step += 1
         theta = (t - nodes[step].t) / nodes[step].h
-        found[step].append(1.0 if abs(theta - 1) <= TOLERANCE else theta)
-    return [tuple(output_fractions) for output_fractions in found]
+        fractions[step].append(1.0 if abs(theta - 1) <= TOLERANCE else theta)
+    return list(map(tuple, fractions))
 
 
-def legs(nodes: Sequence[Node], output_fractions: Sequence[tuple[float, ...]]) -> list[list[Node]]:
+def segments(nodes: Sequence[Node], output_fractions: Sequence[tuple[float, ...]]) -> list[list[Node]]:
     """The steps from each output time to the next, cut where an output time lies inside one. Empty where none is."""
-    found: list[list[Node]] = []
-    leg: list[Node] = []
+    complete: list[list[Node]] = []
+    segment: list[Node] = []
     for node, inner in zip(nodes, output_fractions, strict=True):
         at = 0.0
         for theta in inner:
             if theta > at:
-                leg.append(Node(len(leg), node.t + at * node.h, (theta - at) * node.h))
-            found.append(leg)
-            leg, at = [], theta
+                segment.append(Node(len(segment), node.t + at * node.h, (theta - at) * node.h))
+            complete.append(segment)
+            segment, at = [], theta
         if at < 1:
-            leg.append(Node(len(leg), node.t + at * node.h, (1 - at) * node.h))
-    return found
+            segment.append(Node(len(segment), node.t + at * node.h, (1 - at) * node.h))
+    return complete
 
 
-class SteppedGrid:
+class FixedGrid(Grid):
+    """A grid whose steps follow from the output times.
+
+    Between the ends of a step states are interpolated by ``interpolation``. With ``perturb`` f is evaluated strictly
+    inside the steps.
+    """
+
+    steps_known: ClassVar[bool] = True
+    interpolation: Interpolation
+    perturb: bool = False
+
+    @abc.abstractmethod
+    def nodes_over(self, times: Sequence[float]) -> Sequence[Node]:
+        """The step nodes of an initial value problem with these output times."""
+
+    def ivp_loop(
+        self, scheme: Scheme, f: VectorField, owner: FieldOwner, times: Sequence[float], batching: str
+    ) -> FixedStepLoop:
+        nodes = self.nodes_over(times)
+        scheme.allocate(len(nodes))
+        return FixedStepLoop(
+            scheme, f, nodes, owner, output_fractions=output_fractions_of(nodes, times),
+            interpolation=self.interpolation, perturb=self.perturb, callback=owner.step_callback(),
+        )  # fmt: skip
+
+    def backward_segments(self, times: Sequence[float]) -> Segments:
+        nodes = (() if start == end else self.nodes_over((end, start)) for start, end in pairwise(times))
+        return Segments(list(nodes), self.perturb)
+
+
+class SteppedGrid(FixedGrid):
     """Steps that follow from the output times: from each to the next, or of ``step_size``, or what ``times_of`` says.
 
     ``times_of(times)`` returns the ends of all steps, from the first to the last of the output times. With
@@ -149,15 +188,10 @@ class SteppedGrid:
         perturb: bool = False,
     ) -> None:
         self.step_size, self.times_of = step_size, times_of
-        self.interpolation: Interpolation = interpolation
+        self.interpolation = interpolation
         self.perturb = perturb
 
-    def unsupported_reason(self, scheme: Any) -> str | None:
-        """Every scheme can be stepped on this grid."""
-        return None
-
     def nodes_over(self, times: Sequence[float]) -> list[Node]:
-        """The step nodes of an initial value problem with these output times."""
         first, last = times[0], times[-1]
         if self.times_of is not None:
             ends = list(self.times_of(times))

@@ -1,4 +1,4 @@
-"""f just inside the ends of a step, where it jumps at them."""
+"""One-sided evaluation of f at the ends of a step, where it jumps (``jump_t``)."""
 
 from __future__ import annotations
 
@@ -46,6 +46,3 @@ class _Inside:
     def __call__(self, node: Node, y: State) -> State:
         least, greatest = limits(flatten(y)[0][0].dtype, *self.step)
         return self.f(node._replace(t=min(max(node.t, least), greatest)), y)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.f, name)

@@ -1,22 +1,24 @@
-"""Steps of its own for each sample of a batch."""
+"""The adaptive loop in which each sample of a batch has steps of its own."""
 
 from __future__ import annotations
 
 import math
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from schemes.core.evaluation_counts import Statistics
+from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import StepResult
 from schemes.core.state import State, VectorField, along, axpy, detached, flatten, rows_where, unflatten
 from schemes.errors import SchemenetError, SolverError
 from schemes.integration.adaptive_loop import AdaptiveLoop, warn_of_least_steps
-from schemes.integration.loop import Carry, LoopResult
+from schemes.integration.loop import Carry, CompiledAttempt, Loop, LoopResult
 from schemes.integration.one_sided import jumps_at, limits
 from schemes.integration.step_size_controller import StepSizeController, first_size, refined
 
@@ -32,6 +34,8 @@ class PerSampleLoop(AdaptiveLoop):
     they are for. ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest
     times (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
     """
+
+    rows_share_times: ClassVar[bool] = False
 
     controllers: list[StepSizeController] = field(default_factory=list)
     places: list[tuple[list[int], list[int]]] = field(default_factory=list)
@@ -57,8 +61,8 @@ class PerSampleLoop(AdaptiveLoop):
             ],
             like,
         )
-        slope = self._beside_jumps(f, node)(node, carry[0])
-        self._begin(self._beside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
+        slope = self._inside_jumps(f, node)(node, carry[0])
+        self._begin(self._inside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
         solver_state: tuple[State, ...] = (slope,)
         for controller in self.controllers:
             controller.counts.evaluations = 0 if controller.arrived else self.forward.evaluations
@@ -70,7 +74,7 @@ class PerSampleLoop(AdaptiveLoop):
             node = Node(len(found), t, h)
             before = self.forward.evaluations
             self._note_limits(node, sizes, like)
-            rates = self._beside_jumps(f, node)
+            rates = self._inside_jumps(f, node)
             solver_state = solver_state or (rates(node, carry[0]),)
             attempt = self.scheme.attempt(rates, node, carry[0], solver_state)
             for controller, size in zip(self.controllers, sizes, strict=True):
@@ -129,7 +133,7 @@ class PerSampleLoop(AdaptiveLoop):
             least, greatest = (self._numbers([pair[i] for pair in found], like) for i in (0, 1))
             self.limits[node.step] = least, greatest
 
-    def _beside_jumps(self, f: VectorField, node: Node) -> VectorField:
+    def _inside_jumps(self, f: VectorField, node: Node) -> VectorField:
         known, rows = self.limits.get(node.step), self.stand_ins
         if known is None and rows is None:
             return f
@@ -148,7 +152,7 @@ class PerSampleLoop(AdaptiveLoop):
         return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
-        return self._passed(node, self.scheme.attempt(self._beside_jumps(f, node), node, *carry))
+        return self._passed(node, self.scheme.attempt(self._inside_jumps(f, node), node, *carry))
 
     def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
         states = tuple(
@@ -179,6 +183,17 @@ class PerSampleLoop(AdaptiveLoop):
                 index = torch.tensor(times, device=leaf.device), torch.tensor(rows, device=leaf.device)
                 tables[i] = tables[i].index_put(index, leaf[index[1]])
         return [unflatten([table[j] for table in tables], shape) for j in range(count)]
+
+    def use_compiled_step(self, attempt: CompiledAttempt) -> None:
+        Loop.use_compiled_step(self, attempt)  # refuses
+
+    def interpolant(self, unpack: Callable[[State], Any]) -> Interpolant:
+        return Loop.interpolant(self, unpack)  # refuses
+
+    def statistics(self) -> Statistics:
+        times, sizes = ([[step[i] for step in controller.steps] for controller in self.controllers] for i in (0, 1))
+        counts = [controller.counts for controller in self.controllers]
+        return Statistics(self.forward, self.backward, times, sizes, counts)
 
     def ratios(self, y: State, attempt: StepResult) -> list[float]:
         """The error ratio of each row; one read from the device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.errors import SchemenetError, SolverError
-from schemes.integration.loop import Carry, Loop, LoopResult
-from schemes.integration.step_size_controller import StepSizeSettings
+from schemes.integration.events import EventDetector
+from schemes.integration.grid import Grid
+from schemes.integration.loop import Carry, FieldOwner, Loop, LoopResult
+from schemes.integration.step_size_controller import ErrorControl, StepSizeSettings
 
 
-class ScipyGrid:
-    """Hands a whole initial value problem to ``scipy.integrate.solve_ivp``, on the host in float64.
+class ScipyGrid(Grid):
+    """Leaves a whole initial value problem to ``scipy.integrate.solve_ivp``, on the host in float64.
 
     ``solver`` is RK45, RK23, DOP853, Radau, BDF or LSODA. No gradient passes through it: the continuous adjoint
     (``gradient="adjoint"`` with a scheme of its own) needs none.
@@ -28,6 +30,8 @@ class ScipyGrid:
     Reference: Virtanen et al., "SciPy 1.0: fundamental algorithms for scientific computing in Python", Nature Methods
     17, 2020.
     """
+
+    steps_known: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -39,14 +43,21 @@ class ScipyGrid:
     ) -> None:
         self.solver, self.rtol, self.atol, self.max_step, self.min_step = solver, rtol, atol, max_step, min_step
 
-    def unsupported_reason(self, scheme: Scheme) -> str | None:
-        """The scheme takes no part."""
-        return None
+    def ivp_loop(
+        self, scheme: Scheme, f: VectorField, owner: FieldOwner, times: Sequence[float], batching: str
+    ) -> ScipyLoop:
+        span = Node(0, times[0], times[-1] - times[0])
+        return ScipyLoop(scheme, f, [span], owner, solver=self, times=times)
+
+    def error_control(self) -> ErrorControl:
+        return ErrorControl(StepSizeSettings(), self.rtol, self.atol)
 
 
 @dataclass
 class ScipyLoop(Loop):
     """The loop over the only step, with the states at all ``times``."""
+
+    steps_known: ClassVar[bool] = False
 
     solver: ScipyGrid = None  # type: ignore[assignment]  # given always; fields before it have defaults
     times: Sequence[float] = ()
@@ -85,18 +96,15 @@ class ScipyLoop(Loop):
         outputs = tuple(state(solved.y[:, i].copy()) for i in places)
         return LoopResult((outputs[-1], ()), outputs)
 
-    @property
-    def settings(self) -> StepSizeSettings:
-        """Those of the continuous adjoint, where it has no grid of its own."""
-        return StepSizeSettings()
+    def output_times(self) -> list[float]:
+        return list(self.times)
 
-    @property
-    def rtol(self) -> Any:
-        return self.solver.rtol
+    def error_control(self) -> ErrorControl:
+        """That of the continuous adjoint, where it has no grid of its own."""
+        return self.solver.error_control()
 
-    @property
-    def atol(self) -> Any:
-        return self.solver.atol
+    def detect(self, detector: EventDetector, beyond: bool) -> None:
+        raise SchemenetError("event: SciPy's solvers look for no events here; use grid=adaptive")
 
     def by_step(self, outputs: Sequence[Any]) -> list[tuple[Any, ...]]:
         return [tuple(outputs)]

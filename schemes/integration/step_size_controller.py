@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from schemes.core.evaluation_counts import SolverCounts
 
@@ -33,6 +33,14 @@ class StepSizeSettings:
     step_t: tuple[float, ...] = ()
     jump_t: tuple[float, ...] = ()
     norm: Callable | None = None
+
+
+class ErrorControl(NamedTuple):
+    """What decides the steps of a solve: settings, and tolerances in one of the forms of an adaptive grid."""
+
+    settings: StepSizeSettings
+    rtol: Any
+    atol: Any
 
 
 class StepSizeController:

@@ -1,35 +1,33 @@
-"""At which times a flow is stepped. The scheme never decides this."""
+"""The uniform grid: a given number of equal steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-from torch import nn
+from typing import Any
 
 from schemes.core.node import Node
+from schemes.core.scheme import Scheme
+from schemes.core.state import VectorField
 from schemes.errors import SchemenetError
-from schemes.integration.loop import Loop
+from schemes.integration.fixed_steps import FixedGrid, Interpolation
+from schemes.integration.grid import FlowGrid
+from schemes.integration.loop import FieldOwner, Loop
 from schemes.integration.visited_nodes import visited
 from schemes.registry import GRIDS
-
-if TYPE_CHECKING:
-    from schemes.core.scheme import Scheme
-
 
 MOST_STEPS = 10_000
 """Steps of a flow in a network: beyond it no memory holds their nodes and weights."""
 
 
 @GRIDS.register("uniform")
-class UniformGrid:
+class UniformGrid(FixedGrid, FlowGrid):
     """``steps`` equal steps over [0, time].
 
     ``steps`` None takes what the architecture's depth asks for; ``time`` None means h = 1, the convention of the
     papers, in which the step size is absorbed in f.
     """
 
-    interpolation: Literal["cubic", "linear"] = "cubic"
+    interpolation: Interpolation = "cubic"
 
     def __init__(self, steps: int | None = None, time: float | None = None) -> None:
         if steps is not None and steps < 1:
@@ -49,29 +47,30 @@ class UniformGrid:
         return tuple(Node(step, step * h, h) for step in range(n))
 
     def nodes_over(self, times: Sequence[float]) -> tuple[Node, ...]:
-        """The step nodes of an initial value problem with these output times."""
-        if self.steps is None or self.time is not None:
-            raise SchemenetError("grid 'uniform' of a solve: expected steps, and no time (the output times say it)")
+        if (reason := self.unsupported_ivp_reason()) is not None:
+            raise SchemenetError(reason)
+        assert self.steps is not None
         h = (times[-1] - times[0]) / self.steps
         return tuple(Node(step, times[0] + step * h, h) for step in range(self.steps))
 
+    def unsupported_ivp_reason(self) -> str | None:
+        if self.steps is None or self.time is not None:
+            return "grid 'uniform' along given times: expected steps, and no time (the output times say it)"
+        return None
+
     def visits(self, scheme: Scheme, nodes: Sequence[Node]) -> tuple[Node, ...]:
-        """The nodes at which a flow with these steps evaluates f."""
         return tuple(visited(scheme, nodes))
 
-    def loop(
-        self, scheme: Scheme, f: Any, nodes: Sequence[Node], module: nn.Module, training: bool, **options: Any
+    def flow_loop(
+        self, scheme: Scheme, f: VectorField, nodes: Sequence[Node], owner: FieldOwner, training: bool, **options: Any
     ) -> Loop:
-        """What a flow hands to its gradient mode."""
-        return Loop(scheme, f, nodes, module, **options)
+        return Loop(scheme, f, nodes, owner, **options)
 
-    def described(self, nodes: Sequence[Node]) -> tuple[int, float]:
-        """Number and size of the steps."""
-        return len(nodes), nodes[0].h
+    def end_time(self, nodes: Sequence[Node]) -> float:
+        return len(nodes) * nodes[0].h
 
-    def unsupported_reason(self, scheme: Scheme) -> str | None:
-        """Every scheme can be stepped on this grid."""
-        return None
+    def described(self, nodes: Sequence[Node]) -> tuple[int | None, float | str]:
+        return (len(nodes), nodes[0].h) if nodes else (self.steps, f"span / {self.steps}")
 
 
 def reversed_nodes(nodes: tuple[Node, ...]) -> tuple[Node, ...]:

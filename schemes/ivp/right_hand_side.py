@@ -13,17 +13,17 @@ from torch.utils.weak import TensorWeakRef
 
 from schemes.core.node import Node
 from schemes.core.purity import DRAWS, MOVES, buffer_versions, check_same
-from schemes.core.state import State, in_precision_of
+from schemes.core.state import State, flatten, in_precision_of
 from schemes.core.untracked_leaves import leaves
 from schemes.errors import FieldError, SchemenetError
 from schemes.field_bank import without_trace
-from schemes.integration.loop import StepCallback
+from schemes.integration.loop import FieldOwner, StepCallback
 from schemes.ivp.shared_memory import SharedValues
 
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
-class RightHandSide(nn.Module):
+class RightHandSide(FieldOwner):
     """y' = f(t, y, *args) for a state that is a tensor or a nest of tuples, lists and dicts of them.
 
     The parameters of ``functions`` (modules, or methods of modules) and the tensors among ``args`` are this module's
@@ -100,17 +100,23 @@ class RightHandSide(nn.Module):
         """A time as f gets it."""
         return t if isinstance(t, Tensor) else torch.full((), t, **self.time)
 
-    def step_callback(self, suffix: str = "", form: Callable[[State], Any] | None = None) -> StepCallback | None:
-        """Hands on what happens at a step to the functions that want to hear of it, in the user's form of a state."""
-        hear = {
+    def step_callback(self) -> StepCallback | None:
+        return self._callback("", self.unpack)
+
+    def adjoint_callback(self) -> StepCallback | None:
+        return self._callback("_adjoint", lambda state: (torch.zeros(()), *flatten(state)[0]))
+
+    def _callback(self, suffix: str, form: Callable[[State], Any]) -> StepCallback | None:
+        """Calls the functions' callbacks whose names end in ``suffix``; ``form`` makes the state that they get."""
+        functions = {
             name: getattr(f, name + suffix) for f in self.functions for name in CALLBACKS if hasattr(f, name + suffix)
         }
 
-        def callback(what: str, t: float, y: State, h: float) -> None:
-            if what in hear:
-                hear[what](self.clock(t), (form or self.unpack)(y), self.clock(abs(h)))
+        def callback(event: str, t: float, y: State, h: float) -> None:
+            if event in functions:
+                functions[event](self.clock(t), form(y), self.clock(abs(h)))
 
-        return callback if hear else None
+        return callback if functions else None
 
     def slope(self, t: Any, y: State) -> State:
         """dy/dt, each component of a coupled state driven by the other one."""

@@ -37,10 +37,12 @@ from schemes.integration.adaptive_grid import AdaptiveGrid, warn_of_tolerance
 from schemes.integration.adaptive_loop import root_mean_square
 from schemes.integration.events import endless
 from schemes.integration.fixed_steps import SteppedGrid
+from schemes.integration.grid import Grid
 from schemes.integration.scipy_loop import ScipyGrid
+from schemes.ivp.arguments import exact
 from schemes.ivp.right_hand_side import CALLBACKS
 from schemes.ivp.solution import Solution
-from schemes.ivp.solve import exact, solve
+from schemes.ivp.solve import solve
 from schemes.registry import SCHEMES
 from schemes.schema import Spec
 
@@ -249,7 +251,7 @@ class _Method(NamedTuple):
             spec["iterations"] = int(options["max_iters"])
         return SCHEMES.build(spec)
 
-    def grid(self, rtol: Any, atol: Any, options: Mapping[str, Any], call: _Call) -> Any:
+    def grid(self, rtol: Any, atol: Any, options: Mapping[str, Any], call: _Call) -> Grid:
         """The grid, with the options that are its own; what nobody takes is warned of."""
         taken = GRID_OPTIONS[self.kind]
         for key in options:
@@ -390,7 +392,7 @@ class _Call:
                 f"t = {self.t.tolist()}"
             )
         self.event = endless(self.event)
-        if isinstance(self.grid, SteppedGrid):
+        if self.grid.steps_known:
             if self.grid.step_size is None:
                 raise SchemenetError(f"event_fn: method {self.method.name!r} needs options={{'step_size': ...}}")
             first, second = self.t.detach()

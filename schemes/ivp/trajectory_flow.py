@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from schemes.core.evaluation_counts import SolverCounts
+from schemes.core.evaluation_counts import SolverCounts, Statistics
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
-from schemes.integration.adaptive_grid import AdaptiveGrid
-from schemes.integration.uniform_grid import UniformGrid
-from schemes.ivp.solution import Solution, Statistics
+from schemes.gradients.base import GradientMode
+from schemes.integration.grid import FlowGrid
+from schemes.ivp.solution import Solution
 from schemes.ivp.solve import solve
 from schemes.registry import GRADIENTS, GRIDS, SCHEMES
 from schemes.schema import Spec
@@ -47,19 +46,20 @@ class TrajectoryFlow(nn.Module):
         super().__init__()
         self.functions = nn.ModuleList(f if isinstance(f, Sequence) else [f])
         self.scheme: Scheme = SCHEMES.build(scheme)
-        self.grid: Any = GRIDS.build(grid)
-        self.gradient: Any = GRADIENTS.build(gradient)
+        self.grid: FlowGrid = GRIDS.build(grid)
+        self.gradient: GradientMode = GRADIENTS.build(gradient)
         name = type(self.scheme).__name__
         if self.scheme.components != len(self.functions):
             raise SchemenetError(
                 f"scheme {name} couples {self.scheme.components} parts of a state, and here is a field for "
                 f"{len(self.functions)}; use one with as many, such as dopri5 or rk4"
             )
-        if isinstance(self.grid, UniformGrid) and (self.grid.steps is None or self.grid.time is not None):
-            raise SchemenetError("grid 'uniform' along given times: expected steps, and no time (the data says it)")
-        if (
-            reason := self.grid.unsupported_reason(self.scheme) or self.gradient.unsupported_scheme_reason(self.scheme)
-        ) is not None:
+        reasons = (
+            self.grid.unsupported_ivp_reason(),
+            self.grid.unsupported_reason(self.scheme),
+            self.gradient.unsupported_scheme_reason(self.scheme),
+        )
+        if (reason := next(filter(None, reasons), None)) is not None:
             raise SchemenetError(reason)
         tried: Scheme = SCHEMES.build(scheme)  # another one: how many steps there will be, a solve says
         tried.allocate(2)
@@ -73,9 +73,10 @@ class TrajectoryFlow(nn.Module):
     def forward(self, y0: Any, times: Any, *args: Tensor, accumulate: bool = False) -> Solution:
         """With ``accumulate`` what this solve costs is added to that of the ones before, else it is counted anew."""
         f = self.functions[0] if len(self.functions) == 1 else list(self.functions)
-        found = solve(f, y0, times, args=args, scheme=self.scheme, grid=self._grid(), gradient=self.gradient)
-        self._solves = [*(self._solves if accumulate else ()), found.statistics]
-        return found
+        grid = self.grid if self.training else self.grid.for_evaluation()
+        solution = solve(f, y0, times, args=args, scheme=self.scheme, grid=grid, gradient=self.gradient)
+        self._solves = [*(self._solves if accumulate else ()), solution.statistics]
+        return solution
 
     def through(self, y0: Any, times: Tensor, *args: Tensor, start: Any, unit: Any) -> Any:
         """The states at ``times``, in order and none before ``start``; a uniform grid has its steps in each ``unit``.
@@ -98,18 +99,10 @@ class TrajectoryFlow(nn.Module):
             y0 = pytree.tree_map(lambda value: value[-1], values)
         return pytree.tree_map(lambda *each: torch.cat(each), *parts)
 
-    def _grid(self) -> Any:
-        """The grid with the tolerances of training or evaluation."""
-        if not isinstance(self.grid, AdaptiveGrid) or self.training:
-            return self.grid
-        grid = copy.copy(self.grid)
-        grid.rtol, grid.atol = self.grid.tolerances(training=False)
-        return grid
-
     @property
     def adaptive(self) -> bool:
         """Whether the steps are found while solving."""
-        return isinstance(self.grid, AdaptiveGrid)
+        return not self.grid.steps_known
 
     @property
     def forward_counts(self) -> SolverCounts:

@@ -51,6 +51,10 @@ class BackwardEulerPoly(Scheme):
     def stages(self) -> int:
         return self.degree
 
+    @property
+    def parallel_branches(self) -> int:
+        return self.degree if self.form == "way" else 1
+
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from schemes.core.interpolation import extension
 from schemes.core.node import Node
-from schemes.core.scheme import Scheme, StepResult
+from schemes.core.scheme import ExplicitPair, Scheme, StepResult
 from schemes.core.state import State, VectorField, axpy, combine, stage_sum
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import parted
@@ -50,6 +50,10 @@ class RungeKutta(Scheme, abstract=True):
     ) -> tuple[State, tuple[State, ...]]:
         return self.advance(node, y, self.evaluate(f, node, y)), solver_state
 
+    @property
+    def explicit_pair(self) -> ExplicitPair | None:
+        return None if self.error_order is None else self
+
     def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         if self.error_order is None:
             return super().attempt(f, node, y, solver_state)
@@ -67,7 +71,7 @@ class RungeKutta(Scheme, abstract=True):
         return following, k
 
     def finish(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> State:
-        """The result of an attempt after which no slope is asked for: without the last stage."""
+        """The result of an attempt without its last stage, which gives the next slope."""
         k = [solver_state[0] if solver_state else f(node, y)]
         *rows, (_, last) = self.tableau.all_rows
         for stage, (c, row) in enumerate(rows[1:], 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ class Noise(abc.ABC):
 
     What is drawn is data: every gradient mode differentiates the same noisy steps, whatever it evaluates again.
     """
+
+    weighs_steps: ClassVar[bool] = True
+    """Whether steps can have weights at all."""
 
     of_steps: bool = True
     """Whether all evaluations of a step have one weight, so that the flow is one of the field w_n f."""

@@ -16,6 +16,8 @@ from schemes.registry import NOISES
 class NoNoise(Noise):
     """Steps as the scheme takes them."""
 
+    weighs_steps = False
+
     random = False
 
     def draw(self, visits: Sequence[Node], blocks: Blocks, y: Tensor, training: bool) -> Weights:

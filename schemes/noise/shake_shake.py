@@ -11,7 +11,6 @@ from torch import Tensor
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.weighting import Weight, Weights
-from schemes.methods.backward_euler_poly import BackwardEulerPoly
 from schemes.noise.base import Blocks, Noise, Per, shape_of
 from schemes.registry import NOISES
 
@@ -41,7 +40,7 @@ class ShakeShake(Noise):
         self.backward = backward
 
     def unsupported_reason(self, scheme: Scheme) -> str | None:
-        if isinstance(scheme, BackwardEulerPoly) and (scheme.form, scheme.degree) == ("way", 2):
+        if scheme.parallel_branches == 2:
             return None
         return (
             f"noise 'shake_shake' mixes two branches, and a step of {type(scheme).__name__} as configured does not "

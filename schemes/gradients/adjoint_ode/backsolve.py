@@ -26,10 +26,9 @@ from schemes.gradients.adjoint_ode.augmented_system import augmented, costate_ra
 from schemes.gradients.recomputation.autograd import Gradients, aligned
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
 from schemes.integration.adaptive_loop import AdaptiveLoop
-from schemes.integration.fixed_steps import FixedStepLoop, legs
-from schemes.integration.loop import Loop
-from schemes.integration.step_size_controller import StepSizeSettings
-from schemes.methods.runge_kutta import RungeKutta
+from schemes.integration.fixed_steps import FixedStepLoop
+from schemes.integration.loop import Loop, Segments, StepCallback
+from schemes.integration.step_size_controller import ErrorControl, StepSizeSettings
 
 DRIFT = 0.1
 
@@ -41,7 +40,7 @@ class AdjointDriftWarning(UserWarning):
 class SegmentSolver(abc.ABC):
     """Solves state and costate from output time i to the one before; ``total`` adds up the parameters' gradient."""
 
-    allowed = DRIFT
+    allowed: float = DRIFT
     """How far the state solved backwards may be from a known one, relative to it."""
     total: Any
 
@@ -49,12 +48,12 @@ class SegmentSolver(abc.ABC):
     def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]: ...
 
 
-def backsolve(loop: Any, kept: Any, gradients: Any, stretch: SegmentSolver) -> tuple[Gradients, Gradients]:
+def backsolve(loop: Loop, kept: Any, gradients: Any, solver: SegmentSolver) -> tuple[Gradients, Gradients]:
     """Gradients of the initial state and of the parameters, from the end state and those at the output times."""
     start, y, stored = kept
     (gradient, _), outputs = gradients
     costate, gap, passed = plus(zeros(y), gradient), 0.0, fingerprint(y)
-    times = list(loop.times)
+    times = loop.output_times()
     for i in range(len(times) - 1, 0, -1):
         if stored:
             if i < len(times) - 1:
@@ -62,41 +61,35 @@ def backsolve(loop: Any, kept: Any, gradients: Any, stretch: SegmentSolver) -> t
             y = stored[i - 1]
         costate = plus(costate, outputs[i - 1] if outputs else None)
         if times[i - 1] != times[i]:
-            y, costate = stretch(i, y, costate)
-    warn_of_gap(max(gap, reconstruction_error(start, y, passed)), stretch.allowed)
-    return [*flatten(costate)[0]], [*stretch.total]
+            y, costate = solver(i, y, costate)
+    warn_of_gap(max(gap, reconstruction_error(start, y, passed)), solver.allowed)
+    return [*flatten(costate)[0]], [*solver.total]
 
 
 class FixedSegment(SegmentSolver):
-    """By the steps of the forward solve, cut at the output times, or by those of another grid."""
+    """By given steps: those of the forward solve, cut at the output times, or those of another grid."""
 
     def __init__(
-        self, loop: Loop, scheme: Scheme, grid: Any, f: VectorField, parameters: Sequence[Tensor], callback: Any
+        self,
+        loop: Loop,
+        scheme: Scheme,
+        segments: Segments,
+        f: VectorField,
+        parameters: Sequence[Tensor],
+        callback: StepCallback | None,
     ) -> None:
-        self.loop, self.scheme, self.grid, self.callback = loop, scheme, grid, callback
+        self.loop, self.scheme, self.segments, self.callback = loop, scheme, segments, callback
         self.f = augmented(f, parameters)
         self.total = (None,) * len(parameters)
-        self.legs = legs(loop.nodes, loop.output_fractions) if grid is None and isinstance(loop, FixedStepLoop) else []
-        self.times = list(getattr(loop, "times", ()))
 
     def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]:
-        if self.grid is None:
-            forward = self.legs[i - 1]
-            nodes = [Node(j, node.t + node.h, -node.h) for j, node in enumerate(reversed(forward))]
-        else:
-            nodes = self.grid.nodes_over((self.times[i], self.times[i - 1]))
+        nodes = self.segments.nodes[i - 1]
         paired = self.scheme.components > 1
         state = joined(y, costate, self.total, paired)
-        perturb = getattr(self.loop if self.grid is None else self.grid, "perturb", False)
         back = FixedStepLoop(
-            self.scheme,
-            self.f,
-            nodes,
-            self.loop.module,
-            output_fractions=[()] * len(nodes),
-            perturb=perturb,
-            callback=self.callback,
-        )
+            self.scheme, self.f, nodes, self.loop.module, output_fractions=[()] * len(nodes),
+            perturb=self.segments.perturb, callback=self.callback,
+        )  # fmt: skip
         taken = back.run((state, self.scheme.init_state(state)))
         y, costate, self.total = parted(taken.carry[0], paired)
         return y, costate
@@ -107,23 +100,22 @@ class AdaptiveSegment(SegmentSolver):
 
     def __init__(
         self,
-        loop: Any,
+        loop: Loop,
         scheme: Scheme,
-        settings: StepSizeSettings,
-        rtol: Any,
-        atol: Any,
+        control: ErrorControl,
         f: VectorField,
         parameters: Sequence[Tensor],
-        callback: Any,
+        callback: StepCallback | None,
         norm: Callable[..., Any] | None,
     ) -> None:
-        if not isinstance(loop, FixedStepLoop):  # their error has nothing to do with a tolerance
-            self.allowed = min(DRIFT, 100 * max(map(_largest, (rtol, atol))))
-        self.loop, self.times, self.scheme, self.callback, self.h = loop, list(loop.times), scheme, callback, None
-        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.settings, self.rtol, self.atol = control
+        if not loop.steps_known:  # the error of given steps has nothing to do with a tolerance
+            self.allowed = min(DRIFT, 100 * max(map(_largest, (self.rtol, self.atol))))
+        self.loop, self.times, self.scheme, self.callback = loop, loop.output_times(), scheme, callback
+        self.h: float | None = None
+        self.norm = norm
         self.f, self.parameters = f, parameters
         self.quadrature: Quadrature | None = None
-        self.settings = settings
 
     @property
     def total(self) -> Any:  # type: ignore[override]  # kept by the quadrature
@@ -171,13 +163,14 @@ class Quadrature:
     """The augmented right-hand side, adding up the parameters' gradient of the attempt that it is part of."""
 
     def __init__(
-        self, scheme: Any, f: VectorField, parameters: Sequence[Tensor], shape: Any, errors: bool = False
+        self, scheme: Scheme, f: VectorField, parameters: Sequence[Tensor], shape: Any, errors: bool = False
     ) -> None:
-        assert isinstance(scheme, RungeKutta)
+        assert scheme.explicit_pair is not None
+        tableau = scheme.explicit_pair.tableau
         self.f, self.parameters, self.shape = f, parameters, shape
-        self.weights = dict(scheme.tableau.weights)
-        self.errors = dict(scheme.tableau.error) if errors else {}
-        self.last = len(scheme.tableau.b) - 1
+        self.weights = dict(tableau.weights)
+        self.errors = dict(tableau.error) if errors else {}
+        self.last = len(tableau.b) - 1
         self.total: Gradients = [None] * len(parameters)
         self.begin()
 

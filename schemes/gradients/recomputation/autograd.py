@@ -38,6 +38,8 @@ class RecomputingMode(GradientMode):
     forward and backward.
     """
 
+    recomputes = True
+
     def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         if not torch.is_grad_enabled():
             return loop.run(carry)
@@ -47,7 +49,7 @@ class RecomputingMode(GradientMode):
         if (reason := out_of_reach(parameters, loop.module)) is not None:
             raise SchemenetError(f"gradient mode {self.name!r}: {reason}")
         state, shape = flatten(carry)
-        job = _Job(self, loop, shape, Replay(loop.module, parameters, loop.f, state[0].device))
+        job = _Job(self, loop, shape, Replay(loop.module, parameters, state[0].device))
         reference: Callable[[], Any] = (lambda: job) if loop.for_backward is None else weakref.ref(job)
         if loop.for_backward is not None:
             loop.for_backward.append(job)
@@ -102,7 +104,7 @@ class _Recompute(torch.autograd.Function):
         tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
         kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
         wanted = ctx.needs_input_grad[3 + ctx.count :]
-        named = getattr(job.loop.module, "closed_over", None)
+        named = job.loop.module.closed_over
         closed_over = set(map(id, named or ()))  # f reads these very tensors
         parameters = [
             p if id(p) in closed_over else p.detach().requires_grad_(want)

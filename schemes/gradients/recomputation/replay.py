@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from schemes.core.node import Node
 from schemes.core.purity import buffers_of
 from schemes.core.state import State, VectorField
+from schemes.integration.loop import FieldOwner
 
 Place = tuple[int, int, int]
 Buffers = list[tuple[nn.Module, str, int | None]]
@@ -55,9 +56,8 @@ class Replay:
     gives them away, ``again`` takes them back.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[Tensor], bank: Any, device: torch.device) -> None:
+    def __init__(self, module: FieldOwner, parameters: Sequence[Tensor], device: torch.device) -> None:
         self.module, self.device = module, device
-        self.reused = getattr(bank, "reused", None) or getattr(module, "reused", lambda node: None)
         position = {id(p): i for i, p in enumerate(parameters)}
         # Each module once, under its first name: functional_call swaps one that stands under two names twice, and
         # puts back the wrong tensors.
@@ -138,7 +138,7 @@ class Replay:
         def recorded(node: Node, y: State) -> State:
             if not node.trial:  # a trial leaves no trace: the evaluation that counts finds the same random state
                 self._random_before[node.place] = self._note_random()
-            if (field := self.reused(node)) is not None:
+            if (field := self.module.reused(node)) is not None:
                 self._buffers_before[node.place, node.trial] = self._note_buffers(field)
             return f(node, y)
 
