@@ -168,3 +168,10 @@ SCHEMES = Registry("scheme", "schemes.methods")
 GRIDS = Registry("grid", "schemes.integration")
 GRADIENTS = Registry("gradient mode", "schemes.gradients")
 NOISES = Registry("noise", "schemes.noise")
+
+
+def single_step(scheme: Spec) -> dict[str, Any]:
+    """A scheme's spec, with one substep a step where the user has not chosen: the method as the textbook has it."""
+    spec = dict(scheme) if isinstance(scheme, Mapping) else {"name": scheme}
+    one = {"substeps": 1} if "substeps" in SCHEMES.options(spec["name"]) else {}
+    return {**one, **spec}

@@ -9,7 +9,7 @@ from architectures.factory import list_models, networks_for_scheme
 from architectures.registry import ARCHITECTURES, tasks_of
 from lightning_modules.text import aligned, terminal_width
 from schemes.analysis.stability import stability_intervals
-from schemes.registry import SCHEMES, Registry
+from schemes.registry import SCHEMES, Registry, single_step
 
 
 def schemes(name: str | None = None) -> str:
@@ -47,7 +47,7 @@ def scheme_table() -> str:
 
 
 def _facts(name: str) -> dict[str, str]:
-    scheme = SCHEMES.build(name)
+    scheme = SCHEMES.build(single_step(name))
     real, imaginary = stability_intervals(scheme)
     problem = "" if scheme.problem == "general" else f" ({scheme.problem})"
     others = SCHEMES.aliases(name)

@@ -142,9 +142,10 @@ def save(figure: Figure, path: Path) -> None:
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:
     wanted = dict(each(parse_scheme, names))
-    from schemes.registry import SCHEMES
+    from schemes.registry import SCHEMES, single_step
 
-    return dict(zip(wanted, each(SCHEMES.build, wanted.values()), strict=True))
+    built = each(lambda spec: SCHEMES.build(single_step(spec)), wanted.values())
+    return dict(zip(wanted, built, strict=True))
 
 
 def _stability(names: list[str]) -> Figure:

@@ -22,7 +22,7 @@ from schemes.core.node import Node
 from schemes.core.state import VectorField
 from schemes.errors import SchemenetError
 from schemes.nonlinear.newton_krylov import NoConvergence
-from schemes.registry import SCHEMES
+from schemes.registry import SCHEMES, single_step
 
 DEGREES = (1, 2, 3, 4, 5)
 IMAGES = 8  # the first of the test set; each is solved on its own
@@ -148,7 +148,7 @@ def _distances(f: VectorField, node: Node, y: Tensor) -> list[float]:
     Where ||h f'|| > 1 it may have several solutions: B is the one that the solver reaches from u.
     """
     try:
-        backward, _ = SCHEMES.build(BACKWARD).step(f, node, y, ())
+        backward, _ = SCHEMES.build(single_step(BACKWARD)).step(f, node, y, ())
     except NoConvergence:
         return [float("nan")] * len(DEGREES)
     polys = [SCHEMES.build({"name": "backward_euler_poly", "degree": degree}) for degree in DEGREES]

@@ -43,7 +43,7 @@ from schemes.ivp.arguments import exact
 from schemes.ivp.right_hand_side import CALLBACKS
 from schemes.ivp.solution import Solution
 from schemes.ivp.solve import solve
-from schemes.registry import SCHEMES
+from schemes.registry import SCHEMES, single_step
 from schemes.schema import Spec
 
 FIXED = {
@@ -239,7 +239,7 @@ class _Method(NamedTuple):
     def scheme(self, options: Mapping[str, Any]) -> Scheme:
         """The scheme, with the options that are its own."""
         if self.kind != "adams":
-            return SCHEMES.build(self.ours)
+            return SCHEMES.build(single_step(self.ours))
         spec: dict[str, Any] = {"name": self.ours}
         order = int(options.get("max_order", 4))
         takes = SCHEMES.options(self.ours)

@@ -29,14 +29,14 @@ from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
-from schemes.registry import SCHEMES
+from schemes.registry import SCHEMES, single_step
 from tests.support.problems import Tanh, batch, make_flow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def schemes(*texts: str) -> dict[str, Scheme]:
-    return {label: SCHEMES.build(spec) for label, spec in map(parse_scheme, texts)}
+    return {label: SCHEMES.build(single_step(spec)) for label, spec in map(parse_scheme, texts)}
 
 
 def legend(figure: Figure) -> list[str]:
@@ -59,7 +59,7 @@ def clipped(figure: Figure) -> list[str]:
 @pytest.mark.parametrize(
     ("spec", "factor"),
     [
-        ("implicit_midpoint", lambda z: (1 + z / 2) / (1 - z / 2)),
+        ({"name": "implicit_midpoint", "substeps": 1}, lambda z: (1 + z / 2) / (1 - z / 2)),
         ("forward_euler", lambda z: 1 + z),
         ("heun", lambda z: 1 + z + z**2 / 2),
         ("rk4", lambda z: 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24),
@@ -86,7 +86,7 @@ def test_amplification_agrees_with_the_intervals(name: str) -> None:
 
 
 def test_implicit_methods_have_rational_factors_and_unbounded_regions() -> None:
-    backward = SCHEMES.build("backward_euler")
+    backward = SCHEMES.build({"name": "backward_euler", "substeps": 1})
     assert amplification(backward, np.array([-1.0, 3.0j, 1.0])) == pytest.approx([0.5, 10**-0.5, np.inf])
     figure = stability.draw(schemes("backward_euler", "trapezoidal"))
     left, right = figure.axes[0].get_xlim()
@@ -348,7 +348,7 @@ def test_states_are_those_that_the_network_passes_through() -> None:
     flow = make_flow(Tanh, "heun", steps=3, time=None)
     x = y = batch(2)
     found = poly_vs_implicit.measure(Flows(flow), x)  # type: ignore[arg-type]
-    backward = SCHEMES.build("backward_euler")
+    backward = SCHEMES.build({"name": "backward_euler", "substeps": 1})
     with torch.no_grad():
         for step, node in zip(found, flow.nodes, strict=True):
             exact = [backward.step(flow.bank.at(node), node, u[None], ())[0] for u in y]

@@ -16,6 +16,7 @@ from schemes import SCHEMES, Node, SchemenetError
 from schemes.analysis.reference_problems import integrate
 from schemes.core.random_state import unmoved_random_state
 from schemes.nonlinear.newton_krylov import NoConvergence, Solver, gmres
+from schemes.registry import single_step
 from tests.support.problems import CHANNELS, Noisy, Tanh, make_flow
 
 IMPLICIT = [name for name in SCHEMES if SCHEMES.build(name).implicit]
@@ -46,7 +47,7 @@ def data(seed: int = 1, **options) -> Tensor:
 
 
 def tight(name: str, **options) -> dict:
-    return {"name": name, "tolerance": TIGHT, **options}
+    return {"name": name, "tolerance": TIGHT, "substeps": 1, **options}
 
 
 class Stiff(nn.Module):
@@ -215,7 +216,7 @@ def test_modes_that_cannot_differentiate_it_are_refused(gradient: str, reason: s
 
 
 def test_an_equation_without_a_solution_is_told() -> None:
-    scheme = SCHEMES.build("backward_euler")
+    scheme = SCHEMES.build(single_step("backward_euler"))
     with pytest.raises(NoConvergence, match=r"step 0 \(t = 1, stage 0\).*relative residual.*more scheme.substeps"):
         scheme.step(lambda node, y: y * y + 1, Node(0, 0.0, 1.0), torch.ones(2), ())
 
@@ -227,7 +228,7 @@ def test_a_field_that_gives_no_number_is_told() -> None:
 
 
 def test_a_linear_system_that_is_not_solved_in_backward_is_told() -> None:
-    scheme = SCHEMES.build({"name": "backward_euler", "krylov": 1, "iterations": 60, "tolerance": 1e-3})
+    scheme = SCHEMES.build({"name": "backward_euler", "substeps": 1, "krylov": 1, "iterations": 60, "tolerance": 1e-3})
     turn = torch.tensor([[0.0, 9.0], [-9.0, 0.0]])
     u = torch.tensor([1.0, 0.0], requires_grad=True)
     with pytest.raises(NoConvergence):
