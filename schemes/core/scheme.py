@@ -67,6 +67,8 @@ class Scheme(nn.Module, abc.ABC):
     - ``max_reversible_steps``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None
       for any;
     - ``implicit``: whether a step solves an equation;
+    - ``noise_reaches_arguments``: whether a weight on one evaluation changes the argument of a later one of the same
+      step (see :meth:`step`);
     - ``parallel_branches``: how many terms of a step are functions of its start alone, with weights of their own;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
     - ``fsal``: whether an attempt's memory is the slope f(t, y) alone;
@@ -83,6 +85,7 @@ class Scheme(nn.Module, abc.ABC):
     reversible: bool = False
     max_reversible_steps: int | property | None = None
     implicit: bool = False
+    noise_reaches_arguments: bool | property = False
     parallel_branches: int | property = 1
     error_order: int | None = None
     fsal: bool = False
@@ -116,7 +119,24 @@ class Scheme(nn.Module, abc.ABC):
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        """(y, memory) one step after ``node``; f is called as ``f(node, y)``."""
+        """One step.
+
+        Noise on the steps of a network is a weight on f's values. It belongs to the sum that the step adds to the
+        state, and not to the arguments of f: a scheme that evaluates f at arguments made of values of f from the same
+        step calls :func:`schemes.core.weighting.separate_weights` and evaluates the plain f. One that cannot (a coupled
+        state, a corrector) declares ``noise_reaches_arguments``; a test of all registered schemes holds them to it.
+
+        Args:
+            f: the right-hand side, called as ``f(node, y)``; for component i of a coupled state with
+                ``node.component`` i and the other component.
+            node: step index, time and size; ``node.at(stage, c)`` is the node of a stage.
+            y: the state, a tensor or a tuple.
+            solver_state: the scheme's own state after the step before, empty before the first step or as
+                :meth:`init_state` gave it.
+
+        Returns:
+            State and solver state after the step.
+        """
 
     def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.

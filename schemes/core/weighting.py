@@ -35,7 +35,7 @@ Weights = Mapping[tuple[int, int, int], Weight]
 
 
 class Weighted:
-    """f with weights. As a function it gives what enters the sum of a step; :func:`parted` takes the two apart."""
+    """f with weights: its values as they enter the sum of a step (see :func:`separate_weights`)."""
 
     def __init__(self, f: VectorField, weights: Weights) -> None:
         self.f, self.weights = f, weights
@@ -48,10 +48,17 @@ class Weighted:
         return self.weigh(node, self.f(node, y))
 
 
-def parted(f: VectorField) -> tuple[VectorField, Callable[[Node, State], State]]:
-    """f without weights, for the arguments of later evaluations, and what makes of a value that which enters the sum.
+def separate_weights(f: VectorField) -> tuple[VectorField, Callable[[Node, State], State]]:
+    """f without weights, and the function that weighs its values.
 
-    A step of several stages asks for both: noise acts on what the step adds to the state, never on the arguments, so
-    that the mean of a noisy step is the step.
+    A step of several stages calls both: the plain f for the arguments of later stages, the weighed values for the sum
+    that is added to the state. So noise acts on what a step adds, never on its arguments, and the mean of a noisy step
+    is the step.
+
+    Args:
+        f: the right-hand side as :meth:`Scheme.step` gets it.
+
+    Returns:
+        ``(plain, weigh)``, with ``weigh(node, plain(node, y))`` equal to ``f(node, y)``.
     """
     return (f.f, f.weigh) if isinstance(f, Weighted) else (f, lambda node, value: value)

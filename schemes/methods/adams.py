@@ -122,6 +122,7 @@ class AdamsMoulton(Adams):
 
     order = 4
     stages = 2
+    noise_reaches_arguments = True  # the corrector is f at the predictor
 
     def __init__(self, order: Literal[2, 3, 4] = 4, iterations: int = 1) -> None:
         super().__init__()

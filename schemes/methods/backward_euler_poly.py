@@ -8,7 +8,7 @@ from typing import Literal
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, axpy
-from schemes.core.weighting import parted
+from schemes.core.weighting import separate_weights
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -58,7 +58,7 @@ class BackwardEulerPoly(Scheme):
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        f, weigh = parted(f)
+        f, weigh = separate_weights(f)
         total = argument = y
         for stage in range(self.degree):
             at = node.at(stage, 1.0)

@@ -43,6 +43,7 @@ class Fractal(Scheme):
 
     order = None
     sharing = "per_stage"
+    noise_reaches_arguments = True  # there is no sum: a unit's value is the next one's argument
 
     def __init__(self, columns: int = 2, drop_path: float = 0.0) -> None:
         super().__init__()

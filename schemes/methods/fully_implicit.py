@@ -13,7 +13,7 @@ from schemes.core.node import Node
 from schemes.core.random_state import unmoved_random_state
 from schemes.core.state import VectorField, combine
 from schemes.core.tableau import ButcherTableau
-from schemes.core.weighting import parted
+from schemes.core.weighting import separate_weights
 from schemes.methods.implicit_runge_kutta import ImplicitRungeKutta
 from schemes.nonlinear.newton_krylov import Solver
 from schemes.registry import SCHEMES
@@ -26,7 +26,7 @@ class FullyImplicit(ImplicitRungeKutta, abstract=True):
     """
 
     def _part(self, solver: Solver, f: VectorField, node: Node, y: Tensor, first: int) -> Tensor:
-        f, weigh = parted(f)
+        f, weigh = separate_weights(f)
         nodes = [node.at(first + stage, c) for stage, (c, _) in enumerate(self.tableau.rows)]
 
         def image(at: Node, stacked: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
 from schemes.core.state import FlatState, State, VectorField, combine, flatten, unflatten
 from schemes.core.tableau import ButcherTableau
-from schemes.core.weighting import parted
+from schemes.core.weighting import separate_weights
 from schemes.errors import SchemenetError
 from schemes.nonlinear.newton_krylov import Solver, plain, refuse_transforms
 from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapolations
@@ -60,6 +60,11 @@ class ImplicitRungeKutta(Scheme, abstract=True):
     @property
     def stages(self) -> int:
         return self.substeps * self.tableau.stages
+
+    @property
+    def noise_reaches_arguments(self) -> bool:
+        """A substep starts from the noisy result of the one before."""
+        return self.substeps > 1
 
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
@@ -181,7 +186,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         return StepResult(following, (k[-1],), error, extension(self.tableau, h, y, following, k))
 
     def _part(self, solver: Solver, f: VectorField, node: Node, y: Tensor, first: int) -> Tensor:
-        f, weigh = parted(f)
+        f, weigh = separate_weights(f)
         k: list[Tensor] = []
         entering: list[Tensor] = []
         for stage, (c, row) in enumerate(self.tableau.rows):

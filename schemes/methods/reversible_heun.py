@@ -31,6 +31,7 @@ class ReversibleHeun(Scheme):
     history = 2
     reversible = True
     error_order = 2
+    noise_reaches_arguments = True  # the first step is started by a value of its own
 
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
 from schemes.core.state import State, VectorField, axpy
-from schemes.core.weighting import Weighted, parted
+from schemes.core.weighting import Weighted, separate_weights
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 from schemes.schema import Spec
@@ -47,6 +47,7 @@ class ReversibleWrap(Scheme):
 
     history = 1
     reversible = True
+    noise_reaches_arguments = True  # the step back starts from the result of the step forth
 
     def __init__(self, base: Spec = "heun", coupling: float | None = None) -> None:
         super().__init__()
@@ -140,7 +141,7 @@ class _Elsewhere(Weighted):
     """f, evaluated and weighted at another node than it is asked for."""
 
     def __init__(self, f: VectorField, place: Callable[[Node], Node]) -> None:
-        plain, weigh = parted(f)
+        plain, weigh = separate_weights(f)
         super().__init__(lambda node, y: plain(place(node), y), {})
         self.place, self.weigh_there = place, weigh
 

@@ -9,7 +9,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import ExplicitPair, Scheme, StepResult
 from schemes.core.state import State, VectorField, axpy, combine, stage_sum
 from schemes.core.tableau import ButcherTableau
-from schemes.core.weighting import parted
+from schemes.core.weighting import separate_weights
 
 
 class RungeKutta(Scheme, abstract=True):
@@ -35,7 +35,7 @@ class RungeKutta(Scheme, abstract=True):
 
     def evaluate(self, f: VectorField, node: Node, y: State) -> list[State]:
         """The stage derivatives k_1 ... k_s as they enter the step; the first is f at the step's own node."""
-        f, weigh = parted(f)
+        f, weigh = separate_weights(f)
         k: list[State] = []
         for stage, (c, row) in enumerate(self.tableau.rows):
             k.append(f(node.at(stage, c), combine(y, ((node.h * a, k[j]) for j, a in row))))

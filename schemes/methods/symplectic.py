@@ -19,6 +19,7 @@ class Splitting(Scheme, abstract=True):
     kicks: ClassVar[tuple[tuple[int, float, float], ...]]
     components = 2
     reversible = True
+    noise_reaches_arguments = True  # the second part is moved by f at the first one's new value
     problem = "separable"
 
     def __init_subclass__(cls, abstract: bool = False) -> None:

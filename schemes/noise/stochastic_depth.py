@@ -27,9 +27,10 @@ class StochasticDepth(Dropping):
     The mean of a noisy step is the step where the weight enters linearly: a Runge-Kutta method's stages, PolyNet's
     powers and the slopes of a multistep method are weighted where they are added, not where f is evaluated at them.
     It is not for coupled schemes (symplectic_euler, verlet), whose second part is moved by f at the first one's noisy
-    value, for adams_moulton, whose corrector is f at the noisy predictor, and in the first step of
-    asynchronous_leapfrog and reversible_heun, which are started by an evaluation of that step. There evaluation is
-    another network than the mean of those that were trained, by terms of order h^2.
+    value, for adams_moulton, whose corrector is f at the noisy predictor, for steps of several substeps, each of which
+    starts from the noisy result of the one before, and in the first step of asynchronous_leapfrog and reversible_heun,
+    which are started by an evaluation of that step. There evaluation is another network than the mean of those that
+    were trained, by terms of order h^2.
 
     References: Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", ECCV 2016, arXiv:1603.09382;
     for multistep schemes Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121.

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from architectures import create_model
 from schemes import NOISES, SCHEMES, Flow, Node, SchemenetError
+from schemes.core.scheme import Scheme
 from schemes.core.weighting import Weight, Weighted
 from schemes.noise.base import Blocks
+from schemes.registry import single_step
 
 STEPS = 4
 
@@ -126,6 +128,64 @@ def test_rates_follow_the_block_of_the_network_by_the_rule_that_is_named(name, s
         assert float(kept.max()) == pytest.approx(1 / (1 - expected), rel=1e-6)
 
 
+# Which arguments noise reaches
+
+SPECS = [
+    *SCHEMES,
+    single_step("backward_euler"),
+    single_step("trapezoidal"),
+    {"name": "adams_moulton", "order": 2, "iterations": 2},
+    {"name": "backward_euler_poly", "degree": 3},
+    {"name": "reversible_wrap", "base": "rk4"},
+]
+
+
+def arguments(scheme: Scheme, node: Node, carry: tuple, factor: float) -> list[Tensor]:
+    """The arguments of a step's evaluations after the first, each weighted by ``factor`` where it enters a sum."""
+    found: list[Tensor] = []
+
+    def f(at: Node, y: Tensor) -> Tensor:
+        if not at.trial:
+            found.append(y)
+        return torch.sin(y + at.t)
+
+    weights = {(node.step, stage, part): Weight(factor) for stage in range(20) for part in range(scheme.components)}
+    scheme.step(Weighted(f, weights), node, *carry)
+    return found
+
+
+def noise_reaches_arguments(scheme: Scheme) -> bool:
+    """Whether in one of the first steps an argument depends on the weight of another evaluation."""
+    scheme.allocate(4)
+    y = torch.linspace(0.3, 1.2, 4).double()
+    state = y if scheme.components == 1 else tuple(y + i for i in range(scheme.components))
+    carry = state, scheme.init_state(state)
+    for step in range(4):
+        node = Node(step, 0.1 * step, 0.1)
+        plain, noisy = (arguments(scheme, node, carry, factor) for factor in (1.0, 3.0))
+        if not all(torch.equal(a, b) for a, b in zip(plain, noisy, strict=True)):
+            return True
+        carry = scheme.step(lambda at, y: torch.sin(y + at.t), node, *carry)
+    return False
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_noise_stays_off_the_arguments_of_f_unless_a_scheme_declares_otherwise(spec):
+    scheme = SCHEMES.build(spec)
+    assert noise_reaches_arguments(scheme) == scheme.noise_reaches_arguments
+
+
+def test_a_scheme_that_forgets_to_separate_weights_is_found():
+    class Forgetful(Scheme):
+        order, stages = 2, 2
+
+        def step(self, f, node, y, solver_state):
+            k = f(node, y)
+            return y + node.h / 2 * (k + f(node.at(1, 1.0), y + node.h * k)), solver_state
+
+    assert noise_reaches_arguments(Forgetful()) != Forgetful.noise_reaches_arguments
+
+
 ANOTHER_MEAN = {
     "symplectic_euler": range(3), "verlet": range(3),  # the second part is moved by f at the first one's noisy value
     "adams_moulton": (2,),  # the corrector is f at the noisy predictor; before, the steps are Runge-Kutta's
@@ -140,7 +200,7 @@ def test_the_mean_of_a_noisy_step_is_the_step_where_the_weight_enters_linearly(n
     torch.manual_seed(0)
     scheme = SCHEMES.build(name)
     size, rate = 4 // scheme.components, 0.3
-    one = Flow(lambda node: Branch(size), 3, name, grid={"name": "uniform", "time": 1.0})
+    one = Flow(lambda node: Branch(size), 3, single_step(name), grid={"name": "uniform", "time": 1.0})
     x = torch.randn(3, 4, dtype=torch.float64)
     y = x.chunk(2, 1) if scheme.components == 2 else x
     solver_state = one.scheme.init_state(y)
