@@ -1,4 +1,4 @@
-"""Numerical schemes, flows and their gradients. Importing this imports no torch; names are found when asked for."""
+"""Numerical schemes, flows and their gradients. Importing this imports no torch: names are imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user did wrong, told once and in full."""
+"""Errors, and the sentences that name a mistake, what was expected and the nearest right name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class SchemenetError(ValueError):
-    """A mistake in what the user asked for; its text names the value, what was expected and the nearest right thing.
+    """A mistake in the user's input; its text names the value, what was expected and the nearest right thing.
 
     The command line prints the text and exits with status 2; from Python it is an ordinary ``ValueError``.
     """
 
 
 class SolverError(SchemenetError):
-    """A solve that could not go on; the text says where, why, and what to do. ``partial`` is what was reached.
+    """A solve that could not continue; the text says where, why, and what to do. ``partial`` is the result so far.
 
     ``partial`` is a :class:`schemes.ivp.solution.Solution` at the output times that were passed, its ``status`` the
     kind of the error, or None where nothing was.
@@ -37,7 +37,7 @@ class TimeLimitError(SolverError):
 
 
 class StepSizeError(SolverError):
-    """The step size that the tolerance asks for cannot be told from zero at this time."""
+    """The step size that the tolerance needs is too small to change this time."""
 
 
 class FieldError(SolverError):

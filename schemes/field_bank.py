@@ -1,4 +1,4 @@
-"""The right-hand side made of modules: which weights serve at which node."""
+"""Field bank: the right-hand side made of modules, and which weights serve at which node."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
 class FieldBank(nn.Module):
     """f(node, y), with the module chosen by the node.
 
-    ``make(node)`` makes a field for the first node of each group of nodes that share weights: one group a step and
-    component (``per_step``, ResNet), one a component (``shared``, ODE-Net), one a node (``per_stage``, FractalNet).
-
     A field with buffers that serves at several nodes has a *twin* for each of the others: the same parameters, buffers
     of its own. So batch norm keeps its running statistics per visited node (with one set, evaluation normalises by the
     average of different distributions: the network trains and then fails), whatever kind of norm it is, while
-    parameter counts do not change. ``statistics="shared"`` is the control without twins; with ``"per_node_affine"`` a
-    twin has the affine weights of its norms (all parameters of modules with buffers) for itself too, as the released
-    PolyNet has.
+    parameter counts do not change.
+
+    Args:
+        make: makes a field for the first node of each group of nodes that share weights.
+        nodes: all nodes at which f will be evaluated.
+        sharing: one group a step and component (``per_step``, ResNet), one a component (``shared``, ODE-Net), or one a
+            node (``per_stage``, FractalNet).
+        statistics: ``per_node`` has twins; ``shared`` is the control without them; with ``per_node_affine`` a twin has
+            the affine weights of its norms (all parameters of modules with buffers) for itself too, as the released
+            PolyNet has.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One resolution level of a network, integrated in time."""
+"""Flow: one resolution level of a network, integrated in time."""
 
 from __future__ import annotations
 
@@ -29,17 +29,24 @@ from schemes.schema import Spec
 class Flow(FieldOwner):
     """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
-    ``make(node)`` makes the field that serves at a node (see ``schemes.field_bank``). ``scheme``, ``grid``,
-    ``gradient`` and ``noise`` are names or mappings with parameters; ``steps`` is the number of steps where the grid
-    does not set one. ``sharing`` None takes what the scheme wants. ``past`` older states are handed to ``forward`` by
-    what precedes.
-    ``projection`` is applied to the state after each step: with a ReLU, the post-activation network
-    u_{n+1} = P(u_n + h f(u_n)) is projected Euler on the cone u >= 0. ``blocks`` says where the steps stand in the
-    network (index of the first, number of all), for noise that grows with depth; None: they are all there are.
+    Args:
+        make: makes the field that serves at a node (see ``schemes.field_bank``).
+        steps: number of steps, where the grid does not set one.
+        scheme: the method: a name or a mapping with ``name`` and parameters, as are ``grid``, ``gradient`` and
+            ``noise``.
+        sharing: which nodes share weights (see :class:`FieldBank`); None: the scheme's default.
+        grid: at which times the scheme steps.
+        gradient: the gradient mode.
+        statistics: which nodes share running statistics (see :class:`FieldBank`).
+        past: how many older states ``forward`` gets.
+        projection: applied to the state after each step. With a ReLU, the post-activation network
+            u_{n+1} = P(u_n + h f(u_n)) is projected Euler on the cone u >= 0.
+        noise: noise on the steps.
+        blocks: place of the steps in the network (index of the first, number of all), for noise that grows with depth;
+            None: they are all.
 
-    Input and output: (batch, channels, ...) tensors; a coupled scheme splits the channels into equal components inside
-    and joins them at the end, or is handed a tuple of components of any sizes and gives one back. With ``remember`` the
-    output is that and the scheme's memory after the last step.
+    Raises:
+        SchemenetError: where the parts do not go together, with the reason and a remedy.
     """
 
     def __init__(
@@ -87,6 +94,17 @@ class Flow(FieldOwner):
         self.compiled: str | None = None
 
     def forward(self, x: Any, past: tuple[Tensor, ...] = (), remember: bool = False) -> Any:
+        """Integrate from 0 to T.
+
+        Args:
+            x: the state, of shape (batch, channels, ...). A coupled scheme splits the channels into equal components
+                inside and joins them at the end; a tuple of components of any sizes stays one.
+            past: older states, the latest first.
+            remember: whether to return the scheme's solver state after the last step, too.
+
+        Returns:
+            The state at T like ``x``; with ``remember`` the pair of it and the solver state.
+        """
         split = self.scheme.components > 1 and isinstance(x, Tensor)
         y = self._components(x) if split else x
         first: Tensor = y[0] if isinstance(y, tuple) else y
@@ -117,7 +135,7 @@ class Flow(FieldOwner):
 
     @contextlib.contextmanager
     def _constant_field(self, y: State) -> Iterator[None]:
-        """Refuses a solve that has changed buffers of f, unless its value does not depend on them."""
+        """Raise where the solve has changed buffers of f that its value depends on."""
         before = {name: buffer.clone() for name, buffer in self.bank.named_buffers()}
         versions = buffer_versions(self.bank)
         yield
@@ -151,7 +169,7 @@ class Flow(FieldOwner):
             yield y
 
     def compile_steps(self, backend: str = "inductor") -> None:
-        """From now on each step of an adaptive grid is one graph of torch.compile's."""
+        """Run each step of an adaptive grid as one graph of torch.compile's from now on."""
         if not self.adaptive or self.scheme.explicit_pair is None:
             raise SchemenetError(
                 "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
@@ -175,7 +193,7 @@ class Flow(FieldOwner):
         return self.grid.end_time(self.nodes)
 
     def _needs_nodes(self) -> str | None:
-        """What of this flow belongs to single steps; None where nothing does."""
+        """Why this flow needs known steps; None where it does not."""
         if self.sharing != "shared":
             return f"sharing={self.sharing} gives weights to steps that are not known; use sharing=shared"
         if any(isinstance(module, _BatchNorm) for module in self.bank.modules()):

@@ -1,7 +1,13 @@
-"""The typed signature of a registered entry is its schema: names, types and defaults of what it takes.
+"""Schema: the typed signature of a registered entry says which parameters a user can set, and checks them.
 
-Annotations are kept as the source text that stands in the signature, so that the same check serves a live
-function and one that was only read (``lightning_modules`` checks a config before torch is imported).
+So the signature of a registered class or function is user API: its parameters' names are keys of a config and words of
+the command line, and its defaults are theirs. Annotations are kept as the source text that stands in the signature, so
+that the same check serves a live function and one that was only read (``lightning_modules`` checks a config before
+torch is imported). Therefore
+
+- every parameter that a user can set has an annotation, made of the names in ``_WORDS`` alone;
+- its default is a literal (a number, text, truth value, None, or a tuple of them), never a name or a call;
+- a changed default changes what existing configs mean.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ class Parameter(NamedTuple):
 def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
     """The keyword parameters of a function or class; ``self`` and positional-only ones are left out.
 
-    A class whose ``__init__`` takes ``**options`` hands them on to its base: it takes the base's parameters as well.
+    A class whose ``__init__`` takes ``**options`` passes them on to its base: it takes the base's parameters as well.
     """
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.signature(function).parameters.values()

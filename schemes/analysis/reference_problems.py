@@ -1,4 +1,4 @@
-"""The differential equations on which orders are measured, for tests and plots alike.
+"""Differential equations on which orders are measured, for tests and figures.
 
 Nonlinear and non-autonomous where a scheme claims an order for every f; a scheme that claims less is measured on what
 it claims.

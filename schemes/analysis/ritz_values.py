@@ -1,4 +1,4 @@
-"""Eigenvalues of a linear map that is known by its products alone.
+"""Ritz values: eigenvalues of a linear map of which only products are available.
 
 The Jacobian of a field on feature maps has as many rows as the maps have numbers, some 10^4, and is never formed. m
 steps of Arnoldi's method build an orthonormal basis Q of the Krylov space of a random vector, and H = Q^T J Q; the

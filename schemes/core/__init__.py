@@ -1,1 +1,1 @@
-"""Nodes, states, schemes and their tableaus, counts: what all else stands on."""
+"""The basis of all else: nodes, states, schemes and their tableaus, counts."""

@@ -1,4 +1,4 @@
-"""What a solve costs, in the unit that does not depend on the machine."""
+"""Counts of evaluations, products and steps: the cost of a solve, whatever the machine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Statistics:
     """Counts of a solve: ``backward`` is filled when gradients are taken (under backprop autograd does it uncounted).
 
     ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes. Where each sample has steps of
-    its own these are lists of such lists, and ``samples`` what each was asked for (``forward`` is all of it, with the
-    evaluations of whole batches).
+    its own these are lists of such lists, and ``samples`` the counts of
+    each (``forward`` is their total, with the evaluations of whole batches).
     """
 
     forward: SolverCounts
@@ -50,7 +50,7 @@ _bookkeeping: ContextVar[SolverCounts | None] = ContextVar("bookkeeping", defaul
 
 @contextlib.contextmanager
 def counting(work: SolverCounts) -> Iterator[None]:
-    """What is called and multiplied inside goes on this account, and on no other one."""
+    """Count calls and products inside in ``work``, and nowhere else."""
     token = _bookkeeping.set(work)
     try:
         yield
@@ -59,13 +59,13 @@ def counting(work: SolverCounts) -> Iterator[None]:
 
 
 def count_calls(number: int = 1) -> None:
-    """Tell of calls of f; nothing where nobody counts."""
+    """Count calls of f, within :func:`counting`."""
     if (work := _bookkeeping.get()) is not None:
         work.evaluations += number
 
 
 def count_products(number: int = 1) -> None:
-    """Tell of products with a Jacobian; nothing where nobody counts."""
+    """Count products with a Jacobian, within :func:`counting`."""
     if (work := _bookkeeping.get()) is not None:
         work.jacobian_products += number
 

@@ -1,4 +1,4 @@
-"""States between the two ends of a step.
+"""Interpolation: states between the two ends of a step.
 
 Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section II.6.
 """

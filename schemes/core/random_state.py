@@ -1,4 +1,4 @@
-"""The global random state, left where it is."""
+"""A context that leaves the global random state unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scheme is."""
+"""Scheme: the base class of all methods."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ class Coefficient(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """One step, and how far it may be trusted: what an adaptive grid accepts or rejects.
+    """One step with an estimate of its error, for an adaptive grid to accept or reject.
 
-    ``y`` and ``solver_state`` are those at the end; ``error()`` estimates the local error of ``y``;
-    ``interpolate(theta)`` is the state at t + theta h, differentiable. Neither evaluates f again.
+    Attributes:
+        y: the state at the end of the step.
+        solver_state: the scheme's own state there.
+        error: estimates the local error of ``y``, without evaluating f again.
+        interpolate: the state at t + theta h for theta in [0, 1], differentiable, without evaluating f again.
     """
 
     y: State
@@ -53,16 +56,18 @@ class ExplicitPair(Protocol):
 
 
 class Scheme(nn.Module, abc.ABC):
-    """A rule that combines evaluations of f into one step of y' = f(t, y).
+    """A method: combines evaluations of f into one step of y' = f(t, y).
 
-    A module only because coefficients may be learnable. A subclass declares, as class attributes or as properties
+    To add one, derive from this class (from ``RungeKutta`` or ``ImplicitRungeKutta`` where a tableau says it all) in
+    one file of ``schemes/methods``, implement :meth:`step`, and register it. It is a module only because coefficients
+    may be learnable. A subclass declares, as class attributes or as properties
     of the instance,
 
     - ``order``: the order of convergence on ``problem``, None where it is no method for y' = f as configured;
     - ``stages``: evaluations of f in one step (after a multistep scheme has started);
     - ``history``: states or values of f remembered between steps;
     - ``components``: parts of a coupled state, which is then a tuple;
-    - ``accepts_past_states``: whether ``init_state`` takes up an older state that it is handed;
+    - ``accepts_past_states``: whether ``init_state`` uses an older state that the flow gets;
     - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
     - ``max_reversible_steps``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None
       for any;
@@ -71,10 +76,10 @@ class Scheme(nn.Module, abc.ABC):
       step (see :meth:`step`);
     - ``parallel_branches``: how many terms of a step are functions of its start alone, with weights of their own;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
-    - ``fsal``: whether an attempt's memory is the slope f(t, y) alone;
+    - ``fsal``: whether the solver state of an attempt is the slope f(t, y) alone (first same as last);
     - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
     - ``problem``: the class of ODE on which ``order`` holds;
-    - ``sharing``: which weights it wants where the user does not say (see ``schemes.field_bank``).
+    - ``sharing``: the default sharing of weights (see ``schemes.field_bank``).
     """
 
     order: ClassVar[int | None] | property
@@ -101,18 +106,18 @@ class Scheme(nn.Module, abc.ABC):
 
     @property
     def multistep(self) -> bool:
-        """Whether what is remembered belongs to earlier steps: a second copy of the present state does not."""
+        """Whether the solver state belongs to earlier steps: a second copy of the present state does not."""
         return self.history > 0
 
     def allocate(self, steps: int, past: int = 0) -> None:
-        """Make what depends on the number of steps; ``past`` older states will be handed to :meth:`start`."""
+        """Make coefficients for ``steps`` steps; :meth:`init_state` will get ``past`` older states."""
 
     def coefficients(self) -> tuple[Coefficient, ...]:
-        """The learnable numbers that :meth:`prepare` made, in the order of the steps."""
+        """The learnable numbers that :meth:`allocate` made, in the order of the steps."""
         return ()
 
     def init_state(self, y: State, past: tuple[State, ...] = ()) -> tuple[State, ...]:
-        """The memory before the first step, given the older states that the flow was handed. Calls no f."""
+        """The solver state before the first step, from older states ``past``, the latest first. Calls no f."""
         return ()
 
     @abc.abstractmethod
@@ -141,7 +146,11 @@ class Scheme(nn.Module, abc.ABC):
     def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         """The step after ``node`` with an estimate of its error; h may differ from step to step.
 
-        ``solver_state`` is that of the attempt before, or empty, or with ``fsal`` (f(t, y),).
+        Args:
+            f: the right-hand side, as in :meth:`step`.
+            node: step index, time and size.
+            y: the state.
+            solver_state: that of the accepted attempt before, or empty, or with ``fsal`` (f(t, y),).
         """
         raise SchemenetError(f"scheme {type(self).__name__} estimates no error of its steps")
 
@@ -155,15 +164,17 @@ class Scheme(nn.Module, abc.ABC):
         return None
 
     def set_tolerances(self, rtol: Any, atol: Any) -> None:
-        """Receive before a solve what error a step may have, for schemes that solve equations inside.
+        """Set the errors that a step may have, before a solve, for schemes that solve equations inside.
 
-        Numbers, tensors that broadcast with the state, or a list with one of them for each of its tensors.
+        Args:
+            rtol: a number, a tensor that broadcasts with the state, or a list with one of them for each of its tensors.
+            atol: as ``rtol``.
         """
 
     def inverse(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        """(y, memory) at ``node`` from those one step later.
+        """State and solver state at ``node`` from those one step later.
 
         Evaluates f at the nodes and arguments of the step, so that a reverse sweep needs each of them once.
         """

@@ -1,4 +1,4 @@
-"""Butcher tableaus that cannot be wrong: the order conditions are checked when one is made.
+"""Butcher tableaus, whose order conditions are checked when one is made.
 
 Reference: Butcher, "Numerical Methods for Ordinary Differential Equations", 3rd ed., Wiley 2016, sections 301, 315.
 """
@@ -55,16 +55,23 @@ class ButcherTableau:
 
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),     y' = y + h sum_i b_i k_i.
 
-    ``a`` holds the rows below the diagonal (the first is empty), one entry longer where a stage is implicit, or whole
-    where it asks for later ones.
-    ``order`` is what is claimed: every order condition up to it, for ``b`` and for ``embedded`` up to
-    ``embedded_order``, is checked here, and ``c``, where given, against the row sums. ``dense`` are the polynomials
-    of a continuous extension without their constant term, lowest power first,
+    Attributes:
+        a: the rows below the diagonal (the first is empty), one entry longer where a stage is implicit, or whole where
+            it depends on later ones.
+        b: the weights, one a stage.
+        order: the claimed order; every order condition up to it is checked here.
+        embedded: the weights of the embedded method of a pair, checked up to ``embedded_order``.
+        embedded_order: its order.
+        c: the nodes, checked against the row sums of ``a``; those where left out.
+        dense: the polynomials of a continuous extension without their constant term, lowest power first,
 
-        y(t + theta h) = y + h sum_i b_i(theta) k_i,     b_i(theta) = sum_j dense[i][j] theta^(j+1),
+                y(t + theta h) = y + h sum_i b_i(theta) k_i,     b_i(theta) = sum_j dense[i][j] theta^(j+1),
 
-    checked for b_i(1) = b_i and for the order conditions up to ``dense_order`` at every theta. A wrong coefficient
-    raises ValueError with the condition it breaks.
+            checked for b_i(1) = b_i and for the order conditions up to ``dense_order`` at every theta.
+        dense_order: the order of the extension.
+
+    Raises:
+        ValueError: for a wrong coefficient, with the condition that it breaks.
     """
 
     a: tuple[tuple[Number, ...], ...]

@@ -1,4 +1,4 @@
-"""What f depends on beside the state and the parameters of its flow."""
+"""Tensors that f depends on and that are neither the state nor parameters of its flow."""
 
 from __future__ import annotations
 

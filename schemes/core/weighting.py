@@ -1,4 +1,4 @@
-"""Evaluations of f that enter a step with a weight of their own: what noise on a step is made of."""
+"""Weights of evaluations of f in the sum of a step, by which noise acts."""
 
 from __future__ import annotations
 

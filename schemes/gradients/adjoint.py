@@ -1,4 +1,4 @@
-"""The continuous adjoint."""
+"""The continuous adjoint: Pontryagin's costate, solved backwards."""
 
 from __future__ import annotations
 
@@ -46,10 +46,17 @@ class Adjoint(RecomputingMode):
     untrained weights it can be far off. The state is recomputed: where it misses the sampled start by more than a
     tenth, :class:`AdjointDriftWarning` says so.
 
-    An initial value problem may be solved backwards by another ``scheme``, on another ``grid``, or on an adaptive grid
-    with other tolerances. ``norm`` measures the errors there instead of the root mean square over state and costate:
-    it gets the tuple (t, y, adj_y, *parameters) of errors in units of the tolerance, each part of a state by itself,
-    and returns a number. ``max_steps`` and ``seconds`` of an adaptive grid hold for each interval between output times.
+    ``max_steps`` and ``seconds`` of an adaptive grid hold for each interval between output times.
+
+    Args:
+        rtol: relative tolerance of the solve backwards of an initial value problem, on an adaptive grid; None: as
+            forwards.
+        atol: absolute tolerance, like ``rtol``.
+        norm: measures the errors there instead of the root mean square over state and costate. It gets the tuple
+            (t, y, adj_y, *parameters) of errors in units of the tolerance, each part of a state by itself, and returns
+            a number.
+        scheme: solves an initial value problem backwards; None: as forwards.
+        grid: the grid of that solve; None: as forwards.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
     arXiv:1806.07366.

@@ -1,4 +1,4 @@
-"""Backward by inverting the steps: memory that does not grow with depth."""
+"""The reversible gradient mode: backward inverts the steps, in memory that does not grow with depth."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ class Reversible(RecomputingMode):
 
     Each f is evaluated once more in backward: its value undoes the step, its graph gives the derivative.
 
-    An inverse that is exact in exact arithmetic can still stretch rounding errors without bound. So backward holds the
-    start that it has rebuilt against a thousand entries of the true one, kept from the forward pass. Where they differ
-    by more than ``tolerance`` (relative, in the Euclidean norm), :class:`InversionErrorWarning` says so; ``error`` is
-    that of the last backward pass.
+    An inverse that is exact in exact arithmetic can still stretch rounding errors without bound. So backward compares
+    the start that it has rebuilt with a thousand entries of the true one, kept from the forward pass; ``error`` is the
+    difference in the last backward pass.
+
+    Args:
+        tolerance: relative difference, in the Euclidean norm, above which :class:`InversionErrorWarning` is raised.
 
     Reference: Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without Storing
     Activations", NeurIPS 2017, arXiv:1707.04585, algorithm 1.

@@ -1,4 +1,4 @@
-"""Grids whose steps the estimated error decides."""
+"""The adaptive grid, whose steps the estimated error decides."""
 
 from __future__ import annotations
 
@@ -31,13 +31,25 @@ class AdaptiveGrid(FlowGrid):
 
         || e / (atol + rtol max(|y_n|, |y_{n+1}|)) ||,   the root mean square over all entries of the batch
 
-    ``rtol`` and ``atol`` are numbers, or nests of numbers and tensors like the state. ``controller`` is I, PI or PID.
-    A network integrates over [0, ``time``], in evaluation with ``eval_rtol`` and ``eval_atol`` where they are given.
-    The first step is ``first_step``, or Hairer's guess (one more evaluation of f). No step is longer than
-    ``max_step``, and none shorter than ``min_step`` but one that ends at a time at which a step must end: such steps
-    are taken whatever their error, and :class:`LeastStepWarning` tells of them. ``step_t`` are times that a step must
-    end at, ``jump_t`` such at which f jumps. After ``max_steps`` attempts or ``seconds`` the solve ends with an error
-    that says how far it came. ``norm`` replaces the norm: from a state to a number.
+    Args:
+        rtol: relative tolerance: a number, or a nest of numbers and tensors like the state.
+        atol: absolute tolerance, like ``rtol``.
+        time: T; a network integrates over [0, T].
+        eval_rtol: ``rtol`` of a network in evaluation; None: the same.
+        eval_atol: ``atol`` of a network in evaluation; None: the same.
+        controller: the step size controller.
+        first_step: size of the first step; None: Hairer's guess (one more evaluation of f).
+        min_step: no step is shorter, but one that ends at a time at which a step must end. Steps of this size are
+            accepted whatever their error, with a :class:`LeastStepWarning`.
+        max_step: no step is longer.
+        max_steps: attempts after which the solve stops with an error that says how far it came.
+        seconds: wall-clock time after which it stops.
+        safety: factor of the proposed size.
+        shrink: least factor from one step size to the next.
+        growth: greatest factor.
+        step_t: times at which a step must end.
+        jump_t: times at which f jumps.
+        norm: replaces the norm: from a state to a number.
 
     Reference: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd ed., Springer 1993, section
     II.4.
@@ -167,11 +179,11 @@ class AdaptiveGrid(FlowGrid):
 
 
 class ToleranceWarning(UserWarning):
-    """The tolerance asked for is finer than the state's precision resolves."""
+    """The tolerance is finer than the state's precision resolves."""
 
 
 def warn_of_tolerance(rtol: Any, atol: Any, dtype: torch.dtype, stacklevel: int = 3) -> None:
-    """Tell a caller whose tolerances are below ten units in the last place."""
+    """Warn a caller whose tolerances are below ten units in the last place."""
     if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         return  # no precision to solve in
     least = 10 * torch.finfo(dtype).eps

@@ -1,4 +1,4 @@
-"""Events: a solve that ends where a function of time and state changes its sign."""
+"""Events: a solve ends where a function of time and state changes its sign."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class Event:
 
     The derivative of the event's time is that of the entry that crossed, by the implicit function theorem.
 
-    ``beyond`` goes on after the last time of an adaptive solve until there is an event.
+    Args:
+        g: the event function of (t, y): a tensor of one entry or more, real numbers or truth values.
+        direction: "both", "rising" or "falling".
+        beyond: whether an adaptive solve continues after its last time until there is an event.
     """
 
     def __init__(self, g: Callable[[Tensor, Any], Tensor], direction: Direction = "both", beyond: bool = False) -> None:

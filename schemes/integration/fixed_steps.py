@@ -73,7 +73,7 @@ class FixedStepLoop(Loop):
         return abs(h - before) > TOLERANCE * abs(h)
 
     def _between(self, node: Node, y0: State, y1: State, f: VectorField) -> Callable[[float], State]:
-        """The state as a function of the fraction of a step; f is called when it is first asked for one."""
+        """The state as a function of the fraction of a step; f is called at its first use."""
         slopes: list[State] = []
 
         def interpolate(theta: float) -> State:
@@ -174,10 +174,13 @@ class FixedGrid(Grid):
 
 
 class SteppedGrid(FixedGrid):
-    """Steps that follow from the output times: from each to the next, or of ``step_size``, or what ``times_of`` says.
+    """Steps that follow from the output times: from each to the next, unless one of the first two arguments is given.
 
-    ``times_of(times)`` returns the ends of all steps, from the first to the last of the output times. With
-    ``step_size`` the last step is shorter where the size does not divide the span.
+    Args:
+        step_size: size of the steps; the last one is shorter where it does not divide the span.
+        times_of: from the output times to the ends of all steps, from the first to the last of them.
+        interpolation: between the ends of a step: the cubic through both slopes, or a straight line.
+        perturb: whether f is evaluated strictly inside the steps.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class ErrorControl(NamedTuple):
 
 
 class StepSizeController:
-    """The step sizes of one solve over ``times``, decided by the error ratios that it is told.
+    """The step sizes of one solve over ``times``, decided by the error ratios of the attempts.
 
     ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
     ``passed`` counts the output times so far. After an accepted step ``output_fractions`` are the output times in it,
@@ -104,7 +104,7 @@ class StepSizeController:
         return self._stops[-1] - self.t if self._cut else self.direction * size
 
     def judge(self, h: float, ratio: float) -> bool:
-        """Whether the step of size h with this error ratio counts; goes on in time if so, and chooses the next size."""
+        """Accept or reject the step of size h with this error ratio; advance the time if so, choose the next size."""
         finite = math.isfinite(ratio)
         factor = self._factor.factor(ratio, self._before) if finite else NOT_FINITE
         if not (ratio <= 1 or (finite and abs(h) <= self.settings.min_step)):

@@ -23,8 +23,9 @@ MOST_STEPS = 10_000
 class UniformGrid(FixedGrid, FlowGrid):
     """``steps`` equal steps over [0, time].
 
-    ``steps`` None takes what the architecture's depth asks for; ``time`` None means h = 1, the convention of the
-    papers, in which the step size is absorbed in f.
+    Args:
+        steps: number of steps; None: the number that the architecture's depth gives.
+        time: T; None: h = 1, the convention of the papers, in which the step size is absorbed in f.
     """
 
     interpolation: Interpolation = "cubic"
@@ -37,7 +38,6 @@ class UniformGrid(FixedGrid, FlowGrid):
         self.steps, self.time = steps, time
 
     def nodes(self, steps: int) -> tuple[Node, ...]:
-        """The step nodes of a flow whose architecture asks for ``steps`` steps."""
         n = self.steps or steps
         if n < 1:
             raise SchemenetError(f"grid 'uniform': steps expected to be at least 1, got {n}")

@@ -1,4 +1,4 @@
-"""Which nodes a scheme visits, found by watching it."""
+"""The nodes at which a scheme evaluates f, recorded in a trial run."""
 
 from __future__ import annotations
 

@@ -28,14 +28,14 @@ class RightHandSide(FieldOwner):
 
     The parameters of ``functions`` (modules, or methods of modules) and the tensors among ``args`` are this module's
     parameters, so that gradient modes find them all in one place. ``functions`` are one, or one for each component of a
-    coupled state. t is handed on as a tensor of dimension 0 like ``time``.
+    coupled state. f gets t as a tensor of dimension 0 like ``time``.
 
-    ``parameters`` are further tensors that the functions read, from wherever they have them. A function that has
-    methods ``callback_step``, ``callback_accept_step`` or ``callback_reject_step`` hears of each attempt at a step: the
-    time, the state and the size (positive) are handed to it; names ending in ``_adjoint`` hear of the adjoint's steps.
+    ``parameters`` are further tensors that the functions read, from wherever they have them. The methods
+    ``callback_step``, ``callback_accept_step`` and ``callback_reject_step`` of a function are called at each attempt at
+    a step with the time, the state and the size (positive); those whose names end in ``_adjoint`` at the adjoint's.
 
-    The first call is examined: a value unlike y or y changed in place is told as FieldError; so is, unless ``random``
-    values are allowed, one that is another one when asked for again.
+    The first call is examined: a value unlike y, or y changed in place, raises FieldError; so does, unless ``random``
+    values are allowed, a second evaluation with another value.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class RightHandSide(FieldOwner):
         return parts
 
     def arguments(self) -> list[Any]:
-        """What f takes beside t and y, at present."""
+        """The arguments of f after t and y, at present."""
         return [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._given)]
 
     def clock(self, t: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Values of f in memory that f may still write to.
+"""Copies of values of f in memory that f may still write to.
 
 An f with one buffer for all of its values would change those that the solver keeps: the slopes of a step.
 """

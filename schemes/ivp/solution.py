@@ -1,4 +1,4 @@
-"""What a solve returns."""
+"""Solution: the result of a solve."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from schemes.errors import SchemenetError
 class Solution:
     """States at the output times, stacked along a new first dimension, in the form of the initial state.
 
-    ``status`` is "done", or the name of the error of which this is the partial result: ``times`` are then those that
-    were passed. A solution that was asked to be ``dense`` can be called at any time between the first and the last.
+    A dense solution can be called at any time between the first and the last.
+
+    Attributes:
+        values: the states, shape (times, ...).
+        times: the output times; of a partial result those that were passed.
+        statistics: counts, and the accepted steps.
+        status: "done", "event", or the name of the error of which this is the partial result.
+        interpolant: the dense output, None where ``dense`` was not set.
     """
 
     values: Any
@@ -29,5 +35,5 @@ class Solution:
     def __call__(self, t: float | Tensor) -> Any:
         """The state at time t, a number or a tensor without dimensions; it has the derivative by t."""
         if self.interpolant is None:
-            raise SchemenetError("this solution knows its output times only; ask for solve(..., dense=True)")
+            raise SchemenetError("this solution has its output times only; use solve(..., dense=True)")
         return self.interpolant(t)

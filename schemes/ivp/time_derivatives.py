@@ -1,4 +1,4 @@
-"""The slope by which a solution moves with its own times."""
+"""The slope by which a solution varies with its own times."""
 
 from __future__ import annotations
 

@@ -8,11 +8,10 @@ purpose:
 - Times may repeat, and may be whole numbers or plain lists. An interval of no length returns y0.
 - Errors are :class:`schemes.errors.SchemenetError` (a ValueError) and its kinds, one sentence each.
 - An adaptive solve ends at the last time; torchdiffeq steps beyond it and interpolates. Values agree to the tolerance.
-- ``odeint_adjoint`` adds up the parameters' gradient beside the solve: by default it takes no part in the norm
+- ``odeint_adjoint`` adds up the parameters' gradient outside the solve: by default it takes no part in the norm
   (torchdiffeq's seminorm), and t has no share in it.
 - ``explicit_adams`` and the other Adams methods are of order 4 at most, and begin anew where the step size changes.
-- f is asked once, at its first call, whether what it returns is like the state, and another time if it drew random
-  numbers.
+- The value of f's first call is checked to be like the state; f is called once more there if it drew random numbers.
 - ``scipy_solver`` and the implicit methods in ``odeint_adjoint`` go backwards by dopri5 unless ``adjoint_method`` says
   otherwise.
 
@@ -88,9 +87,21 @@ def odeint(
 ) -> Any:
     """The states of dy/dt = func(t, y), y(t[0]) = y0 at the times t; gradients by backprop through the solver.
 
-    ``y0`` is a tensor or a tuple of tensors; the result has one more dimension, the times, before the others. With
-    ``event_fn`` it is (event time, states at t[0] and there), and of t only its direction counts beside t[0].
-    ``gradient`` is ours: ``"checkpoint"`` gives the same gradients from one state a step.
+    Args:
+        func: the vector field ``func(t, y) -> dy``.
+        y0: the state at t[0], a tensor or a tuple of tensors.
+        t: start and output times, monotone, of shape (times,).
+        rtol: relative tolerance: a number, or a tensor or nest like the state.
+        atol: absolute tolerance, like ``rtol``.
+        method: a method's name, torchdiffeq's or ours; None: dopri5.
+        options: the method's options, with torchdiffeq's names.
+        event_fn: ends the solve where an entry of ``event_fn(t, y)`` crosses zero; t[1] then gives the direction of
+            time only.
+        gradient: ours: ``"checkpoint"`` gives the same gradients from one state a step.
+
+    Returns:
+        The states, with one more dimension, the times, before the others. With ``event_fn`` the pair of the event's
+        time and the states at t[0] and there.
     """
     call = _Call(func, y0, t, rtol, atol, method, options, event_fn)
     return call.result(call.solved(gradient))
@@ -114,8 +125,16 @@ def odeint_adjoint(
 ) -> Any:
     """:func:`odeint`, its gradients by the continuous adjoint: memory that does not grow with the number of steps.
 
-    ``func`` is a module, or ``adjoint_params`` are the tensors that get gradients. ``adjoint_options["norm"]`` is
-    "seminorm", or a function of the tuple (t, y, adj_y, *adjoint_params) of errors, a tuple state part by part.
+    Args and results as of :func:`odeint`, and
+
+    Args:
+        func: a module, or any function with ``adjoint_params``.
+        adjoint_rtol: relative tolerance of the solve backwards; None: as forwards.
+        adjoint_atol: absolute tolerance of the solve backwards; None: as forwards.
+        adjoint_method: its method; None: as forwards.
+        adjoint_options: its options; None: as forwards. ``"norm"`` is "seminorm", or a function of the tuple
+            (t, y, adj_y, *adjoint_params) of errors, a tuple state part by part.
+        adjoint_params: the tensors that get gradients; None: the module's parameters.
     """
     if adjoint_params is None and not isinstance(func, nn.Module):
         raise SchemenetError(
@@ -252,7 +271,7 @@ class _Method(NamedTuple):
         return SCHEMES.build(spec)
 
     def grid(self, rtol: Any, atol: Any, options: Mapping[str, Any], call: _Call) -> Grid:
-        """The grid, with the options that are its own; what nobody takes is warned of."""
+        """The grid, with its options; warns of those that the method does not take."""
         taken = GRID_OPTIONS[self.kind]
         for key in options:
             if key not in taken:
@@ -339,7 +358,7 @@ class _Field(nn.Module):
 
 
 class _Call:
-    """What all calls have in common: their arguments, examined."""
+    """The arguments of a call, checked."""
 
     def __init__(
         self,
@@ -374,9 +393,9 @@ class _Call:
         return (self.y0,) if isinstance(self.y0, Tensor) else self.y0
 
     def _check_callbacks(self) -> None:
-        heard = {"adaptive": 3, "fixed": 1, "adams": 1, "scipy": 0}[self.method.kind]
-        if deaf := [name for name in CALLBACKS[heard:] if hasattr(self.field.func, name)]:
-            message = f"method {self.method.name!r} does not support the callbacks {', '.join(deaf)}"
+        supported = {"adaptive": 3, "fixed": 1, "adams": 1, "scipy": 0}[self.method.kind]
+        if ignored := [name for name in CALLBACKS[supported:] if hasattr(self.field.func, name)]:
+            message = f"method {self.method.name!r} does not support the callbacks {', '.join(ignored)}"
             warnings.warn(message, UnusedOptionWarning, stacklevel=4)
 
     def _prepare_event(self) -> None:

@@ -1,4 +1,4 @@
-"""A flow that is asked for its states along the way."""
+"""Trajectory flow: a module that solves through given times and returns the states there."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from schemes.schema import Spec
 class TrajectoryFlow(nn.Module):
     """Solves y' = f(t, y, *args) from ``times[0]`` through all ``times``: scheme x field x grid x gradient.
 
-    ``f`` is a module as ``schemes.solve`` takes it, one for each component of a coupled scheme. ``scheme``, ``grid``
-    and ``gradient`` are names or mappings with parameters; a uniform grid's ``steps`` are those from the first time to
-    the last. One and the same f serves at all times, so that schemes with coefficients of their own for each step,
-    which are learned, are refused.
+    The same f serves at all times, so that schemes with a learned coefficient for each step are not supported.
 
-    Takes a state (a tensor or a nest of them), times, and further tensors for f; returns the :class:`Solution`, whose
-    values are stacked along a new first dimension. Gradients reach all of them, the times as well.
+    Args:
+        f: a module as ``schemes.solve`` takes it, one for each component of a coupled scheme.
+        scheme: the method: a name or a mapping with ``name`` and parameters, as are ``grid`` and ``gradient``.
+        grid: a uniform grid's ``steps`` are those from the first time to the last.
+        gradient: the gradient mode.
     """
 
     captured: str | None = None
@@ -71,7 +71,17 @@ class TrajectoryFlow(nn.Module):
         self._solves: list[Statistics] = []
 
     def forward(self, y0: Any, times: Any, *args: Tensor, accumulate: bool = False) -> Solution:
-        """With ``accumulate`` what this solve costs is added to that of the ones before, else it is counted anew."""
+        """Solve through all times; gradients reach every tensor, the times as well.
+
+        Args:
+            y0: the state at ``times[0]``, a tensor or a nest of them.
+            times: start and output times, monotone, of shape (times,).
+            args: further tensors for f.
+            accumulate: whether the counts are added to those of the solves before, instead of beginning anew.
+
+        Returns:
+            The solution, its values stacked along a new first dimension.
+        """
         f = self.functions[0] if len(self.functions) == 1 else list(self.functions)
         grid = self.grid if self.training else self.grid.for_evaluation()
         solution = solve(f, y0, times, args=args, scheme=self.scheme, grid=grid, gradient=self.gradient)
@@ -79,22 +89,32 @@ class TrajectoryFlow(nn.Module):
         return solution
 
     def through(self, y0: Any, times: Tensor, *args: Tensor, start: Any, unit: Any) -> Any:
-        """The states at ``times``, in order and none before ``start``; a uniform grid has its steps in each ``unit``.
+        """The states at ``times``; a uniform grid has its steps in each unit of time.
 
         Units of time follow one another from the start on, each stepped to its end: the steps depend on none of the
-        times that are asked for, so that a sample alone takes the same ones as in a batch, and what coarse steps have
-        learned is used by the same ones ever after.
+        output times, so that a sample alone takes the same ones as in a batch, and weights learned with coarse steps
+        are used by the same steps later.
+
+        Args:
+            y0: the state at ``start``.
+            times: output times, increasing, none before ``start``, of shape (times,).
+            args: further tensors for f.
+            start: the first time.
+            unit: length of a unit of time.
+
+        Returns:
+            The states along a new first dimension.
         """
         if self.adaptive or times.is_meta:
             begin = torch.as_tensor(start, dtype=times.dtype, device=times.device)
-            found = self(y0, torch.cat((begin[None], times)), *args)
-            return pytree.tree_map(lambda value: value[1:], found.values)
+            solution = self(y0, torch.cat((begin[None], times)), *args)
+            return pytree.tree_map(lambda value: value[1:], solution.values)
         count = max(1, math.ceil(float((times[-1] - start) / unit) - 1e-6))
         ends = start + unit * torch.arange(count + 1, dtype=times.dtype, device=times.device)
         which, parts = torch.bucketize(times, ends[1:-1]), []
         for i in range(count):
-            asked = torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
-            values = self(y0, asked, *args, accumulate=i > 0).values
+            moments = torch.cat((ends[i, None], times[which == i].clamp(max=ends[i + 1]), ends[i + 1, None]))
+            values = self(y0, moments, *args, accumulate=i > 0).values
             parts.append(pytree.tree_map(lambda value: value[1:-1], values))
             y0 = pytree.tree_map(lambda value: value[-1], values)
         return pytree.tree_map(lambda *each: torch.cat(each), *parts)
@@ -106,7 +126,7 @@ class TrajectoryFlow(nn.Module):
 
     @property
     def forward_counts(self) -> SolverCounts:
-        """What the last solve (and those that it went on from) asked of f."""
+        """Counts of the last solve, and of those that it continued."""
         return _sum([solve.forward for solve in self._solves])
 
     @property

@@ -1,4 +1,4 @@
-"""Adams-Bashforth methods."""
+"""Adams methods: Bashforth, and Moulton as predictor and corrector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Implicit Runge-Kutta methods, solved and not truncated."""
+"""Implicit Runge-Kutta methods, whose equations are solved and not truncated."""
 
 from __future__ import annotations
 

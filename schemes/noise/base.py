@@ -1,4 +1,4 @@
-"""What noise on a step is."""
+"""Noise: random weights of the evaluations in a step."""
 
 from __future__ import annotations
 

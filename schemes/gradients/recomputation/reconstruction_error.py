@@ -1,4 +1,4 @@
-"""How far a state that backward rebuilds lies from the one that the flow started from."""
+"""The distance of a state that backward rebuilds from the one that the flow started from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a second evaluation needs in order to be the first one again.
+"""Replay: the conditions under which a second evaluation of f equals the first.
 
 Dropout masks are replayed from the random state before each call of f (not one state a step: a reverse sweep calls
 the parts of a step in another order). Batch norm normalises by the batch as before and writes its statistics into
