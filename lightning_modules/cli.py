@@ -38,7 +38,8 @@ Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER
 --config-dir FOLDER adds your own yaml files."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", "figure", "plot")
+COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", "figure")
+FIGURE = ("figure", "plot")  # the second as the command was called before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,9 +74,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     command, *rest = arguments
-    if command not in (*COMMANDS, RUN_FILE, RANK):
+    if command not in (*COMMANDS, *FIGURE, RUN_FILE, RANK):
         raise SchemenetError(unknown("command", command, COMMANDS))
-    if command in ("figure", "plot"):
+    if command in FIGURE:
         from lightning_modules.plotting import command as plotting
 
         if "-h" in rest or "--help" in rest:

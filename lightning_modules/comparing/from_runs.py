@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.comparing.records import CONFIG, RESULT, Arm, Comparison, Run, read_run
+from lightning_modules.comparing.records import COMPARISON, Arm, Comparison, Run, read_run
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.config.network_names import controls
 from lightning_modules.config.validate import AXES
 from lightning_modules.metrics import Measure, measure_of
 from lightning_modules.storage.atomic_files import LONGEST_NAME, read_json, writable, write_json
+from lightning_modules.storage.run_files import CONFIG, RESULT
 from lightning_modules.text import plural, printable, terminal_width
 from lightning_modules.training.run_folder import NOT_RECIPE
 from schemes.errors import SchemenetError, unknown
@@ -35,7 +36,7 @@ NETWORK = ("architecture", *AXES, "sharing")
 SIZES = ("architecture.width", "architecture.widths", "architecture.inner")
 """What a budget sets: named last when arms are told apart."""
 
-COMPARISON, COMPARED = "comparison.json", "compared.json"
+COMPARED = "compared.json"
 TUNING = "tuning"  # the folder of an arm that holds the runs by which its learning rate was chosen
 ORDER = "run.json"
 TRACES = (CONFIG, ORDER, "error.txt")  # what a run leaves, even one that never started

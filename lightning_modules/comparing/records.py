@@ -14,12 +14,13 @@ from typing import Any
 
 from lightning_modules.metrics import ERROR, MEASURES, Measure
 from lightning_modules.storage.atomic_files import read_json, read_rows, safe_name
+from lightning_modules.storage.run_files import RESULT
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError
 
 STATUSES = ("done", "diverged", "failed", "missing")
 
-RESULT, CONFIG = "result.json", "config.json"
+COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 LONGEST_REASON = 4096
 
 
@@ -116,9 +117,9 @@ class Comparison:
 def read_comparison(folder: str | Path) -> Comparison:
     """Read FOLDER/comparison.json and every run folder it plans; broken runs are told, not raised."""
     folder = Path(folder)
-    path = folder / "comparison.json"
+    path = folder / COMPARISON
     if not path.is_file():
-        raise SchemenetError(f"{folder} is no comparison: it holds no comparison.json")
+        raise SchemenetError(f"{folder} is no comparison: it holds no {COMPARISON}")
     plan = read_json(path)
     try:
         seeds = tuple(int(seed) for seed in plan["seeds"])
@@ -170,7 +171,7 @@ def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
         control=bool(entry.get("control")),
         matched=bool(entry.get("matched")),
         sizes=dict(entry.get("sizes") or {}),
-        step_time=_read_step_time(folder / name / "step_time.json"),
+        step_time=_read_step_time(folder / name / STEP_TIME),
     )
 
 

@@ -15,7 +15,7 @@ from architectures.costs.ledger import step_times
 from architectures.factory import create_model
 from lightning_modules.comparing import tuning
 from lightning_modules.comparing.plan import Plan, device_of, make_plan
-from lightning_modules.comparing.records import read_comparison
+from lightning_modules.comparing.records import COMPARISON, STEP_TIME, read_comparison
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.comparing.report.wandb import log_report
@@ -36,8 +36,6 @@ from lightning_modules.text import Progress, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import forget, hash_of, versions
 from schemes.errors import SchemenetError, SolverError
-
-COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 
 
 def compare(config: Config, command: Sequence[str]) -> int:

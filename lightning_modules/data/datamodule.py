@@ -1,4 +1,4 @@
-"""What all data sets share: a training and a test set, parts of them, and loaders in one order."""
+"""Base class of all data sets: a training and a test set, subsets of them, and their loaders."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_modules.data.loader import BatchLoader, generator
+from lightning_modules.data.loader import BatchLoader, Indexable, generator
 from schemes.errors import SchemenetError
 
 DATA_SEED = 0
-"""Decides what belongs to a set itself: splits, subsets, generated points. A run's seed does not touch it."""
+"""Seed of splits, subsets and generated points; it does not depend on the seed of a run."""
 
 HELD_OUT = 2
-"""Beside DATA_SEED, the stream that draws a validation split."""
+"""Stream of DATA_SEED that draws a validation split."""
 
 
-class Samples(Protocol):
-    """A set of which indices make a batch, a tensor or a nest of them, and which can be parted."""
-
-    def __getitem__(self, chosen: Tensor, /) -> Any: ...
-
-    def __len__(self) -> int: ...
+class Samples(Indexable, Protocol):
+    """A training or test set: parts of it are sets of the same kind."""
 
     def part(self, chosen: Tensor, /) -> Samples:
         """The samples at these indices, as a set of their own."""

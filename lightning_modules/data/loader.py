@@ -1,4 +1,4 @@
-"""Batches of a set, in memory or decoded as they are asked for, in an order that seed and epoch alone decide."""
+"""Loader of batches, from memory or decoded on demand, in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lightning_modules import stopping
 from schemes.errors import SchemenetError
 
 
-class Samples(Protocol):
-    """A set: anything of which indices make a batch, a tensor or a nest of them."""
+class Indexable(Protocol):
+    """A set of which indices make a batch, a tensor or a nest of them."""
 
     def __getitem__(self, chosen: Tensor, /) -> Any: ...
 
@@ -30,7 +30,7 @@ class Samples(Protocol):
 class Part:
     """Some of the samples of a set that is not held in memory, by their indices there."""
 
-    def __init__(self, samples: Samples, chosen: Tensor) -> None:
+    def __init__(self, samples: Indexable, chosen: Tensor) -> None:
         self.samples, self.chosen = samples, chosen
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ def generator(*words: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed[0]))
 
 
-def fetch(samples: Samples, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Any]:
+def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Any]:
     """``samples`` at each batch of indices, in their order, by so many processes besides this one.
 
     What comes is the same for every number of workers: they are told indices, and draw nothing.
@@ -93,7 +93,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
 class _Told:
     """Hands a user's mistake over to the main process as its text; torch would wrap it in a traceback."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Indexable) -> None:
         self.samples = samples
 
     def __getitem__(self, chosen: Tensor) -> Any:
@@ -121,7 +121,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: Indexable,
         batch_size: int,
         *,
         workers: int = 0,
@@ -174,7 +174,7 @@ class BatchLoader:
             self.batch = batch + 1
             yield handed(taken, batches[batch - start])
 
-    def epoch_samples(self) -> Samples:
+    def epoch_samples(self) -> Indexable:
         """The set as it is in this epoch."""
         return self.samples
 

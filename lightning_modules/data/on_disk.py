@@ -1,4 +1,4 @@
-"""Sets that are read from files."""
+"""Data sets that are read from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``schemenet figure``: which picture, of what, into which file. The words are checked before torch is imported."""
+"""``schemenet figure``: a picture of schemes or of runs. Arguments are checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg]
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
 A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
-`schemenet plot` is the same command. The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
+The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
 
 FOLDER = Path("runs", "plots")
 FORMATS = (".png", ".pdf", ".svg")
@@ -70,7 +70,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
     if not words:
         raise SchemenetError(f"figure: expected what to draw\n{USAGE}")
     what, *names = words
-    what = what.replace("-", "_")
+    what = what.replace("-", "_")  # as names were written before
     if what not in KINDS:
         raise SchemenetError(unknown("figure", what, KINDS))
     if not names:

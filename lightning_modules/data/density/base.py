@@ -1,4 +1,4 @@
-"""Sets of vectors whose density is asked for."""
+"""Data sets of vectors for density estimation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DensityData(SplitData):
     """Height and width, where a sample is an image."""
 
     unit: str = ""
-    """What the columns of x are counted in, where it is not what those of v are."""
+    """Unit of the columns of x, where it is not that of v."""
 
     def log_jacobian(self, x: Tensor) -> Tensor:
         """log |det dx/dv| at each row of x, (batch,)."""
@@ -48,7 +48,7 @@ class DensityData(SplitData):
 
     @property
     def columns(self) -> list[str]:
-        """What the entries of v are called."""
+        """Names of the entries of v."""
         return [f"x{i}" for i in range(1, self.shape[0] + 1)]
 
 

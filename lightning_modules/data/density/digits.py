@@ -18,7 +18,7 @@ from lightning_modules.data.loader import generator
 LEVELS = 17
 """Grey levels: 0 to 16."""
 NOISE = 3
-"""Beside DATA_SEED, the stream that spreads the levels."""
+"""Stream of DATA_SEED that spreads the levels."""
 
 
 @DATA.register("digits_density", task="density")

@@ -23,7 +23,7 @@ FEWEST = 10
 MOST_NUMBERS = 2**28
 """What a table may hold: it is kept in memory."""
 SPLIT = 4
-"""Beside DATA_SEED, the stream that parts training and test rows."""
+"""Stream of DATA_SEED that splits training and test rows."""
 
 
 class Table(NamedTuple):

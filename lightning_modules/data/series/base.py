@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_modules.data.datamodule import DATA_SEED, SplitData
-from lightning_modules.data.loader import BatchLoader, Samples, generator
+from lightning_modules.data.loader import BatchLoader, Indexable, generator
 from lightning_modules.data.series.series_set import Series, SeriesSet
 from schemes.errors import SchemenetError
 
 SPLIT = 3
-"""Beside DATA_SEED, the stream that parts a set into training and test."""
+"""Stream of DATA_SEED that splits a set into training and test."""
 
 
 class SeriesLoader(BatchLoader):
@@ -25,7 +25,7 @@ class SeriesLoader(BatchLoader):
         self.window = window
         super().__init__(samples, batch_size, **options)
 
-    def epoch_samples(self) -> Samples:
+    def epoch_samples(self) -> Indexable:
         if self.window is None:
             return self.samples
         drawn, places = torch.rand(2, len(self.samples), generator=self._stream(1))

@@ -37,8 +37,8 @@ SHOWN = 5
 """So many mistakes of a set are told one by one."""
 
 
-class Rows(NamedTuple):
-    """What the files of a set say, in one row: of each stay its number and its ``length`` of rows, and all rows.
+class Observations(NamedTuple):
+    """All observations of a set in one row; of each stay its number and its ``length`` of rows.
 
     ``minute``, ``channel`` (an index of CHANNELS) and ``value`` (rows,); what is missing (-1) has no row.
     """
@@ -142,7 +142,7 @@ class PhysioNet(FromFiles, SeriesData):
     def _outcomes(self, name: str) -> Path:
         return self.home / f"Outcomes-{name}.txt"
 
-    def _stays(self, rows: Rows, died: dict[int, int]) -> Iterator[Series]:
+    def _stays(self, rows: Observations, died: dict[int, int]) -> Iterator[Series]:
         """The stays of a set that have an observation."""
         channels = len(self.channels)
         own = rows.channel < channels
@@ -183,14 +183,14 @@ def scale(stay: Series, low: Tensor, high: Tensor) -> Series:
 # Reading ------------------------------------------------------------------------------------------------------
 
 
-def kept_rows(folder: Path) -> Rows:
+def kept_rows(folder: Path) -> Observations:
     """The rows of a set, from what was kept of an earlier reading where its files have not changed since."""
     kept, files = folder.with_suffix(".pt"), sorted(folder.glob("*.txt"))
     stamp = torch.tensor([[len(files), *_newest(files)]], dtype=torch.long)
     with contextlib.suppress(Exception):  # whatever stands there, it is only what the files say
         stored = torch.load(kept, weights_only=True)
         if torch.equal(stored["stamp"], stamp):
-            return Rows(**stored["rows"])
+            return Observations(**stored["rows"])
     rows = read_rows(files)
     with contextlib.suppress(SchemenetError, OSError), whole(kept) as file:  # a folder that cannot be written to
         torch.save({"stamp": stamp, "rows": rows._asdict()}, file)
@@ -203,7 +203,7 @@ def _newest(files: Sequence[Path]) -> tuple[int, int]:
     return sum(of.st_size for of in held), max((of.st_mtime_ns for of in held), default=0)
 
 
-def read_rows(files: Sequence[Path]) -> Rows:
+def read_rows(files: Sequence[Path]) -> Observations:
     """What files say. Raises :class:`SchemenetError` with the first mistakes, each with its file and line."""
     record, length, minutes, channels, values, wrong = [], [], [], [], [], []
     for file in files:
@@ -221,7 +221,7 @@ def read_rows(files: Sequence[Path]) -> Rows:
         more = [f"and {len(wrong) - SHOWN} more files with mistakes"] if len(wrong) > SHOWN else []
         raise SchemenetError("\n".join([*wrong[:SHOWN], *more]))
     whole_numbers = (torch.tensor(column, dtype=torch.long) for column in (record, length))
-    return Rows(
+    return Observations(
         *whole_numbers, torch.tensor(minutes, dtype=torch.int16), torch.tensor(channels, dtype=torch.int8),
         torch.tensor(values, dtype=torch.float32),
     )  # fmt: skip

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.data.datamodule import SplitData
-from lightning_modules.data.loader import BatchLoader, Part, Samples
-from lightning_modules.data.on_disk import FromFiles
+from lightning_modules.data.loader import BatchLoader, Indexable, Part
 from lightning_modules.data.supervised.augment import move, normalise
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -22,7 +21,7 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 class Labelled:
     """Inputs (uint8 images, or float32 points) in memory or in files, and int64 labels."""
 
-    inputs: Samples
+    inputs: Indexable
     labels: Tensor
 
     def __len__(self) -> int:
@@ -90,7 +89,3 @@ class LabelledData(SplitData):
         if self.trainer is not None:  # before the transfer, where Lightning converts floats, these were bytes
             inputs = self.trainer.precision_plugin.convert_input(inputs)
         return inputs, labels
-
-
-class LabelledFiles(FromFiles, LabelledData):
-    """Labelled samples that are read from files."""

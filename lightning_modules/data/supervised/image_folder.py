@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lightning_modules.config.registries import DATA
 from lightning_modules.data.datamodule import subset
-from lightning_modules.data.loader import BatchLoader, Samples, fetch
-from lightning_modules.data.supervised.base import Labelled, LabelledFiles
+from lightning_modules.data.loader import BatchLoader, Indexable, fetch
+from lightning_modules.data.on_disk import FromFiles
+from lightning_modules.data.supervised.base import Labelled, LabelledData
 from lightning_modules.storage.atomic_files import refuse_special
 from schemes.errors import SchemenetError, nearest
 
@@ -32,7 +33,7 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @DATA.register("image_folder")
-class ImageFolder(LabelledFiles):
+class ImageFolder(FromFiles, LabelledData):
     """Colour images of ``root/train/<class>/*`` and ``root/test/<class>/*``, brought to ``size`` x ``size``.
 
     An image of another size is scaled by its shorter side and cut in the middle. Augmented by shifts of up to an eighth
@@ -45,7 +46,7 @@ class ImageFolder(LabelledFiles):
 
     flip = True
     remedy = "name the folder that holds train and test by data.root=... or by SCHEMENET_DATA"
-    least: ClassVar = {**LabelledFiles.least, "size": 1, "workers": 0}
+    least: ClassVar = {**LabelledData.least, "size": 1, "workers": 0}
 
     def __init__(
         self, *, size: int = 32, decode: Literal["once", "each_epoch"] = "once", workers: int = 0, **options: Any
@@ -96,7 +97,7 @@ class ImageFolder(LabelledFiles):
             self.mean, self.std = statistics(self._read(inputs, subset(len(images), MEASURED)))
         return Labelled(inputs, torch.tensor(labels)[chosen])
 
-    def _read(self, inputs: Samples, chosen: Tensor) -> Tensor:
+    def _read(self, inputs: Indexable, chosen: Tensor) -> Tensor:
         return torch.cat(list(fetch(inputs, chosen.split(64), self.workers)))
 
     def _loader(self, samples: Any, train: bool = False, **options: Any) -> BatchLoader:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.data.supervised.base import LabelledFiles
+from lightning_modules.data.on_disk import FromFiles
+from lightning_modules.data.supervised.base import LabelledData
 
 
-class PublishedData(LabelledFiles):
+class PublishedData(FromFiles, LabelledData):
     """A set that torchvision has under the name of this class, and whose files are the same everywhere."""
 
     def checksums(self) -> Mapping[str, str]:
