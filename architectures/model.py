@@ -1,4 +1,4 @@
-"""What all networks have in common, whatever they are asked."""
+"""Base class of all networks: flows, loss, and the layout that tables describe."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 class Model(nn.Module, abc.ABC):
-    """A network with flows in it, and the loss that its training minimises.
+    """A network with flows, and the loss that training minimises.
 
-    ``layout`` says in plain data what was built, for tables: ``steps``, ``h``, ``widths``, ``inner``, ``stem``,
-    ``norm``, ``scheme``, ``field``, ``sharing``, ``gradient`` (see :func:`layout_of`).
+    Attributes:
+        layout: plain data for tables: ``steps``, ``h``, ``widths``, ``inner``, ``stem``, ``norm``, ``scheme``,
+            ``field``, ``sharing``, ``gradient`` (see :func:`layout_of`).
     """
 
     layout: dict[str, Any]
@@ -29,13 +30,13 @@ class Model(nn.Module, abc.ABC):
 
     @property
     def random_steps(self) -> bool:
-        """Whether the steps in training are drawn at random, and others than those in evaluation."""
+        """Whether steps are drawn at random in training, unlike in evaluation."""
         return any(getattr(module, "random_steps", False) for module in self.modules() if module is not self)
 
     def coefficients(self) -> dict[str, Coefficient]:
         """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""
-        found = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
-        return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in found}
+        pairs = ((i, coefficient) for i, flow in enumerate(self.flows) for coefficient in flow.scheme.coefficients())
+        return {f"{coefficient.name}/flow{i}/step{coefficient.step}": coefficient for i, coefficient in pairs}
 
     def no_weight_decay(self) -> set[str]:
         """The names of the schemes' own coefficients (k_n): decay would pull them towards another scheme."""
@@ -43,14 +44,14 @@ class Model(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        """What training minimises, the mean over the samples of a batch of its data set; a number."""
+        """The loss of a batch of its data set, a scalar: the mean over the samples."""
 
     @abc.abstractmethod
     def random_batch(self, shape: tuple[int, ...], batch_size: int) -> Any:
-        """A batch of samples of this shape, for counting what a step costs: random, of the network's device."""
+        """A random batch on the network's device, for counting the cost of a step; ``shape`` is that of a sample."""
 
     def like(self) -> dict[str, Any]:
-        """Device and precision of the weights, for new tensors."""
+        """``device`` and ``dtype`` of the weights, as arguments of a new tensor."""
         parameter = next(self.parameters())
         return {"device": parameter.device, "dtype": parameter.dtype}
 
@@ -70,7 +71,7 @@ def layout_of(
     noise: str = "none",
     augment: int = 0,
 ) -> dict[str, Any]:
-    """What was built, in plain data, for tables."""
+    """The layout of a network: plain data for tables. ``stem`` and ``field`` are words of the table's cells."""
     return {
         "steps": [flow.grid.described(flow.nodes)[0] for flow in flows],
         "h": sorted({flow.grid.described(flow.nodes)[1] for flow in flows}),
@@ -92,8 +93,7 @@ def layout_of(
 def layout_along(
     path: TrajectoryFlow | None, *, widths: list[int], inner: list[int], stem: str, field: str
 ) -> dict[str, Any]:
-    """What was built of a network whose flow is a :class:`TrajectoryFlow` (None: it has none), in the words of other
-    layouts."""
+    """The layout, as of :func:`layout_of`, of a network whose flow is a :class:`TrajectoryFlow`; None for no flow."""
     if path is None:
         return {
             "steps": [], "h": [], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",

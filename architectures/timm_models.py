@@ -27,7 +27,7 @@ from schemes.errors import SchemenetError, not_taken
 PREFIX = "schemenet_"
 TIMM_TAKES = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate", "features_only")
 WITH_FEATURES = ("out_indices", "feature_cls")
-TIMM_READS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by timm's builder; handed over with each call
+TIMM_READS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by timm's builder; passed on with each call
 
 CIFAR10_PIXELS = {
     "mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "crop_pct": 1.0, "interpolation": "bilinear",
@@ -38,9 +38,12 @@ __all__ = ["register_with_timm"]
 
 
 def register_with_timm() -> list[str]:
-    """Register every network for images that timm does not know yet; returns the names of all, in natural order.
+    """Register with timm every network for images that is not registered there.
 
     Runs when this module is imported; call it again after registering an architecture of your own.
+
+    Returns:
+        The names of all of them at timm, such as ``schemenet_resnet20``, in natural order.
     """
     names = {PREFIX + name: name for name in list_models(task=CLASSIFICATION)}
     for model, name in names.items():
@@ -51,7 +54,7 @@ def register_with_timm() -> list[str]:
 
 
 def _default_cfg(name: str) -> dict[str, Any]:
-    """What timm's data pipeline asks of a model, from the data that its layout is made for."""
+    """timm's ``default_cfg``, which its data pipeline reads, from the data that the layout is made for."""
     data = image_defaults(name)
     size = data["image_size"]
     return {
@@ -74,13 +77,13 @@ def _of_images(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Nothing where a network has no feature maps.
     """
     ARCHITECTURES.check(name, options)
-    own = {**ARCHITECTURES.defaults(name), **options}
-    if "depth" in own:
-        blocks = own.get("widths", (1, 2, 4)) if isinstance(own["depth"], int) else own["depth"]
-        own["depth"] = [1] * len(blocks)
-    key = f"{ARCHITECTURES[name].__qualname__} {sorted(own.items())}"
+    shallow = {**ARCHITECTURES.defaults(name), **options}
+    if "depth" in shallow:
+        blocks = shallow.get("widths", (1, 2, 4)) if isinstance(shallow["depth"], int) else shallow["depth"]
+        shallow["depth"] = [1] * len(blocks)
+    key = f"{ARCHITECTURES[name].__qualname__} {sorted(shallow.items())}"
     if key not in _MEASURED:
-        _MEASURED[key] = _measured(name, own)
+        _MEASURED[key] = _measured(name, shallow)
     return _MEASURED[key]
 
 
@@ -114,13 +117,13 @@ def _entry_point(model: str, name: str) -> Callable[..., Any]:
         known = [*TIMM_TAKES, *(WITH_FEATURES if "features_only" in options else ()), *ARCHITECTURES.options(name)]
         if wrong := [key for key in options if key not in (*known, *TIMM_READS)]:
             raise SchemenetError("\n".join(not_taken(f"model {model!r}", key, known) for key in wrong))
-        # Not timm's default way, which rebuilds a network from its modules and knows no carry between stages.
-        if (asked := options.pop("feature_cls", "getter")) != "getter":
-            raise SchemenetError(f"model {model!r}: feature_cls expected to be 'getter', got {asked!r}")
-        own = {key: value for key, value in options.items() if key in ARCHITECTURES.options(name)}
-        if own:
+        # Not timm's default, which rebuilds a network from its modules and passes no past states between stages.
+        if (feature_cls := options.pop("feature_cls", "getter")) != "getter":
+            raise SchemenetError(f"model {model!r}: feature_cls expected to be 'getter', got {feature_cls!r}")
+        changed = {key: value for key, value in options.items() if key in ARCHITECTURES.options(name)}
+        if changed:
             overlay = options.get("pretrained_cfg_overlay") or {}
-            options["pretrained_cfg_overlay"] = {**_of_images(name, own), **overlay}
+            options["pretrained_cfg_overlay"] = {**_of_images(name, changed), **overlay}
 
         def network(**options: Any) -> Network:
             return _network(name, **options)
@@ -141,7 +144,7 @@ def _network(
     drop_path_rate: float = 0.0,
     **options: Any,
 ) -> Network:
-    """``create_model`` in timm's words."""
+    """``create_model`` with timm's parameters."""
     if not 0 <= drop_rate < 1:
         raise SchemenetError(f"drop_rate expected to be in [0, 1), got {drop_rate}")
     if drop_path_rate:
@@ -160,10 +163,10 @@ def _stochastic_depth(name: str, rate: float, options: dict[str, Any]) -> dict[s
     """timm's ``drop_path_rate`` as the axis that it is here: a rate that grows with depth, drawn for each sample."""
     takes = ARCHITECTURES.options(name)
     if "noise" not in takes:
-        own = [key for key in takes if "drop" in key]
+        similar = [key for key in takes if "drop" in key]
         raise SchemenetError(
             f"architecture {name!r} has no stochastic depth, drop_path_rate expected to be 0, got {rate}"
-            + (f"; its own: {', '.join(own)}" if own else "")
+            + (f"; its own: {', '.join(similar)}" if similar else "")
         )
     if "noise" in options:
         raise SchemenetError(f"drop_path_rate={rate} is noise=stochastic_depth; expected one of them, got both")

@@ -85,7 +85,7 @@ def main() -> None:
     medians = {run: statistics.median(times) for run, times in seconds.items()}
     plain = next((r for r, made in networks.items() if made.layout["gradient"] == "backprop"), asked.runs[0])
     with torch.no_grad():
-        state, _ = networks[plain].enter(x)
+        state, _ = networks[plain].embed(x)
 
     print(f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}")
     rows = []

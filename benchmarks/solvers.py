@@ -265,7 +265,7 @@ def training_step(network: Any, repetitions: int) -> None:
     )  # fmt: skip
     ratio = found["ours"] / found["backprop"]
     with torch.no_grad():
-        state, _ = network.enter(x)
+        state, _ = network.embed(x)
     (kept, peak), (their_kept, their_peak) = (
         flow_bytes(networks[name].stages[-1].flow, state) for name in ("ours", "backprop")
     )

@@ -48,8 +48,8 @@ class FractalNet(Network):
     def random_steps(self) -> bool:
         return super().random_steps or self.global_drop > 0
 
-    def enter(self, x: Tensor) -> tuple[Tensor, Past]:
-        x, past = super().enter(x)
+    def embed(self, x: Tensor) -> tuple[Tensor, Past]:
+        x, past = super().embed(x)
         if self.training and self.global_drop:
             column = torch.randint(self.columns, (), device=x.device)
             kept = torch.rand((), device=x.device) < self.global_drop

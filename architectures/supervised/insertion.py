@@ -1,4 +1,4 @@
-"""PolyNet's initialisation by insertion."""
+"""Initialisation by insertion: a deeper network from a trained one (PolyNet)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from schemes.flow import Flow
 
 
 def insert(trained: Model, grown: Model) -> Model:
-    """``grown`` with the weights of ``trained`` in it; the steps that it has more stay as they were initialised.
+    """Copy the weights of a trained network into a deeper one of the same layout.
 
     Stem, transitions, head and steps are copied, the steps spread evenly over each flow, so that the new ones stand
-    between them: "first train the network without them, then insert". Trained steps may be of a scheme with fewer
-    stages (ResNet into poly-2): what belongs to a stage that they lack keeps its initialisation. Both are of one
-    layout but for depth and scheme; of flows along given times, which have no steps of their own, all weights are
-    copied. Raises SchemenetError where a weight has another shape.
+    between them: "first train the network without them, then insert". Steps that ``grown`` has in addition keep their
+    initialisation; so does what belongs to a stage that the trained scheme lacks (ResNet into poly-2). Of flows along
+    given times, which have no steps, all weights are copied.
+
+    Args:
+        trained: the network whose weights are taken.
+        grown: a network that differs in depth and scheme alone; it is changed in place.
+
+    Returns:
+        ``grown``.
+
+    Raises:
+        SchemenetError: where a weight has another shape, or a flow fewer steps.
 
     Reference: Zhang, Li, Loy, Lin, "PolyNet", CVPR 2017, arXiv:1611.05725, section 5 (training).
     """

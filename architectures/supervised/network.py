@@ -16,7 +16,7 @@ from schemes.flow import Flow
 from schemes.registry import GRADIENTS
 
 Past = tuple[Tensor, ...]
-"""What a flow is handed besides the state: older states, or what a network drew for the batch."""
+"""What a flow gets besides the state: older states, or random numbers that a network drew for the batch."""
 
 INSTEAD = "use torch.export.export or torch.compile"
 
@@ -27,8 +27,8 @@ POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)
 class Stage(nn.Module):
     """One resolution level: the transition into it, if any, and its flow, if any.
 
-    From (state, what the level before remembers) to the same. ``augment`` zero channels are appended to both before
-    the flow, which may use them as it likes: paths that would cross in the state's own dimensions can then pass.
+    Maps (state, past states) to (state, past states). ``augment`` zero channels are appended to all of them before the
+    flow: trajectories that would cross in the dimensions of the state can then pass one another.
     Reference (augment): Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
     """
 
@@ -50,9 +50,16 @@ class Stage(nn.Module):
 class Network(Model):
     """Stem, stages, and a head: ``finish`` (norm and ReLU), global pooling, dropout, a linear classifier.
 
-    (batch, in_chans, height, width) to (batch, num_classes). ``layout`` says in plain data what was built: steps and
-    h of the flows, widths, inner widths, stem, norm, scheme. The methods and attributes that timm's tools ask a model
-    for are here under timm's names; nothing of timm is imported.
+    Maps images (batch, in_chans, height, width) to logits (batch, num_classes). Has the methods and attributes of
+    timm's models under timm's names; timm is not imported.
+
+    Args:
+        stem: from images to the first state.
+        stages: the resolution levels.
+        finish: norm and activation behind the last stage, or an identity.
+        num_features: channels of the last state.
+        num_classes: of the classifier; 0 for none.
+        layout: see :class:`Model`.
     """
 
     def __init__(
@@ -74,14 +81,14 @@ class Network(Model):
 
     # From inputs to logits ----------------------------------------------------------------------------------
 
-    def enter(self, x: Tensor) -> tuple[Tensor, Past]:
-        """What the first stage is handed: the stem's output, and no past."""
+    def embed(self, x: Tensor) -> tuple[Tensor, Past]:
+        """The input of the first stage: the stem's output, and no past states."""
         if (reason := self._untraceable(x)) is not None:
             raise SchemenetError(reason)
         return self.stem(x), ()
 
     def _untraceable(self, x: Tensor) -> str | None:
-        """Why this forward pass makes no graph; None where it does, or where none is asked for."""
+        """Why this forward pass cannot be traced or exported; None where it can, or is not."""
         if isinstance(x, fx.Proxy):
             return f"torch.fx.symbolic_trace is not supported; {INSTEAD}"
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in its module's list
@@ -95,16 +102,16 @@ class Network(Model):
         return None
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What torch.jit.script asks for before it compiles a module."""
+        """The hook of torch.jit.script before it compiles a module."""
         raise SchemenetError(f"torch.jit.script is not supported; {INSTEAD}")
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The state after the last flow and the finishing norm."""
-        x, _ = self.stages(self.enter(x))
+        x, _ = self.stages(self.embed(x))
         return self.finish(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits from features, or with ``pre_logits`` what the classifier would be handed."""
+        """Logits from features, or with ``pre_logits`` the inputs of the classifier."""
         x = POOLS[self.global_pool](x) if x.dim() == 4 else x
         x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
@@ -113,10 +120,10 @@ class Network(Model):
         return self.forward_head(self.forward_features(x))
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross entropy where the second part is class indices, the mean square error where it is numbers."""
+        """Cross entropy for class indices (batch,), mean squared error for floating-point targets."""
         x, y = batch
-        found = self(x)
-        return functional.mse_loss(found, y) if y.is_floating_point() else functional.cross_entropy(found, y)
+        output = self(x)
+        return functional.mse_loss(output, y) if y.is_floating_point() else functional.cross_entropy(output, y)
 
     def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
         x = torch.randn(batch_size, *shape, **self.like())
@@ -128,7 +135,7 @@ class Network(Model):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none (``num_classes`` 0); ``global_pool`` "avg", "max", or "" for none."""
+        """Replace the classifier; ``num_classes`` 0 for none, ``global_pool`` "avg", "max", or "" for none."""
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in POOLS:
             raise SchemenetError(unknown("global_pool", pool, map(repr, POOLS)))
@@ -159,30 +166,39 @@ class Network(Model):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The states after the stages in ``indices`` (all for None, the last n for a number n), beside the features.
+        """The states after some stages, and the features.
 
-        ``norm`` finishes the last stage's; ``stop_early`` runs no stage behind the last that is asked for, and the
-        features are then that stage's state, unfinished, as in timm's own models.
+        Args:
+            x: images.
+            indices: of the stages; None for all, a number n for the last n.
+            norm: whether ``finish`` is applied to the state of the last stage.
+            stop_early: run no stage after the last of ``indices``; the features are then that stage's state without
+                ``finish``, as in timm's models.
+            output_fmt: "NCHW".
+            intermediates_only: return the states alone.
+
+        Returns:
+            The features and a list of states, (batch, channels, height, width) each.
         """
         if output_fmt != "NCHW":
             raise SchemenetError(f"output_fmt expected 'NCHW', got {output_fmt!r}")
         taken = self._indices(indices)
-        carry, found, last = self.enter(x), [], len(self.stages) - 1
+        carry, states, last = self.embed(x), [], len(self.stages) - 1
         run = max(taken, default=last) if stop_early else last
         for i, stage in enumerate(self.stages[: run + 1]):
             carry = stage(carry)
             if i in taken:
-                found.append(self.finish(carry[0]) if norm and i == last else carry[0])
+                states.append(self.finish(carry[0]) if norm and i == last else carry[0])
         if intermediates_only:
-            return found
-        return self.finish(carry[0]) if run == last else carry[0], found
+            return states
+        return self.finish(carry[0]) if run == last else carry[0], states
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Leave out what the states at ``indices`` do not need; returns the indices as numbers from the front.
+        """Remove the stages after the last of ``indices``, and return these as numbers from the front.
 
-        The finishing norm belongs to the last stage, and goes with it.
+        ``finish`` belongs to the last stage, and is removed with it.
         """
         taken = self._indices(indices)
         kept = max(taken) + 1
@@ -195,19 +211,19 @@ class Network(Model):
 
     def _indices(self, indices: int | Sequence[int] | None) -> list[int]:
         count = len(self.feature_info)
-        asked = list(range(count))[-indices:] if isinstance(indices, int) else indices
+        requested = list(range(count))[-indices:] if isinstance(indices, int) else indices
         if not count:
             raise SchemenetError("has vectors for states and no feature maps")
-        if wrong := [i for i in (asked or ()) if not -count <= i < count]:
+        if wrong := [i for i in (requested or ()) if not -count <= i < count]:
             raise SchemenetError(f"stages are numbered 0 to {count - 1}, got {wrong[0]}")
-        return [i % count for i in (range(count) if asked is None else asked)]
+        return [i % count for i in (range(count) if requested is None else requested)]
 
-    # What optimisers and trainers ask -----------------------------------------------------------------------
+    # For optimisers and trainers ----------------------------------------------------------------------------
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """From the gradient ``backprop`` to ``checkpoint`` (each step recomputed in backward), or back.
+        """Change the gradient ``backprop`` to ``checkpoint`` (each step recomputed in backward), or back.
 
-        ``reversible`` and ``adjoint`` flows keep less than that already, and stay what they are.
+        ``reversible`` and ``adjoint`` flows keep less than that already, and are not changed.
         """
         before, after = ("backprop", "checkpoint") if enable else ("checkpoint", "backprop")
         for flow in self.flows:
@@ -216,7 +232,7 @@ class Network(Model):
                 self.layout["gradient"] = after
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """How timm's layer-wise learning rates tell one layer from the next: by stage, or by field."""
+        """Groups of layers for timm's layer-wise learning rates: by stage, or by field."""
         within = [
             (r"^stages\.(\d+)\.(?:transition|flow\.scheme)", (-1,)),
             (r"^stages\.(\d+)\.flow\.bank\.fields\.(\d+)", None),
@@ -229,6 +245,6 @@ def initialise(module: nn.Module) -> None:
 
     Reference: He, Zhang, Ren, Sun, "Delving Deep into Rectifiers", ICCV 2015, arXiv:1502.01852.
     """
-    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where there is nothing to fill torch is slow
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # on the meta device torch is slow
         fan_out = math.prod(module.kernel_size) * module.out_channels / module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

@@ -127,7 +127,7 @@ def errors(held: Trained, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solve
     best = at_tolerance(held.network, REFERENCE)
     for flow in best.flows:
         flow.scheme = SCHEMES.build(BEST)
-    entered = held.network.enter(held.inputs)
+    entered = held.network.embed(held.inputs)
     reference, _ = best.stages(entered)
     found = []
     for i, tolerance in enumerate(tolerances):
@@ -144,7 +144,7 @@ def errors(held: Trained, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solve
 def times(held: Trained, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS) -> list[Timed]:
     """In single precision, from the stem's output to the end of the last flow; the tolerances take turns."""
     networks = {tolerance: at_tolerance(held.network, tolerance).float() for tolerance in tolerances}
-    entered = held.network.float().enter(held.inputs.float())
+    entered = held.network.float().embed(held.inputs.float())
     held.network.double()
     seconds: dict[float, list[float]] = {tolerance: [] for tolerance in tolerances}
     progress = Progress("timing forward passes, the tolerances in turn")

@@ -98,7 +98,7 @@ def refusal(held: Trained) -> str | None:
 @torch.no_grad()
 def start(held: Trained) -> Tensor:
     """The state that the flow begins with."""
-    entered = held.network.enter(held.inputs)
+    entered = held.network.embed(held.inputs)
     stage = copy.copy(held.network.stages[0])
     assert isinstance(stage, Stage)
     stage._modules = {**stage._modules, "flow": None}
