@@ -1,4 +1,4 @@
-"""Checks and rounding of the sizes that architectures take."""
+"""Arguments of architectures: checks of sizes and fields, rounding of widths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from schemes.schema import Spec
 
 
 def name_of(spec: Spec) -> str:
-    """The name in a spec; what is no spec is left for its registry to refuse."""
+    """The name in a spec. A wrong spec is passed on as text, for its registry to reject."""
     return str(spec.get("name", "")) if isinstance(spec, Mapping) else str(spec)
 
 
 def require(**values: float | Sequence[float]) -> None:
-    """Refuse what is not positive and finite, all of it in one message."""
+    """Raise one SchemenetError that lists every value, or list of values, which is not positive and finite."""
     wrong = []
     for key, value in values.items():
         numbers = [value] if isinstance(value, int | float) else list(value)
@@ -28,24 +28,37 @@ def require(**values: float | Sequence[float]) -> None:
 
 
 def require_vector_field(field: Spec) -> None:
-    """Refuse a field that is not known, takes other parameters, or has images for states."""
+    """Raise SchemenetError for a field that is not known, takes other parameters, or has images for states."""
     FIELDS.check_spec(field)
     if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
         raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
 
 
 def depth_of(blocks: int, period: int) -> int:
-    """The weighted layers of a network with so many blocks in each stage: ``period`` in one of each, stem and head."""
+    """The weighted layers of a network with ``blocks`` blocks in each stage.
+
+    ``period`` counts the layers in one block of each stage; stem and head have one layer each.
+    """
     return period * blocks + 2
 
 
 def scaled(widths: Sequence[int], factor: float, multiple: int = 1) -> list[int]:
-    """Widths times a real factor, each rounded to a multiple (at least one)."""
+    """Widths times ``factor``, each rounded to a positive multiple of ``multiple``."""
     return [max(1, round(width * factor / multiple)) * multiple for width in widths]
 
 
 def augmented(width: int, augment: int, components: int, norm: str = "none") -> int:
-    """The width of a state with zero channels appended, refused where a coupled scheme or a norm cannot split it."""
+    """The width of a state with zero channels appended.
+
+    Args:
+        width: before.
+        augment: channels that are appended.
+        components: equal parts into which a coupled scheme splits the state.
+        norm: whose groups must divide a part.
+
+    Raises:
+        SchemenetError: where the parts or the groups do not divide the width; it says the next ``augment`` that fits.
+    """
     if augment < 0:
         raise SchemenetError(f"augment expected to be at least 0, got {augment}")
     multiple = components * norm_multiple(norm)

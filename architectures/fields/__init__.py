@@ -1,1 +1,1 @@
-"""The right-hand sides f of flows."""
+"""Fields: the right-hand sides f of flows."""

@@ -1,4 +1,4 @@
-"""Dense fields whose every layer reads the time, as FFJORD has them."""
+"""Dense fields of FFJORD, in which the time is an input of every layer."""
 
 from __future__ import annotations
 

@@ -38,8 +38,15 @@ class Convolution(NamedTuple):
 class Branch(nn.Sequential):
     """Convolutions, norm and activation before each (``pre``), or norm after each and an activation between (``post``).
 
-    ``leading_norm`` False leaves out the norm and activation before the first one, which a normalised stem has done.
     Shapes: (batch, channels, height, width) to (batch, out, height / stride, width / stride).
+
+    Args:
+        convolutions: in order.
+        activation_order: "pre" or "post".
+        norm: "batch", "group" or "none".
+        leading_norm: False leaves out the norm and activation before the first convolution, which a normalised stem has
+            done.
+        activation: a key of ``architectures.layers.activations.ACTIVATIONS``.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Fields into which time enters: every layer has t as one more input in front of the state's channels.
+"""Time-dependent fields: every layer has t as one more input in front of the channels of the state.
 
-A layer is linear, so its answer to (t, y) is the sum of what it makes of y and of what it makes of t. The second part
-is the same for every sample and computed once: neither y nor a plane of t is copied for it, and the weights keep the
+A layer is linear, so that its output for (t, y) is the sum of a function of y and one of t. The second part is the
+same for every sample and computed once: neither y nor a plane of t is copied for it, and the weights keep the
 shape of the published layer, which concatenates the two.
 """
 

@@ -37,7 +37,7 @@ class GroupNorm(nn.GroupNorm):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
-        """Refuse what version 1 trained for another function: the most groups up to 32 that divide the channels."""
+        """Reject weights of version 1 that are of another function: it had the most groups up to 32 that divide."""
         before = next(n for n in range(min(32, self.num_channels), 0, -1) if self.num_channels % n == 0)
         if local_metadata.get("version") == 1 and before != self.num_groups:
             raise SchemenetError(
@@ -59,7 +59,7 @@ def norm_layer(name: str, channels: int) -> nn.Module:
 
 
 def norm_multiple(name: str) -> int:
-    """What the channels of a norm must be a multiple of."""
+    """The number that must divide the channels of a norm."""
     return GROUP_SIZE if name == "group" else 1
 
 

@@ -1,4 +1,4 @@
-"""From images to the first state."""
+"""Stems: from images to the first state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from architectures.registry import FIELDS
 from schemes.errors import SchemenetError, unknown
 
 REDUCTION = {"3x3": 1, "7x7": 4, "conv": 4, "res": 4}
-"""How far each stem reduces the resolution."""
+"""The factor by which each stem reduces the resolution."""
 
 
 def stem(kind: str, in_chans: int, out: int, norm: str, normalised: bool = False) -> nn.Module:
@@ -45,7 +45,7 @@ def stem(kind: str, in_chans: int, out: int, norm: str, normalised: bool = False
 
 
 class StridedBlock(nn.Module):
-    """S(x) + F(x) at half the resolution, on what norm and ReLU have made of the state for both paths."""
+    """S(x) + F(x) at half the resolution; x is the state behind norm and ReLU, for both paths."""
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()

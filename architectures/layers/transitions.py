@@ -1,4 +1,4 @@
-"""The change of resolution between flows. Downsampling is never a step."""
+"""Transitions: the change of resolution between flows. Downsampling is never a step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENTRY = Node(step=0, t=0.0, h=1.0)
 
 
 class ZeroPad(nn.Module):
-    """Fills up with zero channels, behind (``even`` False) or on both sides evenly."""
+    """Appends zero channels, behind the others or with ``even`` on both sides evenly."""
 
     def __init__(self, extra: int, even: bool = False) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.M
 
 
 class Crossing(nn.Module):
-    """What transitions share: the branches of one block, and the noise on them."""
+    """Base class of transitions: the branches of one block, and the noise on them."""
 
     visits: tuple[Node, ...] = (ENTRY,)
 
@@ -104,8 +104,16 @@ class Crossing(nn.Module):
 class Transition(Crossing):
     """x to S(x) + F(x): shortcut S and a strided branch F.
 
-    Returns the new state and the past of the flow that follows (``history``): S(x), or the older states of the flow
-    before as ``older`` brings them to the new resolution, or nothing. Noise acts on F.
+    Returns the new state and the past states of the flow that follows. Noise acts on F.
+
+    Args:
+        branch: F, with a stride.
+        path: S.
+        projection: applied to the new state, a ReLU in post-activation networks; None for none.
+        history: the past state: "shortcut" for S(x); "project" for the older states of the flow before, brought to the
+            new resolution by ``older``; "restart" for none.
+        older: the module that does so; None for no past state.
+        **noise: ``noise`` and ``blocks``, the place of this block in the network.
     """
 
     def __init__(
