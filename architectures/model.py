@@ -31,7 +31,7 @@ class Model(nn.Module, abc.ABC):
     @property
     def random_steps(self) -> bool:
         """Whether steps are drawn at random in training, unlike in evaluation."""
-        return any(getattr(module, "random_steps", False) for module in self.modules() if module is not self)
+        return any(flow.random_steps for flow in self.flows)
 
     def coefficients(self) -> dict[str, Coefficient]:
         """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""

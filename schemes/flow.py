@@ -184,8 +184,8 @@ class Flow(FieldOwner):
 
     @property
     def random_steps(self) -> bool:
-        """Whether noise draws what the steps add in training."""
-        return self.noise.random
+        """Whether steps are drawn at random in training, by noise or by the scheme."""
+        return bool(self.noise.random or self.scheme.random_steps)
 
     @property
     def time(self) -> float:

@@ -117,7 +117,7 @@ class NeuralODE(TrajectoryModel):
 
 @ARCHITECTURES.register("neural_ode", task="trajectory")
 def neural_ode(
-    system: System | None = None,
+    system: System | None = None,  # positional-only ones are no options: these are for universal_ode
     learns_field: bool = True,
     /,
     in_chans: int = 2,
@@ -138,8 +138,6 @@ def neural_ode(
     the other way round: positions and momenta of a separable system without friction.
 
     Args:
-        system: a known part of f (see :func:`universal_ode`).
-        learns_field: whether f has a learned part.
         in_chans: channels of the series.
         steps: of a uniform grid over the span of the training series.
         augment: further channels of the state, which begin as 0.

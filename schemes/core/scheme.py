@@ -76,6 +76,7 @@ class Scheme(nn.Module, abc.ABC):
       step (see :meth:`step`);
     - ``parallel_branches``: how many terms of a step are functions of its start alone, with weights of their own;
     - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
+    - ``random_steps``: whether it draws at random in training what a step is;
     - ``fsal``: whether the solver state of an attempt is the slope f(t, y) alone (first same as last);
     - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
     - ``problem``: the class of ODE on which ``order`` holds;
@@ -90,6 +91,7 @@ class Scheme(nn.Module, abc.ABC):
     reversible: bool = False
     max_reversible_steps: int | property | None = None
     implicit: bool = False
+    random_steps: bool | property = False
     noise_reaches_arguments: bool | property = False
     parallel_branches: int | property = 1
     error_order: int | None = None

@@ -34,7 +34,7 @@ class TrajectoryFlow(nn.Module):
         gradient: the gradient mode.
     """
 
-    captured: str | None = None
+    compiled: str | None = None
 
     def __init__(
         self,
@@ -123,6 +123,11 @@ class TrajectoryFlow(nn.Module):
     def adaptive(self) -> bool:
         """Whether the steps are found while solving."""
         return not self.grid.steps_known
+
+    @property
+    def random_steps(self) -> bool:
+        """Whether steps are drawn at random in training."""
+        return bool(self.scheme.random_steps)
 
     @property
     def forward_counts(self) -> SolverCounts:
