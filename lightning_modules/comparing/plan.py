@@ -16,7 +16,6 @@ from architectures.model import Model
 from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.match_budget import Matching
 from lightning_modules.comparing.report.formatting import human
-from lightning_modules.config.compose import chosen
 from lightning_modules.config.network_names import Choice, networks_of, parse_seeds
 from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
@@ -208,7 +207,7 @@ def _options(choice: Choice, config: Config) -> dict[str, Any]:
     """What the user says of one network."""
     own = dict((config["arms"] or {}).get(choice.arm, {}))
     if choice.scheme is not None:
-        own.setdefault("scheme", chosen("scheme", choice.scheme))
+        own.setdefault("scheme", {"name": choice.scheme})
     return own
 
 

@@ -77,7 +77,7 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
         wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
     for group, choice in groups.items():
         if group in REVISABLE and _exists(group, choice, None, wrong):
-            config[group] = chosen(group, catalogue(group).canonical(choice))
+            config[group] = {"name": catalogue(group).canonical(choice)}
     for key, value in values:
         if key.split(".")[0] not in FIXED:
             _set(config, key, value, "eval", wrong)
@@ -118,22 +118,19 @@ def believed(config: Any, source: object) -> Config:
     return config
 
 
-def choices(group: str, config_dir: str | None = None) -> list[str]:
-    """What can be chosen for a group: its yaml files, and the names of its registry."""
-    return sorted({*files_of(group, config_dir), *(catalogue(group).names if group in REGISTRIES else ())})
+def choices(group: str, config_dir: str | None = None, *, aliases: bool = True) -> list[str]:
+    """The names that can be chosen for a group: those of its registry and of its yaml files.
 
-
-def files_of(group: str, config_dir: str | None = None) -> list[str]:
-    """The yaml files of a group: every choice once, under the name that is its own."""
+    Args:
+        group: a config group, such as ``scheme`` or ``experiment``.
+        config_dir: a folder with yaml files of the user's own.
+        aliases: with the registry's second names; without them every choice is there once.
+    """
     folders = [CONFIGS / group, *([Path(config_dir) / group] if config_dir else [])]
-    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-
-
-def chosen(group: str, name: str) -> Config:
-    """What a choice of a group stands for: the content of its yaml file."""
-    from yaml import safe_load
-
-    return safe_load((CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    if group in REGISTRIES:
+        names |= {name for name in catalogue(group).names if aliases or catalogue(group).canonical(name) == name}
+    return sorted(names)
 
 
 def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:
@@ -151,16 +148,16 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    def has_file(group: str, choice: str) -> bool:
-        folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
-        return any((folder / group / f"{choice}.yaml").is_file() for folder in folders)
+    from lightning_modules.config.registry_source import SEARCH_PATH
 
-    overrides = [f"{group}={choice}" for group, choice in groups.items() if has_file(group, choice)]
+    search_path = [SEARCH_PATH]
     if config_dir:
         if not Path(config_dir).is_dir():
             raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
         _check_files(Path(config_dir))
-        overrides.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]")
+        search_path.append(f"file://{Path(config_dir).resolve()}")
+    overrides = [f"{group}={choice}" for group, choice in groups.items()]
+    overrides.append(f"hydra.searchpath=[{','.join(map(quoted, search_path))}]")
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
@@ -173,9 +170,6 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
         raise SchemenetError("\n".join([*wrong, told])) from error
     if not isinstance(config, dict):
         raise SchemenetError(f"configs/{command}.yaml is no mapping")
-    for group, choice in groups.items():
-        if not has_file(group, choice):
-            config[group] = {"name": choice}  # registered, without a yaml of its own (an alias, a size)
     return {str(key): value for key, value in config.items()}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.config.compose import compose, files_of, for_command_line_only, from_command_line
+from lightning_modules.config.compose import choices, compose, for_command_line_only, from_command_line
 from lightning_modules.config.network_names import MOST_RUNS
 from lightning_modules.config.overrides import parse, quoted, repeated, takes_text_only
 from lightning_modules.config.static_registry import REGISTRIES
@@ -149,8 +149,8 @@ def _few(sweep: Any) -> bool:
 
 
 def _matching(key: str, glob: Any, config_dir: str | None) -> tuple[str, ...]:
-    """The choices of a group that have a yaml file of their own and match a pattern."""
-    names = files_of(key, config_dir) if key in (*REGISTRIES, *RECIPES) else []
+    """The choices of a group that match a pattern, each once: an alias is none of its own."""
+    names = choices(key, config_dir, aliases=False) if key in (*REGISTRIES, *RECIPES) else []
     found = tuple(glob.filter(names))
     if not found:
         known = f"known: {', '.join(names)}" if names else "globs are for groups, as in scheme=glob(rk*)"

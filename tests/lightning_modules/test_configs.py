@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.object_type import ObjectType
 
 from architectures.costs.budget import Budget, parse_amount
 from architectures.factory import create_model
-from architectures.registry import tasks_of
-from lightning_modules.config.compose import CONFIGS, compose, described, network_options
+from lightning_modules.config.compose import CONFIGS, choices, compose, described, network_options
 from lightning_modules.config.network_names import networks_of
 from lightning_modules.config.overrides import refuse_repeated
+from lightning_modules.config.registry_source import SEARCH_PATH, RegistrySource
 from lightning_modules.config.sections import section
 from lightning_modules.config.static_registry import REGISTRIES, catalogue
-from lightning_modules.config.validate import RECIPES
 from schemes.errors import SchemenetError
-from tests.support.products import rest_is_slow
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
 
@@ -33,44 +37,44 @@ def test_catalogue_read_from_source_is_the_registry(group: str) -> None:
         assert static.facts(name).items() <= registry.entry(name).facts.items()
 
 
-@pytest.mark.parametrize("group", REGISTRIES)
-def test_every_registered_name_has_its_yaml_and_the_other_way_round(group: str) -> None:
-    files = {path.stem for path in (CONFIGS / group).glob("*.yaml")}
-    assert files == set(REGISTRIES[group][1].list())
-
-
-def partner(group: str, name: str) -> list[str]:
-    """A word that chooses data of an architecture's task, or an architecture for that of a data set, if needed."""
-    other = {"architecture": "data", "data": "architecture"}[group]
-    tasks = set(tasks_of(catalogue(group).facts(name)))
-    if "classification" in tasks:
-        return []
-    fit = [choice for choice, found in catalogue(other).listings.items() if tasks & set(tasks_of(found.facts))]
-    return [f"{other}={fit[0]}"]
-
-
-def is_more_than_a_name(file: Path) -> bool:
-    lines = (CONFIGS / file).read_text().splitlines()
-    return [line for line in lines if not line.startswith("#")] != [f"name: {file.stem}"]
-
-
-@pytest.mark.parametrize("file", rest_is_slow(zip(FILES, strict=True), is_more_than_a_name, str))
+@pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_yaml_composes(file: Path) -> None:
     group, name = file.parent.name, file.stem
     for_compare = any(f"{key}:" in (CONFIGS / file).read_text() for key in ("networks", "budget", "seeds"))
-    if group in RECIPES:
-        command = "compare" if for_compare else "train"
-        config = compose(command, [f"{group}={name}"])
-        assert config["optimizer"]["lr"] > 0
-        assert config["trainer"]["max_epochs"] >= 1
-    elif group in ("architecture", "data"):
-        compose("train", [f"{group}={name}", *partner(group, name)])
-    elif group == "field":
-        architecture = "mlp" if REGISTRIES["field"][1].entry(name).facts.get("state") == "vector" else "ode_resnet"
-        assert compose("train", [f"architecture={architecture}", f"{group}={name}"])[group]["name"] == name
-    else:
-        command = "compare" if group == "launcher" else "train"
-        assert compose(command, [f"{group}={name}"])[group]["name"] == name
+    command = "compare" if for_compare or group == "launcher" else "train"
+    config = compose(command, [f"{group}={name}"])
+    assert config["optimizer"]["lr"] > 0
+    assert config["trainer"]["max_epochs"] >= 1
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_a_group_has_its_registrys_names_without_a_yaml_of_their_own(group: str) -> None:
+    registry, source = REGISTRIES[group][1], RegistrySource("test", SEARCH_PATH)
+    assert set(registry.list()) <= set(source.list(group, ObjectType.CONFIG))
+    for name in registry:
+        assert source.is_config(f"{group}/{name}.yaml")
+        assert source.load_config(f"{group}/{name}.yaml").config == {"name": name}
+    assert choices(group, aliases=False) == sorted(registry.list())
+    assert not source.is_config(f"{group}/nothing.yaml")
+
+
+def test_a_new_scheme_is_one_file(tmp_path: Path) -> None:
+    """The file of README's example, in a copy of the packages."""
+    root = CONFIGS.parent
+    for package in ("schemes", "architectures", "lightning_modules", "configs"):
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    example = re.search(r"```python\n# (schemes/\S+)\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / example[1]).write_text(f'"""A sixth."""\n\n{example[2]}')
+    code = (
+        "from lightning_modules.config.compose import compose; from schemes.registry import SCHEMES;"
+        "print(compose('train', ['scheme=sixth'])['scheme'], SCHEMES.build('sixth').order)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stdout.strip() == "{'name': 'sixth'} 2", ran.stderr
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "experiment").glob("*_cifar10.yaml")))
@@ -263,6 +267,26 @@ def test_users_own_yaml(tmp_path: Path) -> None:
     assert compose("train", ["experiment=mine"], str(tmp_path))["seed"] == 7
     with pytest.raises(SchemenetError, match="no folder"):
         compose("train", [], str(tmp_path / "nowhere"))
+
+
+def test_users_own_yaml_of_groups(tmp_path: Path) -> None:
+    """A name of the user's own, an experiment that overrides groups, and a registered name, which stays what it is."""
+    for group in ("experiment", "scheme"):
+        (tmp_path / group).mkdir()
+    (tmp_path / "scheme" / "mine.yaml").write_text("name: linear_multistep\nk: 0.5\n")
+    (tmp_path / "scheme" / "rk4.yaml").write_text("name: heun\n")
+    (tmp_path / "experiment" / "deep.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /architecture: resnet56\n  - override /scheme: mine\n"
+    )
+    folder = str(tmp_path)
+    assert compose("train", ["scheme=mine"], folder)["scheme"] == {"name": "linear_multistep", "k": 0.5}
+    assert compose("train", ["scheme=rk4"], folder)["scheme"] == {"name": "rk4"}
+    config = compose("train", ["experiment=deep"], folder)
+    assert (config["architecture"]["name"], config["scheme"]["k"]) == ("resnet56", 0.5)
+    assert "mine" in choices("scheme", folder, aliases=False)
+    (tmp_path / "experiment" / "deep.yaml").write_text("# @package _global_\ndefaults:\n  - override /scheme: eluer\n")
+    with pytest.raises(SchemenetError, match="Could not find 'scheme/eluer'"):
+        compose("train", ["experiment=deep"], folder)
 
 
 def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
