@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from architectures.model import Model
-from architectures.registry import ARCHITECTURES, CLASSIFICATION, known_as, tasks_of
+from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_known_as, tasks_of
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -87,10 +87,7 @@ def networks_for_scheme(word: str) -> list[str]:
     Raises:
         SchemenetError: for a word that is neither.
     """
-    entries = [ARCHITECTURES.entry(name) for name in ARCHITECTURES]
-    words = {entry.name: entry.facts.get("word") for entry in entries if not entry.preset}
-    schemes = [name for scheme in SCHEMES for name in (scheme, *SCHEMES.aliases(scheme))]
-    return known_as(word, words, schemes, SCHEMES.canonical)
+    return networks_known_as(word, ARCHITECTURES, SCHEMES)
 
 
 for_scheme = networks_for_scheme

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from schemes.errors import SchemenetError, nearest
@@ -28,23 +28,29 @@ def tasks_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return (tasks,) if isinstance(tasks, str) else tuple(tasks)
 
 
-def known_as(
-    word: str, words: Mapping[str, str | None], schemes: list[str], canonical: Callable[[str], str]
-) -> list[str]:
-    """The networks that a word is known as.
+def networks_known_as(word: str, architectures: Registry, schemes: Registry) -> list[str]:
+    """The networks that are known by a word: a scheme's name or alias, or ``ode_net``.
 
-    ``words`` maps architectures to the word that each is known for (a scheme's name or alias, or ``ode_net``),
-    ``schemes`` are the names and aliases of schemes, ``canonical`` resolves an alias. A scheme that is known as no
-    network gives none; a word that is neither is refused.
+    Args:
+        word: what the fact ``word`` of an architecture is compared with, aliases of schemes resolved.
+        architectures: the registry of networks, imported or read.
+        schemes: the registry of schemes.
+
+    Returns:
+        Their names, sorted; none for a scheme without a network of its own.
+
+    Raises:
+        SchemenetError: if the word is neither a network's nor a scheme's.
     """
 
     def resolved(name: str) -> str:
-        return canonical(name) if name in schemes else name
+        return schemes.canonical(name) if name in schemes else name
 
-    found = sorted(name for name, of in words.items() if of is not None and resolved(of) == resolved(word))
+    words: dict[str, str] = {e.name: e.facts["word"] for e in architectures.families() if e.facts.get("word")}
+    found = sorted(name for name, of in words.items() if resolved(of) == resolved(word))
     if not found and word not in schemes:
-        known = sorted({of for of in words.values() if of is not None})
-        hint = nearest(word, [*known, *schemes])
+        known = sorted(set(words.values()))
+        hint = nearest(word, [*known, *schemes.all_names()])
         raise SchemenetError(
             f"no network is known for the word {word!r}; {hint + ' ' if hint else ''}known: {', '.join(known)}"
         )

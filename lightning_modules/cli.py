@@ -174,13 +174,13 @@ def _eval(rest: list[str]) -> int:
 
 
 def _list(command: str, rest: list[str]) -> int:
-    from lightning_modules.config.static_registry import catalogue
+    from lightning_modules.config.static_registry import static_registry
 
     if len(rest) > 1:
         raise SchemenetError(f"{command}: expected at most one name, got {' '.join(rest)}")
-    names = catalogue({"schemes": "scheme", "models": "architecture"}[command])
-    if rest and rest[0] not in names.names and not set(rest[0]) & set("*?["):
-        raise SchemenetError(unknown(names.kind, rest[0], names.names))
+    names = static_registry({"schemes": "scheme", "models": "architecture"}[command])
+    if rest and rest[0] not in names and not set(rest[0]) & set("*?["):
+        raise SchemenetError(unknown(names.kind, rest[0], names.all_names()))
     from lightning_modules.config import listings as tables
 
     print(getattr(tables, command)(*rest))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from architectures.registry import CLASSIFICATION, tasks_of
-from lightning_modules.config.static_registry import catalogue
+from lightning_modules.config.static_registry import static_registry
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ ERROR = MEASURES["error"]
 
 def task_of(data: str) -> str:
     """What a data set is for."""
-    names = catalogue("data")
-    return tasks_of(names.facts(data))[0] if data in names.names else CLASSIFICATION
+    names = static_registry("data")
+    return tasks_of(names.entry(data).facts)[0] if data in names else CLASSIFICATION
 
 
 def measure_of(data: str) -> Measure:
     """By what networks on a data set are judged: its own measure, or that of its task."""
-    names, tasks = catalogue("data"), catalogue("task")
-    own = names.facts(data).get("measure") if data in names.names else None
-    return MEASURES[own or tasks.facts(task_of(data))["measure"]]
+    names, tasks = static_registry("data"), static_registry("task")
+    own = names.entry(data).facts.get("measure") if data in names else None
+    return MEASURES[own or tasks.entry(task_of(data)).facts["measure"]]
 
 
 BY_RUNNING = "by_running_statistics"

@@ -16,30 +16,58 @@ from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of
 T = TypeVar("T", bound=Callable[..., Any])
 
 
+def not_imported(*_: Any, **__: Any) -> Any:
+    """The target of an entry that was read from the source: it cannot be called."""
+    raise SchemenetError("this entry was read from the source and cannot be built; import its module first")
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A registered callable under one of its names; ``preset`` holds what a name with a size fixes."""
+    """What is registered under one name.
+
+    Attributes:
+        name: the name; a size (``resnet20`` of ``resnet``) has an entry of its own.
+        family: the name that was registered with it: its own, or the one that it is a size of.
+        parameters: the target's own parameters by their names.
+        extends: the entry whose parameters are taken as well.
+        without: those of them that are not.
+        preset: the parameters that a size fixes.
+        facts: what else the registration says.
+        target: what builds it. Not compared: an entry that was read has none.
+    """
 
     name: str
-    target: Callable[..., Any]
+    family: str
+    parameters: Mapping[str, Parameter]
     extends: str | None = None
     without: tuple[str, ...] = ()
     preset: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    target: Callable[..., Any] = field(default=not_imported, compare=False)
 
 
 class Registry(Mapping[str, Callable[..., Any]]):
-    """Names to callables, found by importing a module, or every module of a package and its folders, when first asked.
+    """Names to callables, filled when first used.
 
-    ``register(name, *aliases, extends=None, without=(), sizes={}, **facts)`` is a decorator. ``extends`` names the
-    entry whose parameters are taken as well, but for those in ``without`` (the callable hands its ``**options`` on);
-    ``sizes`` maps further names to the parameters that they fix; anything else is kept as a fact about the entry.
-    ``context`` names parameters that come from what is built around an entry and are not the user's to set. Modules
-    in ``skip`` register nothing here and are not imported.
+    Args:
+        kind: what an entry is called in messages.
+        home: the module, or the package with its folders, that registers the entries.
+        context: parameters that come from what is built around an entry and are not the user's to set.
+        skip: modules of the home that register nothing and are not imported.
+        fill: how the entries come in: by importing the home, or by reading its source without torch
+            (``lightning_modules.config.static_registry``).
     """
 
-    def __init__(self, kind: str, home: str, context: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        home: str,
+        context: tuple[str, ...] = (),
+        skip: tuple[str, ...] = (),
+        fill: Callable[[Registry], None] | None = None,
+    ) -> None:
         self.kind, self.home, self.context, self.skip = kind, home, context, skip
+        self._fill = fill or import_home
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
         self._filled = False
@@ -53,59 +81,94 @@ class Registry(Mapping[str, Callable[..., Any]]):
         sizes: Mapping[str, Mapping[str, Any]] | None = None,
         **facts: Any,
     ) -> Callable[[T], T]:
+        """A decorator that registers a callable.
+
+        Args:
+            name: its name.
+            aliases: other names for the same entry.
+            extends: the entry whose parameters are taken as well (the callable passes its ``**options`` on).
+            without: parameters of that entry that are not taken.
+            sizes: further names, and the parameters that each of them fixes.
+            facts: anything else, kept with the entry.
+        """
+
         def add(target: T) -> T:
-            for key, preset in {name: {}, **(sizes or {})}.items():
-                self._claim(key, target)
-                self._entries[key] = Entry(key, target, extends, without, preset, facts)
-            for alias in aliases:
-                self._claim(alias, target)
-                self._aliases[alias] = name
+            self.add(
+                name, *aliases, parameters=parameters_of(target), target=target, extends=extends, without=without,
+                sizes=sizes, facts=facts,
+            )  # fmt: skip
             return target
 
         return add
 
-    def _claim(self, name: str, target: Callable[..., Any]) -> None:
-        taken = self._entries.get(self._aliases.get(name, name))
-        if taken is not None:
-            raise SchemenetError(
-                f"{self.kind} {name!r} of {target.__module__} is already taken by {taken.target.__module__}"
-            )
+    def add(
+        self,
+        name: str,
+        *aliases: str,
+        parameters: Mapping[str, Parameter],
+        target: Callable[..., Any] = not_imported,
+        extends: str | None = None,
+        without: tuple[str, ...] = (),
+        sizes: Mapping[str, Mapping[str, Any]] | None = None,
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Add an entry with its aliases and sizes, see :meth:`register`."""
+        presets = {name: {}, **(sizes or {})}
+        for key in (*presets, *aliases):
+            taken = self._entries.get(self._aliases.get(key, key))
+            if taken is not None:
+                raise SchemenetError(
+                    f"{self.kind} {key!r} of {target.__module__} is already taken by {taken.target.__module__}"
+                )
+        for key, preset in presets.items():
+            self._entries[key] = Entry(key, name, parameters, extends, without, preset, facts, target)
+        self._aliases |= dict.fromkeys(aliases, name)
 
-    def _fill(self) -> None:
+    def _ensure_filled(self) -> None:
         if not self._filled:
             self._filled = True
-            home = importlib.import_module(self.home)
-            for module in pkgutil.walk_packages(getattr(home, "__path__", ()), f"{self.home}."):
-                if module.name.rpartition(".")[2] not in self.skip:
-                    importlib.import_module(module.name)
+            self._fill(self)
 
     def entry(self, name: str) -> Entry:
         """The entry of a name or alias; an unknown one is answered with the near and the known names."""
-        self._fill()
+        self._ensure_filled()
         key = self._aliases.get(name, name)
         if key not in self._entries:
-            known = sorted([*self._entries, *self._aliases])
-            raise SchemenetError(unknown(self.kind, name, known))
+            raise SchemenetError(unknown(self.kind, name, self.all_names()))
         return self._entries[key]
 
     def canonical(self, name: str) -> str:
+        """The name that an alias stands for; any other name is its own."""
         return self.entry(name).name
 
     def aliases(self, name: str) -> list[str]:
-        self._fill()
+        """The other names of an entry."""
+        self._ensure_filled()
         return [alias for alias, target in self._aliases.items() if target == name]
+
+    def all_names(self) -> list[str]:
+        """Every name with every alias, sorted."""
+        self._ensure_filled()
+        return sorted([*self._entries, *self._aliases])
+
+    def families(self) -> list[Entry]:
+        """The entries without their sizes, in the order of their registration."""
+        self._ensure_filled()
+        return [entry for entry in self._entries.values() if entry.name == entry.family]
 
     def list(self, pattern: str = "*") -> list[str]:
         """The names that match a shell pattern, numbers inside names in their natural order."""
-        self._fill()
-        found = fnmatch.filter(self._entries, pattern)
-        return sorted(found, key=lambda n: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", n)])
+        self._ensure_filled()
+        return sorted(
+            fnmatch.filter(self._entries, pattern),
+            key=lambda n: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", n)],
+        )
 
     def parameters(self, name: str) -> dict[str, Parameter]:
-        """What an entry takes: its own parameters and those of the entry that it extends."""
+        """The parameters of an entry: its own and those of the entry that it extends."""
         entry = self.entry(name)
         inherited = self.parameters(entry.extends) if entry.extends is not None else {}
-        return {k: p for k, p in inherited.items() if k not in entry.without} | parameters_of(entry.target)
+        return {k: p for k, p in inherited.items() if k not in entry.without} | dict(entry.parameters)
 
     def options(self, name: str) -> dict[str, Parameter]:
         """The parameters of an entry that are the user's to set."""
@@ -123,36 +186,37 @@ class Registry(Mapping[str, Callable[..., Any]]):
             raise SchemenetError("\n".join(wrong))
 
     def check_spec(self, spec: Spec) -> tuple[str, dict[str, Any]]:
-        """Name and arguments of a spec, refused where they are wrong."""
-        asked = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
-        if not isinstance(name := asked.pop("name", None), str):
+        """The name and the arguments of a spec. Raises SchemenetError where they are wrong."""
+        arguments = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+        if not isinstance(name := arguments.pop("name", None), str):
             raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
-        self.check(name, asked)
-        return name, asked
+        self.check(name, arguments)
+        return name, arguments
 
     def build(self, spec: Spec, **context: Any) -> Any:
-        """Call the entry that ``spec`` names with its parameters and with what the context adds.
+        """Call the target of an entry.
 
-        ``spec`` is a name or a mapping with ``name``. A size's own parameters give way to the user's. Of the context,
-        only what the entry takes is handed over.
+        Args:
+            spec: a name, or a mapping with ``name`` and parameters; these come before what a size fixes.
+            context: further arguments, of which the entry gets those that it takes.
         """
-        name, asked = self.check_spec(spec)
+        name, arguments = self.check_spec(spec)
         entry, parameters = self.entry(name), self.parameters(name)
         context = {key: value for key, value in context.items() if key in parameters}
-        return entry.target(**{**context, **entry.preset, **asked})
+        return entry.target(**{**context, **entry.preset, **arguments})
 
     def built(self, choice: Any) -> Any:
         """What a name or a mapping describes, built; anything else is taken to be built already."""
         return self.build(choice) if isinstance(choice, str | Mapping) else choice
 
     def defaults(self, name: str) -> dict[str, Any]:
-        """What the user's parameters of an entry are where nothing is said."""
-        own = {p.name: p.default for p in self.options(name).values() if p.default is not REQUIRED}
-        return {**own, **self.entry(name).preset}
+        """The defaults of the parameters of an entry that are the user's to set."""
+        defaults = {p.name: p.default for p in self.options(name).values() if p.default is not REQUIRED}
+        return {**defaults, **self.entry(name).preset}
 
     def __contains__(self, name: object) -> bool:
-        self._fill()
-        return name in self._entries or name in self._aliases
+        self._ensure_filled()
+        return isinstance(name, str) and (name in self._entries or name in self._aliases)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         return self.entry(name).target
@@ -162,6 +226,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
     def __len__(self) -> int:
         return len(self.list())
+
+
+def import_home(registry: Registry) -> None:
+    """Fill a registry by importing its home, each module of which registers its entries."""
+    home = importlib.import_module(registry.home)
+    for module in pkgutil.walk_packages(getattr(home, "__path__", ()), f"{registry.home}."):
+        if module.name.rpartition(".")[2] not in registry.skip:
+            importlib.import_module(module.name)
 
 
 SCHEMES = Registry("scheme", "schemes.methods")

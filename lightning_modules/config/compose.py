@@ -15,7 +15,7 @@ from typing import Any
 
 from lightning_modules.config.overrides import quoted, sort_words
 from lightning_modules.config.sections import SHORT
-from lightning_modules.config.static_registry import REGISTRIES, ROOT, catalogue
+from lightning_modules.config.static_registry import REGISTRIES, ROOT, static_registry
 from lightning_modules.config.validate import (
     ALIASES,
     AXES,
@@ -77,7 +77,7 @@ def revised(config: Config, overrides: Sequence[str]) -> Config:
         wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
     for group, choice in groups.items():
         if group in REVISABLE and _exists(group, choice, None, wrong):
-            config[group] = {"name": catalogue(group).canonical(choice)}
+            config[group] = {"name": static_registry(group).canonical(choice)}
     for key, value in values:
         if key.split(".")[0] not in FIXED:
             _set(config, key, value, "eval", wrong)
@@ -129,7 +129,7 @@ def choices(group: str, config_dir: str | None = None, *, aliases: bool = True) 
     folders = [CONFIGS / group, *([Path(config_dir) / group] if config_dir else [])]
     names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
     if group in REGISTRIES:
-        names |= {name for name in catalogue(group).names if aliases or catalogue(group).canonical(name) == name}
+        names |= set(static_registry(group).all_names() if aliases else static_registry(group))
     return sorted(names)
 
 
@@ -261,8 +261,8 @@ def _forget_other_axes(config: Config, asked: set[str]) -> None:
     """The axes of an experiment are its own network's; another one, which the user chose, has those that it takes."""
     section = config.get("architecture")
     name = section.get("name") if isinstance(section, dict) else None
-    if "architecture" in asked and name in catalogue("architecture").names:
-        taken = catalogue("architecture").options(name)
+    if "architecture" in asked and name in static_registry("architecture"):
+        taken = static_registry("architecture").options(name)
         config.update({axis: None for axis in AXES if axis not in taken and axis not in asked})
 
 
@@ -281,7 +281,7 @@ def _forget_other_arms(config: Config, asked: set[str]) -> None:
 
 def described(config: Config) -> Config:
     """The config with every default of its network filled in, as it is stored with a run."""
-    names = catalogue("architecture")
+    names = static_registry("architecture")
     architecture = dict(config["architecture"])
     defaults = names.defaults(architecture["name"])
     complete = {
@@ -295,7 +295,7 @@ def described(config: Config) -> Config:
         section = config.get(group) or defaults.get(group)
         if section is not None:
             section = {"name": section} if isinstance(section, str) else dict(section)
-            complete[group] = {**catalogue(group).defaults(section["name"]), **section}
+            complete[group] = {**static_registry(group).defaults(section["name"]), **section}
     complete["sharing"] = config.get("sharing") or defaults.get("sharing")
     return complete
 

@@ -1,12 +1,12 @@
-"""Which networks the user's words stand for. Read from the catalogue, before torch is imported."""
+"""Which networks the user's words stand for. Read from the source, before torch is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from architectures.registry import known_as
-from lightning_modules.config.static_registry import catalogue
+from architectures.registry import networks_known_as
+from lightning_modules.config.static_registry import static_registry
 from schemes.errors import SchemenetError, nearest, unknown
 
 LARGEST_SEED = 2**32 - 1  # what the random generators take
@@ -29,22 +29,21 @@ class Choice(NamedTuple):
 
 def networks_of(word: str) -> list[Choice]:
     """The networks that a word is known as; ``scheme:architecture`` names any other pair, an architecture itself."""
-    schemes, architectures = catalogue("scheme"), catalogue("architecture")
+    schemes, architectures = static_registry("scheme"), static_registry("architecture")
     if ":" in word:
         scheme, architecture = word.split(":", 1)
         for names, name in ((schemes, scheme), (architectures, architecture)):
-            if name not in names.names:
-                raise SchemenetError(f"{word!r}: {unknown(names.kind, name, names.names)}")
+            if name not in names:
+                raise SchemenetError(f"{word!r}: {unknown(names.kind, name, names.all_names())}")
         if "scheme" not in architectures.options(architecture):
             raise SchemenetError(f"{word!r}: architecture {architecture!r} takes no scheme")
         return [Choice(word, architecture, schemes.canonical(scheme))]
-    if word in architectures.names:
+    if word in architectures:
         return [Choice(word, word)]
-    words = {name: listing.facts.get("word") for name, listing in architectures.listings.items()}
     try:
-        found = known_as(word, words, schemes.names, schemes.canonical)
+        found = networks_known_as(word, architectures, schemes)
     except SchemenetError as error:
-        hint = nearest(word, architectures.names)
+        hint = nearest(word, architectures.all_names())
         raise SchemenetError(f"{error} (or an architecture{'; ' + hint if hint else ''})") from error
     if not found:
         raise SchemenetError(
@@ -55,8 +54,7 @@ def networks_of(word: str) -> list[Choice]:
 
 def controls() -> list[str]:
     """The names of the controls."""
-    names = catalogue("architecture")
-    return [name for name, listing in names.listings.items() if listing.facts.get("control")]
+    return [entry.name for entry in static_registry("architecture").families() if entry.facts.get("control")]
 
 
 def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

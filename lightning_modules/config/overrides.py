@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from lightning_modules.config.sections import SHORT
-from lightning_modules.config.static_registry import REGISTRIES, catalogue
+from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
 from schemes.errors import SchemenetError
 
@@ -76,8 +76,8 @@ def takes_text_only(key: str) -> bool:
     if not option:
         found = {keys[key].annotation for keys in KEYS.values() if key in keys}
     elif group in REGISTRIES:
-        names = catalogue(group)
-        options = (names.options(name) for name in names.listings)
+        names = static_registry(group)
+        options = (names.options(entry.name) for entry in names.families())
         found = {taken[option].annotation for taken in options if option in taken}
     else:
         found = set()

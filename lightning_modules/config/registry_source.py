@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from lightning_modules.config.static_registry import REGISTRIES, catalogue
+from lightning_modules.config.static_registry import REGISTRIES, static_registry
 
 SEARCH_PATH = "registry://names"
 
@@ -39,7 +39,7 @@ class RegistrySource(ConfigSource):
         group, _, name = config_path.removesuffix(".yaml").strip("/").rpartition("/")
         if name == "None":  # Hydra's name for a group without a choice, whose source need not be read for it
             return False
-        return group in REGISTRIES and name in catalogue(group).names
+        return group in REGISTRIES and name in static_registry(group)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[Any]:
         group = config_path.strip("/")
@@ -47,7 +47,7 @@ class RegistrySource(ConfigSource):
             return sorted(REGISTRIES) if results_filter is not ObjectType.CONFIG else []
         if group not in REGISTRIES or results_filter is ObjectType.GROUP:
             return []
-        return catalogue(group).names
+        return static_registry(group).all_names()
 
 
 Plugins.instance().register(RegistrySource)

@@ -1,15 +1,15 @@
-"""The registries as they stand in the source, read without importing it.
+"""The registries filled from the source, without importing it.
 
-A config is checked against them before torch is imported, in a fraction of a second. What is read is what the
-registries hold: names, aliases, sizes and signatures, and a test compares the two entry by entry.
+A config is checked against them before torch is imported, in a fraction of a second. Defaults and facts of entries are
+therefore literals, or names of literals in the same module.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,93 +41,76 @@ TASK = ("TASKS", TASKS)
 Definition = ast.FunctionDef | ast.ClassDef
 
 
-@dataclass(frozen=True)
-class Listing:
-    """One registered callable as its decorator and its signature say."""
-
-    name: str
-    aliases: tuple[str, ...]
-    own: Mapping[str, Parameter]
-    extends: str | None = None
-    without: tuple[str, ...] = ()
-    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+@cache
+def static_registry(group: str) -> Registry:
+    """The registry of a config group, or of the tasks, filled from the source: its entries cannot be built."""
+    variable, registry = TASK if group == "task" else REGISTRIES[group]
+    return Registry(registry.kind, registry.home, registry.context, registry.skip, fill=SourceReader(variable))
 
 
-class Catalogue:
-    """What one registry will hold, by reading the modules of its home."""
+class SourceReader:
+    """Fills a registry from the decorators ``VARIABLE.register(...)`` in the modules of its home."""
 
-    def __init__(self, variable: str, registry: Registry) -> None:
-        self.variable, self.kind, self.context = variable, registry.kind, registry.context
+    def __init__(self, variable: str) -> None:
+        self.decorator = f"{variable}.register"
+        self._modules: list[Path] = []
+
+    def __call__(self, registry: Registry) -> None:
         home = ROOT.joinpath(*registry.home.split("."))
-        paths = sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
-        self._definitions = [node for path in paths for node in _definitions(path)]
-        self._classes = {node.name: node for node in self._definitions if isinstance(node, ast.ClassDef)}
+        self._modules = sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]
+        for path in self._modules:
+            if f"@{self.decorator}(" in _text(path):
+                for node in _module(path).body:
+                    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                        self._add(registry, node, path)
 
-    @cached_property
-    def listings(self) -> dict[str, Listing]:
-        found = (self._listing(node) for node in self._definitions)
-        return {listing.name: listing for listing in found if listing is not None}
-
-    @cached_property
-    def aliases(self) -> dict[str, str]:
-        """Every other name (alias or size) to the name that it belongs to."""
-        by_listing = ((listing, (*listing.aliases, *listing.sizes)) for listing in self.listings.values())
-        return {other: listing.name for listing, others in by_listing for other in others}
-
-    @property
-    def names(self) -> list[str]:
-        return sorted([*self.listings, *self.aliases])
-
-    def canonical(self, name: str) -> str:
-        """An alias gives way to its name; a size keeps its own."""
-        listing = self.listings.get(self.aliases.get(name, name))
-        return listing.name if listing is not None and name in listing.aliases else name
-
-    def preset(self, name: str) -> Mapping[str, Any]:
-        return self.listings[self.aliases.get(name, name)].sizes.get(name, {})
-
-    def facts(self, name: str) -> Mapping[str, Any]:
-        return self.listings[self.aliases.get(name, name)].facts
-
-    def parameters(self, name: str) -> dict[str, Parameter]:
-        listing = self.listings[self.aliases.get(name, name)]
-        inherited = self.parameters(listing.extends) if listing.extends is not None else {}
-        return {k: p for k, p in inherited.items() if k not in listing.without} | dict(listing.own)
-
-    def options(self, name: str) -> dict[str, Parameter]:
-        """The parameters that are the user's to set."""
-        return {key: p for key, p in self.parameters(name).items() if key not in self.context}
-
-    def defaults(self, name: str) -> dict[str, Any]:
-        own = {key: p.default for key, p in self.options(name).items() if p.default is not REQUIRED}
-        return {**own, **self.preset(name)}
-
-    def _listing(self, node: Definition) -> Listing | None:
+    def _add(self, registry: Registry, node: Definition, path: Path) -> None:
         for decorator in node.decorator_list:
-            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == f"{self.variable}.register":
-                name, *aliases = (ast.literal_eval(argument) for argument in decorator.args)
-                known = {k.arg: ast.literal_eval(k.value) for k in decorator.keywords if _is_literal(k.value)}
-                settings = {key: known.pop(key) for key in ("extends", "without", "sizes") if key in known}
-                return Listing(name, tuple(aliases), self._signature(node), facts=known, **settings)
-        return None
+            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == self.decorator:
+                names = [ast.literal_eval(argument) for argument in decorator.args]
+                given = {k.arg: _value(k.value, path) for k in decorator.keywords if k.arg is not None}
+                settings = {key: given.pop(key) for key in ("extends", "without", "sizes") if key in given}
+                registry.add(*names, parameters=self._signature(node), facts=given, **settings)
 
     def _signature(self, node: Definition) -> dict[str, Parameter]:
+        """The parameters of a function or a class, those of its bases included where it passes them on."""
         if isinstance(node, ast.FunctionDef):
             return _arguments(node)
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-        own = _arguments(inits[0]) if inits else {}
+        parameters = _arguments(inits[0]) if inits else {}
         if inits and inits[0].args.kwarg is None:
-            return own
-        bases = (self._classes.get(ast.unparse(base)) for base in node.bases)
+            return parameters
+        bases = (self._class(ast.unparse(base)) for base in node.bases)
         inherited = {k: p for base in bases if base is not None for k, p in self._signature(base).items()}
-        return own | {k: p for k, p in inherited.items() if k not in own}
+        return parameters | {k: p for k, p in inherited.items() if k not in parameters}
+
+    def _class(self, name: str) -> ast.ClassDef | None:
+        """The class of this name in any module of the home."""
+        defined = re.compile(rf"^class {re.escape(name)}\b", re.MULTILINE)
+        found = None
+        for path in self._modules:
+            if defined.search(_text(path)):
+                found = next(n for n in _module(path).body if isinstance(n, ast.ClassDef) and n.name == name)
+        return found
 
 
-def _definitions(path: Path) -> Iterator[Definition]:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _module(path: Path) -> ast.Module:
+    return ast.parse(_text(path))
+
+
+def _value(node: ast.expr, path: Path) -> Any:
+    """The value of an argument: a literal, or the name of one that the same module assigns."""
+    if isinstance(node, ast.Name):
+        for statement in _module(path).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == node.id:
+                return ast.literal_eval(statement.value)
+    return ast.literal_eval(node)
 
 
 def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
@@ -148,21 +131,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
     }
 
 
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
-        return False
-    return True
-
-
-@cache
-def catalogue(group: str) -> Catalogue:
-    """The catalogue of a config group, or of the tasks."""
-    return Catalogue(*(TASK if group == "task" else REGISTRIES[group]))
-
-
 def told_set(section: Mapping[str, Any]) -> str:
     """A data set of a config, with the options that make another one of it where it has such: ``plane moons``."""
-    told = (section.get(option) for option in catalogue("data").facts(section["name"]).get("told", ()))
+    told = (section.get(option) for option in static_registry("data").entry(section["name"]).facts.get("told", ()))
     return " ".join([section["name"], *(str(value) for value in told if value is not None)])

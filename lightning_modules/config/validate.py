@@ -10,7 +10,7 @@ from typing import Any
 
 from architectures.registry import tasks_of
 from lightning_modules.config.sections import SECTIONS, keys_of, section
-from lightning_modules.config.static_registry import REGISTRIES, catalogue
+from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from schemes.errors import SchemenetError, not_taken, unknown
 from schemes.schema import Parameter, objection
 
@@ -64,7 +64,7 @@ def unknown_key(key: str, command: str) -> str:
     if others:
         return f"{key}: a key of `schemenet {others[0]}`, not of {command}"
     groups = groups_of(command)
-    owners = {g: [n for n in catalogue(g).listings if key in catalogue(g).options(n)] for g in groups}
+    owners: dict[str, list[str]] = {group: _taking(key, group) for group in groups}
     owners |= {name: [key] * (key in keys_of(name)) for name in SECTIONS if name in KEYS[command]}
     if written := [f"{group}.{key}=..." for group, names in owners.items() if names]:
         return f"no key {key!r}; it is a parameter: {' or '.join(written)}"
@@ -96,15 +96,14 @@ def check(config: Config, command: str, wrong: list[str]) -> None:
 def _unfit(config: Config, architecture: str | None) -> list[str]:
     """The objection to an architecture that is not for what the data is for, where there is one."""
     data = config.get("data")
-    if architecture is None or not isinstance(data, dict) or data.get("name") not in catalogue("data").names:
+    if architecture is None or not isinstance(data, dict) or data.get("name") not in static_registry("data"):
         return []
-    task = tasks_of(catalogue("data").facts(data["name"]))[0]
-    names = catalogue("architecture")
-    if task in (own := tasks_of(names.facts(architecture))):
+    networks, sets = static_registry("architecture"), static_registry("data")
+    task = tasks_of(sets.entry(data["name"]).facts)[0]
+    if task in (own := tasks_of(networks.entry(architecture).facts)):
         return []
-    fit = [name for name, listing in names.listings.items() if task in tasks_of(listing.facts)]
-    sets = catalogue("data").listings
-    suited = [name for name, listing in sets.items() if tasks_of(listing.facts)[0] in own]
+    fit = [entry.name for entry in networks.families() if task in tasks_of(entry.facts)]
+    suited = [entry.name for entry in sets.families() if tasks_of(entry.facts)[0] in own]
     return [
         f"architecture {architecture!r} is for {' and '.join(own)}, and data {data['name']!r} is for {task}; "
         f"architectures for {task}: {', '.join(fit)}; data for {' or '.join(own)}: {', '.join(suited)}"
@@ -155,7 +154,7 @@ def _check_comparison(config: Config, wrong: list[str]) -> None:
         if arm not in arms:
             wrong.append(f"arms: {unknown('arm', arm, arms)}")
             continue
-        known = catalogue("architecture").options(arms[arm])
+        known = static_registry("architecture").options(arms[arm])
         for key, value in (options or {}).items():
             if key not in known:
                 wrong.append(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
@@ -171,17 +170,17 @@ def check_section(config: Config, group: str, architecture: str | None, wrong: l
     if not isinstance(section, dict):
         wrong.append(f"{group}: expected one name or a mapping with 'name', got {section!r}")
         return None
-    names = catalogue(group)
+    names = static_registry(group)
     inherited: Any = None
     if "name" not in section and group in AXES and architecture is not None:
         # scheme.k=0.5 alone: the parameters are for the scheme that the architecture brings.
-        inherited = catalogue("architecture").defaults(architecture).get(group)
+        inherited = static_registry("architecture").defaults(architecture).get(group)
         if inherited is not None:
             inherited = {"name": inherited} if isinstance(inherited, str) else dict(inherited)
             section = {**inherited, **section}
     name = section.get("name")
-    if name not in names.names:
-        wrong.append(unknown(names.kind, name, names.names))
+    if name not in names:
+        wrong.append(unknown(names.kind, name, names.all_names()))
         return None
     name = names.canonical(name)
     options = names.options(name)
@@ -201,14 +200,19 @@ def check_section(config: Config, group: str, architecture: str | None, wrong: l
         config[group] = {**section, "name": name}
     else:
         config[group] = {**names.defaults(name), **section, "name": name}
-    if group in AXES and architecture is not None and group not in catalogue("architecture").options(architecture):
+    if (
+        group in AXES
+        and architecture is not None
+        and group not in static_registry("architecture").options(architecture)
+    ):
         wrong.append(
             f"architecture {architecture!r} takes no {group} ({group}={name}); "
-            f"ones that do: {', '.join(_taking(group))}"
+            f"ones that do: {', '.join(_taking(group, 'architecture'))}"
         )
     return name
 
 
-def _taking(group: str) -> list[str]:
-    names = catalogue("architecture")
-    return [name for name in names.listings if group in names.options(name)]
+def _taking(key: str, group: str) -> list[str]:
+    """The names of a group that have this key among their options."""
+    names = static_registry(group)
+    return [entry.name for entry in names.families() if key in names.options(entry.name)]

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning_modules.config.static_registry import catalogue
+from lightning_modules.config.static_registry import static_registry
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.storage.atomic_files import safe_name, whole
 from lightning_modules.storage.run_files import run_folder
@@ -81,9 +81,9 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
 def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
     """What a picture calls a scheme, and its spec, from ``heun`` or ``backward_euler_poly:degree=3,form=mpoly``."""
     name, _, options = text.partition(":")
-    names = catalogue("scheme")
-    if name not in names.names:
-        raise SchemenetError(unknown(names.kind, name, names.names))
+    names = static_registry("scheme")
+    if name not in names:
+        raise SchemenetError(unknown(names.kind, name, names.all_names()))
     name = names.canonical(name)
     settings: dict[str, Any] = {}
     for option in options.split(",") if options else ():

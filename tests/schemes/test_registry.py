@@ -109,9 +109,10 @@ def test_list_takes_a_pattern_and_orders_numbers_naturally(kitchen: Registry) ->
 def test_a_name_is_taken_once(kitchen: Registry) -> None:
     for name in ("soup", "broth", "soup_large"):
         with pytest.raises(SchemenetError, match=rf"dish '{name}' of .* is already taken by {__name__}"):
-            kitchen.register(name)(dict)
+            kitchen.register(name)(lambda: {})
     with pytest.raises(SchemenetError, match=r"dish 'stew' of .* is already taken"):
-        kitchen.register("roast", "stew")(dict)
+        kitchen.register("roast", "stew")(lambda: {})
+    assert "roast" not in kitchen
 
 
 # Parameters
