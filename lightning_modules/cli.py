@@ -138,12 +138,12 @@ def _train(config: dict) -> int:
     from lightning_modules.launching.run_lock import locked
     from lightning_modules.storage.run_files import RESULT
     from lightning_modules.training.dry_run import dry_build
-    from lightning_modules.training.run_folder import FAILED, held_of_this, run_folder, run_name, told_error
+    from lightning_modules.training.run_folder import FAILED, describe_error, find_same_run, run_folder, run_name
 
     folder = run_folder(config)
     _, network = dry_build(config, folder)
-    held = held_of_this(config, folder)
-    if held is not None and held.finished:
+    existing = find_same_run(config, folder)
+    if existing is not None and existing.finished:
         print(f"done already: {folder / RESULT} (overwrite=true trains again)")
         return 0
     first = rank_zero_only.rank == 0  # of the processes that torchrun or srun has begun
@@ -157,7 +157,7 @@ def _train(config: dict) -> int:
         print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
         return 1
     if first:
-        print(f"{told_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
+        print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
     return 0 if result["status"] == "done" else 1
 
 

@@ -29,7 +29,7 @@ class Measure:
         """The value in its unit, without it: ``2.80``."""
         return f"{self.scale * value:{sign}.{self.digits}f}"
 
-    def told(self, value: float) -> str:
+    def format(self, value: float) -> str:
         """The value with its unit: ``2.80 %``."""
         return f"{self.number(value)} {self.unit}".rstrip()
 

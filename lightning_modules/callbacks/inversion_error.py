@@ -17,12 +17,14 @@ def inversion_error(network: Model) -> float | None:
     return max((found["inversion_error"] for found in measured if "inversion_error" in found), default=None)
 
 
-class LogInversion(Callback):
+class InversionErrorLogger(Callback):
     """Logs ``inversion/error`` after each epoch: the worst of its batches and of all processes.
 
     Measured in each backward pass anyway, see :class:`schemes.gradients.reversible.Reversible`. A run that goes on
     within an epoch has the worst of the whole of it.
     """
+
+    state_key = "LogInversion"  # in checkpoints, from before the class had this name
 
     def __init__(self) -> None:
         self.worst = MaxMetric()

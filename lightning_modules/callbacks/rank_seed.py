@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from architectures.model import Model
 
 
-class OwnRandomNumbers(Callback):
+class RankSeed(Callback):
     """Gives each process after the first random numbers of its own, so that no two draw the same dropout masks.
 
     Until training begins all draw the same, for the same weights; then rank r goes on from (seed, r). A run that goes

@@ -16,7 +16,7 @@ class ZeroStabilityWarning(UserWarning):
     """A learned coefficient has left the range in which its scheme is zero-stable."""
 
 
-class LogCoefficients(Callback):
+class SchemeCoefficientLogger(Callback):
     """Logs every learnable coefficient of a network's schemes, before training and after each epoch.
 
     Keys are those of ``Model.coefficients``. The first to leave the range in which its scheme is zero-stable is told

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from architectures.costs.ledger import has_data_dependent_cost
 from architectures.model import Model
 
-COUNTS: dict[str, Callable[[Any], int]] = {
+SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
     "nfe/forward": lambda flow: flow.forward_counts.evaluations,
     "nfe/backward": lambda flow: flow.backward_counts.evaluations,
     "products/forward": lambda flow: flow.forward_counts.jacobian_products,
@@ -27,12 +27,12 @@ COUNTS: dict[str, Callable[[Any], int]] = {
 
 
 def counts(network: Model) -> list[int]:
-    """The entries of ``COUNTS`` for the last batch, summed over all flows."""
-    return [sum(map(count, network.flows)) for count in COUNTS.values()]
+    """The entries of ``SOLVER_COSTS`` for the last batch, summed over all flows."""
+    return [sum(map(count, network.flows)) for count in SOLVER_COSTS.values()]
 
 
-class WorkOfBatches(Metric):
-    """The mean of ``COUNTS`` over batches, those of all processes together, and the most that a batch took."""
+class SolverCostMetric(Metric):
+    """The mean of ``SOLVER_COSTS`` over batches, those of all processes together, and the most that a batch took."""
 
     full_state_update = False
     total: Tensor
@@ -41,9 +41,9 @@ class WorkOfBatches(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(SOLVER_COSTS), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("batches", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("most", torch.zeros(len(COUNTS), dtype=torch.long), dist_reduce_fx="max")
+        self.add_state("most", torch.zeros(len(SOLVER_COSTS), dtype=torch.long), dist_reduce_fx="max")
 
     def update(self, batch: list[int]) -> None:
         found = torch.tensor(batch, device=self.total.device)
@@ -54,23 +54,25 @@ class WorkOfBatches(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         return self.total.cpu().double() / self.batches.cpu(), self.most.cpu()
 
-    def told(self) -> dict[str, float]:
+    def by_name(self) -> dict[str, float]:
         """The means by name, as ``.../epoch``, and the most, as ``.../most``."""
         both = zip(("epoch", "most"), self.compute(), strict=True)
-        return {f"{name}/{kind}": v for kind, of in both for name, v in zip(COUNTS, of.tolist(), strict=True)}
+        return {f"{name}/{kind}": v for kind, of in both for name, v in zip(SOLVER_COSTS, of.tolist(), strict=True)}
 
 
-class LogWork(Callback):
+class SolverCostLogger(Callback):
     """Logs what solving costs where batches differ in it: on adaptive grids, and under implicit schemes.
 
-    The entries of ``COUNTS`` for single batches, of the first process, as often as the loss; over all batches of an
-    epoch, those of all processes, their means as ``.../epoch`` and the largest as ``.../most`` (a step of training
-    takes as long as the process that evaluates f most often); for the set that is tested ``test/nfe`` or
-    ``validation/nfe``. A run that goes on within an epoch has those of the whole of it.
+    The entries of ``SOLVER_COSTS`` for single batches, of the first process, as often as the loss; over all batches of
+    an epoch and all processes, their means as ``.../epoch`` and the largest as ``.../most`` (a step of training takes
+    as long as the process that evaluates f most often); for the evaluated set ``test/nfe`` or ``validation/nfe``.
+    A run that resumes within an epoch has those of the whole of it.
     """
 
+    state_key = "LogWork"  # in checkpoints, from before the class had this name
+
     def __init__(self) -> None:
-        self.training, self.testing = WorkOfBatches(), WorkOfBatches()
+        self.training, self.testing = SolverCostMetric(), SolverCostMetric()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for metric in (self.training, self.testing):
@@ -80,22 +82,22 @@ class LogWork(Callback):
         if has_data_dependent_cost(module.network):
             found = counts(module.network)
             self.training.update(found)
-            module.log_dict(dict(zip(COUNTS, map(float, found), strict=True)))
+            module.log_dict(dict(zip(SOLVER_COSTS, map(float, found), strict=True)))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not has_data_dependent_cost(module.network):
             return
-        told = self.training.told()
+        costs = self.training.by_name()
         self.training.reset()
         for logger in trainer.loggers:
-            logger.log_metrics(told | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+            logger.log_metrics(costs | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         self.testing.update(counts(module.network))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if has_data_dependent_cost(module.network):
-            module.log(f"{trainer.datamodule.measures}/nfe", self.testing.told()["nfe/forward/epoch"])
+            module.log(f"{trainer.datamodule.eval_split}/nfe", self.testing.by_name()["nfe/forward/epoch"])
         self.testing.reset()
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.comparing.records import COMPARISON, Arm, Comparison, Run, read_run
+from lightning_modules.comparing.records import Arm, Comparison, Run, read_run
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.config.network_names import controls
 from lightning_modules.config.validate import AXES
 from lightning_modules.metrics import Measure, measure_of
 from lightning_modules.storage.atomic_files import LONGEST_NAME, read_json, writable, write_json
-from lightning_modules.storage.run_files import CONFIG, RESULT
+from lightning_modules.storage.run_files import COMPARISON, CONFIG, FAILURE, JOB, RESULT
 from lightning_modules.text import plural, printable, terminal_width
 from lightning_modules.training.run_folder import NOT_RECIPE
 from schemes.errors import SchemenetError, unknown
@@ -38,8 +38,7 @@ SIZES = ("architecture.width", "architecture.widths", "architecture.inner")
 
 COMPARED = "compared.json"
 TUNING = "tuning"  # the folder of an arm that holds the runs by which its learning rate was chosen
-ORDER = "run.json"
-TRACES = (CONFIG, ORDER, "error.txt")  # what a run leaves, even one that never started
+TRACES = (CONFIG, JOB, FAILURE)  # what a run leaves, even one that never started
 LONGEST_VALUE = 40
 LONGEST_COMMAND = 2000
 ABSENT = "null"
@@ -191,7 +190,7 @@ def _read_config(folder: Path) -> Found:
 
 def _arm_of(folder: Path) -> str | None:
     """The arm as which a run was trained, where its folder says so."""
-    for name in (RESULT, ORDER):
+    for name in (RESULT, JOB):
         with contextlib.suppress(SchemenetError):
             arm = read_json(folder / name).get("arm")
             if isinstance(arm, str) and re.fullmatch(r"\w[\w.,=+\- ]*", arm) and len(arm) <= LONGEST_NAME:

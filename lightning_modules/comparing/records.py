@@ -14,13 +14,12 @@ from typing import Any
 
 from lightning_modules.metrics import ERROR, MEASURES, Measure
 from lightning_modules.storage.atomic_files import read_json, read_rows, safe_name
-from lightning_modules.storage.run_files import RESULT
+from lightning_modules.storage.run_files import COMPARISON, FAILURE, METRICS, RESULT, STEP_TIMES
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError
 
 STATUSES = ("done", "diverged", "failed", "missing")
 
-COMPARISON, STEP_TIME = "comparison.json", "step_time.json"
 LONGEST_REASON = 4096
 
 
@@ -153,7 +152,7 @@ def read_comparison(folder: str | Path) -> Comparison:
 def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
     """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
     try:
-        rows = read_rows(run.folder / "metrics.csv")
+        rows = read_rows(run.folder / METRICS)
     except SchemenetError:
         return {}  # a curve less, and no report lost; what counts stands in result.json
     pairs = [(finite(row.get(against)), finite(row.get(column))) for row in rows]
@@ -171,7 +170,7 @@ def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
         control=bool(entry.get("control")),
         matched=bool(entry.get("matched")),
         sizes=dict(entry.get("sizes") or {}),
-        step_time=_read_step_time(folder / name / STEP_TIME),
+        step_time=_read_step_time(folder / name / STEP_TIMES),
     )
 
 
@@ -227,7 +226,7 @@ def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mappi
     if status == "done" and value is None:
         status, reason = "diverged", f"the test {measure.words} is not a finite number"
     elif status == "diverged":
-        said = f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.told(value)}"
+        said = f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.format(value)}"
         reason = reason or said
     elif status != "done":
         status, reason = "failed", reason or f"its status is {status!r}"
@@ -255,7 +254,7 @@ def _beside(told: Mapping[str, Any], measure: Measure) -> dict[str, float]:
 
 
 def _without_result(place: Path, arm: str, seed: int) -> Run:
-    error = place / "error.txt"
+    error = place / FAILURE
     if not error.is_file():
         return Run(arm, seed, "missing", "no result yet", folder=place)
     with error.open("rb") as file:

@@ -24,17 +24,17 @@ from lightning_modules.config.registries import LAUNCHERS
 from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import Config
 from lightning_modules.launching import slurm
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import is_locked
 from lightning_modules.loggers.wandb import settled
 from lightning_modules.machine import cores
 from lightning_modules.metrics import measure_of
 from lightning_modules.storage.atomic_files import read_json, remove_empty, writable, write_json
-from lightning_modules.storage.run_files import RESULT
+from lightning_modules.storage.run_files import COMPARISON, RESULT, STEP_TIMES
 from lightning_modules.text import Progress, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
-from lightning_modules.training.run_folder import forget, hash_of, versions
+from lightning_modules.training.run_folder import clear_run, hash_of, versions
 from schemes.errors import SchemenetError, SolverError
 
 
@@ -51,7 +51,7 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
 
     A launcher that refuses leaves the folder as it was.
     """
-    LAUNCHERS.build(config["launcher"], orders=[], watch=Watch([]))  # what can be known before the folder is touched
+    LAUNCHERS.build(config["launcher"], runs=[], watch=Watch([]))  # what can be known before the folder is touched
     previous = None if config["overwrite"] else _held(folder)
     writable(folder)
     _claim(folder, document, config["overwrite"])
@@ -75,12 +75,12 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Confi
     planned = len(plan.arms)
     if plan.tuning is not None:
         plan = _tune(plan, plan.tuning, document, folder, config["launcher"])
-    orders = [
-        Order(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
+    jobs = [
+        Job(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
         for seed in plan.seeds
         for arm in plan.arms
     ]
-    launch(orders, config["launcher"])
+    launch(jobs, config["launcher"])
     _measure(plan, folder)
     _time_the_target(plan, folder)
     Progress("writing the report and its pictures")
@@ -88,13 +88,13 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Confi
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder), terminal_width()))
     print(f"\nreport: {path}")
-    return 0 if len(plan.arms) == planned and all(order.done for order in orders) else 1
+    return 0 if len(plan.arms) == planned and all(job.done for job in jobs) else 1
 
 
 def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
     """Do the tuning runs, choose, and write down what was chosen; the plan of the arms that can be trained now."""
     print(f"tuning {plural(len(asked.lr), 'learning rate')} on {asked.validation:.3g} of the training set, held out")
-    launch(tuning.orders(plan, asked, folder), launcher)
+    launch(tuning.jobs(plan, asked, folder), launcher)
     found = tuning.tried(plan, asked, folder)
     worst = measure_of(plan.recipe["data"]["name"]).worst
     chosen = tuning.choose(found, worst)
@@ -109,16 +109,16 @@ def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, lau
     return plan
 
 
-def launch(orders: Sequence[Order], launcher: Config) -> None:
+def launch(jobs: Sequence[Job], launcher: Config) -> None:
     """Do all runs that are not done."""
-    with Watch(orders) as watch:
-        LAUNCHERS.build(launcher, orders=[order for order in orders if not order.done], watch=watch)
+    with Watch(jobs) as watch:
+        LAUNCHERS.build(launcher, runs=[job for job in jobs if not job.done], watch=watch)
 
 
 def _measure(plan: Plan, folder: Path) -> None:
     """Step times of all arms, taking turns in this process when all training is done; none where no run is."""
     counted = _counted_batches(plan, folder)
-    if not counted or all((folder / arm.name / STEP_TIME).exists() for arm in plan.arms):
+    if not counted or all((folder / arm.name / STEP_TIMES).exists() for arm in plan.arms):
         return
     progress = Progress(f"measuring step times of {plural(len(plan.arms), 'network')} in turn (some minutes at most)")
     device = device_of(plan.recipe)
@@ -136,7 +136,7 @@ def _measure(plan: Plan, folder: Path) -> None:
         return
     for name, times in measured.items():
         writable(folder / name)
-        write_json(folder / name / STEP_TIME, times)
+        write_json(folder / name / STEP_TIMES, times)
 
 
 def _counted_batches(plan: Plan, folder: Path) -> list[int]:
@@ -148,7 +148,7 @@ def _counted_batches(plan: Plan, folder: Path) -> list[int]:
 
 def _time_the_target(plan: Plan, folder: Path) -> None:
     """A budget of step time is told as the baseline's among the times of all arms: those of the plan were others."""
-    measured = folder / plan.baseline / STEP_TIME  # absent where the baseline's tuning has failed
+    measured = folder / plan.baseline / STEP_TIMES  # absent where the baseline's tuning has failed
     if plan.budget is not None and plan.budget.kind == costs.STEP_TIME and measured.exists():
         document = read_json(folder / COMPARISON)
         document["budget"]["target"] = read_json(measured)["median_s"]
@@ -175,8 +175,8 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
             raise SchemenetError(f"overwrite: {', '.join(busy)} is being trained by another process; stop it first")
         slurm.refuse_unfinished(runs)
         for old in runs:
-            forget(old)
-        for old in folder.glob(f"*/{STEP_TIME}"):
+            clear_run(old)
+        for old in folder.glob(f"*/{STEP_TIMES}"):
             old.unlink()
     write_json(folder / COMPARISON, document)
 

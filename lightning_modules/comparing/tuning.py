@@ -14,7 +14,7 @@ from typing import Any
 from lightning_modules.comparing.plan import Plan, PlannedArm
 from lightning_modules.config.sections import Tuning
 from lightning_modules.config.validate import Config
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
 from lightning_modules.metrics import ERROR
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import RESULT
@@ -26,21 +26,21 @@ Tried = Mapping[float, Sequence[float | None]]
 """Validation errors of an arm by learning rate, one for each seed; None for a run that diverged."""
 
 
-def orders(plan: Plan, tuning: Tuning, folder: Path) -> list[Order]:
+def jobs(plan: Plan, tuning: Tuning, folder: Path) -> list[Job]:
     """The runs that are needed: every arm with every learning rate and seed, in FOLDER/ARM/tuning/lr0.1-seed1000."""
-    return [_order(folder, arm, tuning, lr, seed) for seed in _seeds(tuning) for lr in tuning.lr for arm in plan.arms]
+    return [_job(folder, arm, tuning, lr, seed) for seed in _seeds(tuning) for lr in tuning.lr for arm in plan.arms]
 
 
 def tried(plan: Plan, tuning: Tuning, folder: Path) -> dict[str, Tried]:
     """What the runs gave, for the arms all of whose runs are done."""
     runs = {
-        arm.name: {lr: [_order(folder, arm, tuning, lr, seed) for seed in _seeds(tuning)] for lr in tuning.lr}
+        arm.name: {lr: [_job(folder, arm, tuning, lr, seed) for seed in _seeds(tuning)] for lr in tuning.lr}
         for arm in plan.arms
     }
     return {
-        name: {lr: [_error(order.folder) for order in found] for lr, found in by_lr.items()}
+        name: {lr: [_error(job.folder) for job in found] for lr, found in by_lr.items()}
         for name, by_lr in runs.items()
-        if all(order.done for found in by_lr.values() for order in found)
+        if all(job.done for found in by_lr.values() for job in found)
     }
 
 
@@ -89,7 +89,7 @@ def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, floa
     return {**asdict(tuning), "chosen": dict(chosen), "errors": found, "notes": notes(by_arm, chosen, worst)}
 
 
-def _order(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Order:
+def _job(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Job:
     trainer = {"max_epochs": tuning.max_epochs, "check_test_every_n_epoch": tuning.max_epochs}
     config = _with_lr(arm.config, lr)
     config |= {
@@ -98,7 +98,7 @@ def _order(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) 
         "trainer": {**config["trainer"], **trainer},
     }
     place = folder / arm.name / FOLDER / f"lr{lr:g}-seed{seed}"
-    return Order(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{FOLDER}")
+    return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{FOLDER}")
 
 
 def _with_lr(config: Config, lr: float) -> Config:

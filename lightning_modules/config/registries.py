@@ -7,5 +7,5 @@ DATA = Registry("data set", "lightning_modules.data", context=("seed",))
 TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("folder", "callbacks", "logger"))
 OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
 LOGGERS = Registry("logger", "lightning_modules.loggers.base", context=("folder", "about", "goes_on"))
-LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("orders", "watch"))
-"""A launcher does the orders; without any it only refuses what is wrong with its options."""
+LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("runs", "watch"))
+"""A launcher carries out the runs; without any it only refuses what is wrong with its options."""

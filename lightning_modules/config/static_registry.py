@@ -131,7 +131,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
     }
 
 
-def told_set(section: Mapping[str, Any]) -> str:
+def describe_data(section: Mapping[str, Any]) -> str:
     """A data set of a config, with the options that make another one of it where it has such: ``plane moons``."""
     told = (section.get(option) for option in static_registry("data").entry(section["name"]).facts.get("told", ()))
     return " ".join([section["name"], *(str(value) for value in told if value is not None)])

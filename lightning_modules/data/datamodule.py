@@ -97,7 +97,7 @@ class SplitData(pl.LightningDataModule):
         return {"num_classes": self.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
 
     @property
-    def measures(self) -> str:
+    def eval_split(self) -> str:
         """What errors are of: "test" or "validation"; metrics and results are named by it."""
         return "test" if self.validation is None else "validation"
 

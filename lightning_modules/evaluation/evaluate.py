@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 from architectures.arguments import name_of
 from architectures.model import Model
 from architectures.supervised.network import Network
-from lightning_modules.callbacks.solver_cost import LogWork
+from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.compose import described, revised
 from lightning_modules.config.registries import DATA, TRAINERS
 from lightning_modules.config.validate import Config
@@ -60,7 +60,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
     one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
     trainer = TRAINERS.build(
-        {**config["trainer"], **one_device}, folder=path.parent, callbacks=[LogWork()], logger=False
+        {**config["trainer"], **one_device}, folder=path.parent, callbacks=[SolverCostLogger()], logger=False
     )
 
     measure = measure_of(config["data"]["name"])
@@ -270,12 +270,14 @@ def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
     found = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
     if found[measure.key] is None:
         return f"test {measure.words} no number"
-    said = [f"test {measure.words} {measure.told(found.pop(measure.key))}"]
+    said = [f"test {measure.words} {measure.format(found.pop(measure.key))}"]
     for key, value in found.items():
         if value is None:  # nothing to be measured by it
             continue
         other = MEASURES.get(key)
-        said.append(f"test {other.words} {other.told(value)}" if other else f"test {key.replace('_', ' ')} {value:.4f}")
+        said.append(
+            f"test {other.words} {other.format(value)}" if other else f"test {key.replace('_', ' ')} {value:.4f}"
+        )
     if "nfe" in measured:
         said.append(f"{measured['nfe']:.4g} evaluations of f a batch")
     return ", ".join(said)

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.config.validate import Config
-from lightning_modules.launching.parent_death import leashed
+from lightning_modules.launching.parent_death import exit_with_parent
 from lightning_modules.launching.run_lock import is_locked, locked
-from lightning_modules.launching.subprocesses import LOG
 from lightning_modules.storage.atomic_files import read_json, remove_empty, write_json, write_text
+from lightning_modules.storage.run_files import FAILURE, JOB, LOG, PROGRESS, RESULT
 from schemes.errors import SchemenetError
-
-ORDER, ERROR = "run.json", "error.txt"
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class Job:
     """One run of a comparison or sweep; what became of it stands in its folder, and nowhere else."""
 
     folder: Path
@@ -37,20 +35,20 @@ class Order:
 
     @property
     def done(self) -> bool:
-        from lightning_modules.training.run_folder import Held, held_run, recipe_hash
+        from lightning_modules.training.run_folder import ExistingRun, find_run, recipe_hash
 
-        return held_run(self.folder) == Held(recipe_hash(self.config), self.config["seed"], finished=True)
+        return find_run(self.folder) == ExistingRun(recipe_hash(self.config), self.config["seed"], finished=True)
 
     def write(self) -> Path:
         """The file that tells a process of its own what to do."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / ERROR).unlink(missing_ok=True)
-        write_json(self.folder / ORDER, {"config": self.config, "arm": self.arm, "group": self.group})
-        return self.folder / ORDER
+        (self.folder / FAILURE).unlink(missing_ok=True)
+        write_json(self.folder / JOB, {"config": self.config, "arm": self.arm, "group": self.group})
+        return self.folder / JOB
 
     def withdraw(self) -> None:
         """Take back what `write` has written, for a launcher that cannot begin the run."""
-        (self.folder / ORDER).unlink(missing_ok=True)
+        (self.folder / JOB).unlink(missing_ok=True)
         remove_empty(self.folder, self.folder.parent)
 
     def log_size(self) -> int:
@@ -60,10 +58,8 @@ class Order:
         except OSError:
             return 0
 
-    def share_done(self) -> float:
+    def progress(self) -> float:
         """How much of the training is behind it, between 0 and 1."""
-        from lightning_modules.storage.run_files import PROGRESS
-
         try:
             state = read_json(self.folder / PROGRESS)
             return min(1.0, state["step"] / state["steps"])
@@ -71,42 +67,41 @@ class Order:
             return 0.0
 
     @property
-    def settled(self) -> bool:
+    def finished(self) -> bool:
         """Whether it is done, or has failed."""
-        return self.done or (self.folder / ERROR).exists()
+        return self.done or (self.folder / FAILURE).exists()
 
-    def note_failure(self, reason: str) -> None:
+    def record_failure(self, reason: str) -> None:
         """A process that died without a word still gets its reason on file."""
-        path = self.folder / ERROR
+        path = self.folder / FAILURE
         if not self.done and not path.exists():
             write_text(path, f"{reason}; see {self.folder / LOG}\n")
 
     def outcome(self) -> str:
         """What became of it, in a few words."""
-        from lightning_modules.storage.run_files import RESULT
-        from lightning_modules.training.run_folder import DONE, told_error
+        from lightning_modules.training.run_folder import DONE, describe_error
 
         if not self.done:
             try:
-                return f"FAILED, {(self.folder / ERROR).read_text(encoding='utf-8').strip().splitlines()[-1]}"
+                return f"FAILED, {(self.folder / FAILURE).read_text(encoding='utf-8').strip().splitlines()[-1]}"
             except (OSError, IndexError):
                 return "FAILED"
         result = read_json(self.folder / RESULT)
         if result["status"] != DONE:
             return f"diverged {result['reason']}" if "reason" in result else "diverged"
-        return told_error(result)
+        return describe_error(result)
 
 
-def devices_of_a_run(orders: Iterable[Order]) -> int:
+def devices_of_a_run(jobs: Iterable[Job]) -> int:
     """The most devices on one machine that a run asks for; one, where it leaves that to what it finds ("auto")."""
-    asked = [str(order.config["trainer"]["devices"]) for order in orders]
+    asked = [str(job.config["trainer"]["devices"]) for job in jobs]
     return max([1, *(int(devices) for devices in asked if devices.isdigit())])
 
 
-def read_order(file: Path) -> Order:
-    """The order that stands in a run's folder."""
+def read_job(file: Path) -> Job:
+    """The job whose file lies in a run's folder."""
     told = read_json(file)
-    return Order(file.parent, told["config"], told["arm"], told["group"])
+    return Job(file.parent, told["config"], told["arm"], told["group"])
 
 
 def run_file(arguments: list[str]) -> int:
@@ -117,23 +112,23 @@ def run_file(arguments: list[str]) -> int:
     """
     *options, file = arguments
     if "--leash" in options:
-        leashed(sys.stdin.fileno())
+        exit_with_parent(sys.stdin.fileno())
     from lightning_modules.launching.multi_process import train
     from lightning_modules.training.run_folder import FAILED
 
-    order = read_order(Path(file))
-    folder = order.folder
+    job = read_job(Path(file))
+    folder = job.folder
     try:
-        name = f"{order.group}-{order.arm}-s{order.config['seed']}"
+        name = f"{job.group}-{job.arm}-s{job.config['seed']}"
         if is_locked(folder):
             print(f"{folder} is held by another process; waiting for it", flush=True)
         with locked(folder, patience=math.inf):
-            result = train(order.config, folder, name=name, group=order.group, arm=order.arm)
+            result = train(job.config, folder, name=name, group=job.group, arm=job.arm)
         if result["status"] == FAILED:
             raise SchemenetError(result["reason"])
     except Exception as error:
         traceback.print_exc()
         told = str(error).strip().splitlines() or [""]
-        write_text(folder / ERROR, f"{type(error).__name__}: {told[-1]}\n")
+        write_text(folder / FAILURE, f"{type(error).__name__}: {told[-1]}\n")
         return 1
     return 0

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 from lightning_modules.config.registries import LAUNCHERS
-from lightning_modules.launching.job import Order, devices_of_a_run
+from lightning_modules.launching.job import Job, devices_of_a_run
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import is_locked
-from lightning_modules.launching.subprocesses import TICK, end, kill_rest, start, told_death
+from lightning_modules.launching.subprocesses import TICK, describe_exit, end, kill_rest, start
 from lightning_modules.machine import cores
 from lightning_modules.training.trainers import MOST, processes_to_begin
 from schemes.errors import SchemenetError
@@ -22,7 +22,7 @@ JOBS_A_CORE = 8
 
 
 @LAUNCHERS.register("local")
-def local(orders: Sequence[Order], watch: Watch, *, jobs: int | None = None, threads: int | None = None) -> None:
+def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads: int | None = None) -> None:
     """Processes on this machine, ``jobs`` side by side; each has a process group of its own and ends with this one.
 
     ``jobs`` null: one for each device, or set of devices where a run takes several; two on a machine without. Devices
@@ -34,35 +34,35 @@ def local(orders: Sequence[Order], watch: Watch, *, jobs: int | None = None, thr
         raise SchemenetError(f"launcher.jobs: expected at most {most}, {JOBS_A_CORE} for each core, got {jobs:,}")
     if threads is not None and not 1 <= threads <= MOST:
         raise SchemenetError(f"launcher.threads: expected 1 to {MOST:,}, got {threads:,}")
-    for options in {json.dumps(order.config["trainer"]): order.config["trainer"] for order in orders}.values():
+    for options in {json.dumps(job.config["trainer"]): job.config["trainer"] for job in runs}.values():
         processes_to_begin(options)
-    shares = device_shares(_devices(orders), devices_of_a_run(orders))
+    shares = device_shares(_devices(runs), devices_of_a_run(runs))
     jobs = jobs or len(shares) or min(2, cores())
     threads = threads or max(1, cores() // jobs)
-    waiting = list(orders)
-    running: dict[Order, tuple[subprocess.Popen[bytes], int]] = {}
+    waiting = list(runs)
+    running: dict[Job, tuple[subprocess.Popen[bytes], int]] = {}
     try:
         while waiting or running:
-            for order in [order for order in waiting if not is_locked(order.folder)][: jobs - len(running)]:
-                waiting.remove(order)
-                if order.done:  # by the process that held it
-                    watch.ended(order)
+            for job in [job for job in waiting if not is_locked(job.folder)][: jobs - len(running)]:
+                waiting.remove(job)
+                if job.done:  # by the process that held it
+                    watch.ended(job)
                     continue
                 seat = min(set(range(jobs)) - {taken for _, taken in running.values()})
                 devices = shares[seat % len(shares)] if shares else None
                 try:
-                    running[order] = (start(order.write(), threads, devices=devices), seat)
-                    watch.began(order)
+                    running[job] = (start(job.write(), threads, devices=devices), seat)
+                    watch.began(job)
                 except (OSError, SchemenetError) as error:  # a folder that cannot be made, no process to be had
-                    watch.ended(order, f"FAILED to start, {error}")
-            watch.look(elsewhere=[order for order in waiting if is_locked(order.folder)])
+                    watch.ended(job, f"FAILED to start, {error}")
+            watch.look(elsewhere=[job for job in waiting if is_locked(job.folder)])
             time.sleep(TICK)
-            for order, (process, _) in list(running.items()):
+            for job, (process, _) in list(running.items()):
                 if process.poll() is not None:
-                    del running[order]
+                    del running[job]
                     kill_rest(process)
-                    order.note_failure(told_death(process.returncode))
-                    watch.ended(order)
+                    job.record_failure(describe_exit(process.returncode))
+                    watch.ended(job)
     finally:
         end([process for process, _ in running.values()])
 
@@ -73,9 +73,9 @@ def device_shares(devices: Sequence[str], of_a_run: int) -> list[str]:
     return [",".join(devices[first : first + of_a_run]) for first in range(0, whole, of_a_run)]
 
 
-def _devices(orders: Iterable[Order]) -> list[str]:
+def _devices(runs: Iterable[Job]) -> list[str]:
     """The devices that the runs may use."""
-    if all(order.config["trainer"]["accelerator"] == "cpu" for order in orders):
+    if all(job.config["trainer"]["accelerator"] == "cpu" for job in runs):
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

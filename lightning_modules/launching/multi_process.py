@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_modules.launching.parent_death import leashed
+from lightning_modules.launching.parent_death import exit_with_parent
 from lightning_modules.launching.subprocesses import import_environment, module_command
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import RESULT
@@ -39,7 +39,7 @@ class RankError(SchemenetError):
     """A process of a run has failed."""
 
 
-def launch(order: Mapping[str, Any], processes: int) -> None:
+def launch(arguments: Mapping[str, Any], processes: int) -> None:
     """Do a run, the arguments of ``train_rank`` as plain data, by so many processes; its result is in its folder.
 
     Raises RankError, with the reason of the first process that fails, when all have ended.
@@ -47,7 +47,7 @@ def launch(order: Mapping[str, Any], processes: int) -> None:
     ranks: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="schemenet-") as place:
         told = Path(place)
-        (told / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        (told / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         try:
             for environment in _environments(processes):
                 command = module_command("lightning_modules", RANK, place)
@@ -62,12 +62,12 @@ def launch(order: Mapping[str, Any], processes: int) -> None:
 
 def serve(place: Path) -> int:
     """One process of a run; returns its exit status, and leaves the reason of a failure for the one that waits."""
-    leashed(sys.stdin.fileno(), patience=0.0)
-    order = json.loads((place / "order.json").read_text(encoding="utf-8"))
+    exit_with_parent(sys.stdin.fileno(), patience=0.0)
+    arguments = json.loads((place / "arguments.json").read_text(encoding="utf-8"))
     from lightning_modules.training.run import train_rank
 
     try:
-        result = train_rank(**{**order, "folder": Path(order["folder"])})
+        result = train_rank(**{**arguments, "folder": Path(arguments["folder"])})
     except SchemenetError as error:
         reason = str(error)
     except Exception:
@@ -129,10 +129,10 @@ def train(
     calls the network. On several devices of this machine each has a process, which is begun here.
     """
     from lightning_modules.training.run import train_rank
-    from lightning_modules.training.run_folder import held_of_this
+    from lightning_modules.training.run_folder import find_same_run
     from lightning_modules.training.trainers import processes_to_begin
 
-    if (held := held_of_this(config, folder)) is not None and held.finished:
+    if (existing := find_same_run(config, folder)) is not None and existing.finished:
         return read_json(folder / RESULT)
     if (processes := processes_to_begin(config["trainer"])) == 1:
         return train_rank(config, folder, name=name, group=group, arm=arm)

@@ -11,7 +11,7 @@ PATIENCE = 60.0
 """Seconds between the request to stop and the end by force: time for a step and a checkpoint."""
 
 
-def leashed(pipe: int, patience: float = PATIENCE) -> None:
+def exit_with_parent(pipe: int, patience: float = PATIENCE) -> None:
     """Stop this process when the other end of a pipe is closed, as it is by the kernel if its holder is killed.
 
     First SIGTERM, upon which training writes a checkpoint after its step; then, if that takes too long, SIGKILL to the

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
 
 SHOWN = 30  # running rows in the table; the rest are counted
 
@@ -20,14 +20,14 @@ SHOWN = 30  # running rows in the table; the rest are counted
 class Watch:
     """Follows runs as a launcher tells of them; a context manager, so that the terminal is left as it was."""
 
-    def __init__(self, orders: Sequence[Order], console: Console | None = None) -> None:
+    def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self.total = len(orders)
-        self.skipped = sum(order.done for order in orders)
-        self.failed: list[Order] = []
+        self.total = len(jobs)
+        self.skipped = sum(job.done for job in jobs)
+        self.failed: list[Job] = []
         self.finished = 0
-        self.elsewhere: Sequence[Order] = ()
-        self._began: dict[Order, float] = {}
+        self.elsewhere: Sequence[Job] = ()
+        self._began: dict[Job, float] = {}
         self._start = time.monotonic()
         self._live = Live(console=self.console, get_renderable=self._table, auto_refresh=False, transient=True)
 
@@ -41,32 +41,32 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def began(self, order: Order) -> None:
+    def began(self, job: Job) -> None:
         """A run has been given to a process."""
-        self._began[order] = time.monotonic()
+        self._began[job] = time.monotonic()
 
-    def ended(self, order: Order, outcome: str | None = None) -> None:
+    def ended(self, job: Job, outcome: str | None = None) -> None:
         """A process has ended; what became of the run stands in its folder, if it could be begun at all."""
-        began = self._began.pop(order, None)
+        began = self._began.pop(job, None)
         self.finished += 1
-        if not order.done:
-            self.failed.append(order)
+        if not job.done:
+            self.failed.append(job)
         after = "" if began is None else f" ({_duration(time.monotonic() - began)})"
         counted = f"[{self.finished:>3}/{self.total - self.skipped}]"
-        self.console.print(f"{counted} {order.name}: {outcome or order.outcome()}{after}", markup=False)
+        self.console.print(f"{counted} {job.name}: {outcome or job.outcome()}{after}", markup=False)
 
-    def look(self, elsewhere: Sequence[Order] = ()) -> None:
+    def look(self, elsewhere: Sequence[Job] = ()) -> None:
         """Draw the table anew; ``elsewhere`` are runs that another process trains."""
-        for order in elsewhere:
-            if order not in self.elsewhere:
-                self.console.print(f"{order.name} is being trained by another process; waiting for it", markup=False)
+        for job in elsewhere:
+            if job not in self.elsewhere:
+                self.console.print(f"{job.name} is being trained by another process; waiting for it", markup=False)
         self.elsewhere = elsewhere
         if self._live.is_started:
             self._live.refresh()
 
     def _table(self) -> RenderableType:
         now = time.monotonic()
-        shares = {order: order.share_done() for order in self._began}
+        shares = {job: job.progress() for job in self._began}
         behind = self.finished + sum(shares.values())
         left = self.total - self.skipped
         waiting = left - self.finished - len(shares)
@@ -75,9 +75,9 @@ class Watch:
         if behind:
             told += f", about {_duration((now - self._start) * (left - behind) / behind)} left"
         table = Table.grid(padding=(0, 2))
-        for order, share in list(shares.items())[:SHOWN]:
+        for job, share in list(shares.items())[:SHOWN]:
             bar = ProgressBar(total=1.0, completed=share, width=24)
-            table.add_row(order.name, bar, f"{100 * share:.0f}%", _duration(now - self._began[order]))
+            table.add_row(job.name, bar, f"{100 * share:.0f}%", _duration(now - self._began[job]))
         if len(shares) > SHOWN:
             table.add_row(f"and {len(shares) - SHOWN} more")
         return Group(table, Text(told))

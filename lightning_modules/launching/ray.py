@@ -16,24 +16,25 @@ from types import ModuleType
 from typing import Any
 
 from lightning_modules.config.registries import LAUNCHERS
-from lightning_modules.launching.job import ORDER, Order, devices_of_a_run, read_order
+from lightning_modules.launching.job import Job, devices_of_a_run, read_job
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.subprocesses import (
     PATIENCE,
     TICK,
+    describe_exit,
     end,
     import_environment,
     interpreter,
     start,
-    told_death,
     wait,
 )
+from lightning_modules.storage.run_files import JOB
 from schemes.errors import SchemenetError
 
 
 @LAUNCHERS.register("ray")
 def ray(
-    orders: Sequence[Order],
+    runs: Sequence[Job],
     watch: Watch,
     *,
     address: str | None = None,
@@ -52,25 +53,25 @@ def ray(
     engine = _ray()
     if num_cpus < 1:
         raise SchemenetError(f"launcher.num_cpus: expected at least 1, got {num_cpus}")
-    if not orders:
+    if not runs:
         return
     with _connected(engine, address):
         if num_gpus is None:
-            num_gpus = _gpus_of_a_run(orders, "GPU" in engine.cluster_resources())
+            num_gpus = _gpus_of_a_run(runs, "GPU" in engine.cluster_resources())
         wanted = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
         if not any(_has(node, wanted) for node in engine.nodes()):
             asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
             watch.console.print(f"no node of the Ray cluster has {asked}: runs wait until one joins it")
         limits = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
         task = engine.remote(max_calls=1, max_retries=max_retries, runtime_env=_python(engine), **limits)(attend)
-        given: dict[Any, Order] = {}
-        for order in orders:
+        given: dict[Any, Job] = {}
+        for run in runs:
             try:
-                order.write()
+                run.write()
             except (OSError, SchemenetError) as error:
-                watch.ended(order, f"FAILED to start, {error}")
+                watch.ended(run, f"FAILED to start, {error}")
                 continue
-            given[task.options(name=order.name).remote(str(order.folder.resolve()), num_cpus, os.getcwd())] = order
+            given[task.options(name=run.name).remote(str(run.folder.resolve()), num_cpus, os.getcwd())] = run
         try:
             _follow(engine, given, watch)
         finally:
@@ -82,20 +83,20 @@ def ray(
 
 def attend(folder: str, threads: int, place: str) -> None:
     """What a task does: one run, by a process of its own in the folder ``place``, which ends with the task's."""
-    if not Path(folder, ORDER).exists():
+    if not Path(folder, JOB).exists():
         raise SchemenetError(
             f"node {socket.gethostname()} does not see {folder}; the nodes of a Ray cluster need a file system that "
             "all of them share, with the runs on it (folder=...)"
         )
     # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script has been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = start(Path(folder, ORDER), threads, place=place)
+    process = start(Path(folder, JOB), threads, place=place)
     try:
         status = wait(process)
     finally:
         end([process])
     if status:
-        read_order(Path(folder, ORDER)).note_failure(told_death(status))
+        read_job(Path(folder, JOB)).record_failure(describe_exit(status))
 
 
 def _ray() -> ModuleType:
@@ -140,27 +141,27 @@ def _python(engine: ModuleType) -> dict[str, str]:
     return {"py_executable": shlex.join(interpreter())} if here else {}
 
 
-def _follow(engine: ModuleType, given: dict[Any, Order], watch: Watch) -> None:
+def _follow(engine: ModuleType, given: dict[Any, Job], watch: Watch) -> None:
     """Watch tasks until all have ended, taking each out of ``given``."""
-    waiting = {order: order.log_size() for order in given.values()}
+    waiting = {run: run.log_size() for run in given.values()}
     while given:
         for reference in engine.wait(list(given), timeout=TICK)[0]:
-            order = given.pop(reference)
-            waiting.pop(order, None)
+            run = given.pop(reference)
+            waiting.pop(run, None)
             try:
                 engine.get(reference)
             except engine.exceptions.RayError as error:
-                order.note_failure(" ".join(str(getattr(error, "cause", None) or error).split()))
-            watch.ended(order)
-        for order in [order for order, size in waiting.items() if order.log_size() != size]:
-            del waiting[order]
-            watch.began(order)
+                run.record_failure(" ".join(str(getattr(error, "cause", None) or error).split()))
+            watch.ended(run)
+        for run in [run for run, size in waiting.items() if run.log_size() != size]:
+            del waiting[run]
+            watch.began(run)
         watch.look()
 
 
-def _gpus_of_a_run(orders: Sequence[Order], there_are: bool) -> int:
+def _gpus_of_a_run(runs: Sequence[Job], there_are: bool) -> int:
     using = ("gpu", "cuda", "auto") if there_are else ("gpu", "cuda")
-    on_gpus = [order for order in orders if order.config["trainer"]["accelerator"] in using]
+    on_gpus = [run for run in runs if run.config["trainer"]["accelerator"] in using]
     return devices_of_a_run(on_gpus) if on_gpus else 0
 
 

@@ -17,24 +17,23 @@ from types import ModuleType
 from typing import Any, Literal
 
 from lightning_modules.config.registries import LAUNCHERS
-from lightning_modules.launching.job import ORDER, Order, devices_of_a_run, read_order
+from lightning_modules.launching.job import Job, devices_of_a_run, read_job
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import is_locked
 from lightning_modules.launching.subprocesses import (
-    LOG,
     PATIENCE,
     TICK,
+    describe_exit,
     end,
     import_environment,
     interpreter,
     start,
-    told_death,
     wait,
 )
 from lightning_modules.storage.atomic_files import read_json, remove_empty, write_json
+from lightning_modules.storage.run_files import JOB, LOG, SLURM_JOB
 from schemes.errors import SchemenetError
 
-JOB = "job.json"
 LOOK = {"slurm": 2.0, "local": TICK}  # seconds between two looks at the folders of runs
 ASK = {"slurm": 20.0, "local": 0.5}  # seconds between two questions after the jobs that are left
 WARNING = 120  # seconds between the warning that time is up and the end of a job
@@ -45,7 +44,7 @@ SHORTEST = (WARNING + START) // 60
 
 @LAUNCHERS.register("slurm")
 def slurm(
-    orders: Sequence[Order],
+    runs: Sequence[Job],
     watch: Watch,
     *,
     cluster: Literal["slurm", "local"] = "slurm",
@@ -89,14 +88,14 @@ def slurm(
             f"launcher.timeout_min: expected at least {SHORTEST}, got {timeout_min}: a job is warned {WARNING} seconds "
             "before its time is up, to write a checkpoint, and a run takes about as long to begin"
         )
-    nodes = nodes or max((order.config["trainer"].get("num_nodes", 1) for order in orders), default=1)
-    on_gpus = any(order.config["trainer"]["accelerator"] in ("gpu", "cuda") for order in orders)
+    nodes = nodes or max((run.config["trainer"].get("num_nodes", 1) for run in runs), default=1)
+    on_gpus = any(run.config["trainer"]["accelerator"] in ("gpu", "cuda") for run in runs)
     if gpus_per_node is None and gres is None and on_gpus:
-        gpus_per_node = devices_of_a_run(orders)
+        gpus_per_node = devices_of_a_run(runs)
     if tasks_per_node is None:
-        tasks_per_node = devices_of_a_run(orders) if nodes > 1 else 1
+        tasks_per_node = devices_of_a_run(runs) if nodes > 1 else 1
     resources = {
-        "name": f"schemenet-{orders[0].group}" if orders else "schemenet",
+        "name": f"schemenet-{runs[0].group}" if runs else "schemenet",
         "timeout_min": timeout_min,
         "cpus_per_task": cpus_per_task,
         "nodes": nodes,
@@ -113,11 +112,11 @@ def slurm(
         "slurm_additional_parameters": additional_parameters,
         "slurm_signal_delay_s": WARNING,
     }
-    by_folder = {order.folder: order for order in orders}
+    by_folder = {run.folder: run for run in runs}
     jobs = {by_folder[folder]: job for folder, job in unfinished_jobs(by_folder).items()}
     if jobs:
         watch.console.print(f"{_runs(jobs)} queued or running as {_told(jobs.values())}; watching")
-    new = [order for order in orders if order not in jobs]
+    new = [run for run in runs if run not in jobs]
     if new:
         submitted = _submit(submitit, new, cluster, max_num_timeout, cpus_per_task, resources)
         jobs |= submitted
@@ -137,7 +136,7 @@ class NoAnswer(SchemenetError):
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A run's job: what submitit calls it, where its files are, and what cluster has it."""
 
     id: str
@@ -145,16 +144,16 @@ class Job:
     cluster: str
 
     @staticmethod
-    def of(folder: Path) -> Job | None:
+    def of(folder: Path) -> SlurmJob | None:
         """The job that a run was last submitted as."""
         try:
-            job = Job(**read_json(folder / JOB))
+            job = SlurmJob(**read_json(folder / SLURM_JOB))
         except (SchemenetError, TypeError):
             return None
         return job if job.cluster in LOOK else None
 
     @staticmethod
-    def left(jobs: Iterable[Job]) -> set[Job]:
+    def left(jobs: Iterable[SlurmJob]) -> set[SlurmJob]:
         """Those that are queued or running. Raises NoAnswer where Slurm does not say."""
         asking = {"slurm": _queued, "local": _alive}
         jobs = list(jobs)
@@ -162,10 +161,10 @@ class Job:
         return {job for job in jobs if job.id in ids[job.cluster]}
 
 
-def unfinished_jobs(folders: Iterable[Path]) -> dict[Path, Job]:
+def unfinished_jobs(folders: Iterable[Path]) -> dict[Path, SlurmJob]:
     """The jobs, queued or running, that runs were submitted as. Raises NoAnswer where Slurm does not say."""
-    submitted = {folder: job for folder in folders if (job := Job.of(folder)) is not None}
-    left = Job.left(submitted.values())
+    submitted = {folder: job for folder in folders if (job := SlurmJob.of(folder)) is not None}
+    left = SlurmJob.left(submitted.values())
     return {folder: job for folder, job in submitted.items() if job in left}
 
 
@@ -194,10 +193,10 @@ class Task:
     def __call__(self, folder: str) -> None:
         from submitit.core.utils import UncompletedJobError
 
-        order = read_order(Path(folder, ORDER))
+        run = read_job(Path(folder, JOB))
         rank = os.environ.get("SLURM_PROCID", "0")
         with _unheard(self._warning()):
-            self.process = start(order.folder / ORDER, self.threads, log=LOG if rank == "0" else f"log_rank{rank}.txt")
+            self.process = start(run.folder / JOB, self.threads, log=LOG if rank == "0" else f"log_rank{rank}.txt")
         try:
             status = wait(self.process)
             if status in (130, -signal.SIGTERM):
@@ -205,13 +204,13 @@ class Task:
                 # follows is for Slurm to say, which would take a job that ends by itself for finished.
                 time.sleep(PATIENCE)
         except UncompletedJobError as error:  # raised by submitit in place of requeueing once more
-            order.note_failure(str(error))
+            run.record_failure(str(error))
             raise
         finally:
             end([self.process])
-        if status and not order.done:
-            order.note_failure(told_death(status))
-            raise RuntimeError(order.outcome())
+        if status and not run.done:
+            run.record_failure(describe_exit(status))
+            raise RuntimeError(run.outcome())
 
     def checkpoint(self, folder: str) -> Any:
         """Called upon the warning that time is up: the run writes a checkpoint and ends; the job is then requeued."""
@@ -238,35 +237,35 @@ def _submitit() -> ModuleType:
 
 def _submit(
     submitit: ModuleType,
-    orders: Sequence[Order],
+    runs: Sequence[Job],
     cluster: str,
     max_num_timeout: int,
     threads: int,
     resources: Mapping[str, Any],
-) -> dict[Order, Job]:
+) -> dict[Job, SlurmJob]:
     """Hand all over as one array, and leave in each run's folder what job it is."""
-    folder = Path(os.path.commonpath([order.folder.resolve().parent for order in orders]), "submitit")
+    folder = Path(os.path.commonpath([run.folder.resolve().parent for run in runs]), "submitit")
     existing = set(folder.glob("*"))
-    first = [order for order in orders if not (order.folder / ORDER).exists()]
-    for order in orders:
-        order.write()
+    first = [run for run in runs if not (run.folder / JOB).exists()]
+    for run in runs:
+        run.write()
     known = _said_to_slurm() | import_environment()
     try:
         with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**known):
             own = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
             executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_{key}": own[key] for key in own})
             executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
-            submitted = executor.map_array(Task(threads), [str(order.folder.resolve()) for order in orders])
+            submitted = executor.map_array(Task(threads), [str(run.folder.resolve()) for run in runs])
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
-        for order in first:
-            order.withdraw()
+        for run in first:
+            run.withdraw()
         for file in set(folder.glob("*")) - existing:
             file.unlink(missing_ok=True)
         remove_empty(folder, folder.parent)
         raise SchemenetError(f"launcher=slurm: the jobs were refused: {str(error).strip()}") from error
-    jobs = {order: Job(job.job_id, str(folder), cluster) for order, job in zip(orders, submitted, strict=True)}
-    for order, job in jobs.items():
-        write_json(order.folder / JOB, asdict(job))
+    jobs = {run: SlurmJob(job.job_id, str(folder), cluster) for run, job in zip(runs, submitted, strict=True)}
+    for run, job in jobs.items():
+        write_json(run.folder / SLURM_JOB, asdict(job))
     return jobs
 
 
@@ -276,40 +275,40 @@ def _said_to_slurm() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
 
 
-def _follow(jobs: Mapping[Order, Job], watch: Watch) -> None:
+def _follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
     """Watch jobs until all have ended; what became of each run stands in its folder."""
     waiting, running = dict(jobs), dict(jobs)
-    sizes = {order: order.log_size() for order in jobs}
-    gone: set[Order] = set()
+    sizes = {run: run.log_size() for run in jobs}
+    gone: set[Job] = set()
     asked, answered = time.monotonic(), True
     while running:
-        for order in [order for order in waiting if order.log_size() != sizes[order] or order.share_done()]:
-            del waiting[order]
-            watch.began(order)
+        for run in [run for run in waiting if run.log_size() != sizes[run] or run.progress()]:
+            del waiting[run]
+            watch.began(run)
         if time.monotonic() - asked > min(ASK[job.cluster] for job in running.values()):
             try:
-                left = Job.left(running.values())
+                left = SlurmJob.left(running.values())
             except NoAnswer as error:
                 if answered:
                     watch.console.print(f"{error}; the jobs go on, and it is asked again", markup=False)
                 left, answered = set(running.values()), False
             else:
                 answered = True
-            missed = {order for order, job in running.items() if job not in left}
+            missed = {run for run, job in running.items() if job not in left}
             # Twice: another machine's file system may show late what the run has written last.
-            for order in missed & gone:
-                order.note_failure(f"its job {running[order].id} has ended")
+            for run in missed & gone:
+                run.record_failure(f"its job {running[run].id} has ended")
             gone, asked = missed, time.monotonic()
-        for order in [order for order in running if order.settled]:
-            del running[order]
-            waiting.pop(order, None)
-            watch.ended(order)
+        for run in [run for run in running if run.finished]:
+            del running[run]
+            waiting.pop(run, None)
+            watch.ended(run)
         watch.look()
         time.sleep(min((LOOK[job.cluster] for job in running.values()), default=0.0))
 
 
-def _say_what_goes_on(jobs: Mapping[Order, Job], watch: Watch) -> None:
-    on_slurm = [job for order, job in jobs.items() if job.cluster == "slurm" and not order.settled]
+def _say_what_goes_on(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
+    on_slurm = [job for run, job in jobs.items() if job.cluster == "slurm" and not run.finished]
     if on_slurm:
         watch.console.print(
             f"{_runs(on_slurm)} go on as {_told(on_slurm)}: the same command watches again, "
@@ -317,7 +316,7 @@ def _say_what_goes_on(jobs: Mapping[Order, Job], watch: Watch) -> None:
         )
 
 
-def _queued(jobs: Collection[Job]) -> set[str]:
+def _queued(jobs: Collection[SlurmJob]) -> set[str]:
     """The ids among those of Slurm jobs that are in its queue, waiting or running."""
     if not jobs:
         return set()
@@ -330,7 +329,7 @@ def _queued(jobs: Collection[Job]) -> set[str]:
     return set(answer.stdout.split())
 
 
-def _alive(jobs: Collection[Job]) -> set[str]:
+def _alive(jobs: Collection[SlurmJob]) -> set[str]:
     """The ids among those of submitit's local jobs, which are process numbers, that are there still."""
     if not jobs:
         return set()
@@ -339,14 +338,14 @@ def _alive(jobs: Collection[Job]) -> set[str]:
     return {line.split()[0] for line in answer.splitlines() if "submitit.local" in line}
 
 
-def _end_local(jobs: Mapping[Order, Job]) -> None:
+def _end_local(jobs: Mapping[Job, SlurmJob]) -> None:
     """End local jobs that are left, and wait until their runs have written their checkpoints."""
-    local = {order: job for order, job in jobs.items() if job.cluster == "local"}
-    for id in _alive([job for order, job in local.items() if not order.settled]):
+    local = {run: job for run, job in jobs.items() if job.cluster == "local"}
+    for id in _alive([job for run, job in local.items() if not run.finished]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(id), signal.SIGINT)
     latest = time.monotonic() + 2 * PATIENCE
-    while (_alive(local.values()) or any(is_locked(order.folder) for order in local)) and time.monotonic() < latest:
+    while (_alive(local.values()) or any(is_locked(run.folder) for run in local)) and time.monotonic() < latest:
         time.sleep(TICK)
 
 
@@ -366,8 +365,8 @@ def _check_at_least_one(**options: int) -> None:
         raise SchemenetError("\n".join(wrong))
 
 
-def _arrays(jobs: Iterable[Job]) -> list[str]:
-    """Job numbers, an array's once."""
+def _arrays(jobs: Iterable[SlurmJob]) -> list[str]:
+    """SlurmJob numbers, an array's once."""
     return sorted({job.id.split("_")[0] for job in jobs})
 
 
@@ -375,7 +374,7 @@ def _runs(counted: Collection[Any]) -> str:
     return f"{len(counted)} run{'s' if len(counted) != 1 else ''}"
 
 
-def _told(jobs: Iterable[Job]) -> str:
+def _told(jobs: Iterable[SlurmJob]) -> str:
     jobs = list(jobs)
     kind = "Slurm job" if jobs[0].cluster == "slurm" else "local job"
     numbers = _arrays(jobs)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lightning_modules.config.static_registry import ROOT
 from lightning_modules.storage.atomic_files import no_link
+from lightning_modules.storage.run_files import LOG
 
-LOG = "log.txt"
 TICK = 0.2  # seconds between two looks at what runs
 PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when they are to stop
 
@@ -26,7 +26,7 @@ PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when 
 def start(
     file: Path, threads: int, *, devices: str | None = None, log: str = LOG, place: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Begin the run that ``file`` orders; it ends when this process does. What it says is added to the log beside it.
+    """Begin the run of a job's ``file``; it ends when this process does. What it says is added to the log beside it.
 
     ``devices`` is the value of CUDA_VISIBLE_DEVICES, ``place`` the folder from which relative paths of the run are
     read; None leaves either as it is.
@@ -125,6 +125,6 @@ def kill_rest(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def told_death(status: int) -> str:
+def describe_exit(status: int) -> str:
     """The exit status of a process in words."""
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -11,17 +11,20 @@ from typing import Any, Literal
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lightning_modules.callbacks.solver_cost import COUNTS
+from lightning_modules.callbacks.solver_cost import SOLVER_COSTS
 from lightning_modules.config.registries import LOGGERS
 from lightning_modules.loggers import wandb as wandb_runs
 from lightning_modules.loggers.csv import MetricsFile
-
-METRICS = "metrics.csv"
+from lightning_modules.storage.run_files import METRICS
 
 STEP, EPOCH = "trainer/global_step", "epoch"
 AXES = {
-    **dict.fromkeys(["train/*", *(f"{kind}/*" for kind in dict.fromkeys(name.split("/")[0] for name in COUNTS))], STEP),
-    **dict.fromkeys(["test/*", "validation/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in COUNTS)], EPOCH),
+    **dict.fromkeys(
+        ["train/*", *(f"{kind}/*" for kind in dict.fromkeys(name.split("/")[0] for name in SOLVER_COSTS))], STEP
+    ),
+    **dict.fromkeys(
+        ["test/*", "validation/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in SOLVER_COSTS)], EPOCH
+    ),
 }
 """What W&B draws each curve against."""
 

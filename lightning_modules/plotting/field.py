@@ -20,7 +20,7 @@ from architectures.dynamics.systems import System
 from architectures.observations import SeriesBatch
 from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
-from lightning_modules.training.loading import checkpoint_in, data_of, module_of, read_checkpoint, told_run
+from lightning_modules.training.loading import checkpoint_in, data_of, describe_run, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look
@@ -83,7 +83,7 @@ def learned(folder: Path) -> Learned:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
     batch, config = data.first(SERIES), checkpoint["hyper_parameters"]["config"]
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.targets)]
-    return Learned(network, data, SeriesBatch(*doubled), float(module.span), told_run(config))
+    return Learned(network, data, SeriesBatch(*doubled), float(module.span), describe_run(config))
 
 
 def drawn(held: Learned) -> int:

@@ -19,7 +19,7 @@ from architectures.series.base import SeriesModel
 from architectures.series.latent_variable import Variational
 from lightning_modules.data.series.base import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.training.loading import checkpoint_in, data_of, module_of, read_checkpoint, told_run
+from lightning_modules.training.loading import checkpoint_in, data_of, describe_run, module_of, read_checkpoint
 from schemes.errors import SchemenetError
 
 SHOWN, CHANNELS = 6, 3
@@ -85,7 +85,7 @@ def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
     network = module_of(checkpoint).network.double().eval()
     if not isinstance(network, SeriesModel):
         raise SchemenetError(f"{folder}: expected a run on irregular series, such as data=spiral_series or physionet")
-    return network, data_of(checkpoint), told_run(checkpoint["hyper_parameters"]["config"])
+    return network, data_of(checkpoint), describe_run(checkpoint["hyper_parameters"]["config"])
 
 
 @torch.no_grad()

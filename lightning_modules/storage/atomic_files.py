@@ -51,7 +51,7 @@ def remove_empty(*folders: Path) -> None:
             folder.rmdir()
 
 
-def forget_drafts(path: Path) -> None:
+def remove_drafts(path: Path) -> None:
     """Remove the drafts of a file that processes have left which were killed; nobody may be writing it."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
         draft.unlink(missing_ok=True)

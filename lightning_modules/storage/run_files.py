@@ -15,27 +15,32 @@ from lightning_modules.storage.atomic_files import (
 )
 from schemes.errors import SchemenetError
 
+CONFIG, RESULT = "config.json", "result.json"
+METRICS, LOG = "metrics.csv", "log.txt"
+CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
+PROGRESS = "progress.json"  # while the run trains
+JOB, SLURM_JOB, FAILURE = "run.json", "job.json", "error.txt"  # of runs that a launcher begins
+COMPARISON, STEP_TIMES = "comparison.json", "step_time.json"  # in the folder of a comparison
+
 
 def run_folder(name: str) -> Path:
     """The folder of a run, refused where there is none."""
     folder = Path(name)
     if not folder.is_dir():
         raise SchemenetError(f"no run folder {name!r}")
-    if not (folder / "config.json").is_file():
-        raise SchemenetError(
-            f"{name!r} is no run folder: it holds no config.json; one that `schemenet train` wrote does"
-        )
+    if not (folder / CONFIG).is_file():
+        raise SchemenetError(f"{name!r} is no run folder: it holds no {CONFIG}; one that `schemenet train` wrote does")
     return folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of a run, as it stands in the file: what of it is used is to be checked."""
-    return read_json(folder / "config.json")
+    return read_json(folder / CONFIG)
 
 
 def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
-    """Rows of metrics.csv that hold a finite number in a column of this pattern, as (training step, numbers)."""
-    path = folder / "metrics.csv"
+    """Rows of metrics.csv with a finite number in a column of this pattern, as (training step, numbers)."""
+    path = folder / METRICS
     rows, found = read_rows(path), []
     try:
         for row in rows:
@@ -55,6 +60,3 @@ def labels(folders: Sequence[Path]) -> list[str]:
         return [absolute[0].name]
     shared = Path(os.path.commonpath(absolute))
     return [str(folder.relative_to(shared)) for folder in absolute]
-
-
-RESULT, CONFIG, PROGRESS = "result.json", "config.json", "progress.json"

@@ -111,7 +111,7 @@ class TaskModule(pl.LightningModule, abc.ABC):
         self.measure(batch)
 
     def on_validation_epoch_end(self) -> None:
-        measured = self.trainer.datamodule.measures
+        measured = self.trainer.datamodule.eval_split
         for name, value in self.found().items():
             self.log(f"{measured}/{name}", value, prog_bar=name == self.names[0])
         for metric in self.metrics.values():

@@ -22,9 +22,8 @@ from torch import Tensor, distributed
 from lightning_modules import stopping
 from lightning_modules.loggers.csv import MetricsFile
 from lightning_modules.storage.atomic_files import whole
+from lightning_modules.storage.run_files import CHECKPOINT, PREVIOUS_CHECKPOINT
 from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
-
-NEWEST, BEFORE = "last.ckpt", "previous.ckpt"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -43,7 +42,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             file.flush()
             os.fsync(file.fileno())  # before the old one gives up its name
             if path.exists():
-                os.replace(path, path.with_name(BEFORE))
+                os.replace(path, path.with_name(PREVIOUS_CHECKPOINT))
 
 
 def load_plain(path: Path) -> Any:
@@ -63,7 +62,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises SchemenetError where there are checkpoints and none can be read.
     """
     damaged: list[str] = []
-    for path in (folder / NEWEST, folder / BEFORE):
+    for path in (folder / CHECKPOINT, folder / PREVIOUS_CHECKPOINT):
         if not path.exists():
             continue
         try:
@@ -75,7 +74,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
             damaged.append(f"{path} holds no run that could go on")
             continue
         if damaged and rank_zero_only.rank == 0:
-            (folder / NEWEST).replace(folder / f"{NEWEST}.damaged")
+            (folder / CHECKPOINT).replace(folder / f"{CHECKPOINT}.damaged")
             print(f"{damaged[0]}; the checkpoint before it is taken")
         return path
     if damaged:
@@ -99,7 +98,7 @@ class Resumable(Checkpoint):
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
-        self.path, self.every_n_steps = folder / NEWEST, every_n_steps
+        self.path, self.every_n_steps = folder / CHECKPOINT, every_n_steps
         self.metrics: dict[str, Tensor] = {}
         self.goes_on = False  # whether a step has begun: what was loaded is in its place
         self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on

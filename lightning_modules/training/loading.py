@@ -13,12 +13,13 @@ from architectures.model import Model
 from architectures.supervised.network import Network
 from lightning_modules.config.compose import believed
 from lightning_modules.config.registries import DATA, TASKS
-from lightning_modules.config.static_registry import told_set
+from lightning_modules.config.static_registry import describe_data
 from lightning_modules.config.validate import Config
 from lightning_modules.data.density.base import DensityData
 from lightning_modules.metrics import task_of
+from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.tasks.base import TaskModule
-from lightning_modules.training.checkpointing import NEWEST, load_plain
+from lightning_modules.training.checkpointing import load_plain
 from schemes.errors import SchemenetError
 
 
@@ -29,14 +30,14 @@ def trained_network(place: Path) -> Model:
 
 def checkpoint_in(place: Path) -> Path:
     """The newest checkpoint of a run folder, or the file itself."""
-    path = place / NEWEST if place.is_dir() else place
+    path = place / CHECKPOINT if place.is_dir() else place
     if path.is_file():
         return path
     if not place.exists():
         raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
-    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(NEWEST), 100))
+    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(CHECKPOINT), 100))
     hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
-    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {NEWEST}{hint}")
+    raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {CHECKPOINT}{hint}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -66,9 +67,9 @@ def module_of(checkpoint: dict[str, Any]) -> TaskModule:
     return module
 
 
-def told_run(config: Config) -> str:
+def describe_run(config: Config) -> str:
     """The network and the data of a run: ``ffjord on plane moons``."""
-    return f"{config['architecture']['name']} on {told_set(config['data'])}"
+    return f"{config['architecture']['name']} on {describe_data(config['data'])}"
 
 
 def data_of(checkpoint: dict[str, Any]) -> Any:
@@ -97,7 +98,7 @@ def trained_density(place: Path) -> TrainedDensity:
             f"{str(place)!r} was trained on data={config['data']['name']}; expected a density, trained on plane, "
             "digits_density, table or energy"
         )
-    return TrainedDensity(network.double().eval(), data_of(checkpoint), told_run(config))
+    return TrainedDensity(network.double().eval(), data_of(checkpoint), describe_run(config))
 
 
 class Trained(NamedTuple):

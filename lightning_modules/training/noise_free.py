@@ -14,14 +14,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.callbacks.solver_cost import LogWork
+from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import TRAINERS
 from lightning_modules.config.validate import EVAL_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import BY_RUNNING
+from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics, norms_with_statistics, statistics_of
-from lightning_modules.training.checkpointing import NEWEST, WholeCheckpoints
+from lightning_modules.training.checkpointing import WholeCheckpoints
 
 
 def noise_free(
@@ -34,15 +35,15 @@ def noise_free(
     """
     if not module.network.random_steps or not norms_with_statistics(module):
         return {}
-    path = folder / NEWEST
+    path = folder / CHECKPOINT
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])  # averaged ones, where training ended in an earlier process
     whole = copy.copy(data)
     whole.trainer = None  # who reads a part of the batches only; these are the same for every process
     done = estimate_statistics(module, trainer, whole, EVAL_KEYS["statistics_batches"].default)
-    again = TRAINERS.build(config["trainer"], folder=folder, callbacks=[LogWork()], logger=False)
+    again = TRAINERS.build(config["trainer"], folder=folder, callbacks=[SolverCostLogger()], logger=False)
     found = again.validate(module, datamodule=data, verbose=False)[0]
-    keys = [f"{data.measures}/{name}" for name in module.names]
+    keys = [f"{data.eval_split}/{name}" for name in module.names]
     replaced = {f"{key.replace('/', '_', 1)}_{BY_RUNNING}": metrics.get(key) for key in keys}
     metrics.update({key: float(found[key]) for key in keys})
     if trainer.is_global_zero:

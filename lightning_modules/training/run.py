@@ -18,22 +18,22 @@ import torch
 
 from architectures.costs.ledger import flow_parameters, ledger, parameters
 from architectures.model import Model
-from lightning_modules.callbacks.inversion_error import LogInversion
-from lightning_modules.callbacks.rank_seed import OwnRandomNumbers
+from lightning_modules.callbacks.inversion_error import InversionErrorLogger
+from lightning_modules.callbacks.rank_seed import RankSeed
 from lightning_modules.callbacks.run_status import Progress, StopWhenDiverged
-from lightning_modules.callbacks.scheme_coefficients import LogCoefficients
-from lightning_modules.callbacks.solver_cost import LogWork
+from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger
+from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.compose import described, network_options
 from lightning_modules.config.registries import DATA, TASKS, TRAINERS
 from lightning_modules.config.validate import Config
 from lightning_modules.data.datamodule import SplitData
-from lightning_modules.loggers.base import METRICS, About, conclude, opened
+from lightning_modules.loggers.base import About, conclude, opened
 from lightning_modules.metrics import measure_of, task_of
-from lightning_modules.storage.atomic_files import forget_drafts, writable, write_json
-from lightning_modules.storage.run_files import CONFIG, PROGRESS, RESULT
+from lightning_modules.storage.atomic_files import remove_drafts, writable, write_json
+from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.text import short
-from lightning_modules.training.checkpointing import BEFORE, NEWEST, Resumable, newest_checkpoint
+from lightning_modules.training.checkpointing import Resumable, newest_checkpoint
 from lightning_modules.training.dry_run import _started
 from lightning_modules.training.noise_free import noise_free
 from lightning_modules.training.run_folder import (
@@ -42,8 +42,8 @@ from lightning_modules.training.run_folder import (
     FAILED,
     SETS,
     _names,
-    forget,
-    held_of_this,
+    clear_run,
+    find_same_run,
     recipe_hash,
     run_name,
     versions,
@@ -82,8 +82,8 @@ def _train_rank(
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
-    callbacks = [watch, Progress(folder / PROGRESS), OwnRandomNumbers(config["seed"])]
-    callbacks += [LogCoefficients(), LogWork(), LogInversion(), resumable]
+    callbacks = [watch, Progress(folder / PROGRESS), RankSeed(config["seed"])]
+    callbacks += [SchemeCoefficientLogger(), SolverCostLogger(), InversionErrorLogger(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes hear each other
     checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
@@ -109,7 +109,7 @@ def _train_rank(
     if stopped is not None:
         result |= _outcome(stopped, trainer, module)
     conclude(trainer.loggers, result)
-    for needless in (PROGRESS, BEFORE):
+    for needless in (PROGRESS, PREVIOUS_CHECKPOINT):
         (folder / needless).unlink(missing_ok=True)
     if trainer.is_global_zero:  # last of all: what has a result is not looked at again
         write_json(folder / RESULT, result)
@@ -157,14 +157,14 @@ def _fit(
 def _claim(config: Config, folder: Path) -> Path | None:
     """Make the folder that of this run; the checkpoint from which it goes on, None where it begins."""
     writable(folder)
-    held = held_of_this(config, folder)
-    checkpoint = newest_checkpoint(folder) if held is not None and not held.finished else None
+    existing = find_same_run(config, folder)
+    checkpoint = newest_checkpoint(folder) if existing is not None and not existing.finished else None
     if checkpoint is not None:
         (folder / RESULT).unlink(missing_ok=True)
     else:
-        forget(folder)
-    for name in (RESULT, CONFIG, PROGRESS, NEWEST, METRICS):
-        forget_drafts(folder / name)
+        clear_run(folder)
+    for name in (RESULT, CONFIG, PROGRESS, CHECKPOINT, METRICS):
+        remove_drafts(folder / name)
     write_json(folder / CONFIG, described(config))
     return checkpoint
 
@@ -215,11 +215,11 @@ def _result(
     found = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
     measure = measure_of(config["data"]["name"])
     checked = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
-    not_finite = [name for name in sorted(checked) if not math.isfinite(found[f"{data.measures}_{name}"])]
+    not_finite = [name for name in sorted(checked) if not math.isfinite(found[f"{data.eval_split}_{name}"])]
     if diverged:
         reason = "the training loss is NaN or infinite"
     elif not_finite:
-        reason = f"the {data.measures} {not_finite[0]} is NaN or infinite"
+        reason = f"the {data.eval_split} {not_finite[0]} is NaN or infinite"
     else:
         reason = None
     network, samples = module.network.cpu(), data.samples_per_batch(trainer.world_size)

@@ -13,11 +13,9 @@ from typing import Any
 
 from lightning_modules.config.compose import described
 from lightning_modules.config.validate import Config
-from lightning_modules.loggers.base import METRICS
 from lightning_modules.metrics import MEASURES
 from lightning_modules.storage.atomic_files import read_json
-from lightning_modules.storage.run_files import CONFIG, PROGRESS, RESULT
-from lightning_modules.training.checkpointing import BEFORE, NEWEST
+from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT
 from schemes.errors import SchemenetError
 
 NOT_RECIPE = (
@@ -50,43 +48,47 @@ def hash_of(recipe: Config) -> str:
 
 
 @dataclass(frozen=True)
-class Held:
-    """The run that a folder holds: its recipe and seed, and whether it is finished or may go on from a checkpoint."""
+class ExistingRun:
+    """The run in a folder: its recipe and seed, and whether it is finished or can resume from a checkpoint."""
 
     recipe: str
     seed: int
     finished: bool
 
 
-def held_run(folder: Path) -> Held | None:
-    """What a folder holds; None where there is nothing that could be lost or mixed up."""
+def find_run(folder: Path) -> ExistingRun | None:
+    """The run in a folder; None where there is nothing that could be lost or mixed up."""
     try:
         result = read_json(folder / RESULT)
-        return Held(result["recipe"], result["seed"], finished=result["status"] != FAILED)
+        return ExistingRun(result["recipe"], result["seed"], finished=result["status"] != FAILED)
     except (SchemenetError, KeyError):
         pass
-    if not any((folder / name).exists() for name in (NEWEST, BEFORE)):
+    if not any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS_CHECKPOINT)):
         return None
     try:
         config = read_json(folder / CONFIG)
-        return Held(recipe_hash(config), config["seed"], finished=False)
+        return ExistingRun(recipe_hash(config), config["seed"], finished=False)
     except (ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, it is no config
-        return Held("unknown", -1, finished=False)
+        return ExistingRun("unknown", -1, finished=False)
 
 
-def held_of_this(config: Config, folder: Path) -> Held | None:
-    """What a folder holds of this very run; another recipe or seed is refused, with overwrite=true nothing counts."""
-    held = None if config.get("overwrite") else held_run(folder)
-    if held is not None and (held.recipe, held.seed) != (recipe_hash(config), config["seed"]):
+def find_same_run(config: Config, folder: Path) -> ExistingRun | None:
+    """The run of this config in a folder, if there is one; with overwrite=true nothing counts.
+
+    Raises:
+        SchemenetError: if the folder holds a run with another recipe or seed.
+    """
+    existing = None if config.get("overwrite") else find_run(folder)
+    if existing is not None and (existing.recipe, existing.seed) != (recipe_hash(config), config["seed"]):
         raise SchemenetError(
             f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
         )
-    return held
+    return existing
 
 
-def forget(folder: Path) -> None:
+def clear_run(folder: Path) -> None:
     """Remove what a run left in its folder, so that another begins there."""
-    for name in (RESULT, PROGRESS, NEWEST, BEFORE, METRICS):
+    for name in (RESULT, PROGRESS, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
         with contextlib.suppress(IsADirectoryError, PermissionError):
             (folder / name).unlink(missing_ok=True)
 
@@ -119,10 +121,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def told_error(result: dict[str, Any]) -> str:
+def describe_error(result: dict[str, Any]) -> str:
     """The error of a result as people read it, and of which set it is."""
     measure = MEASURES[result.get("measure", "error")]
     for measured in SETS:
         if (value := result.get(f"{measured}_{measure.key}")) is not None:
-            return f"{measured} {measure.words} {measure.told(value)}"
+            return f"{measured} {measure.words} {measure.format(value)}"
     return f"{measure.words} no number"

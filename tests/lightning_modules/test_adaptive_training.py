@@ -15,14 +15,15 @@ from torch import nn
 from architectures import create_model
 from architectures.supervised.insertion import insert
 from lightning_modules.callbacks.run_status import Progress
-from lightning_modules.callbacks.solver_cost import COUNTS, WorkOfBatches
+from lightning_modules.callbacks.solver_cost import SOLVER_COSTS, SolverCostMetric
 from lightning_modules.cli import main
 from lightning_modules.comparing.records import _read_run
 from lightning_modules.config.compose import compose
 from lightning_modules.evaluation.evaluate import evaluate, told
-from lightning_modules.launching.job import ERROR, Order, run_file
+from lightning_modules.launching.job import Job, run_file
 from lightning_modules.launching.multi_process import train
 from lightning_modules.metrics import MEASURES
+from lightning_modules.storage.run_files import FAILURE
 from schemes.errors import SchemenetError
 from tests.lightning_modules.test_resume import assert_same_run, train_killed
 from tests.support.overrides import but
@@ -82,14 +83,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_batch_and_every_epoch_tell_their_work(whole: Path) -> None:
     for epoch in (0, 1):
         logged = [row for row in rows(whole) if row["epoch"] == str(epoch)]
-        for name in COUNTS:
+        for name in SOLVER_COSTS:
             batches = [float(row[name]) for row in logged if row[name]]
             (mean,) = (float(row[f"{name}/epoch"]) for row in logged if row[f"{name}/epoch"])
             assert len(batches) == 5
             assert mean == pytest.approx(sum(batches) / 5), name
         # Three evaluations an attempt: bosh3 begins with the slope that the step before ended with, and a first guess.
         for row in filter(lambda row: row["nfe/forward"], logged):
-            work = {name: float(row[name]) for name in COUNTS}
+            work = {name: float(row[name]) for name in SOLVER_COSTS}
             assert work["nfe/forward"] == 2 + 3 * (work["steps/accepted"] + work["steps/rejected"])
             assert 0 < work["nfe/backward"] <= work["nfe/forward"]
             assert work["products/backward"] >= 3 * work["steps/accepted"]
@@ -113,10 +114,10 @@ def test_an_implicit_scheme_tells_its_evaluations(tmp_path: Path) -> None:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    metric = WorkOfBatches()
+    metric = SolverCostMetric()
     for batch in range(rank + 1):
-        metric.update([10 * (rank + 1) + batch] + [rank] * (len(COUNTS) - 1))
-    torch.save(metric.told(), f"{folder}/{rank}.pt")
+        metric.update([10 * (rank + 1) + batch] + [rank] * (len(SOLVER_COSTS) - 1))
+    torch.save(metric.by_name(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -204,10 +205,10 @@ def test_weights_that_are_no_numbers_end_a_run_as_diverged(
 
 def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
     config = compose("train", [*WORDS, "grid.max_steps=1", "grid.rtol=1e-6"])
-    order = Order(tmp_path / "mlp" / "seed0", config, "mlp", "group")
-    assert run_file([str(order.write())]) == 1
-    assert "step limit max_steps=1" in (order.folder / ERROR).read_text()
-    assert not order.done  # tried again by the same command
+    job = Job(tmp_path / "mlp" / "seed0", config, "mlp", "group")
+    assert run_file([str(job.write())]) == 1
+    assert "step limit max_steps=1" in (job.folder / FAILURE).read_text()
+    assert not job.done  # tried again by the same command
     read = _read_run(tmp_path, "mlp", 0, MEASURES["error"])
     assert read.status == "failed"
     assert "step limit" in read.reason

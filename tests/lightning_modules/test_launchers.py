@@ -26,11 +26,11 @@ from lightning_modules.config.sweep_grid import compose_grid
 from lightning_modules.launching import ray as ray_launcher
 from lightning_modules.launching import slurm
 from lightning_modules.launching import subprocesses as process
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import LOCK, is_locked
-from lightning_modules.launching.subprocesses import LOG
 from lightning_modules.storage.atomic_files import write_json
+from lightning_modules.storage.run_files import LOG
 from schemes.errors import SchemenetError
 from tests.support import slurm_stand_in
 
@@ -46,16 +46,16 @@ Act = Callable[[], bool]
 """Something done to runs while they are watched; true when it has been done."""
 
 
-def order(folder: Path, seed: int, *words: str) -> Order:
-    return Order(folder / "resnet" / f"seed{seed}", compose("train", [*TINY, *words, f"seed={seed}"]), "resnet", "g")
+def make_job(folder: Path, seed: int, *words: str) -> Job:
+    return Job(folder / "resnet" / f"seed{seed}", compose("train", [*TINY, *words, f"seed={seed}"]), "resnet", "g")
 
 
 class Meddling(Watch):
     """Does things to runs while they are watched, each once, when its time has come."""
 
-    def __init__(self, orders: list[Order], *acts: Act) -> None:
+    def __init__(self, jobs: list[Job], *acts: Act) -> None:
         self.told = io.StringIO()
-        super().__init__(orders, Console(file=self.told, soft_wrap=True))
+        super().__init__(jobs, Console(file=self.told, soft_wrap=True))
         self.acts = list(acts)
 
     def look(self, elsewhere: Any = ()) -> None:
@@ -63,38 +63,38 @@ class Meddling(Watch):
         self.acts = [act for act in self.acts if not act()]
 
 
-def launch(name: str, orders: list[Order], *acts: Act, **options: Any) -> str:
-    """What is told while all orders that are not done are carried out."""
-    with Meddling(orders, *acts) as watch:
-        left = [order for order in orders if not order.done]
-        LAUNCHERS.build({"name": name, **options}, orders=left, watch=watch)
+def launch(name: str, jobs: list[Job], *acts: Act, **options: Any) -> str:
+    """What is told while all jobs that are not done are carried out."""
+    with Meddling(jobs, *acts) as watch:
+        left = [job for job in jobs if not job.done]
+        LAUNCHERS.build({"name": name, **options}, runs=left, watch=watch)
     assert not watch.acts, "a run ended before anything was done to it"
-    assert not [order.name for order in orders if is_locked(order.folder)], "a run has been left behind"
+    assert not [job.name for job in jobs if is_locked(job.folder)], "a run has been left behind"
     return watch.told.getvalue()
 
 
-def log(order: Order) -> str:
-    return (order.folder / LOG).read_text(encoding="utf-8")
+def log(job: Job) -> str:
+    return (job.folder / LOG).read_text(encoding="utf-8")
 
 
-def went_on(order: Order) -> bool:
-    return order.done and re.search(r"goes on from epoch \d+, step [1-9]", log(order)) is not None
+def went_on(job: Job) -> bool:
+    return job.done and re.search(r"goes on from epoch \d+, step [1-9]", log(job)) is not None
 
 
-def trainer_of(order: Order) -> int:
+def trainer_of(job: Job) -> int:
     """The process that trains."""
-    return int(re.findall(r"process (\d+)", (order.folder / LOCK).read_text())[0])
+    return int(re.findall(r"process (\d+)", (job.folder / LOCK).read_text())[0])
 
 
-def waiter_of(order: Order) -> int:
+def waiter_of(job: Job) -> int:
     """The process that waits for the one that trains."""
-    asked = ["ps", "-o", "ppid=", "-p", str(trainer_of(order))]
+    asked = ["ps", "-o", "ppid=", "-p", str(trainer_of(job))]
     return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
 
 
-def when_it_trains(order: Order, do: Callable[[], None]) -> Act:
+def when_it_trains(job: Job, do: Callable[[], None]) -> Act:
     def act() -> bool:
-        if order.share_done() == 0:
+        if job.progress() == 0:
             return False
         do()
         return True
@@ -137,7 +137,7 @@ def test_what_a_library_begins_imports_nothing_from_the_current_folder(strangers
 @pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_local_jobs_of_submitit_go_on_when_requeued_and_a_failed_one_keeps_its_reason(tmp_path: Path) -> None:
-    requeued, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
+    requeued, failing = make_job(tmp_path, 0), make_job(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
     warn = when_it_trains(requeued, lambda: os.kill(waiter_of(requeued), signal.SIGUSR2))
     told = launch("slurm", [requeued, failing], warn, cluster="local", cpus_per_task=1)
     assert "submitted 2 runs as local jobs" in told
@@ -145,7 +145,9 @@ def test_local_jobs_of_submitit_go_on_when_requeued_and_a_failed_one_keeps_its_r
     assert "stopping after this step" in log(requeued)  # it was asked, not killed
     assert "seed 1: FAILED, SchemenetError: " in told
     assert not failing.done
-    assert not [job for job in (slurm.Job.of(o.folder) for o in (requeued, failing)) if job in slurm.Job.left([job])]
+    assert not [
+        job for job in (slurm.SlurmJob.of(o.folder) for o in (requeued, failing)) if job in slurm.SlurmJob.left([job])
+    ]
 
 
 @pytest.fixture
@@ -164,11 +166,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: Path, stand_in: Path) -> None:
-    preempted, killed = orders = [order(tmp_path / "runs", seed) for seed in (0, 1)]
+    preempted, killed = jobs = [make_job(tmp_path / "runs", seed) for seed in (0, 1)]
 
-    def freezing(order: Order) -> Act:
+    def freezing(job: Job) -> Act:
         """It trains, and then stands still, so that it is not done before the command is given again."""
-        return when_it_trains(order, lambda: os.kill(trainer_of(order), signal.SIGSTOP))
+        return when_it_trains(job, lambda: os.kill(trainer_of(job), signal.SIGSTOP))
 
     def interrupt() -> bool:
         if len(watch.acts) == 1:
@@ -177,8 +179,8 @@ def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: 
 
     setup = ["module() { :; }", "module load x"]
     options = {"partition": "gpu", "gres": "gpu:1", "timeout_min": 90, "cpus_per_task": 1, "setup": setup}
-    with Meddling(orders, *map(freezing, orders), interrupt) as watch, pytest.raises(KeyboardInterrupt):
-        LAUNCHERS.build({"name": "slurm", **options}, orders=orders, watch=watch)
+    with Meddling(jobs, *map(freezing, jobs), interrupt) as watch, pytest.raises(KeyboardInterrupt):
+        LAUNCHERS.build({"name": "slurm", **options}, runs=jobs, watch=watch)
     told = watch.told.getvalue()
     assert "submitted 2 runs as Slurm job 100" in told
     assert "2 runs go on as Slurm job 100: the same command watches again, `scancel 100` ends it" in told
@@ -196,7 +198,7 @@ def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: 
 
     told = launch(
         "slurm",
-        orders,
+        jobs,
         when_it_trains(preempted, preempt),
         when_it_trains(killed, lambda: os.kill(trainer_of(killed), signal.SIGKILL)),
         **options,
@@ -206,7 +208,7 @@ def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: 
     assert went_on(preempted)
     assert len(list(stand_in.glob("*.sh"))) == 1
 
-    assert "submitted 1 run as Slurm job 101" in launch("slurm", orders, **options)
+    assert "submitted 1 run as Slurm job 101" in launch("slurm", jobs, **options)
     assert went_on(killed)
 
 
@@ -224,11 +226,11 @@ def test_slurm_that_does_not_answer_is_told_once_and_asked_again(
     monkeypatch.setattr(slurm, "_queued", queued)
     for table in (slurm.ASK, slurm.LOOK):
         monkeypatch.setitem(table, "slurm", 0.0)
-    left = order(tmp_path, 0)
+    left = make_job(tmp_path, 0)
     left.write()
-    write_json(left.folder / slurm.JOB, {"id": "7_0", "folder": str(tmp_path), "cluster": "slurm"})
+    write_json(left.folder / slurm.SLURM_JOB, {"id": "7_0", "folder": str(tmp_path), "cluster": "slurm"})
     with Meddling([left]) as watch:
-        slurm._follow({left: slurm.Job("7_0", str(tmp_path), "slurm")}, watch)
+        slurm._follow({left: slurm.SlurmJob("7_0", str(tmp_path), "slurm")}, watch)
     told = watch.told.getvalue()
     assert told.count("(connection refused); the jobs go on, and it is asked again") == 2  # of two times
     assert "its job 7_0 has ended" in told
@@ -241,7 +243,7 @@ def test_runs_that_are_queued_are_not_begun_anew(
     """The job would train what it was submitted as; also where another launcher is to do the new runs."""
     run = tmp_path / "runs" / "heun" / "seed0"
     run.mkdir(parents=True)
-    write_json(run / slurm.JOB, {"id": "100_0", "folder": str(tmp_path), "cluster": "slurm"})
+    write_json(run / slurm.SLURM_JOB, {"id": "100_0", "folder": str(tmp_path), "cluster": "slurm"})
     (stand_in / "queued.100_0").touch()
     command = ["sweep", *TINY, "scheme=heun,rk3", f"folder={tmp_path / 'runs'}", "overwrite=true"]
     assert main(command) == 2
@@ -256,13 +258,13 @@ def test_runs_that_are_queued_are_not_begun_anew(
 
 def test_a_job_has_time_for_its_warning(tmp_path: Path) -> None:
     with pytest.raises(SchemenetError, match=r"timeout_min: expected at least 4, got 1: a job is warned 120 seconds"):
-        LAUNCHERS.build({"name": "slurm", "cluster": "local", "timeout_min": 1}, orders=[], watch=Watch([]))
+        LAUNCHERS.build({"name": "slurm", "cluster": "local", "timeout_min": 1}, runs=[], watch=Watch([]))
 
 
 def test_without_slurm_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchemenetError, match="no 'sbatch' here; give the command on a login node"):
-        LAUNCHERS.build("slurm", orders=[order(tmp_path, 0)], watch=Watch([]))
+        LAUNCHERS.build("slurm", runs=[make_job(tmp_path, 0)], watch=Watch([]))
 
 
 def test_a_run_on_several_nodes_has_a_task_for_each_device(
@@ -274,9 +276,9 @@ def test_a_run_on_several_nodes_has_a_task_for_each_device(
     monkeypatch.setattr("submitit.AutoExecutor.map_array", refuse)
     seen: dict[str, Any] = {}
     monkeypatch.setattr("submitit.AutoExecutor.update_parameters", lambda _, **told: seen.update(told))
-    wide = order(tmp_path, 0, "trainer.devices=2", "trainer.accelerator=gpu")
+    wide = make_job(tmp_path, 0, "trainer.devices=2", "trainer.accelerator=gpu")
     with pytest.raises(SchemenetError, match="the jobs were refused: only asked"):
-        LAUNCHERS.build({"name": "slurm", "nodes": 3}, orders=[wide], watch=Watch([]))
+        LAUNCHERS.build({"name": "slurm", "nodes": 3}, runs=[wide], watch=Watch([]))
     assert (seen["nodes"], seen["tasks_per_node"], seen["gpus_per_node"]) == (3, 2, 2)
 
 
@@ -300,7 +302,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("strangers_folder")
 def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_nodes: str) -> None:
-    killed, failing = order(tmp_path, 0), order(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
+    killed, failing = make_job(tmp_path, 0), make_job(tmp_path, 1, "data=mnist", f"data.root={tmp_path / 'none'}")
     kill = when_it_trains(killed, lambda: os.kill(waiter_of(killed), signal.SIGKILL))
     told = launch("ray", [killed, failing], kill, address=two_nodes)
     assert went_on(killed)
@@ -319,7 +321,7 @@ def test_ray_tries_a_killed_task_again_from_its_checkpoint(tmp_path: Path, two_n
 )
 def test_more_processes_than_a_machine_bears_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(SchemenetError, match=message):
-        LAUNCHERS.build({"name": "local", **options}, orders=[], watch=Watch([]))
+        LAUNCHERS.build({"name": "local", **options}, runs=[], watch=Watch([]))
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ from lightning_modules.config.compose import compose
 from lightning_modules.data.loader import BatchLoader
 from lightning_modules.evaluation.evaluate import evaluate
 from lightning_modules.launching import multi_process as ranks
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
+from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.training import run as running
-from lightning_modules.training.checkpointing import NEWEST
 from schemes.errors import SchemenetError, StepLimitError
 from tests.support.overrides import but
 
@@ -311,7 +311,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def checkpoint_in(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / NEWEST, weights_only=True)
+    return torch.load(folder / CHECKPOINT, weights_only=True)
 
 
 def test_slurm_with_two_tasks_trains_as_one_process_with_batches_twice_as_large(
@@ -428,8 +428,8 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_weights(
         time.sleep(0.05)
     assert not (folder / running.RESULT).exists()
     assert 6 <= checkpoint_in(folder)["global_step"] < 20
-    order = Order(folder, compose("train", NOISY_RUN), "fractalnet", "group")
-    assert main(["run-file", str(order.write())]) == 0
+    job = Job(folder, compose("train", NOISY_RUN), "fractalnet", "group")
+    assert main(["run-file", str(job.write())]) == 0
     assert result_in(folder)["arm"] == "fractalnet"
     assert_same_run(folder, whole)
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from architectures import create_model
 from architectures.supervised.network import Network
-from lightning_modules.callbacks.scheme_coefficients import LogCoefficients, ZeroStabilityWarning
+from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger, ZeroStabilityWarning
 from lightning_modules.cli import main
 from lightning_modules.plotting import coefficients, order, poly_vs_implicit, stability
 from lightning_modules.plotting.command import file_name, parse_scheme
@@ -137,7 +137,7 @@ def test_schemes_without_a_stability_function_are_refused_with_the_reason_and_th
         amplification(SCHEMES.build("fractal"), np.zeros(1))
 
 
-# Order
+# Job
 
 
 def test_order_is_measured_on_what_a_scheme_claims() -> None:
@@ -194,7 +194,7 @@ class Rows:
 
 
 def test_leaving_the_zero_stable_range_is_told_once_and_nothing_is_clamped() -> None:
-    rows, network, watch = Rows(), tiny("lm_resnet20"), LogCoefficients()
+    rows, network, watch = Rows(), tiny("lm_resnet20"), SchemeCoefficientLogger()
     trainer: Any = SimpleNamespace(is_global_zero=True, loggers=[rows], current_epoch=0, global_step=0)
     module: Any = SimpleNamespace(network=network)
     watch.on_train_start(trainer, module)

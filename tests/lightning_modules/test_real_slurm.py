@@ -23,8 +23,7 @@ import pytest
 
 from lightning_modules.cli import main
 from lightning_modules.launching import slurm
-from tests.lightning_modules.test_launchers import TINY, launch, trainer_of, went_on
-from tests.lightning_modules.test_launchers import order as make_order
+from tests.lightning_modules.test_launchers import TINY, launch, make_job, trainer_of, went_on
 
 pytestmark = pytest.mark.slurm
 
@@ -180,21 +179,21 @@ class Jobs:
     """Runs that are jobs, and what is done to them."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.orders = [make_order(folder, seed) for seed in range(count)]
+        self.jobs = [make_job(folder, seed) for seed in range(count)]
         self.folder = folder
         self.frozen: list[int] = []
 
     def freeze(self) -> Story:
         """Each trains, and then stands still until it is asked to stop: it is not done before."""
-        yield from until(lambda: all(order.share_done() for order in self.orders))
-        self.frozen = [trainer_of(order) for order in self.orders]
+        yield from until(lambda: all(job.progress() for job in self.jobs))
+        self.frozen = [trainer_of(job) for job in self.jobs]
         for number in self.frozen:
             os.kill(number, signal.SIGSTOP)
 
     def thaw_when_warned(self) -> Story:
         def warned() -> bool:
             said = "".join(path.read_text() for path in self.folder.rglob("*_log.err"))
-            return said.count("Caught signal SIGUSR2") >= len(self.orders)
+            return said.count("Caught signal SIGUSR2") >= len(self.jobs)
 
         yield from until(warned)
         for number in self.frozen:
@@ -202,7 +201,7 @@ class Jobs:
 
     @property
     def ids(self) -> list[str]:
-        return [job.id for order in self.orders if (job := slurm.Job.of(order.folder)) is not None]
+        return [s.id for job in self.jobs if (s := slurm.SlurmJob.of(job.folder)) is not None]
 
     def are_requeued(self) -> bool:
         queued = _said("squeue", "--noheader", "--me", "--array", "--format=%i %t").splitlines()
@@ -218,8 +217,8 @@ class Jobs:
             subprocess.run(["scontrol", "update", f"JobId={id}", change], check=True, timeout=60)
 
     def launch(self, story: Story, **options: Any) -> str:
-        ends = itertools.chain(story, until(lambda: all(order.settled for order in self.orders)))
-        return launch("slurm", self.orders, lambda: next(ends, True), cpus_per_task=1, **options)
+        ends = itertools.chain(story, until(lambda: all(job.finished for job in self.jobs)))
+        return launch("slurm", self.jobs, lambda: next(ends, True), cpus_per_task=1, **options)
 
 
 @pytest.mark.usefixtures("strangers_folder")
@@ -246,7 +245,7 @@ def test_preempted_jobs_go_on_and_a_controller_that_is_gone_is_waited_for(
     told = jobs.launch(story())
     assert "submitted 2 runs as Slurm job" in told
     assert told.count("the jobs go on, and it is asked again") == 1
-    assert [order.name for order in jobs.orders if not went_on(order)] == []
+    assert [job.name for job in jobs.jobs if not went_on(job)] == []
 
 
 @pytest.mark.usefixtures("strangers_folder")
@@ -266,4 +265,4 @@ def test_a_job_whose_time_is_up_is_requeued_and_goes_on(tmp_path: Path, cluster:
         yield from jobs.begin_again()
 
     jobs.launch(story())
-    assert [order.name for order in jobs.orders if not went_on(order)] == []
+    assert [job.name for job in jobs.jobs if not went_on(job)] == []

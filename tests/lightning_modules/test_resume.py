@@ -275,8 +275,8 @@ def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeyp
     assert "another recipe or seed" in capsys.readouterr().err
     assert main([*other, "overwrite=true"]) == 0
     assert "goes on" not in capsys.readouterr().out
-    same = run_folder.Held(run_folder.recipe_hash(compose("train", other[1:-1])), 0, True)
-    assert run_folder.held_run(tmp_path) == same
+    same = run_folder.ExistingRun(run_folder.recipe_hash(compose("train", other[1:-1])), 0, True)
+    assert run_folder.find_run(tmp_path) == same
 
 
 @pytest.mark.slow

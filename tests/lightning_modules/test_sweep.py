@@ -23,11 +23,11 @@ from lightning_modules.config.compose import compose
 from lightning_modules.config.registries import LAUNCHERS
 from lightning_modules.config.sweep_grid import compose_grid
 from lightning_modules.launching import multi_process
-from lightning_modules.launching.job import ERROR, Order, run_file
+from lightning_modules.launching.job import Job, run_file
 from lightning_modules.launching.local import device_shares
 from lightning_modules.launching.run_lock import MARKER, is_locked, locked
 from lightning_modules.storage.atomic_files import write_json
-from lightning_modules.storage.run_files import RESULT
+from lightning_modules.storage.run_files import FAILURE, RESULT
 from lightning_modules.training import run_folder
 from schemes import SchemenetError
 
@@ -176,18 +176,18 @@ def test_a_run_that_another_process_does_is_waited_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where one command is given twice at the same time: the second run is none that has failed."""
-    order = Order(tmp_path, compose("train", SMALL), "arm", "group")
+    job = Job(tmp_path, compose("train", SMALL), "arm", "group")
     done: list[Path] = []
     monkeypatch.setattr(multi_process, "train", lambda config, folder, **_: done.append(folder) or {"status": "done"})
     with ThreadPoolExecutor() as pool:
         with locked(tmp_path):
-            status = pool.submit(run_file, [str(order.write())])
+            status = pool.submit(run_file, [str(job.write())])
             while "waiting for it" not in capfd.readouterr().out:
                 assert not status.done()
             assert not done
         assert status.result() == 0
     assert done == [tmp_path]
-    assert not (tmp_path / ERROR).exists()
+    assert not (tmp_path / FAILURE).exists()
 
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
@@ -263,4 +263,4 @@ def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> N
 
 def test_every_launcher_takes_orders_and_a_watch() -> None:
     for name in LAUNCHERS:
-        assert {"orders", "watch"} <= set(LAUNCHERS.parameters(name)), name
+        assert {"runs", "watch"} <= set(LAUNCHERS.parameters(name)), name

@@ -24,7 +24,7 @@ from lightning_modules.config.sections import section
 from lightning_modules.data.datamodule import held_out
 from lightning_modules.data.loader import Part
 from lightning_modules.data.supervised.toy_points import Moons, Points
-from lightning_modules.launching.job import Order
+from lightning_modules.launching.job import Job
 from lightning_modules.launching.multi_process import train
 from lightning_modules.training.run_folder import recipe_hash
 from schemes import SchemenetError
@@ -92,10 +92,10 @@ class TestChoice:
 
     def test_a_diverged_run_counts_as_such_whatever_its_weights_classify_by_chance(self, tmp_path: Path) -> None:
         plan = plan_of("tune.lr=[0.5]")
-        for order, status in zip(tuning.orders(plan, plan.tuning, tmp_path), ("done", "diverged"), strict=True):
-            result = {"seed": 1000, "recipe": recipe_hash(order.config), "status": status, "validation_error": 0.48}
-            order.folder.mkdir(parents=True)
-            (order.folder / "result.json").write_text(json.dumps(result))
+        for job, status in zip(tuning.jobs(plan, plan.tuning, tmp_path), ("done", "diverged"), strict=True):
+            result = {"seed": 1000, "recipe": recipe_hash(job.config), "status": status, "validation_error": 0.48}
+            job.folder.mkdir(parents=True)
+            (job.folder / "result.json").write_text(json.dumps(result))
         assert tuning.tried(plan, plan.tuning, tmp_path) == {"mlp": {0.5: [0.48]}, "mlp-heun": {0.5: [None]}}
 
     def test_seeds_are_not_those_of_the_comparison(self) -> None:
@@ -107,14 +107,14 @@ class TestChoice:
 
 def test_every_arm_gets_the_same_grid_and_no_test_set(tmp_path: Path) -> None:
     plan = plan_of()
-    orders = tuning.orders(plan, plan.tuning, tmp_path / "of mine")
-    settings = Counter((order.config["optimizer"]["lr"], order.config["seed"]) for order in orders)
+    jobs = tuning.jobs(plan, plan.tuning, tmp_path / "of mine")
+    settings = Counter((job.config["optimizer"]["lr"], job.config["seed"]) for job in jobs)
     assert settings == {(0.001, 1000): 2, (0.5, 1000): 2}
-    assert orders[0].folder == tmp_path / "of mine" / "mlp" / "tuning" / "lr0.001-seed1000"
-    for order in orders:
-        assert order.config["data"]["validation"] == 0.2
-        assert order.config["trainer"]["max_epochs"] == order.config["trainer"]["check_test_every_n_epoch"] == 1
-        assert order.group == "of mine-tuning"
+    assert jobs[0].folder == tmp_path / "of mine" / "mlp" / "tuning" / "lr0.001-seed1000"
+    for job in jobs:
+        assert job.config["data"]["validation"] == 0.2
+        assert job.config["trainer"]["max_epochs"] == job.config["trainer"]["check_test_every_n_epoch"] == 1
+        assert job.group == "of mine-tuning"
     for arm in plan.arms:
         assert arm.config["trainer"]["check_test_every_n_epoch"] == 2
         assert arm.config["data"]["validation"] is None
@@ -137,20 +137,20 @@ def test_a_chosen_rate_is_of_the_arm_and_not_of_the_shared_recipe() -> None:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """What was trained, in this process, and by no run with a tuning seed on a test set; no times, no report."""
-    done: list[Order] = []
+    done: list[Job] = []
     load = Points.load
 
     def watched_load(data: Points, train: bool) -> Any:
         assert train or data.seed < 1000, "a tuning run has read the test set"
         return load(data, train)
 
-    def launch(orders: Sequence[Order], launcher: object) -> None:
-        for order in orders:
-            if not order.done:
-                train(order.config, order.folder, arm=order.arm, group=order.group)
-                done.append(order)
+    def launch(jobs: Sequence[Job], launcher: object) -> None:
+        for job in jobs:
+            if not job.done:
+                train(job.config, job.folder, arm=job.arm, group=job.group)
+                done.append(job)
 
     monkeypatch.setattr(Points, "load", watched_load)
     monkeypatch.setattr(runner, "launch", launch)
@@ -160,7 +160,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
 
 
 def test_a_tuned_comparison_picks_a_rate_for_each_arm_and_goes_on_after_a_kill(
-    trained: list[Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "tuned"
     command = [*SMALL, f"folder={folder}"]
@@ -170,7 +170,7 @@ def test_a_tuned_comparison_picks_a_rate_for_each_arm_and_goes_on_after_a_kill(
     assert len(trained) == 4
     monkeypatch.setattr(tuning, "choose", choose)
     assert main(command) == 0
-    assert [order.name for order in trained[4:]] == ["mlp seed 0", "mlp-heun seed 0"]
+    assert [job.name for job in trained[4:]] == ["mlp seed 0", "mlp-heun seed 0"]
     assert "0.5, is the largest of the grid; widen the grid" in capsys.readouterr().out
 
     told = json.loads((folder / "comparison.json").read_text())
@@ -199,22 +199,22 @@ def column(run: Path, name: str) -> list[str]:
 
 
 def test_an_arm_whose_tuning_failed_is_told_and_waits(
-    trained: list[Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     launch = runner.launch
     monkeypatch.setattr(
-        runner, "launch", lambda orders, _: launch([o for o in orders if "heun" not in o.arm or "0.5" not in o.arm], _)
+        runner, "launch", lambda jobs, _: launch([o for o in jobs if "heun" not in o.arm or "0.5" not in o.arm], _)
     )
     assert main(but(SMALL, "trainer.max_epochs=1", f"folder={tmp_path / 'part'}")) == 1
     assert "mlp-heun: not all of its tuning runs are done" in capsys.readouterr().out
-    assert [order.name for order in trained][-1] == "mlp seed 0"
+    assert [job.name for job in trained][-1] == "mlp seed 0"
 
 
 def test_a_baseline_whose_tuning_failed_costs_no_report(
-    trained: list[Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch, written = runner.launch, []
-    monkeypatch.setattr(runner, "launch", lambda orders, _: launch([o for o in orders if "heun" in o.arm], _))
+    monkeypatch.setattr(runner, "launch", lambda jobs, _: launch([o for o in jobs if "heun" in o.arm], _))
     monkeypatch.setattr(runner.report, "write", lambda folder: written.append(folder) or folder)
     monkeypatch.setattr(Matching, "knobs", lambda *_: {})  # which would measure times
     budget = ["budget.kind=step_time", "budget.target=baseline"]

@@ -27,13 +27,13 @@ from lightning_modules.launching.run_lock import LOCK, is_locked, locked
 from lightning_modules.storage.atomic_files import (
     LONGEST_NAME,
     append,
-    forget_drafts,
+    remove_drafts,
     safe_name,
     whole,
     write_json,
     write_text,
 )
-from lightning_modules.training.run_folder import held_run
+from lightning_modules.training.run_folder import find_run
 from schemes import SCHEMES
 from schemes.errors import SchemenetError
 
@@ -247,7 +247,7 @@ def test_half_a_file_is_no_result(text: str, name: str, run: Path, canary: Path,
     if name == "config.json":
         assert "another recipe or seed" in refused(["train", *TINY, "folder=run"], capsys)
     else:
-        held = held_run(Path("run"))
+        held = find_run(Path("run"))
         assert held is not None
         assert not held.finished
     assert main(["eval", "run"]) == 0
@@ -428,7 +428,7 @@ def test_two_processes_that_write_one_file_have_drafts_of_their_own(tmp_path: Pa
     assert path.read_text() == "first"
     (tmp_path / "x.0123abcd.tmp").write_text("of a process that was killed")
     (tmp_path / "x.y.tmp").write_text("the user's own")
-    forget_drafts(path)
+    remove_drafts(path)
     assert sorted(os.listdir(tmp_path)) == ["x", "x.y.tmp"]
 
 

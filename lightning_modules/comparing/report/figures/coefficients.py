@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from lightning_modules.comparing.records import Comparison
 from lightning_modules.comparing.report.figures.arms import Drawn, Looks, done
 from lightning_modules.comparing.statistics.summary import Summary
+from lightning_modules.storage.run_files import CONFIG
 from schemes.errors import SchemenetError
 
 
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
     """As ``schemenet figure k`` draws it, the mean over the seeds of each arm that learned any."""
     folders = {s.arm.name: [run.folder for run in done(comparison, s.arm.name)] for s in summaries}
-    folders = {arm: [f for f in found if (f / "config.json").is_file()] for arm, found in folders.items()}
+    folders = {arm: [f for f in found if (f / CONFIG).is_file()] for arm, found in folders.items()}
     if not any(folders.values()):
         return None
     from lightning_modules.plotting import coefficients  # it reads the schemes, and so imports torch

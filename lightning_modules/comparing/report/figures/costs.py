@@ -105,7 +105,7 @@ def _caption(shown: Sequence[Summary], beyond: Sequence[Summary], left_out: Sequ
     told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
              " on it, and within the bars it may be luck"]  # fmt: skip
     if beyond:
-        controls = ", ".join(f"{s.arm.name} {s.measure.told(s.mean)}" for s in beyond if s.mean is not None)
+        controls = ", ".join(f"{s.arm.name} {s.measure.format(s.mean)}" for s in beyond if s.mean is not None)
         told += [f"Controls off the scale and not drawn: {controls}"]
     if left_out:
         told += [f"Without a panel, since the arms are equal in it or most have none: {'; '.join(left_out)}"]

@@ -11,6 +11,7 @@ from lightning_modules.comparing.records import Comparison
 from lightning_modules.comparing.report.figures.arms import Drawn, Looks, done
 from lightning_modules.comparing.statistics.summary import Summary
 from lightning_modules.metrics import task_of
+from lightning_modules.storage.run_files import CHECKPOINT, CONFIG
 from lightning_modules.text import Progress
 from schemes.errors import SchemenetError
 
@@ -55,7 +56,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
 
 def _trained(comparison: Comparison, arm: str) -> Path | None:
     folders = (run.folder for run in done(comparison, arm))
-    return next((f for f in folders if (f / "last.ckpt").is_file() and (f / "config.json").is_file()), None)
+    return next((f for f in folders if (f / CHECKPOINT).is_file() and (f / CONFIG).is_file()), None)
 
 
 def _panel(arm: str, folder: Path) -> tuple[Panel, str]:
