@@ -11,10 +11,14 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_modules import stopping
 from lightning_modules.launching.multi_process import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
+
+if TYPE_CHECKING:
+    from lightning_modules.config.resolved import ResolvedConfig
 
 USAGE = """schemenet COMMAND ...
 
@@ -130,7 +134,7 @@ def _dispatch(arguments: list[str]) -> int:
     return compare(config, ["schemenet", *arguments])
 
 
-def _train(config: dict) -> int:
+def _train(config: ResolvedConfig) -> int:
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
     from architectures.costs.ledger import parameters

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class SchemenetError(ValueError):
@@ -42,6 +44,37 @@ class StepSizeError(SolverError):
 
 class FieldError(SolverError):
     """f is no function of (t, y) to a derivative of y: its shape, dtype, or two values at one point differ."""
+
+
+class Problems:
+    """A collector of mistakes, so that one error names all of them."""
+
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, *messages: str) -> None:
+        """Note mistakes, a line or several each."""
+        self._messages += messages
+
+    def attempt(self, make: Callable[[], T], prefix: str = "") -> T | None:
+        """The result of a call; None where it raises a SchemenetError, which is noted."""
+        try:
+            return make()
+        except SchemenetError as error:
+            self.add(*(f"{prefix}{line}" for line in str(error).splitlines()))
+            return None
+
+    def error(self) -> SchemenetError:
+        """One error with every mistake, each once."""
+        return SchemenetError("\n".join(dict.fromkeys(self._messages)))
+
+    def raise_if_any(self) -> None:
+        """Raise :meth:`error` if there is a mistake."""
+        if self._messages:
+            raise self.error()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

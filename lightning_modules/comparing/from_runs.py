@@ -22,12 +22,12 @@ from lightning_modules.comparing.records import Arm, Comparison, Run, read_run
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.config.network_names import controls
+from lightning_modules.config.resolved import NOT_RECIPE
 from lightning_modules.config.validate import AXES
 from lightning_modules.metrics import Measure, measure_of
 from lightning_modules.storage.atomic_files import LONGEST_NAME, read_json, writable, write_json
 from lightning_modules.storage.run_files import COMPARISON, CONFIG, FAILURE, JOB, RESULT
 from lightning_modules.text import plural, printable, terminal_width
-from lightning_modules.training.run_folder import NOT_RECIPE
 from schemes.errors import SchemenetError, unknown
 
 NETWORK = ("architecture", *AXES, "sharing")

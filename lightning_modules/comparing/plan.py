@@ -17,13 +17,13 @@ from architectures.registry import ARCHITECTURES
 from lightning_modules.comparing.match_budget import Matching
 from lightning_modules.comparing.report.formatting import human
 from lightning_modules.config.network_names import Choice, networks_of, parse_seeds
+from lightning_modules.config.resolved import ResolvedConfig, hash_of
 from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import measure_of
 from lightning_modules.text import aligned, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
-from lightning_modules.training.run_folder import hash_of, recipe_hash
 from schemes.errors import SchemenetError
 
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
@@ -54,7 +54,7 @@ class PlannedArm:
     word: str
     control: bool
     matched: bool
-    config: Config
+    config: ResolvedConfig
     sizes: dict[str, Any]
     knobs: Mapping[str, Any] = field(default_factory=dict)
     untuned: str | None = None
@@ -70,8 +70,8 @@ class PlannedArm:
             "matched": self.matched,
             "sizes": self.sizes,
             "knobs": dict(self.knobs),
-            "recipe": recipe_hash(self.config),
-            "untuned": self.untuned or recipe_hash(self.config),
+            "recipe": self.config.recipe_hash,
+            "untuned": self.untuned or self.config.recipe_hash,
         }
 
 
@@ -117,7 +117,7 @@ class Plan:
 
     def hash(self) -> str:
         """Eight characters that tell comparisons apart by their arms' recipes."""
-        recipes = " ".join(f"{arm.name}:{recipe_hash(arm.config)}" for arm in self.arms)
+        recipes = " ".join(f"{arm.name}:{arm.config.recipe_hash}" for arm in self.arms)
         return hashlib.sha256(recipes.encode()).hexdigest()[:8]
 
     def shared(self) -> Config:
@@ -151,7 +151,7 @@ class Plan:
         }
 
 
-def make_plan(config: Config, held: Mapping[str, Any] | None = None) -> Plan:
+def make_plan(config: ResolvedConfig, held: Mapping[str, Any] | None = None) -> Plan:
     """Match sizes and try every arm on the meta device. Raises SchemenetError with every mistake found.
 
     ``held`` is the comparison.json that was written for this plan before, if one was: what had to be measured for it
@@ -171,7 +171,7 @@ def make_plan(config: Config, held: Mapping[str, Any] | None = None) -> Plan:
         named = [baseline, *named]
     named.sort(key=lambda choice: choice.arm != baseline.arm)  # the others may be matched to it
 
-    data, _ = dry_build({**recipe, "architecture": {"name": baseline.architecture}})
+    data, _ = dry_build(ResolvedConfig({**recipe, "architecture": {"name": baseline.architecture}}))
     matching = Matching(section("budget", config["budget"]), data, device_of(recipe), held)
     arms: list[PlannedArm] = []
     controls = [Choice(name, name) for name in config["controls"]]
@@ -203,7 +203,7 @@ def device_of(recipe: Config) -> str:
     return "cuda" if torch.cuda.is_available() and recipe["trainer"]["accelerator"] != "cpu" else "cpu"
 
 
-def _options(choice: Choice, config: Config) -> dict[str, Any]:
+def _options(choice: Choice, config: ResolvedConfig) -> dict[str, Any]:
     """What the user says of one network."""
     own = dict((config["arms"] or {}).get(choice.arm, {}))
     if choice.scheme is not None:
@@ -225,7 +225,7 @@ def _arm(
         network = create_model(choice.architecture, **data.context, **own)
     axes = {key: own.pop(key) for key in (*AXES, "sharing") if key in own}
     axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
-    config = {**recipe, "architecture": {"name": choice.architecture, **own}, **axes}
+    config = ResolvedConfig({**recipe, "architecture": {"name": choice.architecture, **own}, **axes})
     return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
 
 

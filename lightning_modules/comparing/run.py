@@ -19,8 +19,8 @@ from lightning_modules.comparing.records import COMPARISON, STEP_TIME, read_comp
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.comparing.report.wandb import log_report
-from lightning_modules.config.compose import network_options
 from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.config.resolved import ResolvedConfig, hash_of
 from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import Config
 from lightning_modules.launching import slurm
@@ -34,11 +34,11 @@ from lightning_modules.storage.atomic_files import read_json, remove_empty, writ
 from lightning_modules.storage.run_files import COMPARISON, RESULT, STEP_TIMES
 from lightning_modules.text import Progress, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
-from lightning_modules.training.run_folder import clear_run, hash_of, versions
+from lightning_modules.training.run_folder import clear_run, versions
 from schemes.errors import SchemenetError, SolverError
 
 
-def compare(config: Config, command: Sequence[str]) -> int:
+def compare(config: ResolvedConfig, command: Sequence[str]) -> int:
     """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
     folder = Path(config["folder"] or _default_folder(config))
     plan = make_plan(config, None if config["overwrite"] else _held(folder))
@@ -46,7 +46,7 @@ def compare(config: Config, command: Sequence[str]) -> int:
     return carry_out(plan, document, folder, config)
 
 
-def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
+def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: ResolvedConfig) -> int:
     """Train what is planned and not done yet, measure step times, write the report. Exit status 1 if a run failed.
 
     A launcher that refuses leaves the folder as it was.
@@ -68,15 +68,15 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config
         raise
 
 
-def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Config) -> int:
+def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: ResolvedConfig) -> int:
     print(plan.sizes_table(), end="\n\n", flush=True)
     logger = settled(config["logger"], folder)
-    plan = replace(plan, arms=tuple(replace(arm, config={**arm.config, "logger": logger}) for arm in plan.arms))
+    plan = replace(plan, arms=tuple(replace(arm, config=arm.config.replace(logger=logger)) for arm in plan.arms))
     planned = len(plan.arms)
     if plan.tuning is not None:
         plan = _tune(plan, plan.tuning, document, folder, config["launcher"])
     jobs = [
-        Job(folder / arm.name / f"seed{seed}", {**arm.config, "seed": seed}, arm.name, folder.name)
+        Job(folder / arm.name / f"seed{seed}", arm.config.replace(seed=seed), arm.name, folder.name)
         for seed in plan.seeds
         for arm in plan.arms
     ]
@@ -124,7 +124,7 @@ def _measure(plan: Plan, folder: Path) -> None:
     device = device_of(plan.recipe)
     data, _ = dry_build(plan.arms[0].config)
     networks = {
-        arm.name: create_model(arm.config["architecture"]["name"], **data.context, **network_options(arm.config)).to(
+        arm.name: create_model(arm.config["architecture"]["name"], **data.context, **arm.config.network_options).to(
             device
         )
         for arm in plan.arms
@@ -198,7 +198,7 @@ def _of_tuning(document: dict[str, Any]) -> dict[str, Any] | None:
     return None if told is None else {f.name: json.loads(json.dumps(told[f.name])) for f in fields(Tuning)}
 
 
-def _default_folder(config: Config) -> Path:
+def _default_folder(config: ResolvedConfig) -> Path:
     """Below runs/, named by what is asked for: more seeds go into the same folder."""
     asked = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
     budget = section("budget", config["budget"])

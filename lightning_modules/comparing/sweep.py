@@ -10,19 +10,19 @@ from typing import Any
 from lightning_modules.comparing import wandb_sweep
 from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
 from lightning_modules.comparing.run import carry_out, machine
-from lightning_modules.config.compose import described
 from lightning_modules.config.network_names import parse_seeds
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sweep_grid import SEED, Grid
-from lightning_modules.config.validate import SWEEP_KEYS, TRAIN_KEYS, Config
+from lightning_modules.config.validate import SWEEP_KEYS, TRAIN_KEYS
 from lightning_modules.metrics import measure_of
 from lightning_modules.training.dry_run import dry_build
-from lightning_modules.training.run_folder import recipe_hash, versions
+from lightning_modules.training.run_folder import versions
 from schemes.errors import SchemenetError, unknown
 
 NOT_OF_A_RUN = ("launcher", "folder", "overwrite", *(key for key in SWEEP_KEYS if key not in TRAIN_KEYS))
 
 
-def sweep(grid: Grid, configs: dict[str, Config], command: Sequence[str]) -> int:
+def sweep(grid: Grid, configs: dict[str, ResolvedConfig], command: Sequence[str]) -> int:
     """Train every arm of a grid with every seed, and report. Exit status 1 if a run failed."""
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
@@ -30,7 +30,7 @@ def sweep(grid: Grid, configs: dict[str, Config], command: Sequence[str]) -> int
     return carry_out(plan, document, _folder(plan, config), config)
 
 
-def hand_to_wandb(grid: Grid, configs: dict[str, Config], config_dir: str | None = None) -> int:
+def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: str | None = None) -> int:
     """The same grid as a W&B sweep, whose agents train it; checked here as any other. Returns the exit status."""
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
@@ -41,12 +41,12 @@ def hand_to_wandb(grid: Grid, configs: dict[str, Config], config_dir: str | None
     )  # fmt: skip
 
 
-def _folder(plan: Plan, config: Config) -> Path:
+def _folder(plan: Plan, config: ResolvedConfig) -> Path:
     """Below runs/, named by the arms: more seeds go into the same folder."""
     return Path(config["folder"] or Path("runs", "sweep", f"{config['data']['name']}-{plan.hash()}"))
 
 
-def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
+def plan_sweep(configs: dict[str, ResolvedConfig], seeds: tuple[int, ...]) -> Plan:
     """Try every arm on the meta device; equal ones are trained once. Raises SchemenetError with every mistake."""
     wrong: list[str] = []
     arms: dict[str, PlannedArm] = {}
@@ -54,7 +54,7 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
     if baseline not in configs:
         raise SchemenetError(f"baseline: {unknown('arm', baseline, configs)}")
     for name, config in configs.items():
-        own = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN} | {"seed": seeds[0]}
+        own = ResolvedConfig({k: v for k, v in config.items() if k not in NOT_OF_A_RUN} | {"seed": seeds[0]})
         if own["data"]["validation"] is not None:
             wrong.append("data.validation: a sweep reports test errors, and runs that hold out a share have none")
             continue
@@ -63,19 +63,19 @@ def plan_sweep(configs: dict[str, Config], seeds: tuple[int, ...]) -> Plan:
         except SchemenetError as error:
             wrong += [f"{name}: {line}" for line in str(error).splitlines()]
             continue
-        if (same := arms.get(hashed := recipe_hash(own))) is not None:
+        if (same := arms.get(hashed := own.recipe_hash)) is not None:
             print(f"{name} is the same network and recipe as {same.name}; it is trained once")
             baseline = same.name if baseline == name else baseline
             continue
         arms[hashed] = PlannedArm(name, "", False, False, own, sizes_of(network, data))
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
-    shared = _shared([described(arm.config) for arm in arms.values()])
+    shared = _shared([arm.config.complete for arm in arms.values()])
     del shared["seed"]
     return Plan(tuple(arms.values()), baseline, seeds, None, shared)
 
 
-def _seeds(grid: Grid, config: Config) -> tuple[int, ...]:
+def _seeds(grid: Grid, config: ResolvedConfig) -> tuple[int, ...]:
     if SEED not in grid.axes:
         return parse_seeds([config["seed"]])
     try:

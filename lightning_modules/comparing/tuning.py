@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing.plan import Plan, PlannedArm
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sections import Tuning
-from lightning_modules.config.validate import Config
 from lightning_modules.launching.job import Job
 from lightning_modules.metrics import ERROR
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import RESULT
-from lightning_modules.training.run_folder import DIVERGED, recipe_hash
+from lightning_modules.training.run_folder import DIVERGED
 
 FOLDER = "tuning"
 
@@ -76,7 +76,7 @@ def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
     return replace(
         plan,
         arms=tuple(
-            replace(arm, config=_with_lr(arm.config, chosen[arm.name]), untuned=recipe_hash(arm.config))
+            replace(arm, config=_with_lr(arm.config, chosen[arm.name]), untuned=arm.config.recipe_hash)
             for arm in plan.arms
             if arm.name in chosen
         ),
@@ -91,18 +91,17 @@ def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, floa
 
 def _job(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Job:
     trainer = {"max_epochs": tuning.max_epochs, "check_test_every_n_epoch": tuning.max_epochs}
-    config = _with_lr(arm.config, lr)
-    config |= {
-        "seed": seed,
-        "data": {**config["data"], "validation": tuning.validation},
-        "trainer": {**config["trainer"], **trainer},
-    }
+    config = _with_lr(arm.config, lr).replace(
+        seed=seed,
+        data={**arm.config["data"], "validation": tuning.validation},
+        trainer={**arm.config["trainer"], **trainer},
+    )
     place = folder / arm.name / FOLDER / f"lr{lr:g}-seed{seed}"
     return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{FOLDER}")
 
 
-def _with_lr(config: Config, lr: float) -> Config:
-    return {**config, "optimizer": {**config["optimizer"], "lr": lr}}
+def _with_lr(config: ResolvedConfig, lr: float) -> ResolvedConfig:
+    return config.replace(optimizer={**config["optimizer"], "lr": lr})
 
 
 def _seeds(tuning: Tuning) -> Sequence[int]:

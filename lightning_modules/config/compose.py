@@ -1,4 +1,4 @@
-"""From words on the command line to one plain config, every mistake told at once and before torch is imported.
+"""Composition of a config from words on the command line, with one error for all mistakes, before torch is imported.
 
 Hydra composes the groups (with experiments, and the user's own ``--config-dir``); values are set here, against the
 signatures of what the names stand for. A config is a nested dict of plain data.
@@ -6,7 +6,6 @@ signatures of what the names stand for. A config is a nested dict of plain data.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.config.overrides import quoted, sort_words
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sections import SHORT
 from lightning_modules.config.static_registry import REGISTRIES, ROOT, static_registry
 from lightning_modules.config.validate import (
@@ -27,12 +27,12 @@ from lightning_modules.config.validate import (
     TRAIN_KEYS,
     Config,
     check,
-    check_section,
+    check_sections,
     groups_of,
     unknown_key,
 )
 from lightning_modules.config.yaml_text import read_yaml
-from schemes.errors import SchemenetError, unknown
+from schemes.errors import Problems, SchemenetError, unknown
 from schemes.schema import objection
 
 CONFIGS = ROOT / "configs"
@@ -46,75 +46,87 @@ Nor does it say where is logged to, but for the logger's name.
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
-def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config:
-    """The config of a command, with all defaults filled in. Raises SchemenetError with every mistake in it."""
-    wrong: list[str] = []
-    groups, values = sort_words(overrides, wrong)
+def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> ResolvedConfig:
+    """The config of a command, checked, with the defaults of its sections.
+
+    Args:
+        command: ``train``, ``compare`` or ``sweep``.
+        overrides: words such as ``scheme=rk4`` and ``trainer.max_epochs=2``.
+        config_dir: a folder with yaml files of the user's own.
+
+    Raises:
+        SchemenetError: with every mistake found.
+    """
+    problems = Problems()
+    groups, values = sort_words(overrides, problems)
     if command not in LAUNCHING and groups.pop("launcher", None) is not None:
-        wrong.append(unknown_key("launcher", command))
-    chosen = {group: choice for group, choice in groups.items() if _exists(group, choice, config_dir, wrong)}
-    config = _hydra(command, chosen, config_dir, wrong)
-    _rename_old_keys(config, command, wrong)
+        problems.add(unknown_key("launcher", command))
+    chosen = {group: choice for group, choice in groups.items() if _is_known(group, choice, config_dir, problems)}
+    config = _hydra(command, chosen, config_dir, problems)
+    config = _with_new_keys(config, command, problems)
     if config_dir is not None:
-        wrong += _said_by_files(config, command, chosen, config_dir)
-    _forget_other_kind(config, {key for key, _ in values})
-    _forget_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
+        problems.add(*_said_by_files(config, command, chosen, config_dir))
+    config = _without_other_kind(config, {key for key, _ in values})
+    config = _without_other_axes(config, {*groups, *(key.split(".")[0] for key, _ in values)})
     for key, value in values:
-        _set(config, key, value, command, wrong)
-    _forget_other_arms(config, {key for key, _ in values})
-    check(config, command, wrong)
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
-    return config
+        config = _with_value(config, key, value, command, problems)
+    config = _without_other_arms(config, {key for key, _ in values})
+    config = check(config, command, problems)
+    problems.raise_if_any()
+    return ResolvedConfig(config)
 
 
-def revised(config: Config, overrides: Sequence[str]) -> Config:
-    """The config of a trained network with what is changed for an evaluation, and the keys of `schemenet eval`."""
-    wrong: list[str] = []
-    groups, values = sort_words(overrides, wrong)
-    config = copy.deepcopy(config) | {key: parameter.default for key, parameter in EVAL_KEYS.items()}
+def override_for_eval(stored: Config, overrides: Sequence[str]) -> Config:
+    """The config of a trained network with the overrides of an evaluation, and the keys of `schemenet eval`.
+
+    Raises:
+        SchemenetError: with every mistake found, overrides of what the weights were trained for included.
+    """
+    problems = Problems()
+    groups, values = sort_words(overrides, problems)
+    config = {**stored, **{key: parameter.default for key, parameter in EVAL_KEYS.items()}}
     for group in [group for group in (*groups, *(key.split(".")[0] for key, _ in values)) if group in FIXED]:
-        wrong.append(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
+        problems.add(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
     for group, choice in groups.items():
-        if group in REVISABLE and _exists(group, choice, None, wrong):
+        if group in REVISABLE and _is_known(group, choice, None, problems):
             config[group] = {"name": static_registry(group).canonical(choice)}
     for key, value in values:
         if key.split(".")[0] not in FIXED:
-            _set(config, key, value, "eval", wrong)
+            config = _with_value(config, key, value, "eval", problems)
     for key, parameter in EVAL_KEYS.items():
         if (problem := objection(config[key], parameter.annotation)) is not None:
-            wrong.append(f"{key}: {problem}")
+            problems.add(f"{key}: {problem}")
         elif config[key] < 1:
-            wrong.append(f"{key}: expected at least 1, got {config[key]}")
-    for group in REVISABLE:
-        check_section(config, group, config["architecture"]["name"], wrong)
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+            problems.add(f"{key}: expected at least 1, got {config[key]}")
+    config |= check_sections(config, REVISABLE, problems)
+    problems.raise_if_any()
     return config
 
 
-def believed(config: Any, source: object) -> Config:
-    """A config as a file holds it, which may come from anywhere: what can be used of it, all names and types checked.
+def validate_stored(config: Any, source: object) -> Config:
+    """A config that a file holds, which may come from anywhere, with all names and types checked.
 
-    Where data is downloaded to is never a file's to say. Raises SchemenetError that names the ``source``.
+    Where data is downloaded to is never a file's to say: that key is left out.
+
+    Raises:
+        SchemenetError: with every mistake found, each with the ``source``.
     """
     if not isinstance(config, dict):
         raise SchemenetError(f"{source}: expected the config of a run, got {type(config).__name__}")
-    wrong: list[str] = []
+    problems = Problems()
     config = copy.deepcopy(config)
     for group in ("architecture", "data", "trainer"):
         if not isinstance(config.get(group), dict):
-            wrong.append(f"{group}: expected a mapping with 'name', got {config.get(group)!r}")
+            problems.add(f"{source}: {group}: expected a mapping with 'name', got {config.get(group)!r}")
     if isinstance(config.get("data"), dict):
         config["data"].pop("download", None)
     for key in ("seed", "sharing"):
         if (problem := objection(config.get(key), TRAIN_KEYS[key].annotation)) is not None:
-            wrong.append(f"{key}: {problem}")
-    architecture = check_section(config, "architecture", None, wrong)
-    for group in (*AXES, "data", "trainer"):
-        check_section(config, group, architecture, wrong)
-    if wrong:
-        raise SchemenetError("\n".join(f"{source}: {told}" for told in wrong))
+            problems.add(f"{source}: {key}: {problem}")
+    in_sections = Problems()
+    config |= check_sections(config, ("architecture", *AXES, "data", "trainer"), in_sections)
+    problems.attempt(in_sections.raise_if_any, f"{source}: ")
+    problems.raise_if_any()
     return config
 
 
@@ -133,14 +145,14 @@ def choices(group: str, config_dir: str | None = None, *, aliases: bool = True) 
     return sorted(names)
 
 
-def _exists(group: str, choice: str, config_dir: str | None, wrong: list[str]) -> bool:
+def _is_known(group: str, choice: str, config_dir: str | None, problems: Problems) -> bool:
     known = choices(group, config_dir)
     if choice not in known:
-        wrong.append(unknown(group, choice, known))
+        problems.add(unknown(group, choice, known))
     return choice in known
 
 
-def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wrong: list[str]) -> Config:
+def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, problems: Problems) -> Config:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -161,13 +173,16 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, wron
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
-        wrong += _resolvers(OmegaConf.to_container(composed, resolve=False))
+        problems.add(*_resolvers(OmegaConf.to_container(composed, resolve=False)))
         config = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        told = " ".join(str(error).split("\n\n")[0].split())
-        if "Could not override 'architecture'" in told:
-            told = f"experiment {groups.get('experiment')!r} is for one network, by `schemenet train`; {FROM_NETWORKS}"
-        raise SchemenetError("\n".join([*wrong, told])) from error
+        message = " ".join(str(error).split("\n\n")[0].split())
+        if "Could not override 'architecture'" in message:
+            message = (
+                f"experiment {groups.get('experiment')!r} is for one network, by `schemenet train`; {FROM_NETWORKS}"
+            )
+        problems.add(message)
+        raise problems.error() from error
     if not isinstance(config, dict):
         raise SchemenetError(f"configs/{command}.yaml is no mapping")
     return {str(key): value for key, value in config.items()}
@@ -178,11 +193,11 @@ def _said_by_files(config: Config, command: str, groups: Mapping[str, str], conf
 
     Those of a launcher or logger named by command line may.
     """
-    expected = _hydra(command, {}, None, [])
+    expected = _hydra(command, {}, None, Problems())
     named = {group: groups[group] for group in ("launcher", "logger") if group in groups}
-    expected |= {group: _hydra(command, {group: named[group]}, config_dir, []).get(group) for group in named}
+    expected |= {group: _hydra(command, {group: named[group]}, config_dir, Problems()).get(group) for group in named}
     said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
-    logger, default = (of.get("logger") if isinstance(of.get("logger"), dict) else {} for of in (config, expected))
+    logger, default = (of["logger"] if isinstance(of.get("logger"), dict) else {} for of in (config, expected))
     said += [f"logger.{key}" for key in logger if key != "name" and logger[key] != default.get(key)]
     return [from_command_line(said)] if said else []
 
@@ -216,94 +231,81 @@ def _resolvers(value: Any, place: str = "") -> list[str]:
     """Objections to values that compute something: a stored config would tell of the machine, its secrets included."""
     if isinstance(value, Mapping | list):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return [told for key, item in items for told in _resolvers(item, f"{place}.{key}" if place else str(key))]
+        return [message for key, item in items for message in _resolvers(item, f"{place}.{key}" if place else str(key))]
     if isinstance(value, str) and re.search(r"\$\{.*:", value, re.DOTALL):
         return [f"{place}: {value!r} is not resolved; ${{...}} can name another key, and no variable or function"]
     return []
 
 
-def _set(config: Config, key: str, value: Any, command: str, wrong: list[str]) -> None:
-    *path, last = key.split(".")
-    if (path or [last])[0] not in (*groups_of(command), *KEYS[command]):
-        wrong.append(unknown_key((path or [last])[0], command))
-        return
-    place = config
-    for part in path:
-        if place is config and part in SHORT and not isinstance(place.get(part), dict | None):
-            place[part] = {SHORT[part]: place[part]}
-        if place.get(part) is None:
-            place[part] = {}
-        place = place[part]
-        if not isinstance(place, dict):
-            wrong.append(f"{key}: {part} is {place!r} and has no keys")
-            return
-    place[last] = value
+def _with_value(config: Config, key: str, value: Any, command: str, problems: Problems) -> Config:
+    """The config with a value under a key such as ``trainer.max_epochs``."""
+    first, *rest = key.split(".")
+    if first not in (*groups_of(command), *KEYS[command]):
+        problems.add(unknown_key(first, command))
+        return config
+    if rest and first in SHORT and not isinstance(config.get(first), dict | None):
+        config = {**config, first: {SHORT[first]: config[first]}}
+    try:
+        return _updated(config, (first, *rest), value)
+    except _NoKeysError as error:
+        problems.add(f"{key}: {error}")
+        return config
 
 
-def _rename_old_keys(config: Config, command: str, wrong: list[str]) -> None:
-    """Take keys of the user's yaml files by the names that they had before."""
+class _NoKeysError(ValueError):
+    """A key leads into a value that has none."""
+
+
+def _updated(section: Config, path: Sequence[str], value: Any) -> Config:
+    """A copy of nested dicts with the value at the end of the path."""
+    first, *rest = path
+    if not rest:
+        return {**section, first: value}
+    inner = section.get(first)
+    if not isinstance(inner, dict | None):
+        raise _NoKeysError(f"{first} is {inner!r} and has no keys")
+    return {**section, first: _updated(inner or {}, rest, value)}
+
+
+def _with_new_keys(config: Config, command: str, problems: Problems) -> Config:
+    """The config of the user's yaml files with the new name of every key that had another one before."""
     from yaml import safe_load
 
-    for old, key in ALIASES.items():
-        if key in KEYS[command] and old in config:
-            if config.get(key) != safe_load((CONFIGS / f"{command}.yaml").read_text(encoding="utf-8"))[key]:
-                wrong.append(f"{old} and {key} are one key; leave {old} out")
-            config[key] = config.pop(old)
+    old_names = {old: key for old, key in ALIASES.items() if key in KEYS[command] and old in config}
+    for old, key in old_names.items():
+        if config.get(key) != safe_load((CONFIGS / f"{command}.yaml").read_text(encoding="utf-8"))[key]:
+            problems.add(f"{old} and {key} are one key; leave {old} out")
+    renamed = {key: config[old] for old, key in old_names.items()}
+    return {**{key: value for key, value in config.items() if key not in old_names}, **renamed}
 
 
-def _forget_other_kind(config: Config, keys: set[str]) -> None:
-    """A budget of another kind needs a target of its own: the one that stands in a file is none of it."""
+def _without_other_kind(config: Config, keys: set[str]) -> Config:
+    """A budget of another kind needs a target of its own: that of a file is for the file's kind."""
     if "budget.kind" in keys and not keys & {"budget", "budget.target"}:
-        config["budget"] = None
+        return {**config, "budget": None}
+    return config
 
 
-def _forget_other_axes(config: Config, asked: set[str]) -> None:
+def _without_other_axes(config: Config, requested: set[str]) -> Config:
     """The axes of an experiment are its own network's; another one, which the user chose, has those that it takes."""
     section = config.get("architecture")
     name = section.get("name") if isinstance(section, dict) else None
-    if "architecture" in asked and name in static_registry("architecture"):
-        taken = static_registry("architecture").options(name)
-        config.update({axis: None for axis in AXES if axis not in taken and axis not in asked})
+    if "architecture" not in requested or not isinstance(name, str) or name not in static_registry("architecture"):
+        return config
+    taken = static_registry("architecture").options(name)
+    return {**config, **{axis: None for axis in AXES if axis not in taken and axis not in requested}}
 
 
-def _forget_other_arms(config: Config, asked: set[str]) -> None:
-    """What an experiment says of single arms is for its own networks; the user's may leave some of them out."""
-    if "networks" not in asked or not isinstance(config.get("arms"), dict):
-        return
+def _without_other_arms(config: Config, keys: set[str]) -> Config:
+    """The options of single arms in an experiment are for its own networks; the user's may leave some of them out."""
+    if "networks" not in keys or not isinstance(config.get("arms"), dict):
+        return config
     from lightning_modules.config.network_names import networks_of
 
-    typed = {key.split(".")[1] for key in asked if key.startswith("arms.")}
+    typed = {key.split(".")[1] for key in keys if key.startswith("arms.")}
     words = config["networks"] if isinstance(config["networks"], list) else [config["networks"]]
-    with contextlib.suppress(SchemenetError):  # which is reported when the networks are checked
+    try:
         known = {choice.arm for word in (*words, config["baseline"]) for choice in networks_of(str(word))}
-        config["arms"] = {arm: own for arm, own in config["arms"].items() if arm in known | typed}
-
-
-def described(config: Config) -> Config:
-    """The config with every default of its network filled in, as it is stored with a run."""
-    names = static_registry("architecture")
-    architecture = dict(config["architecture"])
-    defaults = names.defaults(architecture["name"])
-    complete = {
-        **config,
-        "architecture": {
-            **{k: v for k, v in defaults.items() if k not in (*AXES, "sharing")},
-            **architecture,
-        },
-    }
-    for group in AXES:
-        section = config.get(group) or defaults.get(group)
-        if section is not None:
-            section = {"name": section} if isinstance(section, str) else dict(section)
-            complete[group] = {**static_registry(group).defaults(section["name"]), **section}
-    complete["sharing"] = config.get("sharing") or defaults.get("sharing")
-    return complete
-
-
-def network_options(config: Config) -> dict[str, Any]:
-    """The arguments of ``create_model`` beside its name and the data's shape."""
-    options = {key: value for key, value in config["architecture"].items() if key != "name"}
-    options |= {group: config[group] for group in AXES if config.get(group) is not None}
-    if config.get("sharing") is not None:
-        options["sharing"] = config["sharing"]
-    return options
+    except SchemenetError:  # reported where the words are checked
+        return config
+    return {**config, "arms": {arm: options for arm, options in config["arms"].items() if arm in known | typed}}

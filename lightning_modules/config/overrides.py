@@ -13,7 +13,7 @@ from typing import Any
 from lightning_modules.config.sections import SHORT
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 
 LONGEST, DEEPEST = 10_000, 50
 """Characters of a word, and brackets within brackets: what is beyond keeps the grammar busy for minutes."""
@@ -21,24 +21,24 @@ LONGEST, DEEPEST = 10_000, 50
 TEXT = {"str", "str | None"}
 
 
-def sort_words(words: Sequence[str], wrong: list[str]) -> tuple[dict[str, str], list[tuple[str, Any]]]:
-    """Choices of groups, and single values; what cannot be read is noted."""
+def sort_words(words: Sequence[str], problems: Problems) -> tuple[dict[str, str], list[tuple[str, Any]]]:
+    """Choices of groups, and single values."""
     groups: dict[str, str] = {}
     values: list[tuple[str, Any]] = []
     for word in words:
-        try:
-            key, value = _read(word)
-        except SchemenetError as error:
-            wrong.append(str(error))
+        if (parsed := problems.attempt(lambda word=word: _read(word))) is None:
             continue
+        key, value = parsed
         if key not in (*REGISTRIES, *RECIPES):
             values.append((key, value))
         elif isinstance(value, str):
             groups[key] = value
         else:
-            wrong.append(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
+            problems.add(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
     given = {key for key, _ in values}
-    wrong += [f"{old} and {key} are one key; leave {old} out" for old, key in ALIASES.items() if {old, key} <= given]
+    problems.add(
+        *(f"{old} and {key} are one key; leave {old} out" for old, key in ALIASES.items() if {old, key} <= given)
+    )
     return groups, [(ALIASES.get(key, key), value) for key, value in values]
 
 

@@ -90,11 +90,13 @@ def section(key: str, value: Any) -> Any:
         if (problem := objection(given, keys_of(key)[name].annotation)) is not None:
             wrong.append(f"{key}.{name}: {problem}")
             del known[name]
+    made = None
     try:
         made = SECTIONS[key](**known)
     except SchemenetError as error:
         lines = [f"{key}.{line}" for line in str(error).splitlines()]
-        wrong += [line for line in lines if line.split(":")[0] not in {told.split(":")[0] for told in wrong}]
+        reported = {message.split(":")[0] for message in wrong}
+        wrong += [line for line in lines if line.split(":")[0] not in reported]
     if wrong:
         raise SchemenetError("\n".join(dict.fromkeys(wrong)))
     return made

@@ -14,11 +14,12 @@ from typing import Any
 from lightning_modules.config.compose import choices, compose, for_command_line_only, from_command_line
 from lightning_modules.config.network_names import MOST_RUNS
 from lightning_modules.config.overrides import parse, quoted, repeated, takes_text_only
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.static_registry import REGISTRIES
-from lightning_modules.config.validate import RECIPES, Config
+from lightning_modules.config.validate import RECIPES
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.storage.atomic_files import safe_name
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 
 SEED = "seed"
 NOT_SWEPT = {
@@ -54,41 +55,40 @@ class Grid:
         return ",".join(told)
 
 
-def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[Grid, dict[str, Config]]:
+def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[Grid, dict[str, ResolvedConfig]]:
     """The grid of the words after ``schemenet sweep``, and the config of every arm by its name.
 
     Torch is not imported for it. Raises SchemenetError with every mistake in any of them.
     """
-    wrong: list[str] = []
-    grid = _read(words, wrong, config_dir)
-    configs: dict[str, Config] = {}
+    problems = Problems()
+    grid = _read(words, problems, config_dir)
+    configs: dict[str, ResolvedConfig] = {}
     if (runs := math.prod(map(len, grid.axes.values()))) > MOST_RUNS:
-        raise SchemenetError("\n".join([*wrong, f"sweep: expected at most {MOST_RUNS:,} runs, got {runs:,}"]))
+        problems.add(f"sweep: expected at most {MOST_RUNS:,} runs, got {runs:,}")
+        problems.raise_if_any()
     for arm in grid.arms():
-        try:
-            set_here = [f"{key}={value}" for key, value in arm.items()]
-            name = safe_name(grid.label(arm))
-            if name in configs:
-                wrong.append(f"two arms would both be called {name}; the second is {' '.join(set_here)}")
-            configs[name] = compose("sweep", [*grid.fixed, *set_here], config_dir)
-        except SchemenetError as error:
-            wrong += str(error).splitlines()
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+        overrides = [f"{key}={value}" for key, value in arm.items()]
+        name = safe_name(grid.label(arm))
+        if name in configs:
+            problems.add(f"two arms would both be called {name}; the second is {' '.join(overrides)}")
+        config = problems.attempt(lambda words=[*grid.fixed, *overrides]: compose("sweep", words, config_dir))
+        if config is not None:
+            configs[name] = config
+    problems.raise_if_any()
     return grid, configs
 
 
-def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Grid:
-    """The grid; the first word may be a yaml file. What is wrong is noted."""
+def _read(words: Sequence[str], problems: Problems, config_dir: str | None) -> Grid:
+    """The grid; the first word may be a yaml file."""
     words = list(words)
     entries: dict[str, str] = {}
     if words and ("=" not in words[0] or Path(words[0]).is_file()):
         entries |= _of_file(Path(words.pop(0)))
-    wrong += repeated(words)
+    problems.add(*repeated(words))
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            wrong.append(f"cannot read {word!r}; expected key=value, e.g. scheme=heun,rk4 or 'seed=range(5)'")
+            problems.add(f"cannot read {word!r}; expected key=value, e.g. scheme=heun,rk4 or 'seed=range(5)'")
             continue
         # An arm's name has commas and equals signs in it, and is one value.
         entries[key] = _word(value) if key == "baseline" and value[:1] not in ("'", '"') else value
@@ -98,16 +98,16 @@ def _read(words: Sequence[str], wrong: list[str], config_dir: str | None) -> Gri
         try:
             values = _values(key, value, config_dir)
         except SchemenetError as error:
-            wrong.append(str(error))
+            problems.add(str(error))
             continue
         if values is None:
             fixed.append(f"{key}={value}")
         elif key in NOT_SWEPT or key.startswith("launcher."):
-            wrong.append(f"{key}: cannot be swept; {NOT_SWEPT.get(key, NOT_SWEPT['launcher'])}")
+            problems.add(f"{key}: cannot be swept; {NOT_SWEPT.get(key, NOT_SWEPT['launcher'])}")
         else:
             axes[key] = values
-    if not axes and not wrong:
-        wrong.append("sweep: no key has several values; e.g. scheme=forward_euler,rk4 'seed=range(5)'")
+    if not axes and not problems:
+        problems.add("sweep: no key has several values; e.g. scheme=forward_euler,rk4 'seed=range(5)'")
     return Grid(tuple(fixed), axes)
 
 

@@ -1,17 +1,17 @@
-"""What keys of a config may be: each unknown name or key, wrong type and impossible pair is told, and none is raised.
+"""The check of a config: unknown names and keys, wrong types and impossible pairs are collected.
 
 The signatures of what the names stand for are the schema, read from the source: nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from architectures.registry import tasks_of
 from lightning_modules.config.sections import SECTIONS, keys_of, section
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
-from schemes.errors import SchemenetError, not_taken, unknown
+from schemes.errors import Problems, not_taken, unknown
 from schemes.schema import Parameter, objection
 
 Config = dict[str, Any]
@@ -51,6 +51,10 @@ AXES = ("scheme", "field", "grid", "gradient", "noise")
 """Groups that, where nothing is chosen, are the architecture's to say."""
 
 
+OF_ONE_NETWORK = ("architecture", *AXES, "sharing")
+"""Keys that say one network, and so none of a comparison."""
+
+
 def groups_of(command: str) -> list[str]:
     """The config groups of a command."""
     return [group for group in REGISTRIES if group != "launcher" or command in LAUNCHING]
@@ -71,26 +75,46 @@ def unknown_key(key: str, command: str) -> str:
     return unknown("key", key, [*groups, *KEYS[command]])
 
 
-def check(config: Config, command: str, wrong: list[str]) -> None:
-    """Fill in names and defaults; object to unknown names, unknown keys and wrong types."""
+def check(config: Config, command: str, problems: Problems) -> Config:
+    """The config of a command with canonical names and the defaults of its sections.
+
+    Args:
+        config: as composed; it is not changed.
+        command: ``train``, ``compare`` or ``sweep``.
+        problems: gets unknown names, unknown keys, wrong types and impossible pairs.
+    """
+    config = dict(config)
     for key, parameter in KEYS[command].items():
         if parameter.annotation == "Sequence[str]" and isinstance(config.get(key), str):
             config[key] = [config[key]]  # one word is a list of one
         if (problem := objection(config.get(key), parameter.annotation)) is not None:
-            wrong.append(f"{key}: {problem}")
-    for key in config:
-        if key not in (*groups_of(command), *KEYS[command], *RECIPES):
-            wrong.append(unknown_key(key, command))
-    for recipe in RECIPES:
-        config.pop(recipe, None)
+            problems.add(f"{key}: {problem}")
+    problems.add(
+        *(unknown_key(key, command) for key in config if key not in (*groups_of(command), *KEYS[command], *RECIPES))
+    )
+    config = {key: value for key, value in config.items() if key not in RECIPES}
     if command == "compare" and not any(objection(config.get(k), p.annotation) for k, p in COMPARE_KEYS.items()):
-        _check_comparison(config, wrong)
-    architecture = check_section(config, "architecture", None, wrong)
-    for group in REGISTRIES:
-        if group != "architecture":
-            check_section(config, group, architecture, wrong)
+        _check_comparison(config, problems)
+        config = {key: value for key, value in config.items() if key not in OF_ONE_NETWORK}
+    checked = check_sections(config, tuple(REGISTRIES), problems)
+    config |= checked
     if command != "compare":
-        wrong += _unfit(config, architecture)
+        problems.add(*_unfit(config, _name(checked, "architecture")))
+    return config
+
+
+def check_sections(config: Config, groups: Sequence[str], problems: Problems) -> Config:
+    """The sections of these groups, each checked and completed; those that are absent or wrong are left out."""
+    checked = {}
+    for group in sorted(groups, key=lambda group: group != "architecture"):  # which the others are checked against
+        architecture = _name(checked if "architecture" in groups else config, "architecture")
+        if (section := _check_section(config.get(group), group, architecture, problems)) is not None:
+            checked[group] = section
+    return checked
+
+
+def _name(config: Config, group: str) -> str | None:
+    return config[group]["name"] if isinstance(config.get(group), dict) else None
 
 
 def _unfit(config: Config, architecture: str | None) -> list[str]:
@@ -110,106 +134,86 @@ def _unfit(config: Config, architecture: str | None) -> list[str]:
     ]
 
 
-def _check_comparison(config: Config, wrong: list[str]) -> None:
-    """Networks, controls and the options of single arms."""
+def _check_comparison(config: Config, problems: Problems) -> None:
+    """Check networks, controls and the options of single arms."""
     from lightning_modules.config.network_names import controls, networks_of, parse_seeds
-
-    def attempt(key: str, check: Callable[[Any], Any], value: Any) -> Any:
-        try:
-            return check(value)
-        except SchemenetError as error:
-            wrong.append(f"{key}: {error}")
-        return None
 
     if not config["networks"]:
         example = "networks=[rk2,reversible]"
-        wrong.append(f"networks: expected the networks to compare with the baseline, e.g. {example}, got []")
+        problems.add(f"networks: expected the networks to compare with the baseline, e.g. {example}, got []")
     for key in ("networks", "controls"):
         twice = [word for word in dict.fromkeys(config[key]) if list(config[key]).count(word) > 1]
-        wrong += [f"{key}: {word!r} is given twice; leave one out" for word in twice]
+        problems.add(*(f"{key}: {word!r} is given twice; leave one out" for word in twice))
     arms: dict[str, str] = {}
     for key in ("networks", "baseline"):
         for word in [config[key]] if key == "baseline" else config[key]:
-            arms |= {choice.arm: choice.architecture for choice in attempt(key, networks_of, str(word)) or ()}
+            choices = problems.attempt(lambda word=word: networks_of(str(word)), f"{key}: ") or ()
+            arms |= {choice.arm: choice.architecture for choice in choices}
     for name in config["controls"]:
         if name in controls():
             arms[name] = name
         else:
-            wrong.append(f"controls: {unknown('control', name, controls())}")
-    seeds = attempt("seeds", parse_seeds, config["seeds"])
-    for key in SECTIONS:
-        try:
-            asked = section(key, config[key])
-            if key == "tune" and asked is not None and seeds:
-                asked.seeds_beside(seeds)
-        except SchemenetError as error:
-            wrong += str(error).splitlines()
+            problems.add(f"controls: {unknown('control', name, controls())}")
+    seeds = problems.attempt(lambda: parse_seeds(config["seeds"]), "seeds: ")
+    requested = {key: problems.attempt(lambda key=key: section(key, config[key])) for key in SECTIONS}
+    if (tuning := requested["tune"]) is not None and seeds:
+        problems.attempt(lambda: tuning.seeds_beside(seeds))
     if (config.get("data") or {}).get("validation") is not None:
-        wrong.append("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
-    for group in ("architecture", *AXES, "sharing"):
-        if config.pop(group, None) is not None:
-            wrong.append(f"{group}: {FROM_NETWORKS}")
-    wrong += [told for architecture in dict.fromkeys(arms.values()) for told in _unfit(config, architecture)]
+        problems.add("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
+    problems.add(*(f"{group}: {FROM_NETWORKS}" for group in OF_ONE_NETWORK if config.get(group) is not None))
+    for architecture in dict.fromkeys(arms.values()):
+        problems.add(*_unfit(config, architecture))
     for arm, options in (config["arms"] or {}).items():
         if arm not in arms:
-            wrong.append(f"arms: {unknown('arm', arm, arms)}")
+            problems.add(f"arms: {unknown('arm', arm, arms)}")
             continue
         known = static_registry("architecture").options(arms[arm])
         for key, value in (options or {}).items():
             if key not in known:
-                wrong.append(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
+                problems.add(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
             elif (problem := objection(value, known[key].annotation)) is not None:
-                wrong.append(f"arms.{arm}.{key}: {problem}")
+                problems.add(f"arms.{arm}.{key}: {problem}")
 
 
-def check_section(config: Config, group: str, architecture: str | None, wrong: list[str]) -> str | None:
-    """Check one group's section and complete it; returns its canonical name where it has one."""
-    section = config.get(group)
+def _check_section(section: Any, group: str, architecture: str | None, problems: Problems) -> Config | None:
+    """One group's section with its canonical name and defaults; None where it is absent or names nothing."""
     if section is None:
         return None
     if not isinstance(section, dict):
-        wrong.append(f"{group}: expected one name or a mapping with 'name', got {section!r}")
+        problems.add(f"{group}: expected one name or a mapping with 'name', got {section!r}")
         return None
     names = static_registry(group)
-    inherited: Any = None
     if "name" not in section and group in AXES and architecture is not None:
         # scheme.k=0.5 alone: the parameters are for the scheme that the architecture brings.
         inherited = static_registry("architecture").defaults(architecture).get(group)
         if inherited is not None:
-            inherited = {"name": inherited} if isinstance(inherited, str) else dict(inherited)
-            section = {**inherited, **section}
+            section = {**({"name": inherited} if isinstance(inherited, str) else inherited), **section}
     name = section.get("name")
-    if name not in names:
-        wrong.append(unknown(names.kind, name, names.all_names()))
+    if not isinstance(name, str) or name not in names:
+        problems.add(unknown(names.kind, name, names.all_names()))
         return None
     name = names.canonical(name)
-    options = names.options(name)
-    # A network's axes are groups of their own on the command line.
-    open_to_user = {k: p for k, p in options.items() if not (group == "architecture" and k in (*AXES, "sharing"))}
+    keys_of_their_own = (*AXES, "sharing") if group == "architecture" else ()
+    options = {key: p for key, p in names.options(name).items() if key not in keys_of_their_own}
     for key, value in section.items():
         if key == "name":
             continue
-        if key not in open_to_user:
-            if group == "architecture" and key in (*AXES, "sharing"):
-                wrong.append(f"architecture.{key}: this is a key of its own; write {key}=...")
-                continue
-            wrong.append(not_taken(f"{names.kind} {name!r}", key, open_to_user))
-        elif (problem := objection(value, open_to_user[key].annotation)) is not None:
-            wrong.append(f"{group}.{key}: {problem}")
-    if group in (*AXES, "architecture"):
-        config[group] = {**section, "name": name}
-    else:
-        config[group] = {**names.defaults(name), **section, "name": name}
+        if key in keys_of_their_own:
+            problems.add(f"architecture.{key}: this is a key of its own; write {key}=...")
+        elif key not in options:
+            problems.add(not_taken(f"{names.kind} {name!r}", key, options))
+        elif (problem := objection(value, options[key].annotation)) is not None:
+            problems.add(f"{group}.{key}: {problem}")
     if (
         group in AXES
         and architecture is not None
         and group not in static_registry("architecture").options(architecture)
     ):
-        wrong.append(
-            f"architecture {architecture!r} takes no {group} ({group}={name}); "
-            f"ones that do: {', '.join(_taking(group, 'architecture'))}"
-        )
-    return name
+        taking = ", ".join(_taking(group, "architecture"))
+        problems.add(f"architecture {architecture!r} takes no {group} ({group}={name}); ones that do: {taking}")
+    # What an axis or an architecture has by default is the network's to say: see ResolvedConfig.complete.
+    defaults = {} if group in (*AXES, "architecture") else names.defaults(name)
+    return {**defaults, **section, "name": name}
 
 
 def _taking(key: str, group: str) -> list[str]:

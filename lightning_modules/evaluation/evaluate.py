@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from architectures.arguments import name_of
 from architectures.model import Model
 from architectures.supervised.network import Network
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
-from lightning_modules.config.compose import described, revised
+from lightning_modules.config.compose import override_for_eval
 from lightning_modules.config.registries import DATA, TRAINERS
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.validate import Config
 from lightning_modules.metrics import MEASURES, Measure, measure_of, task_of
 from lightning_modules.storage.atomic_files import read_json, write_json
@@ -28,7 +29,7 @@ from lightning_modules.storage.run_files import RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics
 from lightning_modules.training.loading import checkpoint_in, module_of, read_checkpoint
-from lightning_modules.training.run_folder import recipe_hash, versions
+from lightning_modules.training.run_folder import versions
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.ivp.trajectory_flow import TrajectoryFlow
@@ -43,7 +44,8 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     path = checkpoint_in(place)
     checkpoint = read_checkpoint(path)
     stored: Config = checkpoint["hyper_parameters"]["config"]
-    config = _with_tolerances(described(revised(stored, overrides)), stored)
+    complete = ResolvedConfig(override_for_eval(stored, overrides)).complete
+    config = ResolvedConfig(_with_tolerances(complete, stored))
     trained = module_of(checkpoint)
     changed = None
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
@@ -53,9 +55,11 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         {**config["data"], "validation": None}, seed=config["seed"]
     )  # the test set, whatever was held out
     data.check()
-    asked, own = (task_of(of["data"]["name"]) for of in (config, stored))
-    if asked != own:
-        raise SchemenetError(f"data {config['data']['name']!r} is for {asked}; the network was trained for {own}")
+    task, trained_for = (task_of(of["data"]["name"]) for of in (config, stored))
+    if task != trained_for:
+        raise SchemenetError(
+            f"data {config['data']['name']!r} is for {task}; the network was trained for {trained_for}"
+        )
     if (context := data.context) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
     one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
@@ -84,7 +88,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
     result["versions"] = versions()
     result["file"] = _write(
-        path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{recipe_hash(config)}.json", result
+        path.parent / f"eval-{name_of(config.get('scheme') or 'none')}-{config.recipe_hash}.json", result
     )
     return result
 
@@ -93,16 +97,16 @@ TOLERANCES = ("rtol", "atol")
 
 
 def _with_tolerances(config: Config, stored: Config) -> Config:
-    """A tolerance that is asked for holds in evaluation, whatever the training had set apart for it."""
+    """The config in which a tolerance of the overrides replaces one that training had for evaluation."""
     grid, before = config.get("grid") or {}, stored.get("grid") or {}
-    for key in TOLERANCES:
-        apart = f"eval_{key}"
-        if grid.get(key) != before.get(key) and grid.get(apart) == before.get(apart):
-            grid.pop(apart, None)
-    return config
+    replaced = [f"eval_{key}" for key in TOLERANCES if grid.get(key) != before.get(key)]
+    replaced = [key for key in replaced if grid.get(key) == before.get(key)]
+    return (
+        {**config, "grid": {key: value for key, value in grid.items() if key not in replaced}} if replaced else config
+    )
 
 
-def _refuse_fixed(network: Model, config: Config) -> None:
+def _refuse_fixed(network: Model, config: ResolvedConfig) -> None:
     """Only a network whose weights belong to no step can be stepped otherwise."""
     name = config["architecture"]["name"]
     if not network.flows:
@@ -123,7 +127,7 @@ def _refuse_fixed(network: Model, config: Config) -> None:
         )
 
 
-def _restepped(trained: TaskModule, config: Config) -> TaskModule | None:
+def _restepped(trained: TaskModule, config: ResolvedConfig) -> TaskModule | None:
     """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"gradient": "backprop"}  # nothing is differentiated here
@@ -174,7 +178,7 @@ def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule)
     return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
 
 
-def _described_steps(network: Model, config: Config) -> dict[str, Any]:
+def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
     flows = network.flows
     along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_modules.config.validate import Config
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.launching.parent_death import exit_with_parent
 from lightning_modules.launching.run_lock import is_locked, locked
 from lightning_modules.storage.atomic_files import read_json, remove_empty, write_json, write_text
@@ -25,7 +25,7 @@ class Job:
     """One run of a comparison or sweep; what became of it stands in its folder, and nowhere else."""
 
     folder: Path
-    config: Config
+    config: ResolvedConfig
     arm: str
     group: str
 
@@ -35,15 +35,15 @@ class Job:
 
     @property
     def done(self) -> bool:
-        from lightning_modules.training.run_folder import ExistingRun, find_run, recipe_hash
+        from lightning_modules.training.run_folder import ExistingRun, find_run
 
-        return find_run(self.folder) == ExistingRun(recipe_hash(self.config), self.config["seed"], finished=True)
+        return find_run(self.folder) == ExistingRun(self.config.recipe_hash, self.config["seed"], finished=True)
 
     def write(self) -> Path:
         """The file that tells a process of its own what to do."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
-        write_json(self.folder / JOB, {"config": self.config, "arm": self.arm, "group": self.group})
+        write_json(self.folder / JOB, {"config": dict(self.config), "arm": self.arm, "group": self.group})
         return self.folder / JOB
 
     def withdraw(self) -> None:
@@ -100,8 +100,8 @@ def devices_of_a_run(jobs: Iterable[Job]) -> int:
 
 def read_job(file: Path) -> Job:
     """The job whose file lies in a run's folder."""
-    told = read_json(file)
-    return Job(file.parent, told["config"], told["arm"], told["group"])
+    stored = read_json(file)
+    return Job(file.parent, ResolvedConfig(stored["config"]), stored["arm"], stored["group"])
 
 
 def run_file(arguments: list[str]) -> int:

@@ -27,7 +27,7 @@ from lightning_modules.storage.run_files import RESULT
 from schemes.errors import SchemenetError
 
 if TYPE_CHECKING:
-    from lightning_modules.config.validate import Config
+    from lightning_modules.config.resolved import ResolvedConfig
 
 RANK = "rank"  # the command of these processes
 TICK = 0.1  # seconds between two looks
@@ -64,10 +64,12 @@ def serve(place: Path) -> int:
     """One process of a run; returns its exit status, and leaves the reason of a failure for the one that waits."""
     exit_with_parent(sys.stdin.fileno(), patience=0.0)
     arguments = json.loads((place / "arguments.json").read_text(encoding="utf-8"))
+    from lightning_modules.config.resolved import ResolvedConfig
     from lightning_modules.training.run import train_rank
 
     try:
-        result = train_rank(**{**arguments, "folder": Path(arguments["folder"])})
+        config, folder = ResolvedConfig(arguments.pop("config")), Path(arguments.pop("folder"))
+        result = train_rank(config, folder, **arguments)
     except SchemenetError as error:
         reason = str(error)
     except Exception:
@@ -118,7 +120,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def train(
-    config: Config, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
+    config: ResolvedConfig, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
 ) -> dict[str, Any]:
     """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
 
@@ -136,5 +138,5 @@ def train(
         return read_json(folder / RESULT)
     if (processes := processes_to_begin(config["trainer"])) == 1:
         return train_rank(config, folder, name=name, group=group, arm=arm)
-    launch({"config": config, "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
+    launch({"config": dict(config), "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
     return read_json(folder / RESULT)

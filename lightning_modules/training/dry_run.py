@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,24 @@ from architectures.model import Model
 from architectures.registry import CLASSIFICATION
 from architectures.supervised.insertion import insert
 from lightning_modules.callbacks.rank_seed import unequal
-from lightning_modules.config.compose import network_options
 from lightning_modules.config.registries import DATA, OPTIMIZERS, TRAINERS
-from lightning_modules.config.validate import Config
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.loggers.wandb import asked_mode
 from lightning_modules.machine import physical_memory
 from lightning_modules.metrics import task_of
 from lightning_modules.storage.atomic_files import check_writable
 from lightning_modules.training.loading import trained_network
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 
 
-def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Model]:
+def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[SplitData, Model]:
     """Build data module and network and try both, on the meta device; SchemenetError tells every mistake at once.
 
     ``folder`` is tried as well, where one is given.
     """
-    wrong: list[str] = []
-
-    def attempt(make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except SchemenetError as error:
-            wrong.append(str(error))
-        return None
-
+    problems = Problems()
+    attempt = problems.attempt
     data = attempt(lambda: DATA.build(config["data"], seed=max(0, config["seed"])))
     shape: tuple[int, ...] = (3, 32, 32)
     context: dict[str, Any] = {}
@@ -51,7 +42,7 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Mo
     def network() -> Model:
         with torch.device("meta"), torch.no_grad():
             try:
-                net = create_model(config["architecture"]["name"], **context, **network_options(config))
+                net = create_model(config["architecture"]["name"], **context, **config.network_options)
             except (RuntimeError, OverflowError) as error:  # sizes that torch cannot count
                 raise SchemenetError(f"this network cannot be made: {str(error).splitlines()[0]}") from error
             weights, memory = sum(p.numel() * p.element_size() for p in net.parameters()), physical_memory()
@@ -73,7 +64,9 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Mo
     net = attempt(network) if tried else None
     if config["start_from"] is not None and net is not None:
         attempt(
-            lambda: _started(config, create_model(config["architecture"]["name"], **context, **network_options(config)))
+            lambda: started_network(
+                config, create_model(config["architecture"]["name"], **context, **config.network_options)
+            )
         )
     stand_in = torch.nn.Linear(1, 1)
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
@@ -81,15 +74,14 @@ def dry_build(config: Config, folder: Path | None = None) -> tuple[SplitData, Mo
     if config["logger"]["name"] == "wandb":
         attempt(lambda: asked_mode(config["logger"]["mode"]))
     if not 0 <= config["seed"] < 2**32:
-        wrong.append(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
+        problems.add(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
     if folder is not None:
         attempt(lambda: check_writable(folder))
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+    problems.raise_if_any()
     return data, net
 
 
-def _started(config: Config, network: Model) -> Model:
+def started_network(config: ResolvedConfig, network: Model) -> Model:
     """The network with the weights that it is to start from."""
     place = config.get("start_from")
     return network if place is None else insert(trained_network(Path(place)), network)

@@ -11,7 +11,7 @@ from torch import Tensor
 from architectures.density.base import DensityModel
 from architectures.model import Model
 from architectures.supervised.network import Network
-from lightning_modules.config.compose import believed
+from lightning_modules.config.compose import validate_stored
 from lightning_modules.config.registries import DATA, TASKS
 from lightning_modules.config.static_registry import describe_data
 from lightning_modules.config.validate import Config
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SchemenetError(
             f"{str(path)!r} is no checkpoint that `schemenet train` wrote: it holds no config of a run"
         )
-    return {**checkpoint, "hyper_parameters": {**parameters, "config": believed(parameters["config"], path)}}
+    return {**checkpoint, "hyper_parameters": {**parameters, "config": validate_stored(parameters["config"], path)}}
 
 
 def module_of(checkpoint: dict[str, Any]) -> TaskModule:

@@ -16,7 +16,8 @@ import torch
 
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import TRAINERS
-from lightning_modules.config.validate import EVAL_KEYS, Config
+from lightning_modules.config.resolved import ResolvedConfig
+from lightning_modules.config.validate import EVAL_KEYS
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import BY_RUNNING
 from lightning_modules.storage.run_files import CHECKPOINT
@@ -26,7 +27,12 @@ from lightning_modules.training.checkpointing import WholeCheckpoints
 
 
 def noise_free(
-    config: Config, folder: Path, trainer: pl.Trainer, module: TaskModule, data: SplitData, metrics: dict[str, float]
+    config: ResolvedConfig,
+    folder: Path,
+    trainer: pl.Trainer,
+    module: TaskModule,
+    data: SplitData,
+    metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Re-estimate statistics and test again, in each process of a run; the first one's checkpoint then holds them.
 

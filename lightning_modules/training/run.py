@@ -23,9 +23,8 @@ from lightning_modules.callbacks.rank_seed import RankSeed
 from lightning_modules.callbacks.run_status import Progress, StopWhenDiverged
 from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
-from lightning_modules.config.compose import described, network_options
 from lightning_modules.config.registries import DATA, TASKS, TRAINERS
-from lightning_modules.config.validate import Config
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.loggers.base import About, conclude, opened
 from lightning_modules.metrics import measure_of, task_of
@@ -34,17 +33,15 @@ from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PRE
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.text import short
 from lightning_modules.training.checkpointing import Resumable, newest_checkpoint
-from lightning_modules.training.dry_run import _started
+from lightning_modules.training.dry_run import started_network
 from lightning_modules.training.noise_free import noise_free
 from lightning_modules.training.run_folder import (
     DIVERGED,
     DONE,
     FAILED,
     SETS,
-    _names,
     clear_run,
     find_same_run,
-    recipe_hash,
     run_name,
     versions,
 )
@@ -54,20 +51,22 @@ LIMITS = (StepLimitError, TimeLimitError)
 """What ends a solve that might have come to its end; other reasons are the equation's own."""
 
 
-def about(config: Config, network: Model, group: str | None, arm: str | None) -> About:
+def about(config: ResolvedConfig, network: Model, group: str | None, arm: str | None) -> About:
     """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
-    *known_as, data = _names(config)
+    *networks, data = config.names
     size, seed = short(parameters(network)), f"s{config['seed']}"
     return About(
-        key=f"{recipe_hash(config)}-{seed}",
-        name=f"{arm or '-'.join(known_as)}-{size}-{seed}",
+        key=f"{config.recipe_hash}-{seed}",
+        name=f"{arm or '-'.join(networks)}-{size}-{seed}",
         group=group,
-        tags=(*reversed(known_as), data, f"{size} parameters"),
-        config=described(config),
+        tags=(*reversed(networks), data, f"{size} parameters"),
+        config=config.complete,
     )
 
 
-def train_rank(config: Config, folder: Path, *, name: str | None, group: str | None, arm: str | None) -> dict[str, Any]:
+def train_rank(
+    config: ResolvedConfig, folder: Path, *, name: str | None, group: str | None, arm: str | None
+) -> dict[str, Any]:
     """``train`` as one of the processes of a run, often the only one.
 
     The first alone reads and writes the folder, and says where the run begins; all return its result.
@@ -77,7 +76,7 @@ def train_rank(config: Config, folder: Path, *, name: str | None, group: str | N
 
 
 def _train_rank(
-    config: Config, folder: Path, name: str, group: str | None, arm: str | None, stack: contextlib.ExitStack
+    config: ResolvedConfig, folder: Path, name: str, group: str | None, arm: str | None, stack: contextlib.ExitStack
 ) -> dict[str, Any]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     watch = StopWhenDiverged()
@@ -89,9 +88,9 @@ def _train_rank(
     checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
     module = TASKS[task_of(config["data"]["name"])](
-        config["architecture"]["name"], network_options(config), data.context, config["optimizer"], described(config)
+        config["architecture"]["name"], config.network_options, data.context, config["optimizer"], config.complete
     )
-    _started(config, module.network)
+    started_network(config, module.network)
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
     if trainer.is_global_zero:
         told = about(config, module.network, group, arm)
@@ -154,7 +153,7 @@ def _fit(
     return None
 
 
-def _claim(config: Config, folder: Path) -> Path | None:
+def _claim(config: ResolvedConfig, folder: Path) -> Path | None:
     """Make the folder that of this run; the checkpoint from which it goes on, None where it begins."""
     writable(folder)
     existing = find_same_run(config, folder)
@@ -165,7 +164,7 @@ def _claim(config: Config, folder: Path) -> Path | None:
         clear_run(folder)
     for name in (RESULT, CONFIG, PROGRESS, CHECKPOINT, METRICS):
         remove_drafts(folder / name)
-    write_json(folder / CONFIG, described(config))
+    write_json(folder / CONFIG, config.complete)
     return checkpoint
 
 
@@ -204,7 +203,7 @@ def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
 
 
 def _result(
-    config: Config,
+    config: ResolvedConfig,
     trainer: pl.Trainer,
     module: TaskModule,
     data: SplitData,
@@ -236,6 +235,6 @@ def _result(
         "layout": network.layout,
         "devices": trainer.world_size,
         "samples_per_step": _samples_per_step(trainer, data),
-        "recipe": recipe_hash(config),
+        "recipe": config.recipe_hash,
         "versions": versions(),
     }

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.config.compose import described
-from lightning_modules.config.validate import Config
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.metrics import MEASURES
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT
 from schemes.errors import SchemenetError
-
-NOT_RECIPE = (
-    "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
-    "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
-    "grid.max_steps", "grid.seconds",
-)  # fmt: skip
-"""Keys that do not change what is computed, only how far it comes, or (the seed) are told apart from it."""
 
 FAILED, DIVERGED, DONE = "failed", "diverged", "done"
 """What becomes of a run: one that has failed goes on by the same command, the others are finished."""
 
 SETS = ("test", "validation")
 """What measures can be of; a result holds those of one set, and None for the other."""
-
-
-def recipe_hash(config: Config) -> str:
-    """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
-    return hash_of(described(config))
-
-
-def hash_of(recipe: Config) -> str:
-    """The same of a recipe as it stands, or of the part of it that several share."""
-    kept = {
-        key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
-        for key, value in recipe.items()
-        if key not in NOT_RECIPE
-    }
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -67,19 +42,19 @@ def find_run(folder: Path) -> ExistingRun | None:
         return None
     try:
         config = read_json(folder / CONFIG)
-        return ExistingRun(recipe_hash(config), config["seed"], finished=False)
+        return ExistingRun(ResolvedConfig(config).recipe_hash, config["seed"], finished=False)
     except (ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, it is no config
         return ExistingRun("unknown", -1, finished=False)
 
 
-def find_same_run(config: Config, folder: Path) -> ExistingRun | None:
+def find_same_run(config: ResolvedConfig, folder: Path) -> ExistingRun | None:
     """The run of this config in a folder, if there is one; with overwrite=true nothing counts.
 
     Raises:
         SchemenetError: if the folder holds a run with another recipe or seed.
     """
     existing = None if config.get("overwrite") else find_run(folder)
-    if existing is not None and (existing.recipe, existing.seed) != (recipe_hash(config), config["seed"]):
+    if existing is not None and (existing.recipe, existing.seed) != (config.recipe_hash, config["seed"]):
         raise SchemenetError(
             f"folder: {folder} holds a run with another recipe or seed; choose another, or overwrite=true"
         )
@@ -93,18 +68,12 @@ def clear_run(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def run_name(config: Config) -> str:
+def run_name(config: ResolvedConfig) -> str:
     """A name that no other recipe or seed has."""
-    return f"{'-'.join(_names(config))}-{recipe_hash(config)}-s{config['seed']}"
+    return f"{'-'.join(config.names)}-{config.recipe_hash}-s{config['seed']}"
 
 
-def _names(config: Config) -> list[str]:
-    """Architecture, scheme, where it takes one, and data set."""
-    full = described(config)
-    return [full[group]["name"] for group in ("architecture", "scheme", "data") if full.get(group) is not None]
-
-
-def run_folder(config: Config) -> Path:
+def run_folder(config: ResolvedConfig) -> Path:
     """Where a run is written: ``folder``, or where that is null or ends with a slash, below it under the run's name."""
     named = config["folder"] or "runs/train/"
     return Path(named, run_name(config)) if named.endswith("/") else Path(named)

@@ -14,13 +14,13 @@ from lightning_modules.cli import main
 from lightning_modules.comparing.from_runs import read_runs
 from lightning_modules.comparing.report.terminal import screen_table
 from lightning_modules.comparing.statistics.summary import summarise
-from lightning_modules.config.compose import compose, described
+from lightning_modules.config.compose import compose
 from schemes.errors import SchemenetError
 
 
 @cache
 def resnet() -> dict[str, Any]:
-    return described(compose("train", ["architecture=resnet", "logger=csv"]))
+    return compose("train", ["architecture=resnet", "logger=csv"]).complete
 
 
 def run(folder: Path, seed: int = 0, error: float | None = 0.1, changes: dict[str, Any] | None = None, **told) -> Path:

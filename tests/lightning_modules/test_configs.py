@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,12 +16,14 @@ from hydra.core.object_type import ObjectType
 
 from architectures.costs.budget import Budget, parse_amount
 from architectures.factory import create_model
-from lightning_modules.config.compose import CONFIGS, choices, compose, described, network_options
+from lightning_modules.config.compose import CONFIGS, choices, compose
 from lightning_modules.config.network_names import networks_of
 from lightning_modules.config.overrides import refuse_repeated
 from lightning_modules.config.registry_source import SEARCH_PATH, RegistrySource
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sections import section
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
+from lightning_modules.training.run_folder import ExistingRun, find_same_run
 from schemes.errors import SchemenetError
 
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
@@ -77,14 +80,14 @@ def test_a_new_scheme_is_one_file(tmp_path: Path) -> None:
 def test_papers_recipes_build(name: str) -> None:
     config = compose("train", [f"experiment={name}"])
     with torch.device("meta"):
-        network = create_model(config["architecture"]["name"], **network_options(config))
+        network = create_model(config["architecture"]["name"], **config.network_options)
         assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_its_own() -> None:
-    assert described(compose("train", ["scheme=rk2"]))["scheme"] == {"name": "heun"}
-    assert described(compose("train", ["architecture=lm_resnet"]))["scheme"]["name"] == "linear_multistep"
-    told = described(compose("train", ["architecture=lm_resnet", "scheme=rk4"]))
+    assert compose("train", ["scheme=rk2"]).complete["scheme"] == {"name": "heun"}
+    assert compose("train", ["architecture=lm_resnet"]).complete["scheme"]["name"] == "linear_multistep"
+    told = compose("train", ["architecture=lm_resnet", "scheme=rk4"]).complete
     assert told["scheme"] == {"name": "rk4"}
     # A parameter alone is for the scheme that the architecture brings.
     assert compose("train", ["architecture=lm_resnet", "scheme.k=zero"])["scheme"] == {
@@ -101,11 +104,49 @@ def test_axes_of_an_experiment_are_for_its_own_network() -> None:
 
 
 def test_described_config_is_complete_and_stable() -> None:
-    config = described(compose("train", ["architecture=resnet20"]))
+    config = compose("train", ["architecture=resnet20"]).complete
     assert config["architecture"]["depth"] == 20
     assert config["scheme"] == {"name": "forward_euler"}
     assert config["grid"] == {"name": "uniform", "steps": None, "time": None}
-    assert described(config) == config
+    assert ResolvedConfig(config).complete == config
+
+
+def test_a_resolved_config_does_not_change() -> None:
+    config = compose("train", ["scheme=rk4"])
+    config["trainer"]["max_epochs"] = 99
+    config.complete["trainer"]["max_epochs"] = 99
+    assert config["trainer"]["max_epochs"] != 99 != config.complete["trainer"]["max_epochs"]
+    other = config.replace(seed=7)
+    assert (other["seed"], config["seed"]) == (7, 0)
+    assert other.recipe_hash == config.recipe_hash != config.replace(sharing="shared").recipe_hash
+
+
+STORED = """{"architecture": {"depth": 20, "stem": "3x3", "widths": [16, 32, 64], "width": 1.0, "inner": 1.0,
+"activation": "pre", "transition": "D", "history": "shortcut", "norm": "batch", "statistics": "per_node",
+"released_dead_weights": false, "name": "lm_resnet20"}, "data": {"batch_size": 128, "limit_train": null,
+"limit_test": null, "validation": null, "augment": false, "name": "digits"}, "trainer": {"max_epochs": 2,
+"accelerator": "auto", "devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": false,
+"precision": "32-true", "gradient_clip_val": null, "accumulate_grad_batches": 1, "deterministic": false,
+"limit_train_batches": null, "limit_test_batches": null, "overfit_batches": 0, "log_every_n_steps": 10,
+"check_test_every_n_epoch": 1, "checkpoint_every_n_steps": 500, "progress_bar": null, "threads": null,
+"oversubscribe": false, "compile": false, "channels_last": false, "ema": null, "name": "default"}, "optimizer":
+{"lr": 0.1, "momentum": 0.9, "nesterov": false, "weight_decay": 0.0001, "schedule": "step", "milestones": [0.5, 0.75],
+"gamma": 0.1, "warmup_steps": 0, "name": "sgd"}, "logger": {"name": "csv"}, "seed": 0, "sharing": null, "folder": null,
+"overwrite": false, "start_from": null, "scheme": {"k": "zero", "scale": false, "name": "linear_multistep"},
+"field": {"activation": "relu", "name": "basic"}, "grid": {"steps": null, "time": null, "name": "uniform"},
+"gradient": {"name": "backprop"}, "noise": {"name": "none"}}"""
+"""The config.json of a run from before resolved configs were objects; its result.json had the recipe f2744b20."""
+
+
+def test_recipe_hashes_stay_what_old_runs_have(tmp_path: Path) -> None:
+    assert ResolvedConfig(json.loads(STORED)).recipe_hash == "f2744b20"
+    words = ["architecture=lm_resnet20", "scheme.k=zero", "logger=csv"]
+    assert compose("train", words).recipe_hash == "f2744b20"
+    assert json.loads(json.dumps(compose("train", words).complete)) == json.loads(STORED)
+    assert compose("train", ["experiment=spheres_flow"]).recipe_hash == "9f632442"
+    assert compose("train", ["scheme=backward_euler"]).recipe_hash == "e7f2b828"
+    (tmp_path / "result.json").write_text('{"recipe": "f2744b20", "seed": 0, "status": "done"}')
+    assert find_same_run(compose("train", words), tmp_path) == ExistingRun("f2744b20", 0, finished=True)
 
 
 MISTAKES = {

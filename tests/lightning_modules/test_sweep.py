@@ -28,7 +28,6 @@ from lightning_modules.launching.local import device_shares
 from lightning_modules.launching.run_lock import MARKER, is_locked, locked
 from lightning_modules.storage.atomic_files import write_json
 from lightning_modules.storage.run_files import FAILURE, RESULT
-from lightning_modules.training import run_folder
 from schemes import SchemenetError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,7 +192,7 @@ def test_a_run_that_another_process_does_is_waited_for(
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     """As of a job that Slurm requeues although its run came to its end within the warning."""
     config = compose("train", SMALL)
-    result = {"status": "done", "recipe": run_folder.recipe_hash(config), "seed": config["seed"]}
+    result = {"status": "done", "recipe": config.recipe_hash, "seed": config["seed"]}
     write_json(tmp_path / RESULT, result)
     assert multi_process.train(config, tmp_path) == result
     assert [path.name for path in tmp_path.iterdir()] == [RESULT]

@@ -18,7 +18,6 @@ from lightning_modules.tasks.classification import ClassificationModule
 from lightning_modules.training import run as running
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.optimizers import sgd
-from lightning_modules.training.run_folder import recipe_hash
 from schemes import GRADIENTS, SchemenetError
 from tests.support.products import rest_is_slow
 
@@ -241,10 +240,10 @@ def test_adamax_does_not_decay_a_schemes_coefficients() -> None:
 
 def test_recipe_hash_leaves_seed_and_folder_out() -> None:
     config = compose("train", [])
-    assert recipe_hash(config) == recipe_hash(compose("train", ["seed=5", "folder=x", "logger=csv"]))
-    assert recipe_hash(config) != recipe_hash(compose("train", ["optimizer.lr=0.2"]))
+    assert config.recipe_hash == compose("train", ["seed=5", "folder=x", "logger=csv"]).recipe_hash
+    assert config.recipe_hash != compose("train", ["optimizer.lr=0.2"]).recipe_hash
     here, there = (compose("train", ["data=mnist", f"data.root={root}"]) for root in ("here", "there"))
-    assert recipe_hash(here) == recipe_hash(there)
+    assert here.recipe_hash == there.recipe_hash
 
 
 def test_the_last_weights_are_tested_however_seldom_the_curve_is(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_modules.cli import main
-from lightning_modules.config.compose import compose, network_options
+from lightning_modules.config.compose import compose
 from lightning_modules.config.registries import DATA, TRAINERS
 from lightning_modules.launching.multi_process import train
 from lightning_modules.tasks.classification import ClassificationModule
@@ -52,7 +52,7 @@ def parts(config: Any) -> tuple[pl.LightningDataModule, ClassificationModule]:
     pl.seed_everything(0, verbose=False)
     data = DATA.build(config["data"], seed=0)
     name, optimizer = config["architecture"]["name"], config["optimizer"]
-    return data, ClassificationModule(name, network_options(config), data.context, optimizer)
+    return data, ClassificationModule(name, config.network_options, data.context, optimizer)
 
 
 def trained(config: Any) -> ClassificationModule:

@@ -26,7 +26,6 @@ from lightning_modules.data.loader import Part
 from lightning_modules.data.supervised.toy_points import Moons, Points
 from lightning_modules.launching.job import Job
 from lightning_modules.launching.multi_process import train
-from lightning_modules.training.run_folder import recipe_hash
 from schemes import SchemenetError
 from tests.support.overrides import but
 
@@ -93,7 +92,7 @@ class TestChoice:
     def test_a_diverged_run_counts_as_such_whatever_its_weights_classify_by_chance(self, tmp_path: Path) -> None:
         plan = plan_of("tune.lr=[0.5]")
         for job, status in zip(tuning.jobs(plan, plan.tuning, tmp_path), ("done", "diverged"), strict=True):
-            result = {"seed": 1000, "recipe": recipe_hash(job.config), "status": status, "validation_error": 0.48}
+            result = {"seed": 1000, "recipe": job.config.recipe_hash, "status": status, "validation_error": 0.48}
             job.folder.mkdir(parents=True)
             (job.folder / "result.json").write_text(json.dumps(result))
         assert tuning.tried(plan, plan.tuning, tmp_path) == {"mlp": {0.5: [0.48]}, "mlp-heun": {0.5: [None]}}

@@ -21,7 +21,6 @@ from lightning_modules.launching.multi_process import train
 from lightning_modules.loggers import wandb as wandb_runs
 from lightning_modules.loggers.base import About, opened
 from lightning_modules.loggers.wandb import IDENTITY, begin, finish, settled, settled_mode
-from lightning_modules.training.run_folder import recipe_hash
 from schemes.errors import SchemenetError
 from tests.support.wandb_stub import KEY, Stub, serving
 
@@ -120,7 +119,7 @@ def test_what_a_server_is_told_of_a_run(stub: Stub, tmp_path: Path, capfd: pytes
     assert not others
     assert told.complete
     assert name == only_id(tmp_path)
-    assert name.startswith(f"{recipe_hash(config)}-s0-")
+    assert name.startswith(f"{config.recipe_hash}-s0-")
     assert (told.group, told.job_type, told.project) == ("a comparison", "train", "schemenet")
     assert told.name == "lm_resnet-linear_multistep-11k-s0"
     assert told.tags == ["linear_multistep", "lm_resnet", "digits", "11k parameters"]

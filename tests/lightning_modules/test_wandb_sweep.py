@@ -16,7 +16,7 @@ import yaml
 from lightning_modules.comparing.wandb_sweep import SWEEP, begin, document
 from lightning_modules.config.compose import compose
 from lightning_modules.config.sweep_grid import Grid, compose_grid
-from lightning_modules.training.run_folder import recipe_hash, run_folder
+from lightning_modules.training.run_folder import run_folder
 from tests.support.wandb_stub import ENTITY, KEY, Stub
 
 WORDS = [
@@ -83,7 +83,7 @@ def test_every_point_that_an_agent_is_given_is_the_run_that_the_grid_means(tmp_p
         made = create_sweep_command_args({"args": {key: {"value": value} for key, value in point.items()}})
         config = compose("train", [*before, *made["args_no_hyphens"]])
         words = [f"{key}={values[index]}" for key, values in meant.axes.items()]
-        assert recipe_hash(config) == recipe_hash(compose("train", ["data=digits", "trainer.max_epochs=3", *words]))
+        assert config.recipe_hash == compose("train", ["data=digits", "trainer.max_epochs=3", *words]).recipe_hash
         assert config["seed"] == index
         folders.add(run_folder(config))
     assert len(folders) == 2

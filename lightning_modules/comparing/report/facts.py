@@ -13,7 +13,7 @@ from lightning_modules.comparing.statistics.controls import ControlFindings, jud
 from lightning_modules.comparing.statistics.paired import all_equal
 from lightning_modules.comparing.statistics.rule import BASELINE, RULE, SignFlipRule
 from lightning_modules.comparing.statistics.summary import RATIOS, Summary, summarise
-from lightning_modules.config.static_registry import static_registry, describe_data
+from lightning_modules.config.static_registry import describe_data, static_registry
 from lightning_modules.metrics import BY_RUNNING, Measure
 
 ALL_PAIRS_FROM = 3  # arms beside the baseline, from which on all pairs are shown

@@ -1,0 +1,89 @@
+"""The config of one run: what was chosen, completed with the defaults, and hashed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from lightning_modules.config.static_registry import static_registry
+from lightning_modules.config.validate import AXES, Config
+
+NOT_RECIPE = (
+    "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
+    "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
+    "grid.max_steps", "grid.seconds",
+)  # fmt: skip
+"""Keys that do not change what is computed, only how far it gets; and the seed, which is kept apart from the recipe."""
+
+
+class ResolvedConfig(Mapping[str, Any]):
+    """A checked config, which does not change: as a mapping it holds what was chosen.
+
+    Sections are given out as copies. What follows from the config is computed once, when it is first used.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._chosen = copy.deepcopy(dict(config))
+
+    def __getitem__(self, key: str) -> Any:
+        return copy.deepcopy(self._chosen[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._chosen)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def replace(self, **sections: Any) -> ResolvedConfig:
+        """The config with other values of these keys."""
+        return ResolvedConfig({**self._chosen, **sections})
+
+    @property
+    def complete(self) -> Config:
+        """The config with every default of its network, as it is stored with a run."""
+        return copy.deepcopy(self._complete)
+
+    @cached_property
+    def recipe_hash(self) -> str:
+        """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
+        return hash_of(self._complete)
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """The arguments of ``create_model``, but for the name and the shape of the data."""
+        options = {key: value for key, value in self["architecture"].items() if key != "name"}
+        return options | {key: self[key] for key in (*AXES, "sharing") if self._chosen.get(key) is not None}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the architecture, of its scheme, if it takes one, and of the data set."""
+        groups = ("architecture", "scheme", "data")
+        return [self._complete[group]["name"] for group in groups if self._complete.get(group) is not None]
+
+    @cached_property
+    def _complete(self) -> Config:
+        architecture = self._chosen["architecture"]
+        defaults = static_registry("architecture").defaults(architecture["name"])
+        options = {key: value for key, value in defaults.items() if key not in (*AXES, "sharing")}
+        complete = {**self._chosen, "architecture": {**options, **architecture}}
+        for group in AXES:
+            section = self._chosen.get(group) or defaults.get(group)
+            if section is not None:
+                section = {"name": section} if isinstance(section, str) else dict(section)
+                complete[group] = {**static_registry(group).defaults(section["name"]), **section}
+        complete["sharing"] = self._chosen.get("sharing") or defaults.get("sharing")
+        return complete
+
+
+def hash_of(recipe: Mapping[str, Any]) -> str:
+    """Eight characters for a complete recipe, or for the part of it that several share."""
+    kept = {
+        key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
+        for key, value in recipe.items()
+        if key not in NOT_RECIPE
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
