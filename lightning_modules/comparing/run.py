@@ -15,7 +15,7 @@ from architectures.costs.ledger import step_times
 from architectures.factory import create_model
 from lightning_modules.comparing import tuning
 from lightning_modules.comparing.plan import Plan, device_of, make_plan
-from lightning_modules.comparing.records import COMPARISON, STEP_TIME, read_comparison
+from lightning_modules.comparing.records import read_comparison
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.comparing.report.wandb import log_report
