@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from architectures.model import Model
-from architectures.supervised.network import Network
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 
@@ -38,8 +37,9 @@ def insert(trained: Model, grown: Model) -> Model:
     outside = {k: v for k, v in trained.state_dict().items() if not any(k.startswith(f"{name}.") for name in fields)}
     try:
         grown.load_state_dict({**grown.state_dict(), **outside})
-        for old, new in zip(trained.flows, grown.flows, strict=True) if isinstance(grown, Network) else ():
-            _insert_steps(old, new)
+        for old, new in zip(trained.flows, grown.flows, strict=True):
+            if isinstance(new, Flow):
+                _insert_steps(old, new)
     except RuntimeError as error:
         raise SchemenetError(f"insert: the networks differ in more than their steps: {error}") from error
     return grown

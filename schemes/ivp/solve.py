@@ -16,7 +16,7 @@ from schemes.core.interpolation import Interpolant
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, detached, flatten, has_derivative
 from schemes.errors import NonFiniteError, SchemenetError, SolverError, unknown
-from schemes.gradients.base import GradientMode
+from schemes.gradients.base import GradientMode, Slope
 from schemes.gradients.recomputation.autograd import StackWithContext
 from schemes.integration.compiled_step import compiled_step
 from schemes.integration.events import Event, EventDetector, as_event, differentiable_event
@@ -164,7 +164,8 @@ class _Problem:
         self.rhs = RightHandSide(checked_functions(f, scheme, y0), y0, args, self.times, parameters, random)
         self.is_trivial = all(of_no_length(self.host)) or not any(leaf.numel() for leaf in self.leaves)
         self.start = self.rhs.pack(y0)
-        self.slope = self.rhs.slope
+        self.slope: Slope = self._counted_slope
+        self._slope_evaluations = 0
         self.times_vary = has_derivative(self.times)
 
     def check_support(self, dense: bool, event: bool) -> None:
@@ -201,9 +202,14 @@ class _Problem:
         if not self.times_vary:
             return self.start
         rows = len(self.leaves[0]) if self.batching == "per_sample" else 1
-        self.slope = slopes_by_time(self.rhs.slope, self.host, rows)
+        self.slope = slopes_by_time(self._counted_slope, self.host, rows)
         first = self._times_for_f(self.times)[..., 0]
         return self.mode.transport(self.slope, self.start, first, first.detach())
+
+    def _counted_slope(self, t: Any, y: State) -> State:
+        """f for a derivative by the times, which is an evaluation like those of the steps."""
+        self._slope_evaluations += self.scheme.components
+        return self.rhs.slope(t, y)
 
     def _times_for_f(self, times: Tensor) -> Tensor:
         """Times as f gets them: of each sample and in the state's precision, where each has steps of its own."""
@@ -292,7 +298,7 @@ class _Problem:
         *outputs, last = run.outputs
         latest = max if self.host[-1] >= self.host[0] else min  # an output time at the event is not passed by it
         when = self.times.new_tensor(latest(detector.time, self.host[len(outputs)]))
-        transport = partial(self.mode.transport, self.rhs.slope)
+        transport = partial(self.mode.transport, self._counted_slope)
         when, last = differentiable_event(detector.values, transport, detector.entry, when, last)
         times = _stacked([*self.times[: len(outputs) + 1].unbind(), when], run.context)
         return self._collected(run, times, outputs, "event", last)
@@ -302,6 +308,7 @@ class _Problem:
             moments = self._times_for_f(times).unbind(-1)[1:]
             pairs = zip(outputs, moments, strict=False)  # the event's time has no output here
             outputs = [self.mode.transport(self.slope, y, t.detach(), t) for y, t in pairs]
+        run.statistics.forward.evaluations += self._slope_evaluations
         values = self.rhs.unpack(_stacked([self.start, *outputs, *at_event], run.context))
         return Solution(values, times, run.statistics, status, run.interpolant)
 

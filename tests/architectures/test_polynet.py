@@ -113,6 +113,13 @@ def test_an_inserted_network_is_the_trained_one_where_its_new_steps_are_nothing(
     torch.testing.assert_close(grown(x), trained(x))
 
 
+def test_steps_of_a_density_are_inserted() -> None:
+    trained, grown = (create_model("nice", in_chans=2, image_size=1, steps=steps) for steps in (4, 4))
+    insert(trained, grown)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, grown.state_dict()[name]), name
+
+
 def test_insertion_refuses_what_does_not_fit() -> None:
     deep, shallow = create_model("resnet32", **SMALL), create_model("resnet20", **SMALL)
     with pytest.raises(SchemenetError, match="does not fit into"):

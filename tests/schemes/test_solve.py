@@ -40,6 +40,18 @@ def gradients(mode: str, tol: float, **options: object) -> list[Tensor]:
     return list(torch.autograd.grad((solution.values * weights).sum(), [y0, scale, t, *f.parameters()]))
 
 
+@pytest.mark.parametrize("gradient", ["backprop", "checkpoint", "adjoint"])
+@pytest.mark.parametrize("event", [None, lambda t, y: y[0] - 0.5])
+def test_evaluations_for_derivatives_by_the_times_are_counted(gradient, event):
+    calls = []
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64, requires_grad=True)
+    y0 = torch.ones(2, dtype=torch.float64)
+    solution = solve(lambda t, y: (calls.append(t), -y)[1], y0, t, grid=at(1e-3), gradient=gradient, event=event)
+    assert solution.statistics.forward.evaluations == len(calls)
+    plain = solve(lambda t, y: -y, y0, t.detach(), grid=at(1e-3), gradient=gradient, event=event).statistics
+    assert len(calls) > plain.forward.evaluations
+
+
 @pytest.mark.parametrize("scheme", PAIRS)
 def test_a_tighter_tolerance_is_a_smaller_error(scheme):
     exact = torch.exp(torch.sin(torch.tensor(5.0, dtype=torch.float64)))
