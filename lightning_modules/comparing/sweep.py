@@ -92,6 +92,8 @@ def _shared(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = [other.get(key) for other in others]
         if all(value == other for other in values):
             found[key] = value
-        elif all(isinstance(other, dict) for other in (value, *values)) and (inner := _shared([value, *values])):
-            found[key] = inner
+        else:
+            sections = [other for other in (value, *values) if isinstance(other, dict)]
+            if len(sections) == len(configs) and (inner := _shared(sections)):
+                found[key] = inner
     return found

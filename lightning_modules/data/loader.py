@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> It
         yield from (samples[chosen] for chosen in batches)
         return
     loader = DataLoader(
-        _Told(samples), batch_size=None, sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available(),
+        cast(Any, _Told(samples)), batch_size=None, sampler=batches, num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global random state
         worker_init_fn=_leave_stopping_to_the_trainer,
     )  # fmt: skip

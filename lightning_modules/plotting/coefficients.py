@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean as mean
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -71,7 +72,7 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
     bottom, top = min(0.0, *values), max(0.0, *values)
     margin = max(0.1 * (top - bottom), 0.02)
     panels[0].set_ylim(bottom - margin, top + margin)
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], c=looks[id(run)].colour, ls=looks[id(run)].line, label=_told(run), **_points(looks[id(run)]))
         for run in runs
     ]
@@ -142,7 +143,8 @@ def _prepared(spec: str | dict) -> Scheme:
 
 
 def _placed(row: dict[str, float]) -> dict[Place, float]:
-    found = {tuple(map(int, COLUMN.fullmatch(key).groups())): value for key, value in row.items()}
+    places = ((COLUMN.fullmatch(key), value) for key, value in row.items())
+    found = {(int(match[1]), int(match[2])): value for match, value in places if match}
     return dict(sorted(found.items()))
 
 

@@ -45,7 +45,8 @@ FOLDER = Path("runs", "plots")
 FORMATS = (".png", ".pdf", ".svg")
 NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def figure(arguments: Sequence[str]) -> int:
@@ -88,15 +89,15 @@ def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
     settings: dict[str, Any] = {}
     for option in options.split(",") if options else ():
         key, equals, value = option.partition("=")
-        try:
-            read = read_yaml(value, option)
-        except SchemenetError:
-            equals = ""
+        unreadable = SchemenetError(f"cannot read {option!r} in {text!r}; expected {NOTATION}")
         if not (key and equals):
-            raise SchemenetError(f"cannot read {option!r} in {text!r}; expected {NOTATION}")
+            raise unreadable
         if key in settings:
             raise SchemenetError(f"{text!r}: {key} is given twice; leave one out")
-        settings[key] = read
+        try:
+            settings[key] = read_yaml(value, option)
+        except SchemenetError as error:
+            raise unreadable from error
     told = ", ".join(f"{key}={value}" for key, value in settings.items())
     return f"{name}({told})" if told else name, {"name": name, **settings}
 

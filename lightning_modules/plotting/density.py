@@ -65,7 +65,8 @@ def _points(held: TrainedDensity) -> Figure:
     known = samples if target else data.first(POINTS).double()
     box = square(torch.cat([known, samples[: len(known)]]))
     figure = new_figure(9.6, 5.5)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    above, below = parts
     first, second, third = above.subplots(1, 3)
     if target is not None:
         _surface(first, -target.energy(lattice(box)) - target.log_normaliser, box)
@@ -136,7 +137,7 @@ def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
     low = float(torch.quantile(torch.cat([of_data, of_samples]), 0.005))
     edges = np.linspace(low, float(torch.cat([of_data, of_samples]).max()), bins_for(len(of_data), 50))
     for values, colour, word in ((of_data, COLOURS[0], "data"), (of_samples, COLOURS[1], "samples")):
-        ax.hist(values.numpy(), edges, density=True, histtype="step", color=colour, lw=1.6, label=word)
+        ax.hist(values.numpy(), list(edges), density=True, histtype="step", color=colour, lw=1.6, label=word)
     ax.set(yticks=[], xlabel="nats, of what the network sees")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.legend(frameon=False, fontsize=9, loc="upper left")
@@ -151,6 +152,7 @@ def _images(held: TrainedDensity) -> Figure:
     rows = [("data", part) for part in data.original(data.first(2 * IMAGES).double()).split(IMAGES)]
     rows += [("samples", part) for part in data.original(states[-1][1]).split(IMAGES)]
     rows += [(word, data.original(state[:IMAGES])) for word, state in states]
+    assert data.picture is not None
     figure = new_figure(7.2, 0.72 * len(rows) + 0.5)
     for (word, images), axes in zip(rows, figure.subplots(len(rows), IMAGES), strict=True):
         for image, ax in zip(images, axes, strict=True):

@@ -286,7 +286,7 @@ def _draw_course(ax: Axes, found: Course) -> None:
             *zip(*found.tests, strict=True),
             c=tests.colour,
             lw=1,
-            **(mark(tests) | {"markersize": 5}),
+            **{**mark(tests), "markersize": 5},
             label="mean of the test set, at an epoch's end",
         )
     first, last = found.epochs[0][1], found.epochs[-1][1]

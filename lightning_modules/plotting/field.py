@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,8 @@ def draw(folder: Path) -> Figure:
     held = learned(folder)
     fields = _Fields(held)
     figure = new_figure(9.6, 3.2 + 1.5 * len(held.data.channels))
-    above, below = figure.subfigures(2, 1, height_ratios=[3.2, 1.5 * len(held.data.channels)])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, 1.5 * len(held.data.channels)])
+    above, below = parts
     if held.data.system is None:
         fields.draw(above.subplots(1, 1), fields.by_model, "learned field", LEARNED)
     else:
@@ -83,7 +84,7 @@ def learned(folder: Path) -> Learned:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
     batch, config = data.first(SERIES), checkpoint["hyper_parameters"]["config"]
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.targets)]
-    return Learned(network, data, SeriesBatch(*doubled), float(module.span), describe_run(config))
+    return Learned(network, data, SeriesBatch(*doubled), float(cast(Tensor, module.span)), describe_run(config))
 
 
 def drawn(held: Learned) -> int:
@@ -132,7 +133,7 @@ class _Fields:
         self.points = self._lattice() if self.plane else self._some(self._visited())
 
     def _lattice(self) -> Tensor:
-        sides = [torch.linspace(*ends.tolist(), LATTICE, dtype=torch.float64) for ends in self.box]
+        sides = [torch.linspace(low, high, LATTICE, dtype=torch.float64) for low, high in self.box.tolist()]
         return torch.stack(torch.meshgrid(*sides, indexing="xy"), -1).reshape(-1, 2)
 
     def _visited(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     handles = []
     for i, curve in enumerate(curves):
         look = look_of(i)
-        points = mark(look) | {"markersize": 6}
+        points: dict[str, Any] = mark(look) | {"markersize": 6}
         ax.plot(curve.h, curve.errors, c=look.colour, ls=look.line, lw=1.5, **points)
         handles.append(Line2D([], [], c=look.colour, ls=look.line, label=curve.told(), **points))
         if curve.order is not None and curve.used:

@@ -66,7 +66,7 @@ def draw(folder: Path) -> Figure:
         upper.plot(unsolved, [0.04] * len(unsolved), "x", c="black", transform=upper.get_xaxis_transform())
         handles.append(Line2D([], [], c="black", marker="x", ls="", label="solved for no image"))
     if any(0 < np.isnan(step.distances[0]).sum() < len(images) for step in steps):
-        hollow = mark(look_of(0)) | {"markerfacecolor": "white", "markeredgecolor": GREY}
+        hollow: dict[str, Any] = mark(look_of(0)) | {"markerfacecolor": "white", "markeredgecolor": GREY}
         handles.append(Line2D([], [], c=GREY, ls="", label="hollow: solved for some", **hollow))
     upper.set_ylabel(r"$\|P_d(u) - B(u)\| \,/\, \|B(u) - u\|$")
     lower.set(xlabel=LABEL, ylabel=r"$\|h f'(u)\|$")
@@ -182,14 +182,14 @@ def _draw_distances(ax: Axes, counts: Sequence[int], steps: Sequence[Step]) -> l
     handles = []
     for row, degree in enumerate(DEGREES):
         look = look_of(row)
-        points = mark(look) | {"markersize": 6}
+        points: dict[str, Any] = mark(look) | {"markersize": 6}
         for flow in range(len(counts)):
             solved = [s for s in steps if s.flow == flow and not np.isnan(s.distances[row]).all()]
             xs = [number(counts, s.flow, s.step) for s in solved]
             ax.plot(xs, [np.nanmedian(s.distances[row]) for s in solved], c=look.colour, lw=1.5, **points)
             partly = [(x, np.nanmedian(s.distances[row])) for x, s in zip(xs, solved, strict=True)
                       if np.isnan(s.distances[row]).any()]  # fmt: skip
-            hollow = points | {"markerfacecolor": "white", "markeredgecolor": look.colour}
+            hollow: dict[str, Any] = points | {"markerfacecolor": "white", "markeredgecolor": look.colour}
             ax.plot([x for x, _ in partly], [d for _, d in partly], ls="", **hollow)
         name = f"$d = {degree}$" + (", forward Euler" if degree == 1 else "")
         handles.append(Line2D([], [], c=look.colour, lw=1.5, label=name, **points))

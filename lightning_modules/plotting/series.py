@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ def _whole(points: Observations) -> bool:
 
 def _reconstructs(data: SeriesData) -> bool:
     """Whether training asks for times that are observed as well, and not for later ones alone."""
+    assert data.train_set is not None
     batch = data.train_set[torch.arange(1)]
     return bool(batch.targets.times[0] < batch.observed.times[-1])
 
@@ -169,7 +170,8 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
             low, high = np.quantile(one.samples[:, part, channel], (tail, 1 - tail), axis=0)
             ax.fill_between(one.times[part], low, high, color=colour, alpha=0.2, lw=0, zorder=1)
         ax.plot(one.times[part], one.mean[part, channel], c=colour, lw=1.3, zorder=3)
-    for (times, values, mask), look in ((one.targets, {"mfc": "white", "mec": GREY}), (one.shown, {"c": "black"})):
+    looks: tuple[dict[str, Any], ...] = ({"mfc": "white", "mec": GREY}, {"c": "black"})
+    for (times, values, mask), look in zip((one.targets, one.shown), looks, strict=True):
         here = mask[:, channel] > 0
         ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
     ax.tick_params(labelsize=7)

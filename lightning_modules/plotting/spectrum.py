@@ -99,7 +99,7 @@ def figure_of(panels: Sequence[Panel]) -> Figure:
 
 def _draw(ax: Axes, panel: Panel) -> None:
     boxes = [box for _, box in panel.regions if box is not None]
-    values = np.array(panel.spectrum.values if panel.spectrum else [], dtype=complex)
+    values = np.array(panel.spectrum.values if panel.spectrum else [], dtype=np.complex128)
     if len(values):
         boxes.append(Box(values.real.min(), values.real.max(), values.imag.min(), values.imag.max()))
     frame = _square(frame_around(boxes))
@@ -108,7 +108,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
     for (region, _), look in zip(panel.regions, EDGES, strict=False):
         outline(ax, region, look, frame)
     for block in panel.spectrum.blocks if panel.spectrum else ():
-        z = np.array(block.values, dtype=complex)
+        z = np.array(block.values, dtype=np.complex128)
         ax.scatter(z.real, z.imag, s=9, color=DEPTH(block.depth), alpha=0.75, lw=0, zorder=5)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal")
     ax.set_title(panel.title, fontsize=10, pad=18)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, new_figure, tidy
 from schemes.analysis.stability import amplification, refusal, stability_intervals
@@ -33,7 +34,7 @@ class Box(NamedTuple):
     bottom: float
     top: float
 
-    def grid(self, points: int) -> np.ndarray:
+    def grid(self, points: int) -> NDArray[np.complex128]:
         """So many points along the longer side, the rows along the imaginary axis."""
         width, height = self.right - self.left, self.top - self.bottom
         spacing = max(width, height) / (points - 1)

@@ -12,12 +12,12 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.artist import Artist
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -96,25 +96,27 @@ class ReadableTicks(Locator):
         return self.tick_values(*sorted(self.axis.get_view_interval()))
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        assert self.axis is not None
-        by_decades = self.axis.get_scale() == "log" and vmax > 3 * vmin
+        by_decades = self._drawn_axis().get_scale() == "log" and vmax > 3 * vmin
         choices = [*(_decades(vmin, vmax) if by_decades else ()), *_multiples(vmin, vmax, self._least)]
         fitting = (ticks for ticks in choices if len(ticks) <= self._most and self._apart(ticks, vmin, vmax))
         return next(fitting, [])
 
+    def _drawn_axis(self) -> XAxis | YAxis:
+        """The axis; matplotlib's types also allow ones without a picture."""
+        return cast(XAxis | YAxis, self.axis)
+
     def _apart(self, ticks: Sequence[float], vmin: float, vmax: float) -> bool:
         """Whether the labels of these ticks have different words and room between them."""
-        axis = self.axis
-        assert axis is not None
+        axis = self._drawn_axis()
         labels = [self._text(tick) for tick in ticks]
         if len(set(labels)) < len(labels):
             return False
         upright = axis.axis_name == "y"
         ends = axis.get_transform().transform(np.array([vmin, vmax]))
         box = axis.axes.bbox
-        length = (box.height if upright else box.width) * 72 / axis.get_figure(root=True).dpi  # in points
+        length = (box.height if upright else box.width) * 72 / cast(Figure, axis.get_figure(root=True)).dpi  # in points
         places = (axis.get_transform().transform(np.array(ticks)) - ends[0]) / (ends[1] - ends[0]) * length
-        size = axis.get_tick_params().get("labelsize", rcParams[f"{axis.axis_name}tick.labelsize"])
+        size = axis.get_tick_params().get("labelsize", rcParams["ytick.labelsize" if upright else "xtick.labelsize"])
         height = FontProperties(size=size).get_size_in_points()
         sizes = [height if upright else _width(label, height) for label in labels]
         gaps = [b - a - (p + q) / 2 for (a, p), (b, q) in itertools.pairwise(zip(places, sizes, strict=True))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -109,8 +109,8 @@ def start(held: Trained) -> Tensor:
 def paths(flow: Flow, y: Tensor) -> Paths:
     """The solution at equal times, by scheme and tolerance of evaluation; on a uniform grid the states after steps."""
     if flow.adaptive:
-        grid = copy.copy(flow.grid)
-        grid.rtol, grid.atol = flow.grid.tolerances(training=False)
+        grid: Any = copy.copy(flow.grid)
+        grid.rtol, grid.atol = grid.tolerances(training=False)
         times = torch.linspace(0, flow.time, TIMES, dtype=torch.float64)
         states = solve(
             lambda t, u: flow.bank(Node(0, float(t), 0.0), u), y, times, scheme=flow.scheme, grid=grid

@@ -51,7 +51,7 @@ class Generated(TrajectoryData):
     noise. The same for every run. Solved by dopri8 to 1e-10 in double precision.
     """
 
-    name: ClassVar[str]
+    kind: ClassVar[str]
     least: ClassVar = {
         **SplitData.least, "train_size": 1, "test_size": 1, "times": 1, "span": 1e-6, "beyond": 0, "noise": 0
     }  # fmt: skip
@@ -76,8 +76,8 @@ class Generated(TrajectoryData):
         super().__init__(**options)
 
     @cached_property
-    def system(self) -> System:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return SYSTEMS.build(self.name).double().requires_grad_(False)
+    def system(self) -> System:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return SYSTEMS.build(self.kind).double().requires_grad_(False)
 
     def starts(self, u: Tensor) -> Tensor:
         """Initial states from uniform numbers in [0, 1), (series, channels) both."""
@@ -120,7 +120,7 @@ def trajectories(system: System, y0: Tensor, times: Tensor) -> Tensor:
 class LorenzData(Generated):
     """On the attractor of Lorenz's system; the error of any model grows like exp(0.9 t) beyond what it was shown."""
 
-    name = "lorenz"
+    kind = "lorenz"
 
     def starts(self, u: Tensor) -> Tensor:
         near = 10 * (2 * u - 1) + torch.tensor([0.0, 0.0, 25.0], dtype=u.dtype)
@@ -131,7 +131,7 @@ class LorenzData(Generated):
 class LotkaVolterraData(Generated):
     """Orbits of prey and predators around their equilibrium (3, 1.5), whose periods are about 3."""
 
-    name = "lotka_volterra"
+    kind = "lotka_volterra"
 
     def __init__(self, *, span: float = 2.0, **options: Any) -> None:
         super().__init__(span=span, **options)
@@ -144,7 +144,7 @@ class LotkaVolterraData(Generated):
 class PendulumData(Generated):
     """Swings without turning over; with ``damping`` the speed is slowed in proportion."""
 
-    name = "pendulum"
+    kind = "pendulum"
     least: ClassVar = {**Generated.least, "damping": 0}
 
     def __init__(self, *, span: float = 4.0, damping: float = 0.0, **options: Any) -> None:
@@ -163,7 +163,7 @@ class PendulumData(Generated):
 class SpiralData(Generated):
     """The slowly inward spirals of the cubic system in the plane, from radius 1 to 2."""
 
-    name = "spiral"
+    kind = "spiral"
 
     def __init__(self, *, span: float = 1.0, **options: Any) -> None:
         super().__init__(span=span, **options)

@@ -85,4 +85,4 @@ def asked_by(series: list[Series], mode: str, half: float) -> SeriesSet:
     pairs = [(before, behind) for before, behind in both if len(before.times) and len(behind.times)]
     if not pairs:
         raise SchemenetError("data.mode=extrapolation: no series has observations in both halves of the span")
-    return SeriesSet(*map(list, zip(*pairs, strict=True)))
+    return SeriesSet([before for before, _ in pairs], [behind for _, behind in pairs])

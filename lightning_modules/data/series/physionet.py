@@ -160,9 +160,9 @@ class PhysioNet(FromFiles, SeriesData):
         times = (points % most) * (step / (60 * HOURS))
         length = torch.bincount(points // most, minlength=len(rows.length)).tolist()
         of_stays = zip(rows.record.tolist(), *(part.split(length) for part in (times, values, mask)), strict=True)
-        for record, *parts in of_stays:
-            if len(parts[0]):
-                yield Series(*parts, died.get(record, UNLABELLED) if self.labels else None)
+        for record, when, value, known in of_stays:
+            if len(when):
+                yield Series(when, value, known, died.get(record, UNLABELLED) if self.labels else None)
 
 
 def extremes(stays: Sequence[Series]) -> tuple[Tensor, Tensor]:
@@ -220,11 +220,13 @@ def read_rows(files: Sequence[Path]) -> Observations:
     if wrong:
         more = [f"and {len(wrong) - SHOWN} more files with mistakes"] if len(wrong) > SHOWN else []
         raise SchemenetError("\n".join([*wrong[:SHOWN], *more]))
-    whole_numbers = (torch.tensor(column, dtype=torch.long) for column in (record, length))
     return Observations(
-        *whole_numbers, torch.tensor(minutes, dtype=torch.int16), torch.tensor(channels, dtype=torch.int8),
+        torch.tensor(record, dtype=torch.long),
+        torch.tensor(length, dtype=torch.long),
+        torch.tensor(minutes, dtype=torch.int16),
+        torch.tensor(channels, dtype=torch.int8),
         torch.tensor(values, dtype=torch.float32),
-    )  # fmt: skip
+    )
 
 
 def rows_below(header: str, file: Path) -> Iterator[tuple[int, str]]:

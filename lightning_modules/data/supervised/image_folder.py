@@ -109,13 +109,14 @@ class Images:
     """Colour images in files, decoded to (chosen, 3, size, size) bytes when they are asked for by index."""
 
     def __init__(self, paths: Sequence[str], size: int) -> None:
-        self.paths, self.size = paths, size
+        self.paths: Sequence[str] = paths
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, chosen: Tensor) -> Tensor:
-        return torch.stack([self._decode(self.paths[index]) for index in chosen])
+        return torch.stack([self._decode(self.paths[int(index)]) for index in chosen.tolist()])
 
     def _decode(self, path: str) -> Tensor:
         from PIL import Image, ImageOps
@@ -159,7 +160,7 @@ def _tell_of(images: Images) -> None:
 
     found: dict[str, list[str]] = {}
     for index in subset(len(images), MEASURED).tolist():
-        path = images.paths[index]
+        path = images.paths[int(index)]
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as file:  # told where it is decoded
             if file.mode.startswith("I"):
                 found.setdefault("have 16 bits a pixel and are scaled to 8", []).append(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     caption: str
 
 
-Curve = Mapping[float, float]
+Curve = Mapping[Any, float]
 Looks = Mapping[str, Look]
 
 

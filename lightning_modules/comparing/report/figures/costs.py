@@ -56,6 +56,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         _front(ax, [(s, x) for s, x in points if not s.arm.control])
         for s, x in points:
             look, spread = looks[s.arm.name], [[x.value - x.low], [x.high - x.value]]
+            assert s.mean is not None
             bar = None if s.sd is None else s.measure.scale * s.sd
             ax.errorbar(x.value, s.measure.scale * s.mean, bar, spread, c=look.colour, lw=0, elinewidth=1.2,
                         capsize=2.5, zorder=3, **mark(look))  # fmt: skip
@@ -129,9 +130,10 @@ def _amount(s: Summary, name: str) -> Amount | None:
 
 def _error_axis(ax: Axes, shown: Sequence[Summary]) -> None:
     scale = shown[0].measure.scale
-    low, high = scale * min(s.mean for s in shown), scale * max(s.mean + (s.sd or 0) for s in shown)
+    ends = [(s.mean, s.sd or 0.0) for s in shown if s.mean is not None]
+    low, high = scale * min(mean for mean, _ in ends), scale * max(mean + sd for mean, sd in ends)
     if low > 0 and high > 5 * low:
-        bars = [scale * (s.mean - (s.sd or 0)) for s in shown]
+        bars = [scale * (mean - sd) for mean, sd in ends]
         bottom, top = 0.85 * max(min(bars), low / 2), 1.2 * high
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)

@@ -104,6 +104,7 @@ def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks
     for row, s in enumerate(shown):
         values = [value for curve in errors[s.arm.name] for value in curve.values()]
         look, (mean, sd) = looks[s.arm.name], mean_and_sd(values)
+        assert mean is not None
         if s in beyond:
             ax.text(0.99, row, f"{mean:.2f} →", transform=ax.get_yaxis_transform(), ha="right", va="center")
             continue
