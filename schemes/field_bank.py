@@ -64,9 +64,9 @@ class FieldBank(nn.Module):
                 self._by_place[node.place] = self._by_weights[weights]
             elif node.place not in self._by_place:
                 first = self._by_weights[weights]
-                own = statistics != "shared" and next(self.fields[first].buffers(), None) is not None
-                self._by_place[node.place] = self._add(self._twin(self.fields[first])) if own else first
-                if own:
+                has_twin = statistics != "shared" and next(self.fields[first].buffers(), None) is not None
+                self._by_place[node.place] = self._add(self._twin(self.fields[first])) if has_twin else first
+                if has_twin:
                     self._twin_of[self._by_place[node.place]] = first
         self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
         self.register_state_dict_post_hook(_each_weight_once)
@@ -74,8 +74,8 @@ class FieldBank(nn.Module):
         self.register_load_state_dict_post_hook(FieldBank._tie)  # assign=True makes new parameters as well
 
     def _add(self, field: nn.Module) -> int:
-        for i, known in enumerate(self.fields):
-            if known is field:
+        for i, existing in enumerate(self.fields):
+            if existing is field:
                 return i
         self.fields.append(field)
         return len(self.fields) - 1

@@ -69,8 +69,8 @@ def error(scheme: Scheme, steps: int) -> float:
     """Distance from the solution at TIME, on the scheme's own problem, in the Euclidean norm."""
     f, start = problem_of(scheme)
     with torch.no_grad():
-        found = integrate(scheme, f, start, TIME, steps)
-    end = torch.stack(found) if isinstance(found, tuple) else found
+        result = integrate(scheme, f, start, TIME, steps)
+    end = torch.stack(result) if isinstance(result, tuple) else result
     return float((end - exact(f is linear_system)).norm())
 
 

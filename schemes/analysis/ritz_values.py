@@ -56,15 +56,15 @@ def ritz(product: Callable[[Tensor], Tensor], like: Tensor, steps: int, seed: in
     hessenberg = like.new_zeros(batch, steps + 1, steps)
     basis[:, 0] = torch.nn.functional.normalize(random())
     for j in range(steps):
-        known = basis[:, : j + 1]
+        previous = basis[:, : j + 1]
         image = product(basis[:, j].view_as(like)).reshape(batch, size)
-        along, rest = _parted(image, known)
+        along, rest = _project(image, previous)
         hessenberg[:, : j + 1, j] = along
         length = rest.norm(dim=1)
         # Where nothing is left the space is invariant, and its Ritz values are exact; any new direction goes on.
         ended = length <= 100 * torch.finfo(like.dtype).eps * image.norm(dim=1)
         if bool(ended.any()) and j + 1 < size:
-            rest[ended] = _parted(random(), known)[1][ended]
+            rest[ended] = _project(random(), previous)[1][ended]
         hessenberg[:, j + 1, j] = torch.where(ended, 0.0, length)
         basis[:, j + 1] = torch.nn.functional.normalize(rest)
     matrix = hessenberg.cpu().double().numpy()
@@ -76,7 +76,7 @@ def ritz(product: Callable[[Tensor], Tensor], like: Tensor, steps: int, seed: in
     return Ritz(np.take_along_axis(values, order, 1), np.take_along_axis(residuals, order, 1))
 
 
-def _parted(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def _project(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates of each row's vector along its basis, and what is left; twice, so that rounding leaves nothing."""
     along = torch.zeros_like(basis[:, :, 0])
     for _ in range(2):

@@ -141,8 +141,8 @@ class FlatState:
             part = torch.zeros_like(like) if y is None else y
             yield (torch.stack((part.real, part.imag), -1) if part.is_complex() else part).flatten()
         elif like is not None:
-            for part, known in zip((None,) * len(like) if y is None else y, like, strict=True):
-                yield from self._raveled(part, known)
+            for part, template in zip((None,) * len(like) if y is None else y, like, strict=True):
+                yield from self._raveled(part, template)
 
     def parts(self, vector: Tensor) -> State:
         """The inverse of :meth:`vector`."""

@@ -25,12 +25,12 @@ def trees(nodes: int) -> tuple[Tree, ...]:
     def forests(size: int, largest: Tree | None) -> list[Tree]:
         if size == 0:
             return [()]
-        found = []
+        all_forests = []
         for first in range(1, size + 1):
             for tree in trees(first):
                 if largest is None or (order(tree), tree) <= (order(largest), largest):
-                    found += [(tree, *rest) for rest in forests(size - first, tree)]
-        return found
+                    all_forests += [(tree, *rest) for rest in forests(size - first, tree)]
+        return all_forests
 
     return tuple(forests(nodes - 1, None))
 
@@ -91,9 +91,9 @@ class ButcherTableau:
             if len(values) != len(self.b):
                 raise ValueError(f"expected {len(self.b)} entries of {name}, got {len(values)}")
         sums = tuple(sum(row, start=Fraction(0)) for row in self.a)
-        for i, (given, row_sum) in enumerate(zip(self.c, sums, strict=False)):
-            if abs(given - row_sum) > TOLERANCE:
-                raise ValueError(f"c[{i}] = {given} but row {i} of a sums to {float(row_sum)}")
+        for i, (node, row_sum) in enumerate(zip(self.c, sums, strict=False)):
+            if abs(node - row_sum) > TOLERANCE:
+                raise ValueError(f"c[{i}] = {node} but row {i} of a sums to {float(row_sum)}")
         object.__setattr__(self, "c", sums)
         self._require(self.b, self.order)
         if self.embedded is not None:
@@ -102,18 +102,18 @@ class ButcherTableau:
             self._require_dense(self.dense)
 
     @cached_property
-    def _known(self) -> dict[Tree, list[Number]]:
+    def _elementary(self) -> dict[Tree, list[Number]]:
         return {}
 
     def _weights(self, tree: Tree) -> list[Number]:
         """Elementary weights: the stage values of a tree's derivative, before b."""
-        if tree not in self._known:
+        if tree not in self._elementary:
             values: list[Number] = [Fraction(1)] * len(self.b)
             for subtree in tree:
                 inner = self._weights(subtree)
                 values = [v * _dot(row, inner) for v, row in zip(values, self.a, strict=True)]
-            self._known[tree] = values
-        return self._known[tree]
+            self._elementary[tree] = values
+        return self._elementary[tree]
 
     def _require(self, b: Sequence[Number], claimed: int) -> None:
         for nodes in range(1, claimed + 1):

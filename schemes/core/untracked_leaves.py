@@ -20,24 +20,24 @@ class UntrackedLeaves:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         parameters = list(parameters)
-        self.known = set(map(id, parameters))
+        self.tracked = set(map(id, parameters))
         self.results = [p for p in parameters if p.grad_fn is not None]
-        self.found: list[TensorWeakRef] = []
+        self.untracked: list[TensorWeakRef] = []
 
     def watching(self, f: VectorField) -> VectorField:
         def watched(node: Node, y: State) -> State:
             value = f(node, y)
             ended = leaves(flatten(value)[0], [*flatten(y)[0], *self.results])
-            self.found += [TensorWeakRef(leaf) for leaf in ended if id(leaf) not in self.known]
+            self.untracked += [TensorWeakRef(leaf) for leaf in ended if id(leaf) not in self.tracked]
             return value
 
         return watched
 
     def check(self) -> None:
         """Raises where a leaf has outlived the graphs: one that f had made for itself is gone with them."""
-        if any(leaf() is not None for leaf in self.found):
+        if any(leaf() is not None for leaf in self.untracked):
             gc.collect()
-        for leaf in self.found:
+        for leaf in self.untracked:
             if (tensor := leaf()) is not None:
                 raise SchemenetError(
                     f"f depends on a tensor of shape {tuple(tensor.shape)} that needs a gradient and is no parameter "
@@ -51,13 +51,13 @@ def leaves(values: Iterable[Tensor], before: Iterable[Tensor] = ()) -> list[Tens
     """The leaves that the graphs of some values end in, looked for no further than tensors ``before`` them."""
     seen: set[Any] = {get_gradient_edge(tensor).node for tensor in before if tensor.requires_grad}
     ahead: list[Any] = [get_gradient_edge(value).node for value in values if value.requires_grad]
-    found: list[Tensor] = []
+    ends: list[Tensor] = []
     while ahead:
         node = ahead.pop()
         if node in seen:
             continue
         seen.add(node)
         if (leaf := getattr(node, "variable", None)) is not None:
-            found.append(leaf)
+            ends.append(leaf)
         ahead += [after for after, _ in node.next_functions if after is not None]
-    return found
+    return ends

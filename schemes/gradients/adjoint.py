@@ -12,7 +12,7 @@ from torch import Tensor
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, flatten
 from schemes.errors import SchemenetError
-from schemes.gradients.adjoint_ode.augmented_system import augmented, joined, parted, plus, zeros
+from schemes.gradients.adjoint_ode.augmented_system import augmented, join_augmented, plus, split_augmented, zeros
 from schemes.gradients.adjoint_ode.backsolve import (
     AdaptiveSegment,
     FixedSegment,
@@ -84,8 +84,8 @@ class Adjoint(RecomputingMode):
             return reason
         if not flow.nodes and (reason := _unsupported_adaptive_reason(scheme)) is not None:
             return reason
-        own = sharing == "per_stage" or flow.statistics == "per_node_affine"
-        if own and scheme.stages > scheme.components:
+        weights_by_stage = sharing == "per_stage" or flow.statistics == "per_node_affine"
+        if weights_by_stage and scheme.stages > scheme.components:
             return (
                 "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
                 "use sharing=per_step or shared and statistics=per_node, or gradient=backprop or checkpoint"
@@ -147,11 +147,11 @@ class Adjoint(RecomputingMode):
         stages = _mirrored_stages(loop.scheme, loop.nodes[0])
         rates = augmented(f, parameters, lambda stage: stages.get(stage, stage))
         paired = loop.scheme.components > 1
-        state = joined(end, plus(zeros(end), gradient), (None,) * len(parameters), paired)
+        state = join_augmented(end, plus(zeros(end), gradient), (None,) * len(parameters), paired)
         solver_state = loop.scheme.init_state(state)
         for node in reversed_nodes(tuple(loop.nodes)):
             state, solver_state = loop.scheme.step(rates, node, state, solver_state)
-        y, costate, of_parameters = parted(state, paired)
+        y, costate, of_parameters = split_augmented(state, paired)
         warn_of_gap(reconstruction_error(start, y, fingerprint(end)))
         return [*flatten(costate)[0]], [*of_parameters]
 

@@ -42,4 +42,4 @@ class Checkpoint(RecomputingMode):
         steps = zip(loop.nodes, kept, loop.by_step(outputs), strict=True)
         for node, carry, here in reversed(list(steps)):
             gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, f)
-        return aligned(gradient, flatten(kept[0])[1]), pull_back.found
+        return aligned(gradient, flatten(kept[0])[1]), pull_back.of_parameters

@@ -109,7 +109,7 @@ class Reversible(RecomputingMode):
             carry = loop.inverse(node, carry, once.evaluate)
             gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, once.recall)
         self._hold_against(start, carry)
-        return aligned(gradient, flatten(carry)[1]), pull_back.found
+        return aligned(gradient, flatten(carry)[1]), pull_back.of_parameters
 
     def _hold_against(self, start: Any, rebuilt: Carry) -> None:
         self.error = gap = reconstruction_error(start, rebuilt)
@@ -128,24 +128,24 @@ class _Once:
 
     def __init__(self, f: VectorField, pull_back: Pullback) -> None:
         self.f, self.pull_back = f, pull_back
-        self._known: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], Any]] = {}
+        self._values: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], Any]] = {}
 
     def evaluate(self, node: Node, y: State) -> State:
         leaves, shape = flatten(y)
         with torch.enable_grad():
             fresh = [leaf.detach().requires_grad_() for leaf in leaves]
             values, form = flatten(self.f(node, unflatten(fresh, shape)))
-        self._known[node.place] = (fresh, values, form)
+        self._values[node.place] = (fresh, values, form)
         return unflatten([value.detach() for value in values], form)
 
     def recall(self, node: Node, y: State) -> State:
-        if (known := self._known.pop(node.place, None)) is None:
+        if (evaluated := self._values.pop(node.place, None)) is None:
             return self.f(node, y)
-        fresh, values, form = known
-        return unflatten(_Known.apply(self.pull_back, fresh, values, *flatten(y)[0]), form)
+        fresh, values, form = evaluated
+        return unflatten(_EvaluatedOnce.apply(self.pull_back, fresh, values, *flatten(y)[0]), form)
 
 
-class _Known(torch.autograd.Function):
+class _EvaluatedOnce(torch.autograd.Function):
     """The value of f that is known already, with the derivative that its own graph gives."""
 
     @staticmethod

@@ -196,12 +196,12 @@ class AdaptiveLoop(Loop):
         with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
             return self._size(attempt.error(), y, attempt.y)
 
-    def _size(self, amount: State, *known: State) -> float:
+    def _size(self, amount: State, *states: State) -> float:
         """The norm of ``amount`` over atol + rtol max(|y|) of these states; a number, without any derivative."""
-        amount, *states = map(detached, (amount, *known))  # forward-mode ones as well
+        amount, *rest = map(detached, (amount, *states))  # forward-mode derivatives as well
         if isinstance(amount, Tensor):
-            return self._read(amount / self._scale(0, states))
-        parts = zip(*(flatten(state)[0] for state in (amount, *states)), strict=True)
+            return self._read(amount / self._scale(0, rest))
+        parts = zip(*(flatten(state)[0] for state in (amount, *rest)), strict=True)
         return self._read(tuple(part / self._scale(i, entries) for i, (part, *entries) in enumerate(parts)))
 
     def _scale(self, i: int, entries: Sequence[Tensor]) -> Tensor:

@@ -37,7 +37,7 @@ class CompiledStep:
         like = flatten(y)[0][0]
         device = like.device.type
         if device not in self._graphs:
-            step = MethodType(_own_code(CompiledStep._step), self)
+            step = MethodType(_with_separate_code(CompiledStep._step), self)
             mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
             self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
         # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
@@ -67,7 +67,7 @@ class CompiledStep:
         return following, total / count, *k
 
 
-def _own_code(function: Any) -> FunctionType:
+def _with_separate_code(function: Any) -> FunctionType:
     """The same function with a code object of its own: torch.compile counts graphs, and limits them, by code object."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
@@ -76,14 +76,14 @@ def _copied(state: State) -> State:
     return state.clone() if isinstance(state, Tensor) else tuple(map(_copied, state))
 
 
-class _Known(dict[Any, CompiledStep]):
+class _CompiledSteps(dict[Any, CompiledStep]):
     """What is known of a function lives with it, and is no part of its copies."""
 
-    def __deepcopy__(self, memo: Any) -> _Known:
-        return _Known()
+    def __deepcopy__(self, memo: Any) -> _CompiledSteps:
+        return _CompiledSteps()
 
     def __reduce__(self) -> Any:
-        return _Known, ()
+        return _CompiledSteps, ()
 
 
 def compiled_step(scheme: Scheme, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledStep:
@@ -91,5 +91,7 @@ def compiled_step(scheme: Scheme, f: Any, rate: Rate, backend: str = "inductor",
     if (pair := scheme.explicit_pair) is None:
         raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
     owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
-    known = vars(owner).setdefault("_captured_steps", _Known()) if hasattr(owner, "__dict__") else _Known()
-    return known.setdefault((type(scheme), name, backend, form), CompiledStep(pair, rate, backend))
+    existing = (
+        vars(owner).setdefault("_captured_steps", _CompiledSteps()) if hasattr(owner, "__dict__") else _CompiledSteps()
+    )
+    return existing.setdefault((type(scheme), name, backend, form), CompiledStep(pair, rate, backend))

@@ -93,13 +93,13 @@ class EventDetector:
 
     def _values(self, t: float, y: State) -> Tensor:
         with torch.no_grad():
-            found = self.values(t, detached(y)).detach()
-        if bool(found.isnan().any()):
+            values = self.values(t, detached(y)).detach()
+        if bool(values.isnan().any()):
             raise NonFiniteError(
                 f"event: g(t, y) is not a number at t = {t:.6g}; it needs a sign at the end of each step, also of the "
                 "one that goes beyond the event"
             )
-        return found
+        return values
 
     def locate(self, node: Node, y0: State, y1: State, interpolate: Callable[[float], State]) -> float | None:
         """Where in the step after a node the event is, as a fraction of it; None where there is none."""

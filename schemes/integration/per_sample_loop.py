@@ -48,7 +48,7 @@ class PerSampleLoop(AdaptiveLoop):
         rows: Any = self.times if isinstance(self.times[0], Sequence) else [self.times] * batch
         order = self.scheme.error_order or 1
         self.controllers = [StepSizeController(self.settings, order, times) for times in rows]
-        self.nodes = found = list[Node]()
+        self.nodes = nodes = list[Node]()
         began = clock.monotonic()
         self._find_stand_ins(like)
         t = self._numbers([controller.t for controller in self.controllers], like)
@@ -71,7 +71,7 @@ class PerSampleLoop(AdaptiveLoop):
             t, h = (
                 self._numbers(numbers, like) for numbers in ([controller.t for controller in self.controllers], sizes)
             )
-            node = Node(len(found), t, h)
+            node = Node(len(nodes), t, h)
             before = self.forward.evaluations
             self._note_limits(node, sizes, like)
             rates = self._inside_jumps(f, node)
@@ -98,7 +98,7 @@ class PerSampleLoop(AdaptiveLoop):
                         attempt = attempt._replace(
                             y=rows_where(accepted, attempt.y, carry[0]), solver_state=solver_state
                         )
-                found.append(node)
+                nodes.append(node)
                 self._note_outputs(taken, like)
                 if any(controller.jumped for controller, took in zip(self.controllers, taken, strict=True) if took):
                     self.forgotten.add(node.step)
@@ -129,17 +129,17 @@ class PerSampleLoop(AdaptiveLoop):
             for controller, h in zip(self.controllers, sizes, strict=True)
         ]
         if any(map(any, jumps)):
-            found = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.controllers, sizes, jumps, strict=True)]
-            least, greatest = (self._numbers([pair[i] for pair in found], like) for i in (0, 1))
+            bounds = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.controllers, sizes, jumps, strict=True)]
+            least, greatest = (self._numbers([pair[i] for pair in bounds], like) for i in (0, 1))
             self.limits[node.step] = least, greatest
 
     def _inside_jumps(self, f: VectorField, node: Node) -> VectorField:
-        known, rows = self.limits.get(node.step), self.stand_ins
-        if known is None and rows is None:
+        time_limits, rows = self.limits.get(node.step), self.stand_ins
+        if time_limits is None and rows is None:
             return f
 
         def rates(node: Node, y: State) -> State:
-            t = node.t if known is None else torch.clamp(node.t, *known)
+            t = node.t if time_limits is None else torch.clamp(node.t, *time_limits)
             if rows is not None:
                 t = t[rows]
                 leaves, shape = flatten(y)
@@ -168,8 +168,8 @@ class PerSampleLoop(AdaptiveLoop):
         ]
         rounds = []
         for i in range(max(map(len, output_fractions))):
-            here = [row for row, found in enumerate(output_fractions) if len(found) > i]
-            rounds.append(self._numbers([found[i] if len(found) > i else 0.0 for found in output_fractions], like))
+            here = [row for row, fractions in enumerate(output_fractions) if len(fractions) > i]
+            rounds.append(self._numbers([part[i] if len(part) > i else 0.0 for part in output_fractions], like))
             self.places.append((here, [self.controllers[row].passed - len(output_fractions[row]) + i for row in here]))
         self.output_fractions.append(tuple(rounds))
 
@@ -254,8 +254,8 @@ def _row_of(f: VectorField, row: int, batch: int) -> VectorField:
     def value(node: Node, y: State) -> State:
         leaves, shape = flatten(y)
         t = torch.full((batch,), node.t, dtype=leaves[0].real.dtype, device=leaves[0].device)
-        found = flatten(f(node._replace(t=t), y))[0]
+        values = flatten(f(node._replace(t=t), y))[0]
         only = torch.arange(batch, device=t.device) == row
-        return unflatten([torch.where(along(only, leaf), leaf, 0) for leaf in found], shape)
+        return unflatten([torch.where(along(only, leaf), leaf, 0) for leaf in values], shape)
 
     return value

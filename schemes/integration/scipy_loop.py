@@ -118,5 +118,5 @@ def _distinct(times: Sequence[float]) -> list[float]:
     return list(dict.fromkeys(times))
 
 
-def _rising(there: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return (there, wanted) if there[-1] >= there[0] else (-there, -wanted)
+def _rising(there: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (there, times) if there[-1] >= there[0] else (-there, -times)

@@ -116,8 +116,8 @@ class StepSizeController:
         else:
             self.missed.append(ratio)
         # A step that was cut to end at a time says nothing against the size that it was cut from.
-        wanted = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
-        self.h = self.direction * max(abs(h) * factor, wanted, self.settings.min_step)
+        least = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
+        self.h = self.direction * max(abs(h) * factor, least, self.settings.min_step)
         self.counts.accepted += 1
         self._go_on(h)
         return True

@@ -51,7 +51,7 @@ class RightHandSide(FieldOwner):
         self.functions, self.coupled = tuple(functions), len(functions) > 1
         owners = (f if isinstance(f, nn.Module) else getattr(f, "__self__", None) for f in functions)
         self.owners = nn.ModuleList(owner for owner in owners if isinstance(owner, nn.Module))
-        self._given = tuple(args)
+        self._arguments = tuple(args)
         for i, argument in enumerate(args):
             if isinstance(argument, Tensor) and (argument.is_floating_point() or argument.is_complex()):
                 self._parameters[f"argument{i}"] = argument  # type: ignore[assignment]  # needs not be a leaf
@@ -94,7 +94,7 @@ class RightHandSide(FieldOwner):
 
     def arguments(self) -> list[Any]:
         """The arguments of f after t and y, at present."""
-        return [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._given)]
+        return [self._parameters.get(f"argument{i}", argument) for i, argument in enumerate(self._arguments)]
 
     def clock(self, t: Any) -> Tensor:
         """A time as f gets it."""
@@ -136,12 +136,12 @@ class RightHandSide(FieldOwner):
     def forward(self, node: Node, y: State) -> State:
         t = self.clock(node.t)
         args = self.arguments()
-        given = y if self.coupled else self.unpack(y)
-        return self._valued(self.functions[node.component], t, y, given, args)
+        user_y = y if self.coupled else self.unpack(y)
+        return self._valued(self.functions[node.component], t, y, user_y, args)
 
-    def _valued(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> State:
-        value = self._value_of(f, t, given, args) if self.examined else self._examine(f, t, y, given, args)
-        value = value if self.single or self.coupled else _in_order_of(given, value)
+    def _valued(self, f: Callable[..., Any], t: Tensor, y: State, user_y: Any, args: list[Any]) -> State:
+        value = self._value_of(f, t, user_y, args) if self.examined else self._examine(f, t, y, user_y, args)
+        value = value if self.single or self.coupled else _in_order_of(user_y, value)
         alone = isinstance(value, Tensor)
         parts = [value] if alone else pytree.tree_leaves(value)
         del value  # a reference that counts
@@ -152,27 +152,29 @@ class RightHandSide(FieldOwner):
         parts = self._values.copied(parts, self.evaluated_again)
         return in_precision_of(y, parts[0] if alone else tuple(parts))
 
-    def _value_of(self, f: Callable[..., Any], t: Tensor, given: Any, args: list[Any]) -> Any:
+    def _value_of(self, f: Callable[..., Any], t: Tensor, user_y: Any, args: list[Any]) -> Any:
         """f's value. Where f takes derivatives by t or y itself, they are such as have a graph."""
         if not self._differentiates:
             try:
-                return f(t, given, *args)
+                return f(t, user_y, *args)
             except RuntimeError as error:
                 if "require grad" not in str(error):
                     raise
-                found = self._value_on_graph(f, t, given, args)
+                found = self._value_on_graph(f, t, user_y, args)
                 self._differentiates = True
                 return found
-        return self._value_on_graph(f, t, given, args)
+        return self._value_on_graph(f, t, user_y, args)
 
-    def _value_on_graph(self, f: Callable[..., Any], t: Tensor, given: Any, args: list[Any]) -> Any:
+    def _value_on_graph(self, f: Callable[..., Any], t: Tensor, user_y: Any, args: list[Any]) -> Any:
         outside = torch.is_grad_enabled()
-        known = outside and any(part.requires_grad for part in pytree.tree_leaves((t, given)))
+        known = outside and any(part.requires_grad for part in pytree.tree_leaves((t, user_y)))
         with torch.inference_mode(False), torch.enable_grad():
-            t, given = pytree.tree_map(lambda part: part if outside and part.requires_grad else _leaf(part), (t, given))
-            value = f(t, given, *args)
+            t, user_y = pytree.tree_map(
+                lambda part: part if outside and part.requires_grad else _leaf(part), (t, user_y)
+            )
+            value = f(t, user_y, *args)
         parts = [part for part in pytree.tree_leaves(value) if isinstance(part, Tensor)]
-        if known or (outside and leaves(parts, pytree.tree_leaves((t, given)))):
+        if known or (outside and leaves(parts, pytree.tree_leaves((t, user_y)))):
             return value
         return pytree.tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, value)
 
@@ -192,24 +194,24 @@ class RightHandSide(FieldOwner):
                 "gradient=backprop, or solve under torch.no_grad()"
             )
 
-    def _examine(self, f: Callable[..., Any], t: Tensor, y: State, given: Any, args: list[Any]) -> Any:
+    def _examine(self, f: Callable[..., Any], t: Tensor, y: State, user_y: Any, args: list[Any]) -> Any:
         leaves = [y] if isinstance(y, Tensor) else list(y)
         versions = [leaf._version for leaf in leaves if not leaf.is_inference()]
         random, buffers = torch.get_rng_state(), buffer_versions(self.owners)
         with torch.set_grad_enabled(torch.is_grad_enabled() or self.must_be_constant):
-            value = self._value_of(f, t, given, args)
+            value = self._value_of(f, t, user_y, args)
         drawn, moved = not torch.equal(random, torch.get_rng_state()), buffers != buffer_versions(self.owners)
         self._leaves_traces = self.random and (drawn or moved)
         if (drawn or moved) and not self.random:
             with torch.no_grad():
-                again = self._value_of(f, t, given, args)
+                again = self._value_of(f, t, user_y, args)
             check_same(again, value, DRAWS if drawn else MOVES)
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
-        value = _in_order_of(given, value)
-        expected, found = pytree.tree_structure(given), pytree.tree_structure(value)
+        value = _in_order_of(user_y, value)
+        expected, found = pytree.tree_structure(user_y), pytree.tree_structure(value)
         if expected != found or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
-            raise FieldError(f"f returned {_described(value)} for a state that is {_described(given)}")
+            raise FieldError(f"f returned {_described(value)} for a state that is {_described(user_y)}")
         autocast = not leaves[0].is_meta and torch.is_autocast_enabled(leaves[0].device.type)  # meta knows of none
         for v, part in zip(pytree.tree_leaves(value), leaves, strict=True):
             if v.shape != part.shape or (v.dtype != part.dtype and not autocast):

@@ -129,8 +129,8 @@ class AdamsMoulton(Adams):
         if iterations < 1:
             raise SchemenetError(f"scheme 'adams_moulton': iterations expected to be at least 1, got {iterations}")
         self.order, self.stages, self.history = order, 1 + iterations, order - 2
-        known = range(0, 1 - order, -1)
-        self.predictor, self.corrector = quadrature(known), quadrature((1, *known))
+        nodes = range(0, 1 - order, -1)
+        self.predictor, self.corrector = quadrature(nodes), quadrature((1, *nodes))
         self.start_up = {2: Heun, 3: RK3, 4: RK4}[order]()
 
     def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:

@@ -138,10 +138,10 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         joined = FlatState(y)
         solver = self._adjoint_solver(joined.coarsest)
         vectors = tuple(map(joined.vector, solver_state))
-        found = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
-        ends = joined.parts(found.y), tuple(map(joined.parts, found.solver_state))
+        result = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
+        ends = joined.parts(result.y), tuple(map(joined.parts, result.solver_state))
         return StepResult(
-            *ends, lambda: joined.parts(found.error()), lambda theta: joined.parts(found.interpolate(theta))
+            *ends, lambda: joined.parts(result.error()), lambda theta: joined.parts(result.interpolate(theta))
         )
 
     def _scale(self, y: State) -> State:
@@ -158,8 +158,8 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         if self.solver.tolerance is not None:
             return self.solver
         eps = torch.finfo(dtype).eps
-        wanted = min(eps ** (2 / 3), ACCURACY * self.least_rtol)
-        return replace(self.solver, tolerance=wanted if wanted > 10 * eps else None, coarsest=dtype)
+        tolerance = min(eps ** (2 / 3), ACCURACY * self.least_rtol)
+        return replace(self.solver, tolerance=tolerance if tolerance > 10 * eps else None, coarsest=dtype)
 
     def _attempt(
         self, adjoint: Solver, f: VectorField, node: Node, y: Tensor, solver_state: tuple[State, ...], scale: Tensor
@@ -169,9 +169,9 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         solver = StageSolver(f, scale, self.solver.krylov)
         following = y
         rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
-        for stage, ((c, (*known, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:
+        for stage, ((c, (*earlier, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:
             at, a = node.at(stage, c), h * diagonal
-            base = combine(y, ((h * b, k[j]) for j, b in known))
+            base = combine(y, ((h * b, k[j]) for j, b in earlier))
             with torch.inference_mode(False), torch.no_grad():
                 guess = combine(base, ((a * e, k[j]) for j, e in ahead))
                 increment = solver.solve(at, plain(base), a, plain(guess)) - plain(base)
@@ -191,8 +191,8 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         entering: list[Tensor] = []
         for stage, (c, row) in enumerate(self.tableau.rows):
             at = node.at(first + stage, c)
-            *known, diagonal = (*row, (0, 0.0)) if not row or row[-1][0] < stage else row
-            base = combine(y, ((node.h * a, k[j]) for j, a in known))
+            *earlier, diagonal = (*row, (0, 0.0)) if not row or row[-1][0] < stage else row
+            base = combine(y, ((node.h * a, k[j]) for j, a in earlier))
             if a := node.h * diagonal[1]:
                 # From the equation itself: f at the solution would magnify what the solve has left over.
                 k.append(solver.solve(f, at, base, a) / a)

@@ -225,12 +225,12 @@ class _Pulled:
             return axpy(w, pulled, -self.a)
 
         w, remaining = torch.zeros_like(gradient), gradient
-        given = before = float(gradient.norm())
+        initial = before = float(gradient.norm())
         eps = torch.finfo(gradient.dtype).eps + torch.finfo(self.value.dtype).eps
         enough = 0.0
         for _ in range(self.solver.iterations):
-            rounding = 10 * eps * max(given, float(w.norm()))  # of a sum over all vectors
-            goal, enough = self.solver._goals(rounding, given, self.value.dtype)
+            rounding = 10 * eps * max(initial, float(w.norm()))  # of a sum over all vectors
+            goal, enough = self.solver._goals(rounding, initial, self.value.dtype)
             size = float(remaining.norm())
             if not size > goal or (size <= enough and SLOW * before < size < before):
                 return w
@@ -240,7 +240,7 @@ class _Pulled:
             return w
         raise NoConvergence(
             f"implicit step {self.node.step} (stage {self.node.stage}): the gradient's linear system was not solved: "
-            f"relative residual {float(remaining.norm()) / given:.1g}, expected "
+            f"relative residual {float(remaining.norm()) / initial:.1g}, expected "
             f"{self.solver._enough(self.value.dtype):.1g}; raise "
             "scheme.krylov or scheme.tolerance, or take smaller steps (more scheme.substeps or grid.steps)"
         )

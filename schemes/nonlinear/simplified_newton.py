@@ -41,7 +41,7 @@ class StageSolver:
     def __init__(self, f: VectorField, scale: Tensor, krylov: int) -> None:
         self.f, self.scale, self.krylov = f, scale, krylov
         self.negligible = 0.1 * ACCURACY * float(scale.min()) * scale.numel() ** 0.5
-        self.known: KnownJacobian | None = None
+        self.jacobian: ProjectedJacobian | None = None
         self.rate = 1.0
 
     def solve(self, node: Node, base: Tensor, a: float, y: Tensor) -> Tensor:
@@ -54,11 +54,11 @@ class StageSolver:
         for _ in range(ITERATIONS):
             here = Linearised(self.f, trial, y)
             residual = axpy(base, here.value, a) - y
-            self.known = self.known or KnownJacobian(here, residual, self.krylov)
-            step, size, missed = self._step(self.known, residual, a)
+            self.jacobian = self.jacobian or ProjectedJacobian(here, residual, self.krylov)
+            step, size, missed = self._step(self.jacobian, residual, a)
             if (size > SLOW * last or missed > SLOW * size) and max(size, missed) > ACCURACY:
-                self.known = KnownJacobian(here, residual, self.krylov)
-                step, size, missed = self._step(self.known, residual, a)
+                self.jacobian = ProjectedJacobian(here, residual, self.krylov)
+                step, size, missed = self._step(self.jacobian, residual, a)
             if not size < last:
                 raise self._failure(node, a, size)
             if np.isfinite(last):
@@ -68,9 +68,9 @@ class StageSolver:
                 return y
         raise self._failure(node, a, last)
 
-    def _step(self, known: KnownJacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
+    def _step(self, jacobian: ProjectedJacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
         """A Newton step, its size, and by how much the solution of its linear system may be off, in the same unit."""
-        step, left = known.solve(residual, a, self.negligible)
+        step, left = jacobian.solve(residual, a, self.negligible)
         size, missed = (torch.stack((step, left)) / self.scale).reshape(2, -1).square().mean(1).sqrt().tolist()
         return step, size, missed
 
@@ -84,7 +84,7 @@ class StageSolver:
         )
 
 
-class KnownJacobian:
+class ProjectedJacobian:
     """What is known of a Jacobian J: its products with some of the vectors q_j of an orthonormal basis.
 
     ``images`` holds the coordinates of J q_j by j. The vectors without one are those to which products and right-hand
@@ -117,20 +117,20 @@ class KnownJacobian:
             if np.linalg.norm(rest) <= aim or not unseen or len(x) == self.dimension:
                 coordinates = np.zeros((2, len(rho)))
                 coordinates[0, list(self.images)], coordinates[1] = x, rest
-                found = torch.tensor(coordinates, dtype=r.dtype, device=r.device) @ self.basis
-                return found[0].view_as(r), found[1].view_as(r)
-            asked = max(unseen, key=lambda j: abs(rest[j]))
-            self.images[asked] = self._coordinates(self.linear.times(self.basis[asked].view_as(r)))
+                solution = torch.tensor(coordinates, dtype=r.dtype, device=r.device) @ self.basis
+                return solution[0].view_as(r), solution[1].view_as(r)
+            chosen = max(unseen, key=lambda j: abs(rest[j]))
+            self.images[chosen] = self._coordinates(self.linear.times(self.basis[chosen].view_as(r)))
         return torch.full_like(r, torch.nan), torch.full_like(r, torch.nan)
 
     def _coordinates(self, v: Tensor) -> np.ndarray:
         """v in the basis, which takes in what of v is new to it."""
         rest = v.flatten()
-        found = rest.new_zeros(len(self.basis))
+        solution = rest.new_zeros(len(self.basis))
         for _ in range(2):  # what the first pass leaves over may be rounding, which is not orthogonal
             part = self.basis @ rest
-            found, rest = found + part, rest - part @ self.basis
-        *coordinates, length = torch.cat((found, rest.norm().view(1))).tolist()
+            solution, rest = solution + part, rest - part @ self.basis
+        *coordinates, length = torch.cat((solution, rest.norm().view(1))).tolist()
         if not length <= 10 * torch.finfo(rest.dtype).eps * np.linalg.norm([*coordinates, length]):
             self.basis = torch.cat((self.basis, (rest / length).view(1, -1)))
             coordinates.append(length)
@@ -142,8 +142,8 @@ def extrapolations(c: Sequence[Any]) -> list[list[tuple[int, float]]]:
     """For each stage the weights of the slopes at earlier abscissae in the polynomial that predicts its own."""
     weights: list[list[tuple[int, float]]] = [[]]
     for stage in range(1, len(c)):
-        known, ahead = np.array(c[:stage], dtype=float), float(c[stage])
-        powers = np.arange(min(DEGREE + 1, len(np.unique(known))))
-        least = np.linalg.lstsq(known ** powers[:, None], ahead**powers, rcond=None)[0]
+        abscissae, ahead = np.array(c[:stage], dtype=float), float(c[stage])
+        powers = np.arange(min(DEGREE + 1, len(np.unique(abscissae))))
+        least = np.linalg.lstsq(abscissae ** powers[:, None], ahead**powers, rcond=None)[0]
         weights.append(list(enumerate(least.tolist())))
     return weights

@@ -12,12 +12,12 @@ from schemes.core.node import Node
 from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.gradients.recomputation.autograd import Pullback
 
-Found = tuple[Tensor | None, ...]
+ParameterGradients = tuple[Tensor | None, ...]
 
 
 def costate_rates(
     f: VectorField, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
-) -> tuple[State, State, Found]:
+) -> tuple[State, State, ParameterGradients]:
     """f, -(df/dy)^T a and -(df/dtheta)^T a at a node, by one evaluation and one product."""
     leaves, shape = flatten(y)
     with torch.enable_grad():
@@ -27,7 +27,7 @@ def costate_rates(
     of_y = pull_back(flatten(value)[0], list(flatten(costate)[0]), fresh)
     count_products()
     rates = unflatten([_minus(g) for g in of_y], shape)
-    return unflatten([v.detach() for v in flatten(value)[0]], shape), rates, tuple(map(_minus, pull_back.found))
+    return unflatten([v.detach() for v in flatten(value)[0]], shape), rates, tuple(map(_minus, pull_back.of_parameters))
 
 
 def augmented(
@@ -42,24 +42,26 @@ def augmented(
     return rates
 
 
-def joined(y: State, costate: State, found: Found, paired: bool) -> State:
+def join_augmented(y: State, costate: State, of_parameters: ParameterGradients, paired: bool) -> State:
     """The augmented state: (y, a, g), or one such triple for each component.
 
     x' = f_0(y) pulls the costate of x back to y: each part travels with the costate of the other.
     """
     if not paired:
-        return y, costate, found
-    nothing = (None,) * len(found)
-    return (y[0], costate[1], found), (y[1], costate[0], nothing)
+        return y, costate, of_parameters
+    nothing = (None,) * len(of_parameters)
+    return (y[0], costate[1], of_parameters), (y[1], costate[0], nothing)
 
 
-def parted(state: State, paired: bool) -> tuple[State, State, Found]:
+def split_augmented(state: State, paired: bool) -> tuple[State, State, ParameterGradients]:
     """The inverse of :func:`joined`."""
     if not paired:
         return state
     first, second = state
-    found = tuple(b if a is None else a if b is None else a + b for a, b in zip(first[2], second[2], strict=True))
-    return (first[0], second[0]), (second[1], first[1]), found
+    of_parameters = tuple(
+        b if a is None else a if b is None else a + b for a, b in zip(first[2], second[2], strict=True)
+    )
+    return (first[0], second[0]), (second[1], first[1]), of_parameters
 
 
 def zeros(y: State) -> State:

@@ -1,6 +1,6 @@
 """State and costate of an initial value problem solved backwards, from each output time to the one before it.
 
-With steps of its own, the parameters' gradient is a quadrature beside the solve: it adds up h b_i (df/dtheta)^T a over
+With steps of its own, the parameters' gradient is a quadrature outside the solve: it adds up h b_i (df/dtheta)^T a over
 the stages of accepted steps, in one buffer, outside the state and outside the norm. A stage of weight zero asks for no
 such product, but for the last one, which is the next step's first.
 
@@ -22,7 +22,14 @@ from torch import Tensor
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField, flatten, unflatten
-from schemes.gradients.adjoint_ode.augmented_system import augmented, costate_rates, joined, parted, plus, zeros
+from schemes.gradients.adjoint_ode.augmented_system import (
+    augmented,
+    costate_rates,
+    join_augmented,
+    plus,
+    split_augmented,
+    zeros,
+)
 from schemes.gradients.recomputation.autograd import Gradients, aligned
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
 from schemes.integration.adaptive_loop import AdaptiveLoop
@@ -85,13 +92,13 @@ class FixedSegment(SegmentSolver):
     def __call__(self, i: int, y: State, costate: State) -> tuple[State, State]:
         nodes = self.segments.nodes[i - 1]
         paired = self.scheme.components > 1
-        state = joined(y, costate, self.total, paired)
+        state = join_augmented(y, costate, self.total, paired)
         back = FixedStepLoop(
             self.scheme, self.f, nodes, self.loop.module, output_fractions=[()] * len(nodes),
             perturb=self.segments.perturb, callback=self.callback,
         )  # fmt: skip
         taken = back.run((state, self.scheme.init_state(state)))
-        y, costate, self.total = parted(taken.carry[0], paired)
+        y, costate, self.total = split_augmented(taken.carry[0], paired)
         return y, costate
 
 
@@ -184,14 +191,14 @@ class Quadrature:
     def __call__(self, node: Node, state: State) -> State:
         y, costate = state
         stage, weight, error = node.stage, self.weights.get(node.stage, 0.0), self.errors.get(node.stage, 0.0)
-        wanted = self.parameters if not node.trial and (weight or error or stage in (0, self.last)) else ()
-        value, of_y, found = costate_rates(
-            self.f, node, unflatten(y, self.shape), unflatten(costate, self.shape), wanted
+        parameters = self.parameters if not node.trial and (weight or error or stage in (0, self.last)) else ()
+        value, of_y, of_parameters = costate_rates(
+            self.f, node, unflatten(y, self.shape), unflatten(costate, self.shape), parameters
         )
         if node.trial:
             pass
         elif stage == 0:
-            self._first = self._next = found
+            self._first = self._next = of_parameters
         elif stage == 1:
             nothing: Gradients = [None] * len(self.parameters)
             self._attempt = _added(list(nothing), self._first, node.h * self.weights.get(0, 0.0))
@@ -199,26 +206,26 @@ class Quadrature:
                 _added(list(nothing), self._first, node.h * self.errors.get(0, 0.0)) if self.errors else nothing
             )
         if stage and weight:
-            self._attempt = _added(self._attempt, found, node.h * weight)
+            self._attempt = _added(self._attempt, of_parameters, node.h * weight)
         if stage and error:
-            self._error = _added(self._error, found, node.h * error)
+            self._error = _added(self._error, of_parameters, node.h * error)
         if stage == self.last:
-            self._next = found
-        found_y = aligned(of_y, self.shape)
-        rates = [torch.zeros_like(part) if g is None else g for part, g in zip(y, found_y, strict=True)]
+            self._next = of_parameters
+        rates_of_y = aligned(of_y, self.shape)
+        rates = [torch.zeros_like(part) if g is None else g for part, g in zip(y, rates_of_y, strict=True)]
         return tuple(flatten(value)[0]), tuple(rates)
 
     def scaled_errors(self, rtol: float, atol: float) -> list[Tensor]:
         """The error estimates of the attempt's quadrature, in units of the tolerance."""
-        found = []
+        scaled = []
         for p, error, total, part in zip(self.parameters, self._error, self.total, self._attempt, strict=True):
             if error is None:
-                found.append(torch.zeros_like(p))
+                scaled.append(torch.zeros_like(p))
                 continue
             before = torch.zeros_like(p) if total is None else total
             size = torch.maximum(before.abs(), (before if part is None else before + part).abs())
-            found.append(error / (atol + rtol * size))
-        return found
+            scaled.append(error / (atol + rtol * size))
+        return scaled
 
     def accept(self) -> None:
         """The attempt counts: its stages are part of the integral, its last one is the next one's first."""
@@ -228,8 +235,8 @@ class Quadrature:
 
 def _added(total: Gradients, terms: Sequence[Tensor | None], factor: float) -> Gradients:
     return [
-        known if term is None else term * factor if known is None else known.add_(term, alpha=factor)
-        for known, term in zip(total, terms, strict=True)
+        value if term is None else term * factor if value is None else value.add_(term, alpha=factor)
+        for value, term in zip(total, terms, strict=True)
     ]
 
 

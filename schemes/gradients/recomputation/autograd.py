@@ -71,7 +71,7 @@ class RecomputingMode(GradientMode):
 
 
 class _Job:
-    """What passes from forward to backward beside tensors."""
+    """Everything that passes from forward to backward but tensors."""
 
     def __init__(self, mode: RecomputingMode, loop: Loop, shape: Any, replay: Replay) -> None:
         self.mode, self.loop, self.shape, self.replay = mode, loop, shape, replay
@@ -87,9 +87,9 @@ class _Recompute(torch.autograd.Function):
             end, kept = job.mode.forward(job.loop, carry, job.loop.recorded(job.replay))
         outputs, job.out_shape = flatten(end)
         saved, job.kept_shape = flatten(kept)
-        noted = job.replay.hand_over()
-        ctx.save_for_backward(*saved, *noted, *tensors[count:])
-        ctx.job, ctx.count, ctx.saved, ctx.noted = reference, count, len(saved), len(noted)
+        recorded = job.replay.hand_over()
+        ctx.save_for_backward(*saved, *recorded, *tensors[count:])
+        ctx.job, ctx.count, ctx.saved, ctx.recorded = reference, count, len(saved), len(recorded)
         ctx.set_materialize_grads(False)
         # An output that is an input (a remembered state) would be taken for an in-place change of it, and one that
         # stands there twice would get the gradient of one place.
@@ -101,20 +101,20 @@ class _Recompute(torch.autograd.Function):
         job = ctx.job()
         if torch.is_grad_enabled():
             raise SchemenetError(FIRST_ONLY.format(job.mode.name))
-        tensors = iter(ctx.saved_tensors)  # asked for once: torch.utils.checkpoint insists on it
-        kept, noted = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.noted))
-        wanted = ctx.needs_input_grad[3 + ctx.count :]
+        tensors = iter(ctx.saved_tensors)  # read once: torch.utils.checkpoint insists on it
+        kept, recorded = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.recorded))
+        requested = ctx.needs_input_grad[3 + ctx.count :]
         named = job.loop.module.closed_over
         closed_over = set(map(id, named or ()))  # f reads these very tensors
         parameters = [
             p if id(p) in closed_over else p.detach().requires_grad_(want)
-            for p, want in zip(tensors, wanted, strict=True)
+            for p, want in zip(tensors, requested, strict=True)
         ]
         trained = [p for p in parameters if p.requires_grad]
         foreign = UntrackedLeaves(parameters)
         with counting(job.loop.backward):
-            start, found = job.replay.again(
-                noted,
+            start, results = job.replay.again(
+                recorded,
                 parameters,
                 job.mode.backward,
                 job.loop,
@@ -125,8 +125,8 @@ class _Recompute(torch.autograd.Function):
             )
         if named is None:  # a user who names the tensors says that there are no others
             foreign.check()
-        by_parameter = iter(found)
-        return None, None, None, *start, *(next(by_parameter) if want else None for want in wanted)
+        by_parameter = iter(results)
+        return None, None, None, *start, *(next(by_parameter) if want else None for want in requested)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -173,14 +173,14 @@ def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
 
 
 class Pullback:
-    """Vector-Jacobian products; what they give to parameters is summed up in ``found``, None for zero.
+    """Vector-Jacobian products; those of parameters are summed up in ``of_parameters``, None for zero.
 
-    The engine is asked for the parameters alone that a graph ends in: to ask for all of a flow's at each of its steps
-    would take a time that is quadratic in the depth.
+    Autograd differentiates by those parameters alone that a graph ends in: by all of a flow's parameters at each of its
+    steps it would take a time that is quadratic in the depth.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.found: Gradients = [None] * len(parameters)
+        self.of_parameters: Gradients = [None] * len(parameters)
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._results = [p for p in parameters if p.grad_fn is not None]  # made outside of f: no graph ends in them
 
@@ -189,17 +189,17 @@ class Pullback:
         pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
         used = [leaf for leaf in leaves([o for o, _ in pairs], self._results) if id(leaf) in self._places]
         used += self._results
-        wanted = [tensor for tensor in inputs if tensor.requires_grad]
-        if not pairs or not (used or wanted):
+        requested = [tensor for tensor in inputs if tensor.requires_grad]
+        if not pairs or not (used or requested):
             return [None] * len(inputs)
-        found = iter(
-            torch.autograd.grad([o for o, _ in pairs], [*used, *wanted], [g for _, g in pairs], allow_unused=True)
+        results = iter(
+            torch.autograd.grad([o for o, _ in pairs], [*used, *requested], [g for _, g in pairs], allow_unused=True)
         )
         for leaf in used:
-            place, gradient = self._places[id(leaf)], next(found)
-            known = self.found[place]
-            self.found[place] = gradient if known is None else known if gradient is None else known + gradient
-        return [next(found) if tensor.requires_grad else None for tensor in inputs]
+            place, gradient = self._places[id(leaf)], next(results)
+            total = self.of_parameters[place]
+            self.of_parameters[place] = gradient if total is None else total if gradient is None else total + gradient
+        return [next(results) if tensor.requires_grad else None for tensor in inputs]
 
 
 def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: VectorField) -> Any:
@@ -216,7 +216,7 @@ def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pu
         outputs, shape = flatten(loop.advance(node, carry, counted))
     count_products(
         calls or loop.backward.evaluations - before
-    )  # what is known already, or captured, is not called here
+    )  # values known from an inverse, or of a compiled step, are not called here
     return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 

@@ -40,9 +40,9 @@ def reconstruction_error(samples: Any, rebuilt: Any, passed: Any = None) -> floa
     another state that the flow has ``passed``. Waits for the device once. On the meta device, where operations are
     counted and nothing is computed, it is 0.
     """
-    true, found = flatten(samples)[0], flatten(fingerprint(rebuilt))[0]
+    true, reached = flatten(samples)[0], flatten(fingerprint(rebuilt))[0]
     least = torch.stack([t.norm() for t in (*true, *flatten(passed)[0])]).max().clamp_min(1e-29) / 10
-    gaps = [(b - a).norm() / torch.maximum(a.norm(), least) for a, b in zip(true, found, strict=True)]
+    gaps = [(b - a).norm() / torch.maximum(a.norm(), least) for a, b in zip(true, reached, strict=True)]
     if gaps[0].is_meta:
         return 0.0
     return float(torch.stack(gaps).max())

@@ -77,17 +77,17 @@ class Replay:
             for kind in dict.fromkeys(("cpu", device.type))
             if torch.amp.is_autocast_available(kind)
         ]
-        self._noted: list[Tensor] = []
-        self._known: dict[int, tuple[Tensor, int, int]] = {}
+        self._recorded: list[Tensor] = []
+        self._copied_buffers: dict[int, tuple[Tensor, int, int]] = {}
         self._buffers = self._note_buffers(module)
         self._random: list[slice] = []
         self._random_before: dict[Place, slice] = {}
         self._buffers_before: dict[tuple[Place, bool], Buffers] = {}
 
     def _note(self, tensors: Iterable[Tensor]) -> slice:
-        start = len(self._noted)
-        self._noted.extend(tensors)
-        return slice(start, len(self._noted))
+        start = len(self._recorded)
+        self._recorded.extend(tensors)
+        return slice(start, len(self._recorded))
 
     def _note_buffers(self, module: nn.Module) -> Buffers:
         """Copies of a module's buffers, but of those that are what they were when they were last noted."""
@@ -97,22 +97,22 @@ class Replay:
         ]
 
     def _note_buffer(self, buffer: Tensor) -> int:
-        known, version, place = self._known.get(id(buffer), (None, 0, 0))
-        if buffer.is_inference() or known is not buffer or version != buffer._version:
+        copied, version, place = self._copied_buffers.get(id(buffer), (None, 0, 0))
+        if buffer.is_inference() or copied is not buffer or version != buffer._version:
             place = self._note([buffer.clone()]).start
-            self._known[id(buffer)] = buffer, 0 if buffer.is_inference() else buffer._version, place
+            self._copied_buffers[id(buffer)] = buffer, 0 if buffer.is_inference() else buffer._version, place
         return place
 
     def _put(self, buffers: Buffers) -> None:
         """Copies of these buffers in their places."""
-        copies = {i: self._noted[i].clone() for _, _, i in buffers if i is not None}
+        copies = {i: self._recorded[i].clone() for _, _, i in buffers if i is not None}
         for part, name, i in buffers:
             part._buffers[name] = None if i is None else copies[i]
 
     def hand_over(self) -> list[Tensor]:
         """All that was noted, which is then forgotten."""
-        noted, self._noted, self._known = self._noted, [], {}
-        return noted
+        recorded, self._recorded, self._copied_buffers = self._recorded, [], {}
+        return recorded
 
     def _random_state(self) -> list[Tensor]:
         states = [torch.get_rng_state()]
@@ -128,7 +128,7 @@ class Replay:
     def _note_random(self) -> slice:
         """The random state now; the last one noted where nothing was drawn since."""
         states = self._random_state()
-        if not self._random or not all(map(torch.equal, states, self._noted[self._random[-1]])):
+        if not self._random or not all(map(torch.equal, states, self._recorded[self._random[-1]])):
             self._random.append(self._note(states))
         return self._random[-1]
 
@@ -150,7 +150,7 @@ class Replay:
 
         def repeated(node: Node, y: State) -> State:
             if drawn:
-                self._restore(self._noted[self._random_before.get(node.place, self._random[0])])
+                self._restore(self._recorded[self._random_before.get(node.place, self._random[0])])
             self._put(self._buffers_before.get((node.place, node.trial), []))
             return f(node, y)
 
@@ -172,10 +172,10 @@ class Replay:
         return stack
 
     def again(
-        self, noted: Sequence[Tensor], parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any
+        self, recorded: Sequence[Tensor], parameters: Sequence[Tensor], function: Callable[..., Any], *arguments: Any
     ) -> Any:
         """``function(*arguments)`` as if it ran in the forward pass, on these parameters; leaves no trace."""
-        self._noted = list(noted)
+        self._recorded = list(recorded)
         exchanged = {name: parameters[i] for name, i in self.positions.items()}
         random, buffers = self._random_state(), list(buffers_of(self.module))
         training = [(part, part.training) for part, _ in self.training]
@@ -191,7 +191,7 @@ class Replay:
             for part, name, buffer in buffers:
                 part._buffers[name] = buffer
             self._restore(random)
-            self._noted = []
+            self._recorded = []
 
 
 def _set_training(flags: Iterable[tuple[nn.Module, bool]]) -> None:
