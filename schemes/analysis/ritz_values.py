@@ -61,7 +61,7 @@ def ritz(product: Callable[[Tensor], Tensor], like: Tensor, steps: int, seed: in
         along, rest = _project(image, previous)
         hessenberg[:, : j + 1, j] = along
         length = rest.norm(dim=1)
-        # Where nothing is left the space is invariant, and its Ritz values are exact; any new direction goes on.
+        # Where nothing is left the space is invariant, and its Ritz values are exact; a new direction is as good.
         ended = length <= 100 * torch.finfo(like.dtype).eps * image.norm(dim=1)
         if bool(ended.any()) and j + 1 < size:
             rest[ended] = _project(random(), previous)[1][ended]

@@ -117,7 +117,7 @@ def detached(y: State) -> State:
 
 
 class FlatState:
-    """A state as one vector of real numbers, for what asks for one: the leaves of ``like`` one after the other.
+    """A state as one vector of real numbers, for solvers of equations: the leaves of ``like`` one after the other.
 
     The vector has the finest precision among the leaves; the parts have each its own.
     """

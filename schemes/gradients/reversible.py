@@ -70,7 +70,7 @@ class Reversible(RecomputingMode):
     def __call__(self, loop: Loop, carry: Carry) -> LoopResult:
         tensors, shape = flatten(carry)
         if torch.is_grad_enabled() and any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
-            # Under autocast a stem hands over half precision; the streams themselves are then kept in float32.
+            # Under autocast a stem gives half precision; the streams themselves are then kept in float32.
             if not torch.is_autocast_enabled(tensors[0].device.type):
                 raise SchemenetError(
                     f"gradient mode 'reversible' cannot invert steps in {tensors[0].dtype}: rounding would destroy the "
@@ -108,10 +108,10 @@ class Reversible(RecomputingMode):
         for node, here in reversed(list(zip(loop.nodes, loop.by_step(outputs), strict=True))):
             carry = loop.inverse(node, carry, once.evaluate)
             gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, once.recall)
-        self._hold_against(start, carry)
+        self._check_start(start, carry)
         return aligned(gradient, flatten(carry)[1]), pull_back.of_parameters
 
-    def _hold_against(self, start: Any, rebuilt: Carry) -> None:
+    def _check_start(self, start: Any, rebuilt: Carry) -> None:
         self.error = gap = reconstruction_error(start, rebuilt)
         if not gap <= self.tolerance:
             warnings.warn(

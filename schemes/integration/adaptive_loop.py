@@ -40,7 +40,7 @@ class LeastStepWarning(UserWarning):
 
 
 def warn_of_least_steps(controllers: Sequence[StepSizeController]) -> None:
-    """Tell a caller whose ``min_step`` did not let the tolerance be met."""
+    """Warn a caller whose ``min_step`` did not let the tolerance be met."""
     missed = [ratio for controller in controllers for ratio in controller.missed]
     if missed:
         warnings.warn(

@@ -126,7 +126,7 @@ class RightHandSide(FieldOwner):
         return self.rate(node, y)
 
     def reused(self, node: Node) -> nn.Module | None:
-        """What f's calls leave buffers in for the next ones, as :meth:`schemes.field_bank.FieldBank.reused`."""
+        """The modules in which f's calls leave buffers for the next ones; None where they leave none."""
         return self.owners if self._leaves_traces else None
 
     def rate(self, node: Node, y: State) -> State:

@@ -24,7 +24,7 @@ _OWNERS = _count_owners(_PROBE[0].untyped_storage()._cdata)
 
 
 class SharedValues:
-    """Copies those values of one f that are not the solver's alone; what f has just made is handed on as it is."""
+    """Copies those values of one f that are not the solver's alone; new values pass unchanged."""
 
     def __init__(self) -> None:
         self._versions = WeakTensorKeyDictionary()

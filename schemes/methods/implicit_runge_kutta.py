@@ -102,7 +102,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
     With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the
     step's result, and cubic Hermite interpolation its continuous extension unless the tableau has one. An attempt
     solves its stages to a part of the tolerance that the step is held to (``schemes.nonlinear.simplified_newton``) and
-    takes the slopes from the equations; only where gradients are asked for is f evaluated at the solutions once more.
+    takes the slopes from the equations; only where gradients are needed is f evaluated at the solutions once more.
     Steps end at output times: of a stiff problem no polynomial in the slopes is as good as the ends of steps, whatever
     its order.
     """

@@ -24,7 +24,7 @@ class LinearMultistep(Scheme):
     ``k`` is trained (one scalar a step, drawn from U[-0.1, 0]), zero (ResNet), or a fixed number. Zero-stable for
     -1 < k <= 1. A method for u' = f only where f is scaled by 1 + k: order 1, and 2 at k = 1; unscaled it integrates
     over the time T / (1 + k), so ``order`` is None there and for a trained k. The first step is forward Euler, unless
-    the flow is handed the state before (LM-ResNet hands on the projected shortcut of a stage's first block).
+    the flow gets the state before (LM-ResNet passes on the projected shortcut of a stage's first block).
     The released code trains kappa = 1 - k.
 
     Reference: Lu, Zhong, Li, Dong, "Beyond Finite Layer Neural Networks: Bridging Deep Architectures and Numerical

@@ -128,7 +128,7 @@ class ReversibleWrap(Scheme):
         return self.base.step(f, node, z, ())[0]
 
     def _back(self, f: VectorField, node: Node, y: State) -> State:
-        """The base's step from t_{n+1} to t_n, its stages told apart from those of the step forth."""
+        """The base's step from t_{n+1} to t_n, its stages numbered after those of the step forth."""
 
         def numbered_on(visit: Node) -> Node:
             return Node(node.step, visit.t, node.h, self.base.stages + visit.stage)
@@ -138,7 +138,7 @@ class ReversibleWrap(Scheme):
 
 
 class _Elsewhere(Weighted):
-    """f, evaluated and weighted at another node than it is asked for."""
+    """f, evaluated and weighted at another node than that of the call."""
 
     def __init__(self, f: VectorField, place: Callable[[Node], Node]) -> None:
         plain, weigh = separate_weights(f)

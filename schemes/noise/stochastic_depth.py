@@ -22,7 +22,7 @@ class StochasticDepth(Dropping):
     timm, linear_paper d_l = drop l / L, the papers'. Only f is dropped: a multistep scheme keeps its linear terms, a
     transition its shortcut. One draw a mini-batch as in the papers, or one a sample (timm's ``drop_path``). Evaluation
     is the plain step; the paper scales there instead of dividing here, which has the same mean. A dropped f is
-    evaluated all the same: every parameter has a gradient (plain DDP asks for it) and batch norm sees every batch.
+    evaluated all the same: every parameter has a gradient (plain DDP needs it) and batch norm sees every batch.
 
     The mean of a noisy step is the step where the weight enters linearly: a Runge-Kutta method's stages, PolyNet's
     powers and the slopes of a multistep method are weighted where they are added, not where f is evaluated at them.

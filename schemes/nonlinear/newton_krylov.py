@@ -1,7 +1,7 @@
 """Solves y = base + a f(y) for the state of an implicit step, and differentiates the solution.
 
 What is solved for is the increment z = y - base, whose rounding errors are those of a small number. Newton's method,
-its linear systems by GMRES: only products with the Jacobian are asked for. Norms are those of the whole state, batch
+its linear systems by GMRES: only products with the Jacobian are needed. Norms are those of the whole state, batch
 included. Derivatives are the implicit function theorem's,
 
     y = base + a f(y, theta)   =>   dy = (I - a f')^{-1} (dbase + a df/dtheta dtheta),
@@ -191,7 +191,7 @@ class _Iterate:
 
 
 class _Cut(torch.autograd.Function):
-    """The identity, through which no gradient goes on."""
+    """The identity, through which no gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
@@ -274,7 +274,7 @@ def refuse_transforms(y: State) -> None:
 
 
 def refuse_tangents(*tensors: Tensor) -> None:
-    """Raises where forward-mode derivatives of torch's are asked for: a solve would lose them."""
+    """Raises under torch's forward-mode derivatives: a solve would lose them."""
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise SchemenetError(NO_TRANSFORMS)
 

@@ -2,7 +2,7 @@
 
 Newton's method with the Jacobian J of an earlier iterate, which is a fixed-point iteration: its steps shrink by a rate
 theta that two of them show, by theta / (1 - theta) of the last step the result is off, and so f is never evaluated just
-to see that it is one. Of J only products with vectors are asked for, and each of them once: what is known of J is kept
+to see that it is one. Of J only products with vectors are needed, and each of them once: what is known of J is kept
 as a matrix on a growing orthonormal basis, in which the systems (I - a J) x = r of all stages are solved.
 
 References: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, section IV.8; Saad,
@@ -85,10 +85,10 @@ class StageSolver:
 
 
 class ProjectedJacobian:
-    """What is known of a Jacobian J: its products with some of the vectors q_j of an orthonormal basis.
+    """A Jacobian J on a subspace: its products with some of the vectors q_j of an orthonormal basis.
 
     ``images`` holds the coordinates of J q_j by j. The vectors without one are those to which products and right-hand
-    sides (tensors as ``like``) have led and that no system has asked for.
+    sides (tensors as ``like``) have led and that no system has needed.
     """
 
     def __init__(self, linear: Linearised, like: Tensor, dimension: int) -> None:

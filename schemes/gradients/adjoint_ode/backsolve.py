@@ -1,7 +1,7 @@
 """State and costate of an initial value problem solved backwards, from each output time to the one before it.
 
 With steps of its own, the parameters' gradient is a quadrature outside the solve: it adds up h b_i (df/dtheta)^T a over
-the stages of accepted steps, in one buffer, outside the state and outside the norm. A stage of weight zero asks for no
+the stages of accepted steps, in one buffer, outside the state and outside the norm. A stage of weight zero needs no
 such product, but for the last one, which is the next step's first.
 
 References: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Kidger, Chen, Lyons, "Hey, that's
@@ -103,7 +103,7 @@ class FixedSegment(SegmentSolver):
 
 
 class AdaptiveSegment(SegmentSolver):
-    """By steps whose errors in state and costate, and in the parameters where ``norm`` asks for them, decide."""
+    """By steps whose errors in state and costate, and in the parameters where ``norm`` reads them, decide."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ PROJECTED = "gradient mode {!r}: a post-activation step {}; use activation=pre, 
 
 
 class RecomputingMode(GradientMode):
-    """Forward without a graph; what ``forward`` keeps is all that lives until backward.
+    """Forward without a graph; only what ``forward`` keeps lives until backward.
 
     One autograd node for all steps. The parameters are its inputs and their gradients its outputs (no ``backward``
     inside backward), so that plain DDP, frozen, shared and unused parameters and inputs without gradient work. f is a
