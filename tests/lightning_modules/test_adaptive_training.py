@@ -14,8 +14,9 @@ from torch import nn
 
 from architectures import create_model
 from architectures.supervised.insertion import insert
+from lightning_modules.callbacks.inversion_error import InversionErrorLogger
 from lightning_modules.callbacks.run_status import Progress
-from lightning_modules.callbacks.solver_cost import SOLVER_COSTS, SolverCostMetric
+from lightning_modules.callbacks.solver_cost import SOLVER_COSTS, SolverCostLogger, SolverCostMetric
 from lightning_modules.cli import main
 from lightning_modules.comparing.records import _read_run
 from lightning_modules.config.compose import compose
@@ -307,3 +308,7 @@ def test_steps_with_weights_of_their_own_do_not_make_one_field() -> None:
 def test_options_of_the_grid_are_checked(words: list[str], told: str, tmp_path: Path, capsys: Any) -> None:
     assert main(["train", *WORDS, f"folder={tmp_path}", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_callbacks_keep_the_names_under_which_checkpoints_hold_their_state() -> None:
+    assert (SolverCostLogger().state_key, InversionErrorLogger().state_key) == ("LogWork", "LogInversion")

@@ -275,7 +275,7 @@ def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeyp
     assert "another recipe or seed" in capsys.readouterr().err
     assert main([*other, "overwrite=true"]) == 0
     assert "goes on" not in capsys.readouterr().out
-    same = run_folder.ExistingRun(run_folder.compose("train", other[1:-1]).recipe_hash, 0, True)
+    same = run_folder.ExistingRun(compose("train", other[1:-1]).recipe_hash, 0, True)
     assert run_folder.find_run(tmp_path) == same
 
 

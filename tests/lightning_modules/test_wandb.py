@@ -85,7 +85,7 @@ def test_without_a_key_a_run_is_offline_and_says_so_once(
         f"W&B has no key (`wandb login` stores one): logged offline; `wandb sync {tmp_path}/wandb/wandb` sends it"
     ]
     assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
-    train({**config, "logger": {"name": "csv"}}, tmp_path / "csv")
+    train(config.replace(logger={"name": "csv"}), tmp_path / "csv")
     assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "wandb" / "metrics.csv").read_bytes()
 
 
