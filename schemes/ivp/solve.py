@@ -164,7 +164,6 @@ class _Problem:
         self.rhs = RightHandSide(checked_functions(f, scheme, y0), y0, args, self.times, parameters, random)
         self.is_trivial = all(of_no_length(self.host)) or not any(leaf.numel() for leaf in self.leaves)
         self.start = self.rhs.pack(y0)
-        self.slope: Slope = self._counted_slope
         self._slope_evaluations = 0
         self.times_vary = has_derivative(self.times)
 
@@ -201,10 +200,13 @@ class _Problem:
         self.rhs.evaluated_again = recomputed and differentiable
         if not self.times_vary:
             return self.start
-        rows = len(self.leaves[0]) if self.batching == "per_sample" else 1
-        self.slope = slopes_by_time(self._counted_slope, self.host, rows)
         first = self._times_for_f(self.times)[..., 0]
-        return self.mode.transport(self.slope, self.start, first, first.detach())
+        return self.mode.transport(self._slope_by_times(), self.start, first, first.detach())
+
+    def _slope_by_times(self) -> Slope:
+        """f for derivatives by the times. Made anew for each use: kept here, it would be a reference cycle."""
+        rows = len(self.leaves[0]) if self.batching == "per_sample" else 1
+        return slopes_by_time(self._counted_slope, self.host, rows)
 
     def _counted_slope(self, t: Any, y: State) -> State:
         """f for a derivative by the times, which is an evaluation like those of the steps."""
@@ -307,7 +309,8 @@ class _Problem:
         if self.times_vary:
             moments = self._times_for_f(times).unbind(-1)[1:]
             pairs = zip(outputs, moments, strict=False)  # the event's time has no output here
-            outputs = [self.mode.transport(self.slope, y, t.detach(), t) for y, t in pairs]
+            slope = self._slope_by_times()
+            outputs = [self.mode.transport(slope, y, t.detach(), t) for y, t in pairs]
         run.statistics.forward.evaluations += self._slope_evaluations
         values = self.rhs.unpack(_stacked([self.start, *outputs, *at_event], run.context))
         return Solution(values, times, run.statistics, status, run.interpolant)
