@@ -149,16 +149,20 @@ STAY = f"""{HEADER}
 """
 
 
-@pytest.fixture
-def sets(tmp_path: Path) -> Path:
+def write_physionet(folder: Path) -> None:
     """Set a, twenty stays and one without observations; outcomes of all but the last."""
-    (tmp_path / "set-a").mkdir()
+    (folder / "set-a").mkdir()
     rows = [OUTCOMES]
     for i in range(20):
-        (tmp_path / "set-a" / f"{100 + i}.txt").write_text(STAY.format(record=100 + i, hr=60 + i))
+        (folder / "set-a" / f"{100 + i}.txt").write_text(STAY.format(record=100 + i, hr=60 + i))
         rows += [f"{100 + i},6,1,5,-1,{i % 2}"] if i < 19 else []
-    (tmp_path / "set-a" / "200.txt").write_text(f"{HEADER}\n00:00,RecordID,200\n00:00,Weight,-1\n")
-    (tmp_path / "Outcomes-a.txt").write_text("\n".join(rows) + "\n")
+    (folder / "set-a" / "200.txt").write_text(f"{HEADER}\n00:00,RecordID,200\n00:00,Weight,-1\n")
+    (folder / "Outcomes-a.txt").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    write_physionet(tmp_path)
     return tmp_path
 
 

@@ -1,0 +1,160 @@
+"""Every command of README and docs, as it stands there, on tiny sizes. `make test-all` runs it.
+
+Nothing is left out in silence: what needs a cluster, an account or several machines is listed in ELSEWHERE with the
+reason, and a command that is no longer documented has to leave that list.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+import string
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_modules.cli import main
+from lightning_modules.launching import local
+from lightning_modules.launching.job import run_file
+from tests.lightning_modules import test_data, test_series_sets
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+
+ELSEWHERE = {
+    "launcher=slurm": "tests/lightning_modules/test_launchers.py and test_real_slurm.py",
+    "launcher=ray": "tests/lightning_modules/test_launchers.py",
+    "--wandb": "tests/lightning_modules/test_wandb_sweep.py",
+    "trainer.accelerator=gpu": "needs GPUs: docs/gpu.md",
+    "trainer.devices=2": "tests/lightning_modules/test_many_devices.py",
+}
+"""What is not run here, by a word of the command, and where it is."""
+
+MISTAKES = ("scheme=eluer",)
+"""Commands that are shown for the message that they end with."""
+
+TINY = {
+    "trainer.max_epochs": "1", "trainer.limit_train_batches": "2", "trainer.limit_test_batches": "1",
+    "trainer.threads": "1", "trainer.check_test_every_n_epoch": "1", "data.batch_size": "4", "logger": "csv",
+    "trainer.compile": "false",
+}  # fmt: skip
+
+SERIES = "series,time,a,b,label\n" + "".join(f"{s},{t},{s + t},{t / 2},{s % 2}\n" for s in range(12) for t in range(6))
+TRAJECTORIES = "series,time,a,b\n" + "".join(f"{s},{t},{s + t},{t / 2}\n" for s in range(8) for t in range(12))
+TABLE = "a,b\n" + "".join(f"{i},{i * i % 7}\n" for i in range(60))
+SWEEP = "experiment: null\nscheme: forward_euler,heun\nseed: 0,1\n"
+
+
+RUNS = {
+    "error_control": "experiment=odenet_mnist", "trajectories": "experiment=trajectories_moons",
+    "field": "experiment=dynamics", "density": "experiment=density2d", "series": "experiment=series",
+    "k": "architecture=lm_resnet", "poly_vs_implicit": "architecture=resnet", "spectrum": "architecture=resnet",
+    "shared": "architecture=ode_resnet",
+}  # fmt: skip
+"""What is trained for a figure, or for eval, of a RUN."""
+
+PAGES = {"dynamics.md": "field", "densities.md": "density", "series.md": "series", "odenet.md": "error_control"}
+"""Whose runs the eval of a page is about."""
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """(page, command) of each ``schemenet ...`` in blocks and code spans; lines that are continued are joined."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        variables = dict(re.findall(r'(\w+)="([^"]*)"', text)) | {"a": "relu"}
+        blocks = re.findall(r"^ *(?:\$ )?(schemenet [a-z].*)$", text, re.M)
+        for command in dict.fromkeys([*blocks, *re.findall(r"`(schemenet [a-z]+[^`]*)`", text)]):
+            for part in re.sub(r"\s#.*", "", " ".join(command.split())).split(" && "):
+                if "..." not in part.replace("RUN...", ""):
+                    yield path.name, " ".join(string.Template(part).substitute(variables).split())
+
+
+COMMANDS = list(dict.fromkeys(documented()))
+
+
+def test_what_is_run_elsewhere_is_documented() -> None:
+    assert len(COMMANDS) > 90
+    for word in (*ELSEWHERE, *MISTAKES):
+        assert any(word in command for _, command in COMMANDS), f"no documented command has {word}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A current folder with data in the files that the commands name."""
+    place = tmp_path_factory.mktemp("documented")
+    test_data.write_images(place / "FOLDER")
+    test_series_sets.write_physionet(place / "FOLDER")
+    for name, text in {"series": SERIES, "trajectories": TRAJECTORIES, "table": TABLE}.items():
+        (place / f"{name}.csv").write_text(text)
+    (place / "FILE.yaml").write_text(SWEEP)
+    with pytest.MonkeyPatch.context() as patch:
+        test_data.write_mnist(place / "FOLDER")
+        test_data.publish("mnist", place / "FOLDER", patch)
+        test_data.write_cifar(place / "FOLDER", patch)
+        patch.setenv("SCHEMENET_DATA", str(place / "FOLDER"))
+        patch.setattr(local, "start", in_this_process)
+        patch.chdir(place)
+        yield place
+
+
+def in_this_process(file: Path, threads: int, **_: Any) -> subprocess.Popen[bytes]:
+    """Does the run of a comparison here, where everything is imported; a process ends with its status."""
+    status = run_file([str(file)])
+    return subprocess.Popen(["sh", "-c", f"exit {status}"], stdin=subprocess.PIPE, start_new_session=True)
+
+
+def tiny(words: list[str], page: str) -> list[str]:
+    """The words of a command, at a size that takes seconds."""
+    command, *rest = words
+    options = dict(word.split("=", 1) for word in rest if "=" in word and not word.startswith("-"))
+    others = [word for word in rest if word not in {f"{key}={value}" for key, value in options.items()}]
+    if command == "eval" or command == "sample":
+        return [command, *others, *(f"{key}={value}" for key, value in options.items())]
+    if options.get("data.path") == "FILE.csv":
+        options["data.path"] = "series.csv" if options["data"] == "series_csv" else "trajectories.csv"
+    if "data.file" in options:
+        options["data.file"] = "table.csv"
+    options |= TINY
+    if command in ("compare", "sweep"):
+        options["launcher.jobs"] = "1"
+    if command == "compare":
+        options["seeds"] = "1"
+    if options.get("seed", "").startswith("range"):
+        options["seed"] = "range(2)"
+    if "tune.lr" in options:
+        options |= {"tune.max_epochs": "1"}
+    return [command, *others, *(f"{key}={value}" for key, value in options.items())]
+
+
+def run_of(kind: str, place: Path) -> str:
+    """The folder of a run, trained when it is first asked for."""
+    folder = f"made/{kind}"
+    if not (place / folder / "result.json").exists():
+        assert main(tiny(["train", *RUNS[kind].split(), f"folder={folder}"], "")) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command}"[:100] for page, command in COMMANDS])
+def test_a_documented_command_runs(page: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if elsewhere := [reason for word, reason in ELSEWHERE.items() if word in command]:
+        pytest.skip(elsewhere[0])
+    words = shlex.split(command)[1:]
+    kind = (
+        words[1]
+        if words[0] == "figure"
+        else "density"
+        if words[0] == "sample"
+        else "shared"
+        if "scheme=rk4" in words
+        else PAGES.get(page, "error_control")
+    )
+    if words[0] in ("figure", "eval", "sample"):
+        words = [run_of(kind, place) if word in ("RUN", "RUN...") else word for word in words]
+    words = [word for pattern in words for word in (sorted(glob.glob(pattern)) if "*" in pattern else [pattern])]
+    status = main(tiny(words, page) if words[0] in ("train", "compare", "sweep", "eval", "sample") else words)
+    wrong = any(word in command for word in MISTAKES)
+    assert status == (2 if wrong else 0), capsys.readouterr().err
