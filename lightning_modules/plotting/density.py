@@ -29,12 +29,12 @@ MAP = "magma"
 
 def draw(folder: Path) -> Figure:
     """Samples, log density and path; of images, images."""
-    held = trained_density(folder)
-    if held.network.dims < 2:
+    run = trained_density(folder)
+    if run.network.dims < 2:
         raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
     with torch.no_grad():
-        figure = _images(held) if held.data.picture is not None else _points(held)
-    figure.suptitle(f"{folder.absolute().name}: {held.told}, {told_steps(held.network)}", fontsize=9)
+        figure = _images(run) if run.data.picture is not None else _points(run)
+    figure.suptitle(f"{folder.absolute().name}: {run.description}, {told_steps(run.network)}", fontsize=9)
     figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
@@ -55,8 +55,8 @@ def way(network: DensityModel, z: Tensor) -> list[tuple[str, Tensor]]:
     return [found[i] for i in chosen]
 
 
-def _points(held: TrainedDensity) -> Figure:
-    network, data, _ = held
+def _points(run: TrainedDensity) -> Figure:
+    network, data, _ = run
     stream = torch.Generator().manual_seed(0)
     z = torch.randn(POINTS, network.dims, generator=stream, dtype=torch.float64)
     states = way(network, z)
@@ -144,8 +144,8 @@ def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
     ax.set_title("log density of each", loc="left", fontsize=9)
 
 
-def _images(held: TrainedDensity) -> Figure:
-    network, data, _ = held
+def _images(run: TrainedDensity) -> Figure:
+    network, data, _ = run
     stream = torch.Generator().manual_seed(0)
     z = torch.randn(2 * IMAGES, network.dims, generator=stream, dtype=torch.float64)
     states = way(network, z)

@@ -38,7 +38,7 @@ class Learned(NamedTuple):
     data: TrajectoryData
     batch: SeriesBatch
     span: float
-    told: str
+    description: str
 
 
 def draw(folder: Path) -> Figure:
@@ -56,8 +56,8 @@ def draw(folder: Path) -> Figure:
         fields.draw(panels[1], fields.by_model, "learned field", LEARNED)
         fields.draw_distance(panels[2])
     _draw_series(below, held)
-    constants = _learned_constants(held.network, held.data.system)
-    figure.suptitle(f"Vector field of {held.told}, run {folder.absolute().name}{constants}", fontsize=9)
+    learned_constants = _learned_constants(held.network, held.data.system)
+    figure.suptitle(f"Vector field of {held.description}, run {folder.absolute().name}{learned_constants}", fontsize=9)
     known = held.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
@@ -74,10 +74,10 @@ def learned(folder: Path) -> Learned:
     module = module_of(checkpoint).double().eval()
     network = module.network
     if not isinstance(network, NeuralODE):
-        told = checkpoint["hyper_parameters"]["architecture"]
+        architecture = checkpoint["hyper_parameters"]["architecture"]
         raise SchemenetError(
-            f"{folder}: architecture {told!r} has no field of a trajectory's state; expected a run of neural_ode or "
-            "universal_ode on trajectories (schemenet train experiment=dynamics)"
+            f"{folder}: architecture {architecture!r} has no field of a trajectory's state; expected a run of "
+            "neural_ode or universal_ode on trajectories (schemenet train experiment=dynamics)"
         )
     data = data_of(checkpoint)
     if len(data.channels) < 2:
@@ -233,9 +233,9 @@ def _draw_series(figure: Any, held: Learned) -> None:
 def _learned_constants(network: NeuralODE, true: System | None) -> str:
     """The constants of the known part that were learned, beside the true ones where those have the same names."""
     right = constants(true) if isinstance(true, type(network.system)) else {}
-    told = [
+    learned_values = [
         f"{name} = {value.item():.4g}" + (f" (true {right[name].item():.4g})" if name in right else "")
         for name, value in constants(network.system).items()
         if value.requires_grad
     ]
-    return "\nlearned " + ", ".join(told) if told else ""
+    return "\nlearned " + ", ".join(learned_values) if learned_values else ""

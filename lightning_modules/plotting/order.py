@@ -42,7 +42,7 @@ class Convergence:
         (h, e), (finer, smaller) = self.used
         return math.log(e / smaller) / math.log(h / finer)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The legend's line."""
         kind = {"linear": " (linear problem)", "separable": " (separable system)"}.get(self.problem, "")
         declared = "no order declared" if self.order is None else f"order {self.order}"
@@ -71,7 +71,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
         look = look_of(i)
         points: dict[str, Any] = mark(look) | {"markersize": 6}
         ax.plot(curve.h, curve.errors, c=look.colour, ls=look.line, lw=1.5, **points)
-        handles.append(Line2D([], [], c=look.colour, ls=look.line, label=curve.told(), **points))
+        handles.append(Line2D([], [], c=look.colour, ls=look.line, label=curve.describe(), **points))
         if curve.order is not None and curve.used:
             h, e = curve.used[-1]
             xs = (curve.h[0], curve.h[-1])

@@ -85,7 +85,7 @@ class TrainedDensity(NamedTuple):
 
     network: DensityModel
     data: DensityData
-    told: str
+    description: str
 
 
 def trained_density(place: Path) -> TrainedDensity:

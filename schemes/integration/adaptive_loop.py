@@ -76,7 +76,7 @@ class AdaptiveLoop(Loop):
 
     steps_known: ClassVar[bool] = False
 
-    settings: StepSizeSettings = StepSizeSettings()  # noqa: RUF009  # frozen
+    settings: StepSizeSettings = field(default_factory=StepSizeSettings)
     times: Sequence[float] = (0.0, 1.0)
     rtol: Any = 1e-3
     atol: Any = 1e-3

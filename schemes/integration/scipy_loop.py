@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,7 +59,7 @@ class ScipyLoop(Loop):
 
     steps_known: ClassVar[bool] = False
 
-    solver: ScipyGrid = None  # type: ignore[assignment]  # given always; fields before it have defaults
+    solver: ScipyGrid = field(kw_only=True)
     times: Sequence[float] = ()
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:

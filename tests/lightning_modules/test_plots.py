@@ -161,7 +161,7 @@ def test_order_is_measured_on_what_a_scheme_claims() -> None:
 def test_slope_leaves_rounding_and_overflow_out() -> None:
     rounding = order.Convergence("x", 5, "general", (0.4, 0.2, 0.1), (3.2e-10, 1e-11, 4e-14))
     assert rounding.slope == pytest.approx(5)
-    assert order.Convergence("x", None, "general", (0.4,), (1.0,)).told() == "x: no order declared, not measured"
+    assert order.Convergence("x", None, "general", (0.4,), (1.0,)).describe() == "x: no order declared, not measured"
 
 
 # Learned coefficients
