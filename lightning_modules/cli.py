@@ -135,11 +135,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(config: ResolvedConfig) -> int:
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
     from architectures.costs.ledger import parameters
     from lightning_modules.launching.multi_process import train
     from lightning_modules.launching.run_lock import locked
+    from lightning_modules.machine import process_rank
     from lightning_modules.storage.run_files import RESULT
     from lightning_modules.training.dry_run import dry_build
     from lightning_modules.training.run_folder import FAILED, describe_error, find_same_run, run_folder, run_name
@@ -150,7 +149,7 @@ def _train(config: ResolvedConfig) -> int:
     if existing is not None and existing.finished:
         print(f"done already: {folder / RESULT} (overwrite=true trains again)")
         return 0
-    first = rank_zero_only.rank == 0  # of the processes that torchrun or srun has begun
+    first = process_rank() == 0  # of the processes that torchrun or srun has begun
     if first:
         print(f"{run_name(config)}: {parameters(network):,} parameters")
         print(", ".join(f"{key} {value}" for key, value in network.layout.items()), flush=True)

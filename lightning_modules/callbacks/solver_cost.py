@@ -8,12 +8,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torchmetrics import Metric
 
 from architectures.costs.ledger import has_data_dependent_cost
 from architectures.model import Model
+from lightning_modules.machine import process_rank
 
 SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
     "nfe/forward": lambda flow: flow.forward_counts.evaluations,
@@ -106,7 +106,7 @@ class SolverCostLogger(Callback):
         return dict(zip(("total", "batches", "most"), state, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if rank_zero_only.rank == 0:  # it holds the sums of all processes
+        if process_rank() == 0:  # it holds the sums of all processes
             self.training.total += torch.tensor(state["total"])
             self.training.batches += state["batches"]
             self.training.most += torch.tensor(state["most"])

@@ -1,104 +1,99 @@
-"""A run folder is written by one run at a time.
+"""The lock of a run folder: one run at a time writes there.
 
-By the kernel's lock on a file, which ends with its process. Where a file system has none, by a marker beside it, which
-one process alone can make; one that a process of this machine has left behind is taken away.
+filelock's lock by the kernel, which ends with its process. Where a file system has none, its marker file, which one
+process alone can make; one that a dead process of this machine has left is taken away.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from filelock import SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from lightning_modules.machine import process_rank
 from lightning_modules.storage.atomic_files import no_link, writable
 from schemes.errors import SchemenetError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks of this kind
-    fcntl = None
-
 LOCK, MARKER = ".lock", ".lock.marker"
-PATIENCE, PAUSE = 2.0, 0.1  # seconds; somebody who only looks whether it is free holds it for a moment
-_held: set[TextIO] = set()
+PATIENCE = 2.0  # seconds; a process that only looks whether the lock is free has it for a moment
 
 
 @contextmanager
 def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold a folder for this process. The kernel gives it free when the process ends, also when it is killed.
+    """Lock a folder for this process. The kernel unlocks it when the process ends, also when it is killed.
 
-    Of several processes of one run the first holds it. Raises SchemenetError where another run still does after
-    ``patience`` seconds.
+    Of several processes of one run the first has the lock.
+
+    Args:
+        folder: the run folder, made where it is missing.
+        patience: seconds to wait for another process that has the lock; ``math.inf`` waits until it ends.
+
+    Raises:
+        SchemenetError: where another run still has the lock after ``patience`` seconds, or the folder is not writable.
     """
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
-
-    if rank_zero_only.rank:
+    if process_rank():
         yield
         return
     writable(folder)
-    with open(folder / LOCK, "a+", encoding="utf-8", opener=no_link) as file:
-        latest = time.monotonic() + patience
-        while (release := _take(folder, file.fileno())) is None and time.monotonic() < latest:
-            time.sleep(PAUSE)
-        if release is None:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            left = f" (if it is no more, delete {folder / MARKER})" if (folder / MARKER).exists() else ""
-            raise SchemenetError(f"{folder} is being trained by {holder}; wait for it, or stop it{left}")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        _held.add(file)
-        if (folder / MARKER).exists():
-            print(f"{folder} is on a file system without locks; {MARKER} in it keeps other runs away", flush=True)
-        try:
-            yield
-        finally:
-            _held.discard(file)
-            release()
-
-
-def _let_go() -> None:
-    """A data worker would hold the lock with its parent, and for seconds after the parent was killed."""
-    for file in _held:
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    try:
+        lock = _acquire(folder, patience, on_acquired=_write_holder)
+    except Timeout:
+        stale = f" (if it is no more, delete {folder / MARKER})" if (folder / MARKER).exists() else ""
+        raise SchemenetError(
+            f"{folder} is being trained by {_read_holder(folder)}; wait for it, or stop it{stale}"
+        ) from None
+    if (folder / MARKER).exists():
+        print(f"{folder} is on a file system without locks; {MARKER} in it keeps other runs away", flush=True)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process trains in a folder: one of this machine, or of all that see its file system's locks."""
+    if not folder.is_dir():  # which filelock would make
+        return False
     try:
-        with open(folder / LOCK, "a+", opener=no_link) as file:
-            release = _take(folder, file.fileno())
+        _acquire(folder, patience=0).release()
+    except Timeout:
+        return True
     except OSError:
         return False
-    if release is not None:
-        release()
-    return release is None
+    return False
 
 
-def _take(folder: Path, descriptor: int) -> Callable[[], object] | None:
-    """Take the lock of a folder, if it is free; what gives it free again. The kernel does where the file is closed."""
+def _acquire(folder: Path, patience: float, on_acquired: Callable[[int], None] | None = None) -> BaseFileLock:
+    """The lock of a folder, acquired; ``on_acquired`` gets the descriptor of its file. Raises Timeout."""
+    # Not filelock's own fallback: it is for file systems without the system call alone, not for those that refuse it
+    # (ENOLCK of NFS), and its marker would take the name of the file that names the holder.
+    lock = FileLock(folder / LOCK, fallback_to_soft=False, on_acquired=on_acquired)
     try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lambda: None
-    except BlockingIOError:
-        return None
-    except OSError:
-        pass  # a file system without locks
-    marker = SoftFileLock(folder / MARKER, timeout=0)
+        lock.acquire(patience)
+        return lock
+    except OSError as error:
+        if isinstance(error, Timeout) or error.filename is not None:  # the file cannot be opened: a link, for one
+            raise
+    marker = SoftFileLock(folder / MARKER)
+    marker.acquire(patience)
+    if on_acquired is not None:
+        with open(folder / LOCK, "ab", opener=no_link) as file:
+            on_acquired(file.fileno())
+    return marker
+
+
+def _write_holder(descriptor: int) -> None:
+    """Name this process in the lock's file: filelock's own record is only in its markers."""
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _read_holder(folder: Path) -> str:
     try:
-        marker.acquire()
-    except Timeout:
-        return None
-    return marker.release
+        return (folder / LOCK).read_text(encoding="utf-8").strip() or "another process"
+    except (OSError, ValueError):  # Windows lets nobody read a locked file
+        return "another process"

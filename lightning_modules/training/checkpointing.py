@@ -16,11 +16,11 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 
 from lightning_modules import stopping
 from lightning_modules.loggers.csv import MetricsFile
+from lightning_modules.machine import process_rank
 from lightning_modules.storage.atomic_files import whole
 from lightning_modules.storage.run_files import CHECKPOINT, PREVIOUS_CHECKPOINT
 from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
@@ -73,7 +73,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if not isinstance(checkpoint, dict) or "resuming" not in checkpoint:
             damaged.append(f"{path} holds no run that could go on")
             continue
-        if damaged and rank_zero_only.rank == 0:
+        if damaged and process_rank() == 0:
             (folder / CHECKPOINT).replace(folder / f"{CHECKPOINT}.damaged")
             print(f"{damaged[0]}; the checkpoint before it is taken")
         return path
