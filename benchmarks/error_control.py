@@ -17,8 +17,10 @@ from pathlib import Path
 
 from _rows import show
 
+from architectures.supervised.network import Network
 from lightning_modules.plotting.error_control import IMAGES, Solved, errors, power
-from lightning_modules.training.loading import checkpoint_in, read_checkpoint, trained
+from lightning_modules.plotting.supervised import load_with_samples
+from lightning_modules.training.loading import load_run
 
 
 def exponent(solved: Sequence[Solved]) -> str:
@@ -35,8 +37,8 @@ def main() -> None:
         return
     rows = []
     for run in arguments.runs:
-        field = read_checkpoint(checkpoint_in(run))["hyper_parameters"]["config"]["field"]
-        solved = errors(trained(run, IMAGES))
+        field = load_run(run, Network).config["field"]
+        solved = errors(load_with_samples(run, IMAGES))
         rows += [
             {
                 "activation": field.get("activation", "relu"),

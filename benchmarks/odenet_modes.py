@@ -29,7 +29,7 @@ from torch.nn import functional
 from architectures.factory import create_model
 from architectures.supervised.network import Network
 from lightning_modules.config.registries import DATA
-from lightning_modules.training.loading import checkpoint_in, read_checkpoint, trained_network
+from lightning_modules.training.loading import load_run
 
 EXACT = {"scheme": "dopri8", "grid": {"name": "adaptive", "rtol": 1e-6, "atol": 1e-6}, "gradient": "checkpoint"}
 
@@ -56,13 +56,15 @@ def main() -> None:
         print("benchmarks/odenet_modes.py: no runs named, nothing is measured (docs/odenet.md says which)")
         return
     torch.set_num_threads(1)
-    hyper = read_checkpoint(checkpoint_in(asked.runs[0]))["hyper_parameters"]
-    config = hyper["config"]["data"] | ({"root": asked.data_root} if asked.data_root else {})
+    runs = {run: load_run(run, Network) for run in asked.runs}
+    first = runs[asked.runs[0]]
+    hyper = first.module.hparams
+    config = first.config["data"] | ({"root": asked.data_root} if asked.data_root else {})
     data = DATA.build(config, seed=0)
     data.setup()
     pixels, labels = data.train_set.inputs, data.train_set.labels
     x, labels = data.on_after_batch_transfer((pixels[:128], labels[:128], None), 0)
-    weights = trained_network(asked.runs[0]).state_dict()
+    weights = first.network.state_dict()
 
     def network(**axes: Any) -> Network:
         made = create_model(hyper["architecture"], **data.context, **{**hyper["options"], **axes})
@@ -72,7 +74,7 @@ def main() -> None:
     exact = gradient(network(**EXACT).double(), x.double(), labels)
     networks = {}
     for run in asked.runs:
-        options = read_checkpoint(checkpoint_in(run))["hyper_parameters"]["options"]
+        options = runs[run].module.hparams["options"]
         axes = {axis: options[axis] for axis in ("scheme", "grid", "gradient") if options.get(axis) is not None}
         networks[run] = network(**axes)
     seconds: dict[Path, list[float]] = {run: [] for run in networks}

@@ -28,7 +28,7 @@ from lightning_modules.storage.atomic_files import read_json, write_json
 from lightning_modules.storage.run_files import RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics
-from lightning_modules.training.loading import checkpoint_in, module_of, read_checkpoint
+from lightning_modules.training.loading import load_run
 from lightning_modules.training.run_folder import versions
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -41,12 +41,10 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     ``trained`` in the result is the network as it was trained, on the statistics that it holds; ``changed``, where
     the scheme or the grid is another, the same weights under these. Written as ``eval-*.json`` beside the checkpoint.
     """
-    path = checkpoint_in(place)
-    checkpoint = read_checkpoint(path)
-    stored: Config = checkpoint["hyper_parameters"]["config"]
+    run = load_run(place, Model)
+    stored, trained, path = run.config, run.module, run.path
     complete = ResolvedConfig(override_for_eval(stored, overrides)).complete
     config = ResolvedConfig(_with_tolerances(complete, stored))
-    trained = module_of(checkpoint)
     changed = None
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
         _refuse_fixed(trained.network, config)
@@ -77,8 +75,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
     if all(config[section] == stored[section] for section in ("data", "trainer")):
         result["reported"] = _reported(path.parent, trained)
-    if (raw := checkpoint.get("current_model_state")) is not None:
-        plain = module_of({**checkpoint, "state_dict": raw})
+    if (plain := run.unaveraged()) is not None:
         result["not_averaged"] = _test(trainer, plain, data)
     if changed is not None:
         told = estimate_statistics(changed, trainer, data, config["statistics_batches"])

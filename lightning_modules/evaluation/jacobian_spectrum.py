@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from architectures.model import Model
 from architectures.supervised.network import Network
 from lightning_modules.config.registries import DATA
 from lightning_modules.storage.atomic_files import write_json
 from lightning_modules.storage.run_files import read_config
-from lightning_modules.training.loading import checkpoint_in, trained_network
+from lightning_modules.training.loading import checkpoint_in, load_run
 from schemes.analysis.ritz_values import ritz, scaled_jacobian, spread_over
 from schemes.core.node import Node
 from schemes.core.state import State
@@ -80,7 +81,7 @@ def measured(folder: Path) -> Spectrum:
     key = [state.st_size, state.st_mtime_ns, SAMPLES, STEPS, VECTORS, TOLERANCE]
     if (kept := _kept(folder / FILE, key)) is not None:
         return kept
-    network = trained_network(folder).eval()
+    network = load_run(folder, Model).network.eval()
     if not isinstance(network, Network):
         raise SchemenetError("it solves through times that its data give, and has no steps of its own")
     inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))

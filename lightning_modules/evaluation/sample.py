@@ -29,9 +29,12 @@ def sample(arguments: Sequence[str]) -> int:
     import numpy as np
     import torch
 
-    from lightning_modules.training.loading import trained_density
+    from architectures.density.base import DensityModel
+    from lightning_modules.data.density.base import DensityData
+    from lightning_modules.training.loading import load_run
 
-    network, data, _ = trained_density(run)
+    trained = load_run(run, DensityModel)
+    network, data = trained.network.double().eval(), trained.test_data(DensityData)
     stream = torch.Generator().manual_seed(seed)
     counts = [min(AT_ONCE, n - done) for done in range(0, n, AT_ONCE)]
     samples = torch.cat([data.original(network.sample(count, stream)) for count in counts]).numpy()

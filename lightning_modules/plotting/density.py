@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from architectures.density.base import DensityModel
+from lightning_modules.data.density.base import DensityData
 from lightning_modules.data.density.energy import Energy
 from lightning_modules.plotting.style import COLOURS, new_figure
-from lightning_modules.training.loading import TrainedDensity, trained_density
+from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
 POINTS = 5000  # samples, as many as there are of the data where it has so many
@@ -29,12 +30,13 @@ MAP = "magma"
 
 def draw(folder: Path) -> Figure:
     """Samples, log density and path; of images, images."""
-    run = trained_density(folder)
-    if run.network.dims < 2:
+    run = load_run(folder, DensityModel)
+    network, data = run.network.double().eval(), run.test_data(DensityData)
+    if network.dims < 2:
         raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
     with torch.no_grad():
-        figure = _images(run) if run.data.picture is not None else _points(run)
-    figure.suptitle(f"{folder.absolute().name}: {run.description}, {told_steps(run.network)}", fontsize=9)
+        figure = _images(network, data) if data.picture is not None else _points(network, data)
+    figure.suptitle(f"{folder.absolute().name}: {run.description}, {told_steps(network)}", fontsize=9)
     figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
@@ -55,8 +57,7 @@ def way(network: DensityModel, z: Tensor) -> list[tuple[str, Tensor]]:
     return [found[i] for i in chosen]
 
 
-def _points(run: TrainedDensity) -> Figure:
-    network, data, _ = run
+def _points(network: DensityModel, data: DensityData) -> Figure:
     stream = torch.Generator().manual_seed(0)
     z = torch.randn(POINTS, network.dims, generator=stream, dtype=torch.float64)
     states = way(network, z)
@@ -144,8 +145,7 @@ def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
     ax.set_title("log density of each", loc="left", fontsize=9)
 
 
-def _images(run: TrainedDensity) -> Figure:
-    network, data, _ = run
+def _images(network: DensityModel, data: DensityData) -> Figure:
     stream = torch.Generator().manual_seed(0)
     z = torch.randn(2 * IMAGES, network.dims, generator=stream, dtype=torch.float64)
     states = way(network, z)

@@ -23,9 +23,9 @@ from torch.nn import functional
 
 from architectures.supervised.network import Network
 from lightning_modules.plotting.style import GREY, look_of, mark, new_figure, readable_ticks, tidy
+from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from lightning_modules.storage.run_files import read_columns
 from lightning_modules.text import Progress
-from lightning_modules.training.loading import Trained, trained
 from schemes.errors import SchemenetError
 from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
 from schemes.registry import GRADIENTS, SCHEMES
@@ -71,7 +71,7 @@ class Course(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """Error and time against forward NFE, backward against forward NFE, and NFE against epoch."""
-    held = trained(folder, IMAGES)
+    held = load_with_samples(folder, IMAGES)
     if (reason := refusal(held.network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
     figure = new_figure(7.2, 6.4)
@@ -121,7 +121,7 @@ def work(network: Network) -> Both:
 
 
 @torch.no_grad()
-def errors(held: Trained, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
+def errors(held: NetworkWithSamples, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
     """In double precision, against the same flows solved by dopri8 to 1e-9."""
     progress = Progress("solving in double precision at each tolerance, and once by dopri8 for the error")
     best = at_tolerance(held.network, REFERENCE)
@@ -141,7 +141,9 @@ def errors(held: Trained, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solve
 
 
 @torch.no_grad()
-def times(held: Trained, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS) -> list[Timed]:
+def times(
+    held: NetworkWithSamples, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS
+) -> list[Timed]:
     """In single precision, from the stem's output to the end of the last flow; the tolerances take turns."""
     networks = {tolerance: at_tolerance(held.network, tolerance).float() for tolerance in tolerances}
     entered = held.network.float().embed(held.inputs.float())
@@ -165,7 +167,7 @@ def permitted(network: Network, mode: str) -> bool:
     return all(GRADIENTS.build(mode).unsupported_reason(flow) is None for flow in network.flows)
 
 
-def passes(held: Trained, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
+def passes(held: NetworkWithSamples, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
     """A training step's forward and backward pass in single precision, at each tolerance."""
     found = []
     progress = Progress(f"forward and backward at each tolerance, gradient={mode}")

@@ -20,7 +20,7 @@ from architectures.dynamics.systems import System
 from architectures.observations import SeriesBatch
 from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
-from lightning_modules.training.loading import checkpoint_in, data_of, describe_run, module_of, read_checkpoint
+from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
 SERIES = 16  # of the test set, whose states say where to look
@@ -70,21 +70,13 @@ def draw(folder: Path) -> Figure:
 
 def learned(folder: Path) -> Learned:
     """What a run folder holds, refused where there is no field to be drawn."""
-    checkpoint = read_checkpoint(checkpoint_in(folder))
-    module = module_of(checkpoint).double().eval()
-    network = module.network
-    if not isinstance(network, NeuralODE):
-        architecture = checkpoint["hyper_parameters"]["architecture"]
-        raise SchemenetError(
-            f"{folder}: architecture {architecture!r} has no field of a trajectory's state; expected a run of "
-            "neural_ode or universal_ode on trajectories (schemenet train experiment=dynamics)"
-        )
-    data = data_of(checkpoint)
+    run = load_run(folder, NeuralODE)
+    module, data = run.module.double().eval(), run.test_data(TrajectoryData)
     if len(data.channels) < 2:
         raise SchemenetError(f"{folder}: a field is drawn in a plane; expected two channels or more, got one")
-    batch, config = data.first(SERIES), checkpoint["hyper_parameters"]["config"]
+    batch = data.first(SERIES)
     doubled = [type(part)(*(tensor.double() for tensor in part)) for part in (batch.observed, batch.targets)]
-    return Learned(network, data, SeriesBatch(*doubled), float(cast(Tensor, module.span)), describe_run(config))
+    return Learned(run.network, data, SeriesBatch(*doubled), float(cast(Tensor, module.span)), run.description)
 
 
 def drawn(held: Learned) -> int:

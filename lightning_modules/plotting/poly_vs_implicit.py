@@ -17,7 +17,7 @@ from torch import Tensor
 from architectures.supervised.network import Network
 from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
 from lightning_modules.plotting.style import GREY, caption, legend, look_of, mark, new_figure, readable_ticks, tidy
-from lightning_modules.training.loading import trained
+from lightning_modules.plotting.supervised import load_with_samples
 from schemes.core.node import Node
 from schemes.core.state import VectorField
 from schemes.errors import SchemenetError
@@ -85,7 +85,7 @@ def draw(folder: Path) -> Figure:
 
 def load(folder: Path) -> tuple[Network, Tensor]:
     """The trained network in evaluation mode and the first images of its data's test set, in double precision."""
-    network, images, _ = trained(folder, IMAGES)
+    network, images, _ = load_with_samples(folder, IMAGES)
     if (reason := refusal(network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
     return network, images

@@ -19,8 +19,7 @@ from architectures.series.base import SeriesModel
 from architectures.series.latent_variable import Variational
 from lightning_modules.data.series.base import SeriesData
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.training.loading import checkpoint_in, data_of, describe_run, module_of, read_checkpoint
-from schemes.errors import SchemenetError
+from lightning_modules.training.loading import load_run
 
 SHOWN, CHANNELS = 6, 3
 """Series in the plane; of more channels half as many series, with so many of their channels."""
@@ -82,11 +81,8 @@ def _reconstructs(data: SeriesData) -> bool:
 
 def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
     """A run's network in evaluation mode and double precision, its data set, and what both are."""
-    checkpoint = read_checkpoint(checkpoint_in(folder))
-    network = module_of(checkpoint).network.double().eval()
-    if not isinstance(network, SeriesModel):
-        raise SchemenetError(f"{folder}: expected a run on irregular series, such as data=spiral_series or physionet")
-    return network, data_of(checkpoint), describe_run(checkpoint["hyper_parameters"]["config"])
+    run = load_run(folder, SeriesModel)
+    return run.network.double().eval(), run.test_data(SeriesData), run.description
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from architectures.supervised.network import Network, Stage
 from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
-from lightning_modules.training.loading import Trained, trained
+from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -37,7 +37,7 @@ class Paths(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """The points and the vector field at a few times from 0 to T."""
-    held = trained(folder, POINTS)
+    held = load_with_samples(folder, POINTS)
     if (reason := refusal(held)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
     stage = held.network.stages[0]
@@ -77,7 +77,7 @@ def draw(folder: Path) -> Figure:
     return figure
 
 
-def refusal(held: Trained) -> str | None:
+def refusal(held: NetworkWithSamples) -> str | None:
     """Why there are no paths in the plane; None where there are."""
     network = held.network
     if held.inputs.dim() != 2 or not network.flows:
@@ -96,7 +96,7 @@ def refusal(held: Trained) -> str | None:
 
 
 @torch.no_grad()
-def start(held: Trained) -> Tensor:
+def start(held: NetworkWithSamples) -> Tensor:
     """The state that the flow begins with."""
     entered = held.network.embed(held.inputs)
     stage = copy.copy(held.network.stages[0])

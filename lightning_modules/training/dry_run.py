@@ -20,7 +20,7 @@ from lightning_modules.loggers.wandb import asked_mode
 from lightning_modules.machine import physical_memory
 from lightning_modules.metrics import task_of
 from lightning_modules.storage.atomic_files import check_writable
-from lightning_modules.training.loading import trained_network
+from lightning_modules.training.loading import load_run
 from schemes.errors import Problems, SchemenetError
 
 
@@ -84,4 +84,4 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
 def started_network(config: ResolvedConfig, network: Model) -> Model:
     """The network with the weights that it is to start from."""
     place = config.get("start_from")
-    return network if place is None else insert(trained_network(Path(place)), network)
+    return network if place is None else insert(load_run(Path(place), Model).network, network)

@@ -1,31 +1,113 @@
-"""Trained networks from the checkpoints of runs."""
+"""The loader of trained runs: from a run folder or a checkpoint to the network, its config and its test data."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
 from architectures.density.base import DensityModel
+from architectures.dynamics.neural_ode import NeuralODE
 from architectures.model import Model
+from architectures.series.base import SeriesModel
 from architectures.supervised.network import Network
 from lightning_modules.config.compose import validate_stored
 from lightning_modules.config.registries import DATA, TASKS
 from lightning_modules.config.static_registry import describe_data
 from lightning_modules.config.validate import Config
-from lightning_modules.data.density.base import DensityData
+from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import task_of
 from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.checkpointing import load_plain
 from schemes.errors import SchemenetError
 
+ModelT = TypeVar("ModelT", bound=Model)
+DataT = TypeVar("DataT", bound=SplitData)
 
-def trained_network(place: Path) -> Model:
-    """The trained network of a run folder or checkpoint, on the CPU."""
-    return module_of(read_checkpoint(checkpoint_in(place))).network
+EXPECTED: Mapping[type[Model], str] = {
+    DensityModel: "a density, trained on plane, digits_density, table or energy",
+    Network: "a network that answers inputs with labels or numbers; `schemenet figure --help` lists pictures of others",
+    NeuralODE: (
+        "a network with a field of a trajectory's state: neural_ode or universal_ode "
+        "(schemenet train experiment=dynamics)"
+    ),
+    SeriesModel: "a run on irregular series, such as data=spiral_series or physionet",
+}
+"""What the user is to give where a command needs a network of a class."""
+
+
+@dataclass(frozen=True)
+class TrainedRun(Generic[ModelT]):
+    """A trained run, on the CPU.
+
+    Attributes:
+        path: the file of the checkpoint.
+        checkpoint: its content, whose config is checked: plain data and tensors.
+        module: the task's module with the weights, in training mode.
+        network: the network of the module.
+    """
+
+    path: Path
+    checkpoint: Mapping[str, Any]
+    module: TaskModule
+    network: ModelT
+
+    @property
+    def config(self) -> Config:
+        """The resolved config of the run, checked."""
+        return self.checkpoint["hyper_parameters"]["config"]
+
+    @property
+    def description(self) -> str:
+        """The network and the data of the run: ``ffjord on plane moons``."""
+        return f"{self.config['architecture']['name']} on {describe_data(self.config['data'])}"
+
+    def test_data(self, kind: type[DataT]) -> DataT:
+        """The data set of the run, loaded: its test set, also where the run held out a validation split.
+
+        Nothing is downloaded. Raises SchemenetError where the data set is not of the class ``kind``.
+        """
+        data = DATA.build({**self.config["data"], "validation": None}, seed=0)
+        if not isinstance(data, kind):
+            raise SchemenetError(f"{str(self.path)!r}: data={self.config['data']['name']} is not for its network")
+        data.check()
+        data.setup()
+        return data
+
+    def unaveraged(self) -> TaskModule | None:
+        """The module with its last weights where those of the checkpoint are an average; None where they are not."""
+        weights = self.checkpoint.get("current_model_state")
+        return None if weights is None else _build(self.checkpoint["hyper_parameters"], weights)
+
+
+def load_run(place: Path, kind: type[ModelT]) -> TrainedRun[ModelT]:
+    """Load a trained run.
+
+    Only plain data and tensors are ever unpickled, and the config may name nothing but entries of the registries.
+
+    Args:
+        place: a run folder, or a checkpoint.
+        kind: the class of network that is needed; ``Model`` for any.
+
+    Raises:
+        SchemenetError: where there is no checkpoint of this package, or its network is of another class.
+    """
+    path = checkpoint_in(place)
+    checkpoint = read_checkpoint(path)
+    parameters = checkpoint["hyper_parameters"]
+    module = _build(parameters, checkpoint["state_dict"])
+    network = module.network
+    if not isinstance(network, kind):
+        raise SchemenetError(
+            f"{str(place)!r}: architecture {parameters['architecture']!r} was trained on "
+            f"data={parameters['config']['data']['name']}; expected {EXPECTED[kind]}"
+        )
+    return TrainedRun(path, checkpoint, module, network)
 
 
 def checkpoint_in(place: Path) -> Path:
@@ -35,13 +117,13 @@ def checkpoint_in(place: Path) -> Path:
         return path
     if not place.exists():
         raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
-    runs = sorted(str(found.parent) for found in itertools.islice(place.rglob(CHECKPOINT), 100))
+    runs = sorted(str(file.parent) for file in itertools.islice(place.rglob(CHECKPOINT), 100))
     hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""
     raise SchemenetError(f"{str(place)!r} is no finished run: it holds no {CHECKPOINT}{hint}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of this package; only plain data and tensors are ever unpickled."""
+    """A checkpoint of this package with its config checked; only plain data and tensors are ever unpickled."""
     checkpoint = load_plain(path)
     parameters = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     if not isinstance(parameters, dict) or not parameters.get("config"):
@@ -51,72 +133,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return {**checkpoint, "hyper_parameters": {**parameters, "config": validate_stored(parameters["config"], path)}}
 
 
-def module_of(checkpoint: dict[str, Any]) -> TaskModule:
-    """The module of a checkpoint, with its weights."""
+def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule:
+    """The module that a checkpoint describes, with these weights."""
     try:
-        parameters = checkpoint["hyper_parameters"]
         module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
     except SchemenetError:
         raise
-    except Exception as error:  # what somebody wrote there fails in any way there is
+    except Exception as error:  # the content of a foreign file fails in any way
         raise SchemenetError(f"the checkpoint describes no network: {type(error).__name__}: {error}") from error
     try:
-        module.load_state_dict(checkpoint["state_dict"])
+        module.load_state_dict(weights)
     except Exception as error:
         raise SchemenetError(f"the checkpoint's weights do not fit its own network: {error}") from error
     return module
-
-
-def describe_run(config: Config) -> str:
-    """The network and the data of a run: ``ffjord on plane moons``."""
-    return f"{config['architecture']['name']} on {describe_data(config['data'])}"
-
-
-def data_of(checkpoint: dict[str, Any]) -> Any:
-    """The data set of a checkpoint's run, loaded: its test set, whatever the run held out. Nothing is downloaded."""
-    data = DATA.build({**checkpoint["hyper_parameters"]["config"]["data"], "validation": None}, seed=0)
-    data.check()
-    data.setup()
-    return data
-
-
-class TrainedDensity(NamedTuple):
-    """A trained network in evaluation mode, in double precision on the CPU, its data, set up, and what both are."""
-
-    network: DensityModel
-    data: DensityData
-    description: str
-
-
-def trained_density(place: Path) -> TrainedDensity:
-    """What a run folder or a checkpoint holds. Raises SchemenetError where that is no density."""
-    checkpoint = read_checkpoint(checkpoint_in(place))
-    network = module_of(checkpoint).network
-    config = checkpoint["hyper_parameters"]["config"]
-    if not isinstance(network, DensityModel):
-        raise SchemenetError(
-            f"{str(place)!r} was trained on data={config['data']['name']}; expected a density, trained on plane, "
-            "digits_density, table or energy"
-        )
-    return TrainedDensity(network.double().eval(), data_of(checkpoint), describe_run(config))
-
-
-class Trained(NamedTuple):
-    """A trained network in evaluation mode, and the first inputs that it was tested on with their labels."""
-
-    network: Network
-    inputs: Tensor
-    labels: Tensor
-
-
-def trained(folder: Path, count: int) -> Trained:
-    """What a run folder holds, in double precision."""
-    checkpoint = read_checkpoint(checkpoint_in(folder))
-    network = module_of(checkpoint).network.double().eval()
-    if not isinstance(network, Network):
-        raise SchemenetError(
-            f"{folder}: this picture is of networks that answer inputs with labels or numbers, and "
-            f"{checkpoint['hyper_parameters']['architecture']!r} is none; `schemenet figure --help` lists others"
-        )
-    inputs, labels = data_of(checkpoint).first(count)
-    return Trained(network, inputs.double(), labels)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import TRAINERS
@@ -23,7 +22,7 @@ from lightning_modules.metrics import BY_RUNNING
 from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics, norms_with_statistics, statistics_of
-from lightning_modules.training.checkpointing import WholeCheckpoints
+from lightning_modules.training.checkpointing import WholeCheckpoints, load_plain
 
 
 def noise_free(
@@ -42,7 +41,7 @@ def noise_free(
     if not module.network.random_steps or not norms_with_statistics(module):
         return {}
     path = folder / CHECKPOINT
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = load_plain(path)
     module.load_state_dict(checkpoint["state_dict"])  # averaged ones, where training ended in an earlier process
     whole = copy.copy(data)
     whole.trainer = None  # who reads a part of the batches only; these are the same for every process

@@ -10,8 +10,9 @@ from torch import nn
 
 from architectures import create_model, insert
 from architectures.costs.ledger import parameters
+from architectures.model import Model
 from lightning_modules.cli import main
-from lightning_modules.training.loading import trained_network
+from lightning_modules.training.loading import load_run
 from schemes import SchemenetError
 
 SMALL = {"width": 0.25, "image_size": 16}
@@ -134,7 +135,7 @@ def test_a_run_starts_from_the_trained_steps_of_another(tmp_path: Path, capsys: 
     assert main(["train", *small, f"folder={first}"]) == 0
     grow = ["architecture=polynet32", f"start_from={first}", f"folder={second}", "trainer.limit_train_batches=1"]
     assert main(["train", *small, *grow, "optimizer.lr=0", "optimizer.weight_decay=0"]) == 0
-    old, new = trained_network(first), trained_network(second)
+    old, new = (load_run(run, Model).network for run in (first, second))
     assert torch.equal(old.stem.weight, new.stem.weight)
     assert torch.equal(branches(old)[0][2].weight, branches(new)[0][2].weight)
 

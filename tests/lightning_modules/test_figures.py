@@ -17,7 +17,7 @@ from lightning_modules.cli import main
 from lightning_modules.config.compose import compose
 from lightning_modules.launching.multi_process import train
 from lightning_modules.plotting import error_control, trajectories
-from lightning_modules.training.loading import Trained
+from lightning_modules.plotting.supervised import NetworkWithSamples
 from schemes.core.node import Node
 from schemes.ivp.solve import solve
 from tests.lightning_modules.test_plots import clipped
@@ -45,8 +45,8 @@ def network(**options: Any) -> Network:
     return made
 
 
-def held(**options: Any) -> Trained:
-    return Trained(network(**options), torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % 2)
+def held(**options: Any) -> NetworkWithSamples:
+    return NetworkWithSamples(network(**options), torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % 2)
 
 
 def texts(figure: Figure) -> str:

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from architectures import create_model
+from architectures.model import Model
 from lightning_modules.cli import main
 from lightning_modules.config.compose import compose
 from lightning_modules.config.registries import DATA
 from lightning_modules.launching.multi_process import train
 from lightning_modules.metrics import BY_RUNNING
 from lightning_modules.training.batch_statistics import reestimate, statistics_of
-from lightning_modules.training.loading import trained_network
+from lightning_modules.training.loading import load_run
 
 FRACTAL = [
     "debug=fast", "architecture=fractalnet", "architecture.width=0.1", "architecture.columns=2", "data.batch_size=32",
@@ -78,7 +79,7 @@ def test_both_numbers_are_in_the_result_and_the_checkpoint_is_what_was_tested(
 
 
 def test_the_statistics_are_those_of_training_batches_without_noise(run: Path) -> None:
-    network = trained_network(run)
+    network = load_run(run, Model).network
     held = {name: value.clone() for name, value in statistics_of(network).items()}
     data = DATA.build(compose("train", FRACTAL)["data"], seed=0)
     data.setup()
@@ -89,11 +90,11 @@ def test_the_statistics_are_those_of_training_batches_without_noise(run: Path) -
 
 def test_a_run_that_was_killed_before_its_result_ends_with_the_same_numbers(run: Path) -> None:
     before = result_of(run)
-    weights = {name: value.clone() for name, value in trained_network(run).state_dict().items()}
+    weights = {name: value.clone() for name, value in load_run(run, Model).network.state_dict().items()}
     (run / "result.json").unlink()
     train(compose("train", [*FRACTAL, *(["trainer.ema=0.5"] if run.name == "averaged" else [])]), run)
     assert without_versions(result_of(run)) == without_versions(before)
-    for name, value in trained_network(run).state_dict().items():
+    for name, value in load_run(run, Model).network.state_dict().items():
         assert torch.equal(value, weights[name]), name
 
 
