@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from architectures.layers.norms import norm_multiple
 from architectures.registry import FIELDS
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 from schemes.schema import Spec
 
 
@@ -18,13 +18,12 @@ def name_of(spec: Spec) -> str:
 
 def require(**values: float | Sequence[float]) -> None:
     """Raise one SchemenetError that lists every value, or list of values, which is not positive and finite."""
-    wrong = []
+    problems = Problems()
     for key, value in values.items():
         numbers = [value] if isinstance(value, int | float) else list(value)
         if not numbers or not all(0 < number < math.inf for number in numbers):
-            wrong.append(f"{key} expected to be positive, got {value!r}")
-    if wrong:
-        raise SchemenetError("\n".join(wrong))
+            problems.add(f"{key} expected to be positive, got {value!r}")
+    problems.raise_if_any()
 
 
 def require_vector_field(field: Spec) -> None:

@@ -47,9 +47,10 @@ class FieldError(SolverError):
 
 
 class Problems:
-    """A collector of mistakes, so that one error names all of them."""
+    """A collector of mistakes, so that one error names all of them; ``prefix`` stands before each."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._messages: list[str] = []
 
     def __len__(self) -> int:
@@ -57,7 +58,7 @@ class Problems:
 
     def add(self, *messages: str) -> None:
         """Note mistakes, a line or several each."""
-        self._messages += messages
+        self._messages += [f"{self._prefix}{message}" for message in messages]
 
     def attempt(self, make: Callable[[], T], prefix: str = "") -> T | None:
         """The result of a call; None where it raises a SchemenetError, which is noted."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from schemes.errors import SchemenetError, not_taken, unknown
+from schemes.errors import Problems, SchemenetError, not_taken, unknown
 from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -176,14 +176,13 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Refuse arguments that the entry does not take or whose type is wrong, all of them in one message."""
-        parameters, wrong = self.options(name), []
+        parameters, problems = self.options(name), Problems()
         for key, value in arguments.items():
             if key not in parameters:
-                wrong.append(not_taken(f"{self.kind} {name!r}", key, parameters))
+                problems.add(not_taken(f"{self.kind} {name!r}", key, parameters))
             elif (problem := objection(value, parameters[key].annotation)) is not None:
-                wrong.append(f"{self.kind} {name!r}: {key} {problem}")
-        if wrong:
-            raise SchemenetError("\n".join(wrong))
+                problems.add(f"{self.kind} {name!r}: {key} {problem}")
+        problems.raise_if_any()
 
     def check_spec(self, spec: Spec) -> tuple[str, dict[str, Any]]:
         """The name and the arguments of a spec. Raises SchemenetError where they are wrong."""

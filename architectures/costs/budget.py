@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from schemes.errors import SchemenetError, nearest, unknown
+from schemes.errors import Problems, SchemenetError, nearest, unknown
 
 
 class Kind(NamedTuple):
@@ -72,28 +72,27 @@ def parse_budget(
     Raises:
         SchemenetError: with all mistakes, a line ``key: ...`` each.
     """
-    wrong, number = [], 0.0
+    problems, number = Problems(), 0.0
     if kind not in KINDS:
-        wrong.append(f"kind: {unknown('kind of budget', kind, KINDS)}")
+        problems.add(f"kind: {unknown('kind of budget', kind, KINDS)}")
     if target != BASELINE:
         try:
             number = parse_amount(target)
         except SchemenetError as error:
-            wrong.append(f"target: {error}")
+            problems.add(f"target: {error}")
         else:
             if kind == STEP_TIME:
-                wrong.append(
+                problems.add(
                     f"target: a number of seconds holds on one machine in one state; {STEP_TIME} is matched to that of "
                     f"another network, measured in turn with it: expected {BASELINE}, got {target!r}"
                 )
     if by not in WAYS:
-        wrong.append(f"by: {unknown('way to meet a budget', by, WAYS)}")
+        problems.add(f"by: {unknown('way to meet a budget', by, WAYS)}")
     if tolerance is not None and not 0 < tolerance < 1:
-        wrong.append(f"tolerance: expected a share between 0 and 1, got {tolerance:g}")
+        problems.add(f"tolerance: expected a share between 0 and 1, got {tolerance:g}")
     elif tolerance is not None and kind == STEP_TIME and tolerance < FINEST:
-        wrong.append(f"tolerance: step times do not repeat that well; expected at least {FINEST:g}, got {tolerance:g}")
-    if wrong:
-        raise SchemenetError("\n".join(wrong))
+        problems.add(f"tolerance: step times do not repeat that well; expected at least {FINEST:g}, got {tolerance:g}")
+    problems.raise_if_any()
     return Budget(kind, BASELINE if target == BASELINE else number, by, tolerance or KINDS[kind].tolerance)
 
 

@@ -6,7 +6,7 @@ The grammar has signs of its own. Where a key takes nothing but text, such as a 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -84,24 +84,23 @@ def takes_text_only(key: str) -> bool:
     return bool(found) and found <= TEXT
 
 
-def repeated(words: Sequence[str]) -> list[str]:
+def repeated(words: Sequence[str]) -> Iterator[str]:
     """Objections to keys that are given twice, in whatever form: which of two values was meant, nobody can know."""
     first: dict[str, str] = {}
-    wrong = []
     for word in words:
         key = word.partition("=")[0].lstrip("+")
         key = ALIASES.get(key, key)
         key = f"{key}.name" if key in REGISTRIES else f"{key}.{SHORT[key]}" if key in SHORT else key
         if "=" in word and key in first:
-            wrong.append(f"{first[key]} and {word}: one key is given twice; leave one of them out")
+            yield f"{first[key]} and {word}: one key is given twice; leave one of them out"
         first.setdefault(key, word)
-    return wrong
 
 
 def refuse_repeated(words: Sequence[str]) -> None:
     """Raises SchemenetError where words give a key twice."""
-    if wrong := repeated(words):
-        raise SchemenetError("\n".join(wrong))
+    problems = Problems()
+    problems.add(*repeated(words))
+    problems.raise_if_any()
 
 
 def _read(word: str) -> tuple[str, Any]:

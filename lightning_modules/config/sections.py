@@ -1,4 +1,4 @@
-"""What a comparison is asked for beside its words: a budget, and tuning. Read before torch is imported."""
+"""Schemas of the config sections ``budget`` and ``tune``. Read before torch is imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from architectures.costs.budget import parse_budget
 from lightning_modules.config.network_names import parse_seeds
-from schemes.errors import SchemenetError, not_taken
+from schemes.errors import Problems, SchemenetError, not_taken
 from schemes.schema import objection, parameters_of
 
 FIRST_TUNING_SEED = 1000
@@ -49,20 +49,16 @@ def tuning(
     validation: float = 0.1,
     max_epochs: int | None = None,
 ) -> Tuning:
-    """Tuning from what a user says. Raises SchemenetError with every mistake, a line ``key: ...`` each."""
-    wrong = []
+    """Equal tuning of all arms. Raises SchemenetError with every mistake, a line ``key: ...`` each."""
+    problems = Problems()
     if not lr or not all(rate > 0 for rate in lr) or len(set(lr)) < len(lr):
-        wrong.append(f"lr: expected different positive learning rates such as [0.03, 0.1, 0.3], got {list(lr)}")
-    try:
-        parse_seeds(seeds)
-    except SchemenetError as error:
-        wrong.append(f"seeds: {error}")
+        problems.add(f"lr: expected different positive learning rates such as [0.03, 0.1, 0.3], got {list(lr)}")
+    problems.attempt(lambda: parse_seeds(seeds), "seeds: ")
     if not 0 < validation < 1:
-        wrong.append(f"validation: expected a share of the training set between 0 and 1, got {validation:g}")
+        problems.add(f"validation: expected a share of the training set between 0 and 1, got {validation:g}")
     if max_epochs is not None and max_epochs < 1:
-        wrong.append(f"max_epochs: expected at least 1, got {max_epochs}")
-    if wrong:
-        raise SchemenetError("\n".join(wrong))
+        problems.add(f"max_epochs: expected at least 1, got {max_epochs}")
+    problems.raise_if_any()
     rates = tuple(sorted(map(float, lr)))
     return Tuning(rates, seeds if isinstance(seeds, int) else tuple(seeds), validation, max_epochs)
 
@@ -75,7 +71,18 @@ SHORT = {"budget": "target"}
 
 
 def section(key: str, value: Any) -> Any:
-    """What ``budget=...`` or ``tune=...`` asks for; None where nothing. Every mistake is told, in full keys."""
+    """The budget or the tuning that a config section describes.
+
+    Args:
+        key: ``budget`` or ``tune``.
+        value: the section as composed; None is no section.
+
+    Returns:
+        What the section's function makes of it; None without a section.
+
+    Raises:
+        SchemenetError: with every mistake, a line ``budget.kind: ...`` each.
+    """
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -84,21 +91,18 @@ def section(key: str, value: Any) -> Any:
                 f"{key}: expected keys of its own such as {key}.{next(iter(keys_of(key)))}, got {value!r}"
             )
         value = {SHORT[key]: value}
-    wrong = [not_taken(key, name, keys_of(key)) for name in value if name not in keys_of(key)]
-    known = {name: given for name, given in value.items() if name in keys_of(key)}
-    for name, given in list(known.items()):
-        if (problem := objection(given, keys_of(key)[name].annotation)) is not None:
-            wrong.append(f"{key}.{name}: {problem}")
-            del known[name]
-    made = None
+    problems, keys = Problems(), keys_of(key)
+    problems.add(*(not_taken(key, name, keys) for name in value if name not in keys))
+    objections = {name: objection(given, keys[name].annotation) for name, given in value.items() if name in keys}
+    wrong_types = {name: problem for name, problem in objections.items() if problem is not None}
+    problems.add(*(f"{key}.{name}: {problem}" for name, problem in wrong_types.items()))
     try:
-        made = SECTIONS[key](**known)
+        made = SECTIONS[key](**{name: value[name] for name in objections if name not in wrong_types})
     except SchemenetError as error:
-        lines = [f"{key}.{line}" for line in str(error).splitlines()]
-        reported = {message.split(":")[0] for message in wrong}
-        wrong += [line for line in lines if line.split(":")[0] not in reported]
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+        # Of a value of the wrong type its objection is enough: the function saw the default.
+        problems.add(*(f"{key}.{line}" for line in str(error).splitlines() if line.split(":")[0] not in wrong_types))
+        raise problems.error() from error
+    problems.raise_if_any()
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_modules.config.overrides import repeated
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.storage.atomic_files import whole
-from schemes.errors import SchemenetError, not_taken
+from schemes.errors import Problems, SchemenetError, not_taken
 from schemes.schema import Parameter, objection
 
 USAGE = "schemenet sample RUN [n=1000] [seed=0] [out=FILE.csv or FILE.npy]"
@@ -52,27 +52,27 @@ def sample(arguments: Sequence[str]) -> int:
 def _read(arguments: Sequence[str]) -> tuple[Path, int, int, Path]:
     if not arguments or ("=" in arguments[0] and not Path(arguments[0]).exists()):
         raise SchemenetError(f"sample: expected a run folder or a checkpoint first\n{USAGE}")
-    run, wrong = Path(arguments[0]), repeated(arguments[1:])
-    asked: dict[str, Any] = {key: parameter.default for key, parameter in KEYS.items()}
+    run, problems = Path(arguments[0]), Problems()
+    problems.add(*repeated(arguments[1:]))
+    values: dict[str, Any] = {key: parameter.default for key, parameter in KEYS.items()}
     for word in arguments[1:]:
         key, equals, text = word.partition("=")
         if not equals or key not in KEYS:
-            wrong.append(not_taken("sample", key, KEYS) if equals else f"cannot read {word!r}; expected KEY=VALUE")
+            problems.add(not_taken("sample", key, KEYS) if equals else f"cannot read {word!r}; expected KEY=VALUE")
             continue
         try:
-            asked[key] = text if key == "out" else read_yaml(text, f"sample: {key}")
+            values[key] = text if key == "out" else read_yaml(text, f"sample: {key}")
         except SchemenetError as error:
-            wrong.append(str(error))
+            problems.add(str(error))
             continue
-        if (problem := objection(asked[key], KEYS[key].annotation)) is not None:
-            wrong.append(f"sample: {key} {problem}")
-        elif key != "out" and asked[key] < (least := 1 if key == "n" else 0):
-            wrong.append(f"sample: {key} expected to be at least {least}, got {asked[key]}")
-    out = Path(asked["out"])
+        if (problem := objection(values[key], KEYS[key].annotation)) is not None:
+            problems.add(f"sample: {key} {problem}")
+        elif key != "out" and values[key] < (least := 1 if key == "n" else 0):
+            problems.add(f"sample: {key} expected to be at least {least}, got {values[key]}")
+    out = Path(values["out"])
     if out.suffix not in (".csv", ".npy"):
-        wrong.append(f"sample: out expected a file name that ends in .csv or .npy, got {asked['out']!r}")
+        problems.add(f"sample: out expected a file name that ends in .csv or .npy, got {values['out']!r}")
     elif not out.absolute().parent.is_dir():
-        wrong.append(f"sample: out is in {str(out.parent)!r}, which is no folder")
-    if wrong:
-        raise SchemenetError("\n".join(wrong))
-    return run, asked["n"], asked["seed"], out
+        problems.add(f"sample: out is in {str(out.parent)!r}, which is no folder")
+    problems.raise_if_any()
+    return run, values["n"], values["seed"], out

@@ -15,7 +15,7 @@ from lightning_modules.config.static_registry import static_registry
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.storage.atomic_files import safe_name, whole
 from lightning_modules.storage.run_files import run_folder
-from schemes.errors import SchemenetError, unknown
+from schemes.errors import Problems, SchemenetError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,14 +104,14 @@ def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
 
 def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
     """What ``make`` makes of every name, or one error with the mistakes of all of them."""
-    made, wrong = [], []
+    problems = Problems()
+    made = []
     for name in names:
         try:
             made.append(make(name))
         except SchemenetError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+            problems.add(str(error))
+    problems.raise_if_any()
     return made
 
 

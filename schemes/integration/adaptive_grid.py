@@ -13,7 +13,7 @@ import torch
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import VectorField
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 from schemes.integration.adaptive_loop import AdaptiveLoop, InPrecisionOfState
 from schemes.integration.grid import FlowGrid
 from schemes.integration.loop import FieldOwner
@@ -81,29 +81,33 @@ class AdaptiveGrid(FlowGrid):
             "rtol": rtol, "atol": atol, "time": time, "eval_rtol": eval_rtol, "eval_atol": eval_atol,
             "first_step": first_step, "max_step": max_step, "seconds": seconds,
         }  # fmt: skip
-        wrong = [
-            f"{key} expected to be {'positive' if key not in TOLERANCES else 'at least 0'}, got {value}"
-            for key, value in numbers.items()
-            if isinstance(value, int | float) and not (value > 0 or (value == 0 and key in TOLERANCES))
-        ]
-        wrong += [
-            f"{key} expected to be a number, got {value!r}"
-            for key, value in {"rtol": rtol, "atol": atol}.items()
-            if isinstance(value, str | None)
-        ]
+        problems = Problems("grid 'adaptive': ")
+        problems.add(
+            *(
+                f"{key} expected to be {'positive' if key not in TOLERANCES else 'at least 0'}, got {value}"
+                for key, value in numbers.items()
+                if isinstance(value, int | float) and not (value > 0 or (value == 0 and key in TOLERANCES))
+            )
+        )
+        problems.add(
+            *(
+                f"{key} expected to be a number, got {value!r}"
+                for key, value in {"rtol": rtol, "atol": atol}.items()
+                if isinstance(value, str | None)
+            )
+        )
         if all(isinstance(tolerance, int | float) and tolerance == 0 for tolerance in (rtol, atol)):
-            wrong.append("rtol and atol cannot both be 0: no error would be small enough")
+            problems.add("rtol and atol cannot both be 0: no error would be small enough")
         if max_steps < 1:
-            wrong.append(f"max_steps expected to be at least 1, got {max_steps}")
+            problems.add(f"max_steps expected to be at least 1, got {max_steps}")
         if not 0 <= min_step <= (math.inf if max_step is None else max_step):
-            wrong.append(f"min_step expected to be at least 0 and at most max_step={max_step}, got {min_step}")
+            problems.add(f"min_step expected to be at least 0 and at most max_step={max_step}, got {min_step}")
         if not 0 < safety <= 1 or not 0 < shrink < 1 or not growth > 1:
-            wrong.append(
+            problems.add(
                 f"expected 0 < safety <= 1, 0 < shrink < 1 and growth > 1, got safety={safety}, shrink={shrink}, "
                 f"growth={growth}"
             )
-        if wrong:
-            raise SchemenetError("\n".join(f"grid 'adaptive': {line}" for line in wrong))
+        problems.raise_if_any()
         self.rtol, self.atol, self.time = rtol, atol, time
         self.eval_rtol, self.eval_atol = eval_rtol, eval_atol
         self.settings = StepSizeSettings(

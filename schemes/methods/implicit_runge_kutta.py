@@ -16,7 +16,7 @@ from schemes.core.scheme import Scheme, StepResult
 from schemes.core.state import FlatState, State, VectorField, combine, flatten, unflatten
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import separate_weights
-from schemes.errors import SchemenetError
+from schemes.errors import Problems
 from schemes.nonlinear.newton_krylov import Solver, plain, refuse_transforms
 from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapolations
 
@@ -49,11 +49,11 @@ class ImplicitRungeKutta(Scheme, abstract=True):
     ) -> None:
         super().__init__()
         counts = {"iterations": iterations, "krylov": krylov, "substeps": substeps}
-        wrong = [f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1]
+        problems = Problems(f"scheme {type(self).__name__}: ")
+        problems.add(*(f"{key} expected to be at least 1, got {value}" for key, value in counts.items() if value < 1))
         if tolerance is not None and not 0 < tolerance < 1:
-            wrong.append(f"tolerance expected to be in (0, 1), got {tolerance}")
-        if wrong:
-            raise SchemenetError("\n".join(f"scheme {type(self).__name__}: {line}" for line in wrong))
+            problems.add(f"tolerance expected to be in (0, 1), got {tolerance}")
+        problems.raise_if_any()
         self.substeps = substeps
         self.solver = Solver(tolerance, iterations, krylov)
 
