@@ -1,4 +1,4 @@
-"""The budget of a comparison: what each of its networks is changed in to meet it."""
+"""Matching networks to the budget of a comparison, by the options that set their size."""
 
 from __future__ import annotations
 
@@ -17,40 +17,46 @@ from lightning_modules.data.datamodule import SplitData
 
 
 class Matching:
-    """Matches one network after the other, the baseline first, whose own cost may be the target.
+    """Matches one network after the other, the baseline first, whose cost may be the target.
 
-    ``budget`` has a number for its target as soon as the baseline is known. ``held`` is what was found before, a
-    comparison.json: of times, which no second measurement repeats, the target and the options there are kept.
+    The attribute ``budget`` has a number for its target as soon as the baseline is known.
+
+    Args:
+        budget: what is to be met; None leaves every network as it is.
+        data: the data set, for the shapes of the networks and the batch size.
+        device: where step times are measured.
+        existing: the comparison.json written before, if any. Step times cannot be measured twice with one result, so
+            of such a budget the target and the options in it are kept.
     """
 
     def __init__(
-        self, budget: Budget | None, data: SplitData, device: str, held: Mapping[str, Any] | None = None
+        self, budget: Budget | None, data: SplitData, device: str, existing: Mapping[str, Any] | None = None
     ) -> None:
         self.budget, self.data, self.device = budget, data, device
         self._timed = budget is not None and budget.kind == STEP_TIME
         self._like: Model | None = None
-        self._held: Mapping[str, Any] = {}
-        if budget is not None and self._timed and held is not None and (before := held.get("budget")) is not None:
-            self._held = {arm["name"]: arm.get("knobs", {}) for arm in held["arms"]}
-            self.budget = replace(budget, target=before["target"])
+        self._existing_knobs: Mapping[str, Any] = {}
+        if budget is not None and self._timed and existing is not None and existing.get("budget") is not None:
+            self._existing_knobs = {arm["name"]: arm.get("knobs", {}) for arm in existing["arms"]}
+            self.budget = replace(budget, target=existing["budget"]["target"])
 
     @property
     def waits(self) -> bool:
         """Whether nothing can be matched before the baseline is known."""
         return self.budget is not None and self.budget.target == BASELINE
 
-    def knobs(self, arm: str, architecture: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    def knobs(self, arm: str, architecture: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """The options by which a network meets the budget; none where it is the target, or there is no budget."""
         if self.budget is None:
             return {}
-        options = {**self.data.context, **own}
+        options = {**self.data.context, **options}
         if self._timed and self._like is None:
             self._like = self._network(architecture, options, self.device)
         if self.waits:
             self.budget = replace(self.budget, target=self._cost(self.budget.kind, architecture, options))
             return {}
-        if arm in self._held:
-            return self._held[arm]
+        if arm in self._existing_knobs:
+            return self._existing_knobs[arm]
         return match_budget(
             architecture, target=self._like or self.budget.target, kind=self.budget.kind, by=self.budget.by,
             tolerance=self.budget.tolerance, batch_size=self.data.batch_size, shape=tuple(self.data.shape), **options,

@@ -24,12 +24,12 @@ from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import measure_of
 from lightning_modules.text import aligned, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
 """What a control has from the baseline."""
 
-OWN_KEYS = ("launcher", *(key for key in COMPARE_KEYS if key not in TRAIN_KEYS))
+COMPARISON_KEYS = ("launcher", *(key for key in COMPARE_KEYS if key not in TRAIN_KEYS))
 
 
 COSTS = {
@@ -89,12 +89,12 @@ class Plan:
     def sizes_table(self) -> str:
         """The arms' sizes and costs, for the screen before training starts."""
         budget = "no budget" if self.budget is None else f"budget {self.budget}"
-        told = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'seed')}, {budget}"
+        title = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'seed')}, {budget}"
         grouped = any(arm.sizes.get("norm_groups") for arm in self.arms)
         columns = ("scheme", "steps", "h", "widths", "inner", "stem", "norm", *(["norm_groups"] if grouped else []))
         head = ["arm", *(column.replace("_", " ") for column in columns)]
         sizes = [[_labelled(arm), *(_cell(arm.sizes.get(column, "-")) for column in columns)] for arm in self.arms]
-        return f"{told}\n\n{aligned([head, *sizes], terminal_width())}\n\n{self._costs_table()}"
+        return f"{title}\n\n{aligned([head, *sizes], terminal_width())}\n\n{self._costs_table()}"
 
     def _costs_table(self) -> str:
         base = next(arm.sizes for arm in self.arms if arm.name == self.baseline)
@@ -151,15 +151,25 @@ class Plan:
         }
 
 
-def make_plan(config: ResolvedConfig, held: Mapping[str, Any] | None = None) -> Plan:
-    """Match sizes and try every arm on the meta device. Raises SchemenetError with every mistake found.
+def make_plan(config: ResolvedConfig, existing: Mapping[str, Any] | None = None) -> Plan:
+    """Match sizes, and build every arm on the meta device.
 
-    ``held`` is the comparison.json that was written for this plan before, if one was: what had to be measured for it
-    is taken from there, so that a comparison goes on with the networks that it began with.
+    Args:
+        config: the config of the command ``compare``.
+        existing: the comparison.json that was written for this plan before, if any: measured targets are taken from
+            it, so that a comparison resumes with the networks that it began with.
+
+    Returns:
+        The plan, its baseline first.
+
+    Raises:
+        SchemenetError: with the mistakes of all arms.
     """
-    wrong: list[str] = []
+    problems = Problems()
     seeds = parse_seeds(config["seeds"])
-    recipe = {k: v for k, v in config.items() if k not in (*OWN_KEYS, *AXES, "architecture", "folder", "overwrite")}
+    recipe = {
+        k: v for k, v in config.items() if k not in (*COMPARISON_KEYS, *AXES, "architecture", "folder", "overwrite")
+    }
     recipe |= {"sharing": None, "seed": seeds[0]}
     if (tuning := section("tune", config["tune"])) is not None:
         last = recipe["trainer"]["max_epochs"]
@@ -172,29 +182,28 @@ def make_plan(config: ResolvedConfig, held: Mapping[str, Any] | None = None) -> 
     named.sort(key=lambda choice: choice.arm != baseline.arm)  # the others may be matched to it
 
     data, _ = dry_build(ResolvedConfig({**recipe, "architecture": {"name": baseline.architecture}}))
-    matching = Matching(section("budget", config["budget"]), data, device_of(recipe), held)
+    matching = Matching(section("budget", config["budget"]), data, device_of(recipe), existing)
     arms: list[PlannedArm] = []
     controls = [Choice(name, name) for name in config["controls"]]
     # Two words may mean one network; it is trained once.
     for choice in {choice.arm: choice for choice in [*named, *controls]}.values():
         control = choice in controls
-        own, knobs = _options(choice, config), {}
+        options, knobs = _options(choice, config), {}
         failed = not any(arm.name == baseline.arm for arm in arms) and choice.arm != baseline.arm
         if failed and (control or matching.waits):
             continue  # the baseline itself has failed, and says so
         try:
             if control:
                 settings = {**ARCHITECTURES.entry(baseline.architecture).preset, **arms[0].config["architecture"]}
-                own = {key: settings[key] for key in OF_THE_BASELINE if key in settings} | own
+                options = {key: settings[key] for key in OF_THE_BASELINE if key in settings} | options
             else:
-                knobs = matching.knobs(choice.arm, choice.architecture, own)
-            arm = _arm(choice, control, matching.budget is not None and not control, own, knobs, recipe, data)
+                knobs = matching.knobs(choice.arm, choice.architecture, options)
+            arm = _arm(choice, control, matching.budget is not None and not control, options, knobs, recipe, data)
             dry_build(arm.config)
             arms.append(arm)
         except SchemenetError as error:
-            wrong.append(f"{choice.arm}: {error}")
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+            problems.add(f"{choice.arm}: {error}")
+    problems.raise_if_any()
     return Plan(tuple(arms), baseline.arm, seeds, matching.budget, recipe, tuning)
 
 
@@ -205,27 +214,27 @@ def device_of(recipe: Config) -> str:
 
 def _options(choice: Choice, config: ResolvedConfig) -> dict[str, Any]:
     """What the user says of one network."""
-    own = dict((config["arms"] or {}).get(choice.arm, {}))
+    options = dict((config["arms"] or {}).get(choice.arm, {}))
     if choice.scheme is not None:
-        own.setdefault("scheme", {"name": choice.scheme})
-    return own
+        options.setdefault("scheme", {"name": choice.scheme})
+    return options
 
 
 def _arm(
     choice: Choice,
     control: bool,
     matched: bool,
-    own: dict[str, Any],
+    options: dict[str, Any],
     knobs: Mapping[str, Any],
     recipe: Config,
     data: SplitData,
 ) -> PlannedArm:
-    own = {**own, **knobs}
+    options = {**options, **knobs}
     with torch.device("meta"):
-        network = create_model(choice.architecture, **data.context, **own)
-    axes = {key: own.pop(key) for key in (*AXES, "sharing") if key in own}
+        network = create_model(choice.architecture, **data.context, **options)
+    axes = {key: options.pop(key) for key in (*AXES, "sharing") if key in options}
     axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
-    config = ResolvedConfig({**recipe, "architecture": {"name": choice.architecture, **own}, **axes})
+    config = ResolvedConfig({**recipe, "architecture": {"name": choice.architecture, **options}, **axes})
     return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
 
 

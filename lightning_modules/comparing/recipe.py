@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from lightning_modules.config.resolved import dotted
 from schemes.errors import SchemenetError
 
 GROUPS = ("data", "optimizer", "trainer")
@@ -25,34 +26,26 @@ class Setting(NamedTuple):
 
 
 def settings(recipe: Mapping[str, Any]) -> list[Setting]:
-    """All keys of a recipe as a config or as runs hold it, those that differ from their defaults first."""
-    values = dict(_flat(recipe))
+    """All keys of a recipe, nested or dotted, those that differ from their defaults first."""
+    values = dict(dotted(recipe))
     named = [(group, str(values[f"{group}.name"])) for group in GROUPS if f"{group}.name" in values]
     defaults = {key: value for group, name in named for key, value in _defaults(group, name).items()}
-    found = []
+    described = []
     for key, value in values.items():
         # Of a recipe that was read from runs, a value may stand as JSON writes it: true, null.
         words = {str(defaults[key]), json.dumps(defaults[key])} if key in defaults else set()
         default = str(value) if str(value) in words else str(defaults[key]) if key in defaults else None
-        found.append(Setting(key, str(value), default))
-    return sorted(found, key=lambda setting: not setting.differs)
-
-
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        described.append(Setting(key, str(value), default))
+    return sorted(described, key=lambda setting: not setting.differs)
 
 
 @cache
 def _defaults(group: str, name: str) -> dict[str, Any]:
-    """What a group holds under a name; nothing where that is of a package that is not at hand."""
+    """A group's config under a name; empty where it needs a package that is not installed."""
     from lightning_modules.config.compose import compose
 
     try:
         section = compose("train", [f"{group}={name}"]).get(group)
     except SchemenetError:
         return {}
-    return dict(_flat({group: section})) if isinstance(section, Mapping) else {}
+    return dict(dotted({group: section})) if isinstance(section, Mapping) else {}

@@ -1,8 +1,4 @@
-"""Reading the run folders of a comparison: what was planned, what finished, and what did not and why.
-
-Nothing is computed here and nothing is left out: every planned run comes back, as done, diverged, failed or
-missing.
-"""
+"""Records of a comparison, read from its folders: its plan, and each run as done, diverged, failed or missing."""
 
 from __future__ import annotations
 
@@ -64,7 +60,7 @@ class Budget:
 class Run:
     """One arm trained with one seed; ``reason`` says why a run is not done.
 
-    ``value`` is what the comparison's measure is on the test set, ``beside`` what else was measured there, by name.
+    ``value`` is the comparison's measure on the test set, ``other_measures`` the other measures there, by name.
     """
 
     arm: str
@@ -74,12 +70,17 @@ class Run:
     epochs: int | None = None
     samples_per_step: float | None = None
     value: float | None = None
-    beside: Mapping[str, float] = field(default_factory=dict)
+    other_measures: Mapping[str, float] = field(default_factory=dict)
     train_loss: float | None = None
     ledger: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     layout: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+
+    def has_result_of(self, run: Run) -> bool:
+        """Whether both runs have a result, and it is the same: then one is a copy of the other."""
+        mine, its = ((r.status, r.epochs, r.value, r.other_measures, r.train_loss) for r in (self, run))
+        return self.epochs is not None and mine == its
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Comparison:
 
 
 def read_comparison(folder: str | Path) -> Comparison:
-    """Read FOLDER/comparison.json and every run folder it plans; broken runs are told, not raised."""
+    """Read FOLDER/comparison.json and every run folder it plans; broken runs come back as failed, and do not raise."""
     folder = Path(folder)
     path = folder / COMPARISON
     if not path.is_file():
@@ -128,7 +129,7 @@ def read_comparison(folder: str | Path) -> Comparison:
         budget = _read_budget(plan.get("budget"))
         measure = MEASURES[plan.get("measure") or ERROR.key]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise SchemenetError(f"{path} cannot be read as a comparison: {_told(error)}") from error
+        raise SchemenetError(f"{path} cannot be read as a comparison: {_reason(error)}") from error
     return Comparison(
         folder=folder,
         command=str(plan.get("command") or ""),
@@ -176,53 +177,61 @@ def _read_arm(folder: Path, entry: Mapping[str, Any]) -> Arm:
 
 def _read_step_time(path: Path) -> StepTime | None:
     try:
-        told = read_json(path)
+        times = read_json(path)
     except SchemenetError:
         return None
-    median = finite(told.get("median_s"))
+    median = finite(times.get("median_s"))
     if median is None or median <= 0:
         return None
     return StepTime(
         median_s=median,
-        quartile_1_s=finite(told.get("quartile_1_s")),
-        quartile_3_s=finite(told.get("quartile_3_s")),
-        steps=told.get("steps"),
-        threads=told.get("threads"),
-        device=told.get("device"),
-        batch_size=told.get("batch_size"),
+        quartile_1_s=finite(times.get("quartile_1_s")),
+        quartile_3_s=finite(times.get("quartile_3_s")),
+        steps=times.get("steps"),
+        threads=times.get("threads"),
+        device=times.get("device"),
+        batch_size=times.get("batch_size"),
     )
 
 
-def _read_budget(told: Any) -> Budget | None:
+def _read_budget(entry: Any) -> Budget | None:
     """A number, in older comparisons, is one of parameters."""
-    if told is None:
+    if entry is None:
         return None
-    if isinstance(told, int | float):
-        return Budget("parameters", told)
-    known = {key: told[key] for key in ("by", "tolerance") if told.get(key) is not None}
-    return Budget(str(told["kind"]), float(told["target"]), **known)
+    if isinstance(entry, int | float):
+        return Budget("parameters", entry)
+    known = {key: entry[key] for key in ("by", "tolerance") if entry.get(key) is not None}
+    return Budget(str(entry["kind"]), float(entry["target"]), **known)
 
 
 def _read_run(folder: Path, arm: str, seed: int, measure: Measure, recipe: str | None = None) -> Run:
-    """A planned run; a result of another arm, seed or recipe that lies in its place is refused, and told."""
+    """A planned run; a result of another arm, seed or recipe that lies in its place is reported, and not counted."""
     expected = {"arm": arm, "seed": seed, "recipe": recipe}
     return read_run(folder / arm / f"seed{seed}", arm, seed, measure, expected)
 
 
 def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mapping[str, Any]) -> Run:
-    """The run in a folder as an arm's, with what its result.json tells; ``expected`` is what it must not contradict."""
+    """The run in a folder, with the content of its result.json, if it has one.
+
+    Args:
+        place: the run folder.
+        arm: the name of the arm that it counts for.
+        seed: the seed that it counts for.
+        measure: by what the runs of the comparison are judged.
+        expected: entries that its result must not contradict; where it does, the run counts as failed.
+    """
     if not (place / RESULT).is_file():
         return _without_result(place, arm, seed)
     try:
-        told = read_json(place / RESULT)
+        result = read_json(place / RESULT)
     except SchemenetError as error:
         return Run(arm, seed, "failed", printable(str(error)), folder=place)
-    other = [f"{k} {told[k]}, not {v}" for k, v in expected.items() if v is not None and told.get(k, v) != v]
+    other = [f"{k} {result[k]}, not {v}" for k, v in expected.items() if v is not None and result.get(k, v) != v]
     if other:
         reason = f"NOT COUNTED: {RESULT} is of another run ({printable('; '.join(other))})"
         return Run(arm, seed, "failed", reason, folder=place)
-    value = finite(told.get(f"test_{measure.key}"))
-    status, reason = str(told.get("status")), str(told.get("reason") or "")
+    value = finite(result.get(f"test_{measure.key}"))
+    status, reason = str(result.get("status")), str(result.get("reason") or "")
     if status == "done" and value is None:
         status, reason = "diverged", f"the test {measure.words} is not a finite number"
     elif status == "diverged":
@@ -235,22 +244,22 @@ def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mappi
         seed,
         status,
         printable(reason),
-        epochs=told.get("epochs") if isinstance(told.get("epochs"), int) else None,
-        samples_per_step=finite(told.get("samples_per_step", _mapping(told.get("ledger")).get("batch_size"))),
+        epochs=result.get("epochs") if isinstance(result.get("epochs"), int) else None,
+        samples_per_step=finite(result.get("samples_per_step", _mapping(result.get("ledger")).get("batch_size"))),
         value=value,
-        beside=_beside(told, measure),
-        train_loss=finite(told.get("train_loss")),
-        ledger=_scalars(told.get("ledger")),
-        versions=_scalars(told.get("versions")),
-        layout=_mapping(told.get("layout")),
+        other_measures=_other_measures(result, measure),
+        train_loss=finite(result.get("train_loss")),
+        ledger=_scalars(result.get("ledger")),
+        versions=_scalars(result.get("versions")),
+        layout=_mapping(result.get("layout")),
         folder=place,
     )
 
 
-def _beside(told: Mapping[str, Any], measure: Measure) -> dict[str, float]:
-    """What else was measured on the test set."""
-    found = {printable(key[5:]): finite(value) for key, value in told.items() if key.startswith("test_")}
-    return {key: value for key, value in found.items() if value is not None and key != measure.key}
+def _other_measures(result: Mapping[str, Any], measure: Measure) -> dict[str, float]:
+    """The measures on the test set besides the one by which networks are judged."""
+    values = {printable(key[5:]): finite(value) for key, value in result.items() if key.startswith("test_")}
+    return {key: value for key, value in values.items() if value is not None and key != measure.key}
 
 
 def _without_result(place: Path, arm: str, seed: int) -> Run:
@@ -263,15 +272,15 @@ def _without_result(place: Path, arm: str, seed: int) -> Run:
     return Run(arm, seed, "failed", printable(lines[-1].strip()) if lines else "no reason was written", folder=place)
 
 
-def _mapping(told: Any) -> dict[str, Any]:
-    return told if isinstance(told, dict) else {}
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _scalars(told: Any) -> dict[str, Any]:
+def _scalars(section: Any) -> dict[str, Any]:
     """The entries of a mapping that are plain values."""
     return {
         printable(key): printable(value) if isinstance(value, str) else value
-        for key, value in _mapping(told).items()
+        for key, value in _mapping(section).items()
         if isinstance(value, int | float | str)
     }
 
@@ -285,5 +294,5 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"no {error.args[0]!r} in it" if isinstance(error, KeyError) else str(error)

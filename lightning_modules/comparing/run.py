@@ -41,7 +41,7 @@ from schemes.errors import SchemenetError, SolverError
 def compare(config: ResolvedConfig, command: Sequence[str]) -> int:
     """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
     folder = Path(config["folder"] or _default_folder(config))
-    plan = make_plan(config, None if config["overwrite"] else _held(folder))
+    plan = make_plan(config, None if config["overwrite"] else _existing(folder))
     document = plan.document(shlex.join(command), versions(), machine())
     return carry_out(plan, document, folder, config)
 
@@ -52,7 +52,7 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resolv
     A launcher that refuses leaves the folder as it was.
     """
     LAUNCHERS.build(config["launcher"], runs=[], watch=Watch([]))  # what can be known before the folder is touched
-    previous = None if config["overwrite"] else _held(folder)
+    previous = None if config["overwrite"] else _existing(folder)
     writable(folder)
     _claim(folder, document, config["overwrite"])
     existing = _run_folders(folder)
@@ -91,21 +91,22 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resol
     return 0 if len(plan.arms) == planned and all(job.done for job in jobs) else 1
 
 
-def _tune(plan: Plan, asked: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
+def _tune(plan: Plan, settings: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
     """Do the tuning runs, choose, and write down what was chosen; the plan of the arms that can be trained now."""
-    print(f"tuning {plural(len(asked.lr), 'learning rate')} on {asked.validation:.3g} of the training set, held out")
-    launch(tuning.jobs(plan, asked, folder), launcher)
-    found = tuning.tried(plan, asked, folder)
+    rates = plural(len(settings.lr), "learning rate")
+    print(f"tuning {rates} on {settings.validation:.3g} of the training set, held out")
+    launch(tuning.jobs(plan, settings, folder), launcher)
+    errors = tuning.tried(plan, settings, folder)
     worst = measure_of(plan.recipe["data"]["name"]).worst
-    chosen = tuning.choose(found, worst)
+    chosen = tuning.choose(errors, worst)
     plan_of_all, plan = plan, tuning.tuned(plan, chosen)
     entries = {arm.name: arm.entry() for arm in (*plan_of_all.arms, *plan.arms)}
-    told = tuning.entry(asked, found, chosen, worst)
-    write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": told})
+    entry = tuning.entry(settings, errors, chosen, worst)
+    write_json(folder / COMPARISON, document | {"arms": list(entries.values()), "tuning": entry})
     print("\nlearning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
     for arm in [arm for arm in entries if arm not in chosen]:
         print(f"{arm}: not all of its tuning runs are done, and it is not trained; the same command tries them again")
-    print(*told["notes"], sep="\n", end="\n\n", flush=True)
+    print(*entry["notes"], sep="\n", end="\n\n", flush=True)
     return plan
 
 
@@ -143,7 +144,7 @@ def _counted_batches(plan: Plan, folder: Path) -> list[int]:
     """The batch size that the costs of each finished run are of."""
     paths = [folder / arm.name / f"seed{seed}" / RESULT for arm in plan.arms for seed in plan.seeds]
     ledgers = [read_json(path)["ledger"] for path in paths if path.exists()]
-    return [found["batch_size"] for found in ledgers]
+    return [ledger["batch_size"] for ledger in ledgers]
 
 
 def _time_the_target(plan: Plan, folder: Path) -> None:
@@ -157,11 +158,11 @@ def _time_the_target(plan: Plan, folder: Path) -> None:
 
 def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     """Write the plan; a folder that holds another one is refused, so that recipes are never mixed."""
-    held = None if overwrite else _held(folder)
-    if held is not None:
-        arms = {arm["name"]: arm.get("untuned", arm.get("recipe")) for arm in held.get("arms", ())}
-        different = [key for key in ("budget", "data", "epochs") if held.get(key) != document[key]]
-        if _of_tuning(held) != _of_tuning(document):
+    existing = None if overwrite else _existing(folder)
+    if existing is not None:
+        arms = {arm["name"]: arm.get("untuned", arm.get("recipe")) for arm in existing.get("arms", ())}
+        different = [key for key in ("budget", "data", "epochs") if existing.get(key) != document[key]]
+        if _of_tuning(existing) != _of_tuning(document):
             different.append("tune")
         different += [a["name"] for a in document["arms"] if arms.get(a["name"], a["untuned"]) != a["untuned"]]
         if different:
@@ -186,7 +187,7 @@ def _run_folders(folder: Path) -> list[Path]:
     return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
 
 
-def _held(folder: Path) -> dict[str, Any] | None:
+def _existing(folder: Path) -> dict[str, Any] | None:
     """The comparison that a folder holds."""
     path = folder / COMPARISON
     return read_json(path) if path.exists() else None
@@ -194,16 +195,16 @@ def _held(folder: Path) -> dict[str, Any] | None:
 
 def _of_tuning(document: dict[str, Any]) -> dict[str, Any] | None:
     """What was asked of tuning, without what came of it."""
-    told = document.get("tuning")
-    return None if told is None else {f.name: json.loads(json.dumps(told[f.name])) for f in fields(Tuning)}
+    stored = document.get("tuning")
+    return None if stored is None else {f.name: json.loads(json.dumps(stored[f.name])) for f in fields(Tuning)}
 
 
 def _default_folder(config: ResolvedConfig) -> Path:
     """Below runs/, named by what is asked for: more seeds go into the same folder."""
-    asked = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
+    options = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
     budget = section("budget", config["budget"])
     size = "as-published" if budget is None else f"{budget.kind}-{budget.goal}"
-    return Path("runs", "compare", f"{config['data']['name']}-{size}-{hash_of(asked)}")
+    return Path("runs", "compare", f"{config['data']['name']}-{size}-{hash_of(options)}")
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""A sweep: a comparison whose arms are the points of a grid instead of the networks that words are known as."""
+"""A sweep: a comparison whose arms are the points of a grid of config values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_modules.config.validate import SWEEP_KEYS, TRAIN_KEYS
 from lightning_modules.metrics import measure_of
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import versions
-from schemes.errors import SchemenetError, unknown
+from schemes.errors import Problems, SchemenetError, unknown
 
 NOT_OF_A_RUN = ("launcher", "folder", "overwrite", *(key for key in SWEEP_KEYS if key not in TRAIN_KEYS))
 
@@ -31,7 +31,7 @@ def sweep(grid: Grid, configs: dict[str, ResolvedConfig], command: Sequence[str]
 
 
 def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: str | None = None) -> int:
-    """The same grid as a W&B sweep, whose agents train it; checked here as any other. Returns the exit status."""
+    """Register the grid as a W&B sweep, whose agents train it, after the same checks. Returns the exit status."""
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
     logger, metric = config["logger"], f"test/{measure_of(config['data']['name']).key}"
@@ -47,29 +47,27 @@ def _folder(plan: Plan, config: ResolvedConfig) -> Path:
 
 
 def plan_sweep(configs: dict[str, ResolvedConfig], seeds: tuple[int, ...]) -> Plan:
-    """Try every arm on the meta device; equal ones are trained once. Raises SchemenetError with every mistake."""
-    wrong: list[str] = []
+    """Build every arm on the meta device; equal ones are trained once. Raises SchemenetError with every mistake."""
+    problems = Problems()
     arms: dict[str, PlannedArm] = {}
     baseline = next(iter(configs.values()))["baseline"] or next(iter(configs))
     if baseline not in configs:
         raise SchemenetError(f"baseline: {unknown('arm', baseline, configs)}")
     for name, config in configs.items():
-        own = ResolvedConfig({k: v for k, v in config.items() if k not in NOT_OF_A_RUN} | {"seed": seeds[0]})
-        if own["data"]["validation"] is not None:
-            wrong.append("data.validation: a sweep reports test errors, and runs that hold out a share have none")
+        recipe = ResolvedConfig({k: v for k, v in config.items() if k not in NOT_OF_A_RUN} | {"seed": seeds[0]})
+        if recipe["data"]["validation"] is not None:
+            problems.add("data.validation: a sweep reports test errors, and runs that hold out a share have none")
             continue
-        try:
-            data, network = dry_build(own)
-        except SchemenetError as error:
-            wrong += [f"{name}: {line}" for line in str(error).splitlines()]
+        built = problems.attempt(lambda recipe=recipe: dry_build(recipe), f"{name}: ")
+        if built is None:
             continue
-        if (same := arms.get(hashed := own.recipe_hash)) is not None:
+        data, network = built
+        if (same := arms.get(hashed := recipe.recipe_hash)) is not None:
             print(f"{name} is the same network and recipe as {same.name}; it is trained once")
             baseline = same.name if baseline == name else baseline
             continue
-        arms[hashed] = PlannedArm(name, "", False, False, own, sizes_of(network, data))
-    if wrong:
-        raise SchemenetError("\n".join(dict.fromkeys(wrong)))
+        arms[hashed] = PlannedArm(name, "", False, False, recipe, sizes_of(network, data))
+    problems.raise_if_any()
     shared = _shared([arm.config.complete for arm in arms.values()])
     del shared["seed"]
     return Plan(tuple(arms.values()), baseline, seeds, None, shared)
@@ -87,13 +85,13 @@ def _seeds(grid: Grid, config: ResolvedConfig) -> tuple[int, ...]:
 def _shared(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all configs have in common."""
     first, *others = configs
-    found: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     for key, value in first.items():
         values = [other.get(key) for other in others]
         if all(value == other for other in values):
-            found[key] = value
+            shared[key] = value
         else:
             sections = [other for other in (value, *values) if isinstance(other, dict)]
             if len(sections) == len(configs) and (inner := _shared(sections)):
-                found[key] = inner
-    return found
+                shared[key] = inner
+    return shared

@@ -38,9 +38,9 @@ def tried(plan: Plan, tuning: Tuning, folder: Path) -> dict[str, Tried]:
         for arm in plan.arms
     }
     return {
-        name: {lr: [_error(job.folder) for job in found] for lr, found in by_lr.items()}
+        name: {lr: [_error(job.folder) for job in of_lr] for lr, of_lr in by_lr.items()}
         for name, by_lr in runs.items()
-        if all(job.done for found in by_lr.values() for job in found)
+        if all(job.done for of_lr in by_lr.values() for job in of_lr)
     }
 
 
@@ -58,7 +58,7 @@ def notes(by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float
     for arm, errors in by_arm.items():
         lr = chosen[arm]
         ties = [other for other in errors if other != lr and _mean(errors[other], worst) == _mean(errors[lr], worst)]
-        if all(error is None for found in errors.values() for error in found):
+        if all(error is None for of_lr in errors.values() for error in of_lr):
             said.append(f"{arm}: every tuning run diverged; lr={lr:g} is the smallest of the grid, and nothing more")
             continue
         if ties:
@@ -85,8 +85,12 @@ def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
 
 def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float) -> dict[str, Any]:
     """As it stands in comparison.json."""
-    found = {arm: {str(lr): list(errors) for lr, errors in by_lr.items()} for arm, by_lr in by_arm.items()}
-    return {**asdict(tuning), "chosen": dict(chosen), "errors": found, "notes": notes(by_arm, chosen, worst)}
+    return {
+        **asdict(tuning),
+        "chosen": dict(chosen),
+        "errors": {arm: {str(lr): list(errors) for lr, errors in by_lr.items()} for arm, by_lr in by_arm.items()},
+        "notes": notes(by_arm, chosen, worst),
+    }
 
 
 def _job(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) -> Job:

@@ -87,3 +87,12 @@ def hash_of(recipe: Mapping[str, Any]) -> str:
         if key not in NOT_RECIPE
     }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested mapping with their keys as ``trainer.max_epochs``; an empty mapping is a value."""
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

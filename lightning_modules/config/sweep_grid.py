@@ -14,7 +14,7 @@ from typing import Any
 from lightning_modules.config.compose import choices, compose, for_command_line_only, from_command_line
 from lightning_modules.config.network_names import MOST_RUNS
 from lightning_modules.config.overrides import parse, quoted, repeated, takes_text_only
-from lightning_modules.config.resolved import ResolvedConfig
+from lightning_modules.config.resolved import ResolvedConfig, dotted
 from lightning_modules.config.static_registry import REGISTRIES
 from lightning_modules.config.validate import RECIPES
 from lightning_modules.config.yaml_text import read_yaml
@@ -172,7 +172,7 @@ def _of_file(path: Path) -> dict[str, str]:
         raise SchemenetError(
             f"{path}: expected keys with values, as in\n  scheme: [forward_euler, rk4]\n  seed: range(5)"
         )
-    pairs = list(_flat(content))
+    pairs = [(key, _of_yaml(value)) for key, value in dotted(content) if value != {}]
     entries = dict(pairs)
     if len(pairs) > len(entries):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -184,14 +184,11 @@ def _of_file(path: Path) -> dict[str, str]:
     return entries
 
 
-def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", ",".join(map(_word, value))
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else _word(value)
+def _of_yaml(value: Any) -> str:
+    """What stands after a key's equals sign on the command line; a list is several values."""
+    if isinstance(value, list):
+        return ",".join(map(_word, value))
+    return value if isinstance(value, str) else _word(value)
 
 
 def _word(value: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.comparing import from_runs as existing
+from lightning_modules.comparing.arm_names import arm_names
 from lightning_modules.comparing.statistics.rule import RULE
 from lightning_modules.plotting.command import _check_file, save
 from lightning_modules.plotting.style import new_figure
@@ -46,17 +46,14 @@ def test_a_picture_has_the_format_of_its_name(ending: str, begins: bytes, tmp_pa
         _check_file(tmp_path / "p.txt")
 
 
-def found(arm: str | None) -> existing.Found:
-    return existing.Found(Path(), 0, {}, arm)
-
-
 def test_arms_keep_the_names_they_were_trained_under() -> None:
-    networks = [[found("rk2"), found("rk2")], [found("rk4")]]
-    assert existing._known_as(networks, ["resnet-heun", "resnet-rk4"]) == ["rk2", "rk4"]
-    assert existing._known_as([[found("a")], [found("a")]], ["x", "y"]) == ["x", "y"]  # of two sweeps
-    assert existing._known_as([[found("a"), found("b")], [found(None)]], ["x", "y"]) == ["x", "y"]
-    assert existing._known_as([[found("y")], [found(None)]], ["x", "y"]) == ["x", "y"]  # another's name
-    assert existing._known_as([[found("x")]], ["x"]) == ["x"]
+    heun, rk4 = ({"architecture.name": '"resnet"', "scheme.name": f'"{scheme}"'} for scheme in ("heun", "rk4"))
+    described = ["resnet-heun", "resnet-rk4"]
+    assert arm_names([heun, rk4], [{"rk2"}, {"rk4"}]) == ["rk2", "rk4"]
+    assert arm_names([heun, rk4], [{"a"}, {"a"}]) == described  # of two sweeps
+    assert arm_names([heun, rk4], [{"a", "b"}, {None}]) == described
+    assert arm_names([heun, rk4], [{"resnet-rk4"}, {None}]) == described  # another's name
+    assert arm_names([heun], [{"resnet"}]) == ["resnet"]
 
 
 def test_one_number_of_seeds_is_asked_for() -> None:

@@ -304,8 +304,8 @@ def test_a_mean_beside_the_measure_is_over_all_finished_runs_or_none(tmp_path):
         spoil(folder, "revnet", seed, test_loss=0.5 + seed)
         spoil(folder, "lm_resnet", seed, test_loss=0.5 if seed else None)  # no finite number
     summaries = statistics.summarise(runs.read_comparison(folder))
-    assert of(summaries, "revnet").beside["loss"] == (1.5, 1.0)
-    assert of(summaries, "lm_resnet").beside["loss"] == (None, None)
+    assert of(summaries, "revnet").other_measures["loss"] == (1.5, 1.0)
+    assert of(summaries, "lm_resnet").other_measures["loss"] == (None, None)
 
 
 def test_a_network_that_was_trained_with_noise_has_both_numbers(tmp_path):
@@ -314,7 +314,7 @@ def test_a_network_that_was_trained_with_noise_has_both_numbers(tmp_path):
         spoil(folder, "fractalnet", seed, test_error_by_running_statistics=0.5)
     comparison = runs.read_comparison(folder)
     summaries = statistics.summarise(comparison)
-    assert of(summaries, "fractalnet").beside["error_by_running_statistics"] == (0.5, 0.0)
+    assert of(summaries, "fractalnet").other_measures["error_by_running_statistics"] == (0.5, 0.0)
     (told,) = [note for note in templates.sentences("notes", Facts.of(comparison)) if "drawn at random" in note]
     assert told.startswith("fractalnet: ")
     assert '"by running statistics"' in told

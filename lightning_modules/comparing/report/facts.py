@@ -108,7 +108,7 @@ class Facts:
         return bool(s.pairs) and base is not None and not set(s.pairs) == set(s.errors) == set(base.errors)
 
     def is_noisy(self, s: Summary) -> bool:
-        return any(name.endswith(BY_RUNNING) for name in s.beside)
+        return any(name.endswith(BY_RUNNING) for name in s.other_measures)
 
     def differences_are_equal(self, s: Summary) -> bool:
         return all_equal(list(s.differences.values()))

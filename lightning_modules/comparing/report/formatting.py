@@ -61,8 +61,8 @@ def error(s: Summary) -> str:
 
 def difference(s: Summary) -> str:
     """The mean difference, with its interval where there is one."""
-    told = ABSENT if s.difference is None else s.measure.signed(s.difference)
-    return told if s.low is None or s.high is None else f"{told} {interval(s.measure, s.low, s.high)}"
+    difference = ABSENT if s.difference is None else s.measure.signed(s.difference)
+    return difference if s.low is None or s.high is None else f"{difference} {interval(s.measure, s.low, s.high)}"
 
 
 def interval(measure: Measure, low: float, high: float) -> str:
@@ -87,8 +87,8 @@ def improvement(s: Summary) -> str:
 
 
 def cost(s: Summary, name: str, unit: str = "") -> str:
-    found = s.costs.get(name)
-    return human(None if found is None else found.mean, unit)
+    cost = s.costs.get(name)
+    return human(None if cost is None else cost.mean, unit)
 
 
 def mean_and_sd(mean: float | None, sd: float | None) -> str:
@@ -98,11 +98,11 @@ def mean_and_sd(mean: float | None, sd: float | None) -> str:
 
 
 def evaluations(s: Summary, name: str, spread: bool = False) -> str:
-    found = s.costs.get(name)
-    if found is None:
+    cost = s.costs.get(name)
+    if cost is None:
         return ABSENT
-    mean = f"{found.mean:.0f}" if found.mean == round(found.mean) else f"{found.mean:.1f}"
-    return f"{mean} ({found.low:g} to {found.high:g})" if spread and found.low < found.high else mean
+    mean = f"{cost.mean:.0f}" if cost.mean == round(cost.mean) else f"{cost.mean:.1f}"
+    return f"{mean} ({cost.low:g} to {cost.high:g})" if spread and cost.low < cost.high else mean
 
 
 def ratio(times: float | None) -> str:

@@ -200,10 +200,10 @@ def _key(text: str) -> float | str | None:
         return None
     if counts := COUNT.findall(text):
         return float(sum(map(int, counts)))
-    found = NUMBER.match(text[1:].partition(",")[0] if text.startswith("[") else text)
-    if found is None:
+    match = NUMBER.match(text[1:].partition(",")[0] if text.startswith("[") else text)
+    if match is None:
         return text
-    return float(found[1].replace(",", "").replace("−", "-")) * SCALE.get(found[2] or found[3] or "", 1.0)
+    return float(match[1].replace(",", "").replace("−", "-")) * SCALE.get(match[2] or match[3] or "", 1.0)
 
 
 def _link_arms(tables: Sequence[tuple[bool, Sequence[Row]]]) -> None:

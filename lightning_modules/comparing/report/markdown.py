@@ -37,8 +37,8 @@ def paragraph(text: str) -> str:
     return f"\\{text}" if re.match(r"#{1,6}(\s|$)|[-+](\s|$)|>|~~~|---|===", text) else text
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return {"<": "&lt;", "&": "&amp;"}.get(found[0]) or "".join(f"\\{character}" for character in found[0])
+def _escaped(match: re.Match[str]) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(match[0]) or "".join(f"\\{character}" for character in match[0])
 
 
 def listed(items: Sequence[str]) -> str:

@@ -104,12 +104,12 @@ def errors(f: Facts, summaries: Sequence[Summary]) -> str:
     return _table(columns, summaries, drop_empty=True)
 
 
-def beside(f: Facts) -> str:
+def other_measures(f: Facts) -> str:
     """The measurements that are not judged; "" where there are none."""
-    names = dict.fromkeys(name for s in f.summaries for name in s.beside)
+    names = dict.fromkeys(name for s in f.summaries for name in s.other_measures)
 
     def column(name: str) -> Callable[[Summary], str]:
-        return lambda s: mean_and_sd(*s.beside.get(name, (None, None)))
+        return lambda s: mean_and_sd(*s.other_measures.get(name, (None, None)))
 
     columns: Columns = {"arm": lambda s: s.arm.name, **{name.replace("_", " "): column(name) for name in names}}
     return _table(columns, [*f.arms, *f.controls]) if names else ""
@@ -212,10 +212,10 @@ def _size(value: Any) -> str:
 def runs(f: Facts) -> str:
     """Every run, those of an arm together."""
     comparison = f.comparison
-    names = dict.fromkeys(name for run in comparison.runs for name in run.beside)
+    names = dict.fromkeys(name for run in comparison.runs for name in run.other_measures)
 
     def column(name: str) -> Callable[[Run], str | None]:
-        return lambda run: _number(run.beside.get(name))
+        return lambda run: _number(run.other_measures.get(name))
 
     def folder(run: Run) -> str:
         inside = run.folder.is_relative_to(comparison.folder)

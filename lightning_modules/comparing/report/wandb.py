@@ -55,11 +55,11 @@ def _offline_run(folder: Path, group: str, logger: Mapping[str, Any]) -> Any | N
 def _content(folder: Path) -> dict[str, Any]:
     import wandb
 
-    found: dict[str, Any] = {path.stem: _table(path) for name in TABLES if (path := folder / name).is_file()}
-    found |= {f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
+    media: dict[str, Any] = {path.stem: _table(path) for name in TABLES if (path := folder / name).is_file()}
+    media |= {f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
     if (page := folder / PAGE).is_file():
-        found["page"] = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
-    return found
+        media["page"] = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
+    return media
 
 
 def _table(path: Path) -> Any:

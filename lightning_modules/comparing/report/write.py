@@ -42,14 +42,14 @@ def _result_rows(comparison: Comparison) -> list[dict[str, Any]]:
     usual = [*COSTS, "batch_size"]
     further = sorted({key for run in comparison.runs for key in run.ledger} - set(usual))
     arms = {arm.name: arm for arm in comparison.arms}
-    beside = dict.fromkeys(name for run in comparison.runs for name in run.beside)
+    others = dict.fromkeys(name for run in comparison.runs for name in run.other_measures)
     rows = []
     for run in comparison.runs:
         arm = arms[run.arm]
         row = {"arm": arm.name, "word": arm.word, "architecture": arm.architecture, "scheme": arm.scheme}
         row |= {"control": arm.control, "matched": arm.matched, "seed": run.seed, "status": run.status}
         row |= {"reason": run.reason, "epochs": run.epochs, f"test_{comparison.measure.key}": run.value}
-        row |= {f"test_{name}": run.beside.get(name) for name in beside} | {"train_loss": run.train_loss}
+        row |= {f"test_{name}": run.other_measures.get(name) for name in others} | {"train_loss": run.train_loss}
         row |= {key: run.ledger.get(key) for key in usual}
         row |= {"step_time_s": arm.step_time.median_s if arm.step_time else None}
         rows.append(row | {key: run.ledger.get(key) for key in further})

@@ -37,10 +37,10 @@ def bootstrap_interval(differences: Sequence[float], level: float = 0.95) -> tup
     values = np.asarray(differences, dtype=float)
     if len(values) < FEWEST_TO_RESAMPLE or not np.isfinite(values).all() or all_equal(differences):
         return None
-    found = stats.bootstrap(
+    bounds = stats.bootstrap(
         (values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0)
     ).confidence_interval
-    return (float(found.low), float(found.high)) if np.isfinite([found.low, found.high]).all() else None
+    return (float(bounds.low), float(bounds.high)) if np.isfinite([bounds.low, bounds.high]).all() else None
 
 
 def wins(differences: Sequence[float]) -> float:

@@ -40,8 +40,8 @@ class Summary:
 
     ``difference`` is the mean over ``pairs``, the seeds that arm and baseline both finished. ``differences`` has the
     seeds beside these where one of the two diverged, as +inf (the arm) or -inf (the baseline), or zero for both: these
-    are tested. ``low`` and ``high`` are the interval of the test, where there is one, perhaps infinite. ``beside`` has
-    mean and deviation of what else was measured, which is not judged.
+    are tested. ``low`` and ``high`` are the interval of the test, where there is one, perhaps infinite.
+    ``other_measures`` has mean and deviation of the measures that are not judged.
     """
 
     arm: Arm
@@ -63,7 +63,7 @@ class Summary:
     wins: float | None = None
     differences: Mapping[int, float] = field(default_factory=dict)
     ratios: Mapping[str, float] = field(default_factory=dict)
-    beside: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    other_measures: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     measure: Measure = ERROR
 
     @property
@@ -146,18 +146,18 @@ def _summary(
         wins=wins(tested) if tested else None,
         differences=differences,
         ratios=ratios,
-        beside=_beside(comparison.of(arm.name)),
+        other_measures=_other_measures(comparison.of(arm.name)),
         measure=comparison.measure,
     )
 
 
-def _beside(runs: Sequence[Run]) -> dict[str, tuple[float | None, float | None]]:
+def _other_measures(runs: Sequence[Run]) -> dict[str, tuple[float | None, float | None]]:
     """Mean and deviation over the finished runs; none where one of them has no number: the others would flatter it."""
-    finished = [run.beside for run in runs if run.status == "done"]
-    names = dict.fromkeys(name for found in finished for name in found)
+    finished = [run.other_measures for run in runs if run.status == "done"]
+    names = dict.fromkeys(name for values in finished for name in values)
     return {
-        name: mean_and_sd([found[name] for found in finished])
-        if all(name in found for found in finished)
+        name: mean_and_sd([values[name] for values in finished])
+        if all(name in values for values in finished)
         else (None, None)
         for name in names
     }
@@ -185,13 +185,13 @@ def improvements(comparison: Comparison, arms: Sequence[str]) -> dict[tuple[str,
     benchmarks", MLSys 2021, arXiv:2103.03098.
     """
     outcomes = {arm: outcomes_of(comparison, arm) for arm in arms}
-    found = {}
+    improved = {}
     for first in arms:
         for second in arms:
             differences = list(paired_differences(outcomes[first], outcomes[second]).values())
             if first != second and differences:
-                found[first, second] = (wins(differences), len(differences))
-    return found
+                improved[first, second] = (wins(differences), len(differences))
+    return improved
 
 
 def _costs(comparison: Comparison, arm: Arm) -> dict[str, Cost]:
@@ -207,17 +207,17 @@ def _costs(comparison: Comparison, arm: Arm) -> dict[str, Cost]:
     return costs
 
 
-def _ratios(own: Mapping[str, Cost], base: Mapping[str, Cost], arm: Arm, of_base: Arm) -> dict[str, float]:
+def _ratios(costs: Mapping[str, Cost], base: Mapping[str, Cost], arm: Arm, of_base: Arm) -> dict[str, float]:
     """Every cost over the baseline's, where that is known and not zero."""
-    ratios = {name: cost.mean / base[name].mean for name, cost in own.items() if name in base and base[name].mean > 0}
+    ratios = {name: cost.mean / base[name].mean for name, cost in costs.items() if name in base and base[name].mean > 0}
     times = _step_ratio(arm.step_time, of_base.step_time)
     return ratios if times is None else ratios | {"step_time": times}
 
 
-def _step_ratio(own: StepTime | None, base: StepTime | None) -> float | None:
+def _step_ratio(time: StepTime | None, base: StepTime | None) -> float | None:
     """Step time over the baseline's, where both were taken on the same device, threads and batch size."""
-    if own is None or base is None:
+    if time is None or base is None:
         return None
-    if (own.device, own.threads, own.batch_size) != (base.device, base.threads, base.batch_size):
+    if (time.device, time.threads, time.batch_size) != (base.device, base.threads, base.batch_size):
         return None
-    return own.median_s / base.median_s
+    return time.median_s / base.median_s

@@ -92,7 +92,7 @@ def draw_curves(
         readable_ticks(ax.yaxis)
 
 
-def told_of_bands(comparison: Comparison, shown: Sequence[Summary]) -> str:
+def describe_bands(comparison: Comparison, shown: Sequence[Summary]) -> str:
     """What a line of :func:`draw_curves` is, in words."""
     if len(comparison.seeds) == 1:
         return "one seed"
@@ -119,12 +119,12 @@ def smooth(curve: Curve) -> dict[float, float]:
     values = np.array([curve[step] for step in steps])
     half = len(values) // 40
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    found = {}
+    means = {}
     for i, step in enumerate(steps):
         before = min(half, i)
         after = min(before, len(values) - 1 - i)
-        found[step] = float(sums[i + after + 1] - sums[i - before]) / (before + after + 1)
-    return found
+        means[step] = float(sums[i + after + 1] - sums[i - before]) / (before + after + 1)
+    return means
 
 
 # Axes -------------------------------------------------------------------------------------------------------

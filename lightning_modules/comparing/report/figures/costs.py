@@ -46,13 +46,13 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     beyond = off_scale(finished)
     shown = [s for s in finished if s not in beyond]
     measured = [(panel, _points(shown, panel[0])) for panel in PANELS]
-    found = [(panel, points) for panel, points in measured if tells([x for s, x in points if not s.arm.control], same)]
-    if not found:
+    panels = [(panel, points) for panel, points in measured if tells([x for s, x in points if not s.arm.control], same)]
+    if not panels:
         return None
-    rows, columns = math.ceil(len(found) / COLUMNS), min(COLUMNS, len(found))
+    rows, columns = math.ceil(len(panels) / COLUMNS), min(COLUMNS, len(panels))
     figure = new_figure(max(5.5, 11 * columns / COLUMNS), 3.1 * rows + 0.9)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for ax, ((_, label, told), points) in zip(axes.flat, found, strict=False):
+    for ax, ((_, label, format_cost), points) in zip(axes.flat, panels, strict=False):
         _front(ax, [(s, x) for s, x in points if not s.arm.control])
         for s, x in points:
             look, spread = looks[s.arm.name], [[x.value - x.low], [x.high - x.value]]
@@ -61,15 +61,15 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
             ax.errorbar(x.value, s.measure.scale * s.mean, bar, spread, c=look.colour, lw=0, elinewidth=1.2,
                         capsize=2.5, zorder=3, **mark(look))  # fmt: skip
         ax.set_xlabel(label)
-        cost_axis(ax, [end for _, x in points for end in (x.low, x.high)], told)
-    for ax in axes.flat[len(found) :]:
+        cost_axis(ax, [end for _, x in points for end in (x.low, x.high)], format_cost)
+    for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     _error_axis(axes[0, 0], shown)
     for ax in axes[:, 0]:
         ax.set_ylabel(comparison.measure.axis)
     arm_legend(figure, shown, looks, lines=False)
     figure.suptitle(f"Test {comparison.measure.words} against costs", fontsize=11)
-    left_out = [panel[1] for panel, points in measured if points and (panel, points) not in found]
+    left_out = [panel[1] for panel, points in measured if points and (panel, points) not in panels]
     return Drawn(figure, _caption(shown, beyond, left_out))
 
 
@@ -98,19 +98,21 @@ def _front(ax: Axes, points: Sequence[tuple[Summary, Amount]]) -> None:
 
 
 def _caption(shown: Sequence[Summary], beyond: Sequence[Summary], left_out: Sequence[str]) -> str:
-    told = ["Points: means over finished seeds; bars: one standard deviation"]
+    sentences = ["Points: means over finished seeds; bars: one standard deviation"]
     if max(len(s.errors) for s in shown) == 1:
-        told = ["Points: one seed, no spread known"]
-    told += ["Horizontal bars: quartiles of the step time; of other costs the least and most over seeds, where adaptive"
-             " grids make them differ"]  # fmt: skip
-    told += ["Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one"
-             " on it, and within the bars it may be luck"]  # fmt: skip
+        sentences = ["Points: one seed, no spread known"]
+    sentences += [
+        "Horizontal bars: quartiles of the step time; of other costs the least and most over seeds, where adaptive"
+        " grids make them differ",
+        "Dashed: the Pareto front of the means, controls aside; no arm has both less error and less cost than one on"
+        " it, and within the bars it may be luck",
+    ]
     if beyond:
         controls = ", ".join(f"{s.arm.name} {s.measure.format(s.mean)}" for s in beyond if s.mean is not None)
-        told += [f"Controls off the scale and not drawn: {controls}"]
+        sentences += [f"Controls off the scale and not drawn: {controls}"]
     if left_out:
-        told += [f"Without a panel, since the arms are equal in it or most have none: {'; '.join(left_out)}"]
-    return ". ".join(told) + "."
+        sentences += [f"Without a panel, since the arms are equal in it or most have none: {'; '.join(left_out)}"]
+    return ". ".join(sentences) + "."
 
 
 def _points(shown: Sequence[Summary], name: str) -> list[tuple[Summary, Amount]]:

@@ -10,10 +10,10 @@ from lightning_modules.comparing.report.figures.arms import (
     Drawn,
     Looks,
     arm_legend,
+    describe_bands,
     done,
     draw_curves,
     smooth,
-    told_of_bands,
 )
 from lightning_modules.comparing.statistics.summary import Summary
 from lightning_modules.plotting.style import new_figure, readable_ticks
@@ -28,9 +28,9 @@ PANELS = (
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
     """NFE of a batch, mean of each epoch; of a single epoch batch by batch, smoothed."""
     runs = {s.arm.name: done(comparison, s.arm.name) for s in summaries}
-    long = any(len(_epochs(run, PANELS[0][0])) > 1 for found in runs.values() for run in found)
+    long = any(len(_epochs(run, PANELS[0][0])) > 1 for of_arm in runs.values() for run in of_arm)
     read = _epochs if long else _batches
-    panels = [(label, {arm: [read(run, name) for run in found] for arm, found in runs.items()})
+    panels = [(label, {arm: [read(run, name) for run in of_arm] for arm, of_arm in runs.items()})
               for name, label in PANELS]  # fmt: skip
     panels = [(label, curves) for label, curves in panels if _moves(curves)]
     shown = [s for s in summaries if any(any(curves[s.arm.name]) for _, curves in panels)]
@@ -48,13 +48,13 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     each = "mean over the batches of an epoch" if long else "of single batches, smoothed"
     return Drawn(
         figure,
-        f"What solving a batch takes, {each}; {told_of_bands(comparison, shown)}. Drawn are the networks whose batches "
-        "differ in it: adaptive grids and implicit schemes.",
+        f"What solving a batch takes, {each}; {describe_bands(comparison, shown)}. Drawn are the networks whose "
+        "batches differ in it: adaptive grids and implicit schemes.",
     )
 
 
 def _moves(curves: Mapping[str, Sequence[Curve]]) -> bool:
-    return any(any(curve.values()) for found in curves.values() for curve in found)
+    return any(any(curve.values()) for of_arm in curves.values() for curve in of_arm)
 
 
 def _epochs(run: Run, name: str) -> dict[float, float]:

@@ -13,11 +13,11 @@ from lightning_modules.comparing.report.figures.arms import (
     Looks,
     arm_legend,
     cost_axis,
+    describe_bands,
     done,
     draw_curves,
     off_scale,
     smooth,
-    told_of_bands,
 )
 from lightning_modules.comparing.statistics.summary import Summary, mean_and_sd
 from lightning_modules.metrics import Measure
@@ -30,13 +30,13 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     """A row for the measure and one for the loss, where they were logged; against FLOPs where these are known."""
     runs = {s.arm.name: done(comparison, s.arm.name) for s in summaries}
     measure = comparison.measure
-    errors = {arm: [_by_epoch(run, measure) for run in found] for arm, found in runs.items()}
-    losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in found] for arm, found in runs.items()}
+    errors = {arm: [_by_epoch(run, measure) for run in of_arm] for arm, of_arm in runs.items()}
+    losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in of_arm] for arm, of_arm in runs.items()}
     by_flops = {
-        arm: _by_flops(found, [read_metrics(run, f"test/{measure.key}") for run in found], measure.scale)
-        for arm, found in runs.items()
+        arm: _by_flops(of_arm, [read_metrics(run, f"test/{measure.key}") for run in of_arm], measure.scale)
+        for arm, of_arm in runs.items()
     }
-    losses_by_flops = {arm: _by_flops(found, losses[arm]) for arm, found in runs.items()}
+    losses_by_flops = {arm: _by_flops(of_arm, losses[arm]) for arm, of_arm in runs.items()}
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
@@ -56,11 +56,11 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         if columns > 1:
             draw_curves(row[1], summaries, against_flops, looks, marked=curves is errors and last <= 40)
             row[1].set(xlabel="FLOPs of training", ylabel=label)
-            cost_axis(row[1], [x for found in against_flops.values() for curve in found for x in curve], count)
+            cost_axis(row[1], [x for of_arm in against_flops.values() for curve in of_arm for x in curve], count)
     shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
     arm_legend(figure, shown, looks)
     figure.suptitle("Learning curves", fontsize=11)
-    bands = told_of_bands(comparison, shown)
+    bands = describe_bands(comparison, shown)
     caption = f"Test {measure.words} after the epochs that measured it, and training loss: {bands}."
     if columns > 1:
         caption += " FLOPs of training: those of one sample's forward and backward pass times the samples seen."
@@ -68,7 +68,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
 
 
 def _any(curves: Curves) -> bool:
-    return any(curve for found in curves.values() for curve in found)
+    return any(curve for of_arm in curves.values() for curve in of_arm)
 
 
 def _by_epoch(run: Run, measure: Measure) -> dict[float, float]:

@@ -34,24 +34,24 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     from lightning_modules.plotting import spectrum  # it reads checkpoints, and so imports torch
 
     there = {arm: folder for arm, folder in folders.items() if folder is not None}
-    progress, found = Progress(f"spectra of {len(there)} trained networks"), []
+    progress, drawn = Progress(f"spectra of {len(there)} trained networks"), []
     for i, (arm, folder) in enumerate(there.items()):
         progress(i, len(there), "spectra")
-        found.append(_panel(arm, folder))
+        drawn.append(_panel(arm, folder))
     # Where the data are not at hand, the regions are still worth a picture.
-    panels = [panel for panel, _ in found if panel.spectrum] or [panel for panel, _ in found if panel.regions]
+    panels = [panel for panel, _ in drawn if panel.spectrum] or [panel for panel, _ in drawn if panel.regions]
     if not panels:
         return None
     reasons: dict[str, list[str]] = {}
-    for panel, reason in found:
+    for panel, reason in drawn:
         reasons.setdefault(reason, []).append(panel.title)
-    said = [f"No spectrum of {', '.join(arms)}: {reason}" for reason, arms in reasons.items() if reason]
+    sentences = [f"No spectrum of {', '.join(arms)}: {reason}" for reason, arms in reasons.items() if reason]
     caption = (
         "Shaded: where a step of the arm's scheme damps u' = λu, z = hλ; a bar on the imaginary axis where it only"
         f" keeps it bounded there. Points: {spectrum.CAPTION}. One seed an arm. What leaves the region grows from"
         " step to step in the linear, frozen picture."
     )
-    return Drawn(spectrum.figure_of(panels), " ".join([caption, *(f"{told}." for told in said)]))
+    return Drawn(spectrum.figure_of(panels), " ".join([caption, *(f"{sentence}." for sentence in sentences)]))
 
 
 def _trained(comparison: Comparison, arm: str) -> Path | None:
@@ -65,12 +65,12 @@ def _panel(arm: str, folder: Path) -> tuple[Panel, str]:
     from lightning_modules.plotting import spectrum
     from lightning_modules.storage.run_files import read_config
 
-    found, reason = None, ""
+    spectrum_of_run, reason = None, ""
     try:
-        found = measured(folder)
+        spectrum_of_run = measured(folder)
     except SchemenetError as error:
         reason = str(error).splitlines()[0]
     try:
-        return spectrum.panel_of(arm, read_config(folder).get("scheme"), found), reason
+        return spectrum.panel_of(arm, read_config(folder).get("scheme"), spectrum_of_run), reason
     except SchemenetError:  # of a package that this one does not know all schemes of
-        return spectrum.Panel(arm, found, (), "no region"), reason
+        return spectrum.Panel(arm, spectrum_of_run, (), "no region"), reason
