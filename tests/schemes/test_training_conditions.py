@@ -38,7 +38,7 @@ ARMS = [
 ]
 """The adjoint of a symmetric method is its derivative: that of Verlet's has the truth that the other modes have.
 
-With other schemes it is right to their order, which ``test_gradients.py`` measures.
+With other schemes it is right to their order, which ``test_adjoint.py`` measures.
 """
 
 TOLERANCES = {

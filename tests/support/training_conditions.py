@@ -1,4 +1,4 @@
-"""The conditions of a training step that every gradient mode must stand: see ``test_under_fire.py``."""
+"""The conditions of a training step that every gradient mode must stand: see ``test_training_conditions.py``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""Bytes that a flow keeps for backward, peak bytes, and work in backward."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
+from schemes.registry import GRADIENTS
+from tests.support.problems import (
+    CHANNELS,
+    Storages,
+    batch,
+    bytes_kept,
+    called,
+    make_flow,
+    weighted,
+)
+from tests.support.selections import pairs
+
+# Memory
+
+STATE = 64 * CHANNELS * 8  # bytes of one state
+
+
+def kept(mode: str, spec: Any, steps: int) -> int:
+    flow = make_flow(scheme=spec, gradient=mode, steps=steps, sharing="shared")
+    return bytes_kept(flow, batch(64).requires_grad_())
+
+
+@pytest.mark.parametrize(("mode", "spec"), pairs(["reversible", "adjoint"], one_of_a_kind=True))
+def test_bytes_kept_are_flat_in_depth(mode: str, spec: Any) -> None:
+    few, many = kept(mode, spec, 5), kept(mode, spec, 20)
+    assert few == many
+    assert few <= 3 * STATE
+
+
+@pytest.mark.parametrize(("mode", "spec"), pairs(["checkpoint"], one_of_a_kind=True))
+def test_bytes_kept_by_checkpoint_are_a_carry_a_step(mode: str, spec: Any) -> None:
+    """The state, and beside it what a step leaves to the next one: a value of f, a second state or both."""
+    few, middle, many = (kept(mode, spec, n) for n in (3, 5, 9))
+    assert 0 < many - middle == 2 * (middle - few)
+    kinds = {"adams": 2, "reversible_wrap": 2, "asynchronous_leapfrog": 2, "reversible_heun": 3}
+    parts = next((parts for kind, parts in kinds.items() if called(spec).startswith(kind)), 1)
+    assert many - middle == 4 * STATE * parts
+    # Three states a step are more than backprop keeps of a field of one layer.
+    assert parts == 3 or many < kept("backprop", spec, 9)
+
+
+def peak(mode: str, spec: Any, steps: int) -> int:
+    flow = make_flow(scheme=spec, gradient=mode, steps=steps, sharing="shared")
+    x = batch(64).requires_grad_()
+    with Storages(x, *flow.parameters()) as storages, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        weighted(flow(x)).backward()
+    return storages.peak
+
+
+@pytest.mark.parametrize("mode", [mode for mode in GRADIENTS if mode != "backprop"])
+def test_work_in_backward_is_linear_in_depth(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each step has weights of its own, the engine is asked for a step's and not for all of them each time."""
+    asked: list[int] = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda o, i, *a, **k: (asked.append(len(i)), grad(o, i, *a, **k))[1])
+    counts = []
+    for steps in (4, 8):
+        asked.clear()
+        weighted(
+            make_flow(scheme="symplectic_euler" if mode == "reversible" else "heun", gradient=mode, steps=steps)(
+                batch()
+            )
+        ).backward()
+        counts.append(sum(asked))
+    assert 0 < counts[1] == 2 * counts[0]
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(("mode", "spec"), pairs(["reversible", "adjoint"], one_of_a_kind=True))
+def test_peak_bytes_of_forward_and_backward_are_flat_in_depth(mode: str, spec: Any) -> None:
+    assert peak(mode, spec, 8) == peak(mode, spec, 24)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_peak_bytes_of_checkpoint_are_a_state_a_step() -> None:
+    assert peak("checkpoint", "heun", 24) - peak("checkpoint", "heun", 8) == 16 * STATE
+    assert peak("backprop", "heun", 24) - peak("backprop", "heun", 8) >= 32 * STATE
+
+
+def test_bytes_kept_by_backprop_are_seen() -> None:
+    """The measure itself: backprop keeps something of each evaluation."""
+    assert kept("backprop", "heun", 20) - kept("backprop", "heun", 10) >= 10 * 2 * STATE

@@ -1,0 +1,78 @@
+"""Which schemes, gradient modes and sharings a test runs on: all of them, or one of each kind."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from typing import Any
+
+import pytest
+
+from schemes.errors import SchemenetError
+from schemes.flow import Flow
+from schemes.registry import GRADIENTS, SCHEMES
+from tests.support.problems import called, make_flow
+
+ONE_OF_A_KIND = (
+    "forward_euler", "heun", "rk4", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun",
+    "backward_euler", "gl4", "fractal",
+)  # fmt: skip
+"""One scheme of each kind of step. What does not depend on the scheme runs on these."""
+
+APPROXIMATE = {"adjoint"}
+"""The modes that differentiate the ODE and not the network; all others must equal backprop."""
+EXACT = [mode for mode in GRADIENTS if mode not in {"backprop", *APPROXIMATE}]
+
+VARIANTS: list[Any] = [
+    {"name": "linear_multistep", "scale": True},
+    {"name": "linear_multistep", "k": 0.5, "scale": True},
+    {"name": "backward_euler_poly", "degree": 3, "form": "mpoly"},
+    {"name": "backward_euler_poly", "form": "way"},
+    {"name": "fractal", "columns": 3, "drop_path": 0.4},
+]
+SPECS: list[Any] = [*SCHEMES.list(), *VARIANTS]
+
+SHARINGS = ("shared", "per_step", "per_stage")
+
+
+@functools.cache
+def accepted() -> list[tuple[str, Any, str]]:
+    """Each gradient mode, scheme and sharing that make a flow; refusals come before any work."""
+    cases = []
+    for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, SHARINGS):
+        with contextlib.suppress(SchemenetError):
+            make_flow(scheme=spec, gradient=mode, sharing=sharing, steps=2)
+            cases.append((mode, spec, sharing))
+    return cases
+
+
+def pairs(modes: Any, one_of_a_kind: bool = False) -> list[Any]:
+    """Modes with the schemes that they accept where all steps share weights."""
+    chosen = [(mode, spec) for mode, spec, sharing in accepted() if mode in modes and sharing == "shared"]
+    return [
+        pytest.param(mode, spec, id=f"{mode}-{called(spec)}")
+        for mode, spec in chosen
+        if not one_of_a_kind or called(spec) in ONE_OF_A_KIND
+    ]
+
+
+def triples(modes: Any) -> list[Any]:
+    """Modes with the schemes that they accept, and on one scheme of a kind with each sharing.
+
+    A scheme and mode that accept no shared weights keep the first sharing that they accept.
+    """
+    first: dict[tuple[str, str], str] = {}
+    chosen = []
+    for mode, spec, sharing in accepted():
+        is_first = first.setdefault((mode, called(spec)), sharing) == sharing
+        if mode in modes and (is_first or called(spec) in ONE_OF_A_KIND):
+            chosen.append(pytest.param(mode, spec, sharing, id=f"{mode}-{called(spec)}-{sharing}"))
+    return chosen
+
+
+def same_but(flow: Flow, **options: Any) -> Flow:
+    """A flow made with other options that takes the first one's weights and buffers."""
+    other = make_flow(**options)
+    other.load_state_dict(flow.state_dict())
+    return other
