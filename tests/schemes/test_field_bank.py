@@ -24,7 +24,7 @@ from tests.support.problems import (
     distance,
     make_flow,
 )
-from tests.support.selections import ONE_OF_A_KIND, SHARINGS, SPECS
+from tests.support.selections import ONE_OF_A_KIND, SHARINGS, VARIANTS
 
 
 @pytest.mark.parametrize("name", [n for n in SCHEMES if SCHEMES.build(n).components > 1])
@@ -43,7 +43,7 @@ def test_channels_that_cannot_be_split_are_refused(name: str, channels: int) -> 
         make_flow(Mean, scheme=name, channels=channels)(batch(channels=channels))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=called)
+@pytest.mark.parametrize("spec", [*ONE_OF_A_KIND, *VARIANTS], ids=called)
 def test_state_dict_round_trip(spec: Any, tmp_path: Path) -> None:
     flow = make_flow(Noisy, scheme=spec, sharing="shared")
     with torch.no_grad():

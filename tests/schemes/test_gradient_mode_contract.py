@@ -25,7 +25,7 @@ from tests.support.problems import (
     train,
     weighted,
 )
-from tests.support.selections import EXACT, SPECS, pairs, same_but, triples
+from tests.support.selections import EXACT, ONE_OF_A_KIND, SPECS, pairs, same_but, triples
 
 # Against backprop
 
@@ -203,9 +203,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize(
-    "spec", [s for s in SCHEMES if SCHEMES.build(s).order is not None and not SCHEMES.build(s).implicit]
-)
+@pytest.mark.parametrize("spec", [name for name in ONE_OF_A_KIND if not SCHEMES.build(name).implicit])
 def test_compiled_flow_equals_eager(spec: str) -> None:
     """In one graph, without a break, with gradients; an implicit step asks for numbers on its way."""
     flow = make_flow(scheme=spec, steps=SCHEMES.build(spec).history + 2)

@@ -264,15 +264,15 @@ def test_poly_approaches_the_real_step_where_its_series_converges() -> None:
 
 
 @each
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_evaluation_needs_no_gradients_around_it(name: str, context) -> None:
+def test_evaluation_needs_no_gradients_around_it(name: str) -> None:
     flow = make_flow(scheme=tight(name)).eval()
     expected = flow(data()).detach()
-    with context():
-        torch.testing.assert_close(flow(data()), expected, rtol=0, atol=1e-12)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            torch.testing.assert_close(flow(data()), expected, rtol=0, atol=1e-12)
 
 
-@each
+@pytest.mark.parametrize("name", ["backward_euler", "trbdf2", "gl4"])
 def test_sizes_are_counted_on_the_meta_device(name: str) -> None:
     network = create_model("resnet20", width=0.25, scheme=name)
     plain = create_model("resnet20", width=0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -19,6 +20,7 @@ IMPLICIT = [name for name in SCHEMES if SCHEMES.build(name).implicit]
 each = pytest.mark.parametrize("name", IMPLICIT)
 NOTHING_TRAINED = ("backprop", "checkpoint")
 D = torch.float64
+DTYPES = [(torch.float32, D), (torch.float32, torch.complex64), (torch.complex128, D)]
 
 
 def grid_of(name: str, steps: int = 4) -> dict:
@@ -61,10 +63,12 @@ def test_a_state_without_dimensions_is_solved(name: str) -> None:
     torch.testing.assert_close(y.grad, end.detach(), rtol=1e-3, atol=0)
 
 
-@each
-@pytest.mark.parametrize("dtypes", [(torch.float32, D), (torch.float32, torch.complex64), (torch.complex128, D)])
-@pytest.mark.parametrize("gradient", NOTHING_TRAINED)
-def test_parts_keep_their_precision(name: str, dtypes: tuple, gradient: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "gradient", "dtypes"),
+    # Each scheme once, each pair of dtypes in each mode.
+    list(zip(IMPLICIT, itertools.cycle(NOTHING_TRAINED), itertools.cycle(DTYPES), strict=False)),
+)
+def test_parts_keep_their_precision(name: str, gradient: str, dtypes: tuple) -> None:
     parts = tuple(torch.ones(i + 1, dtype=dtype, requires_grad=True) for i, dtype in enumerate(dtypes))
     values = solve(
         lambda t, y: (-y[0], -2 * y[1]), parts, [0, 1], scheme=name, grid=grid_of(name), gradient=gradient

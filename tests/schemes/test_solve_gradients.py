@@ -18,6 +18,7 @@ from schemes import SCHEMES, odeint_adjoint, solve
 from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
 from schemes.methods.runge_kutta import RungeKutta
 from schemes.registry import GRADIENTS
+from tests.support.selections import ONE_OF_A_KIND
 
 DOUBLE = torch.float64
 
@@ -106,7 +107,7 @@ def of_its_own(scheme: str, tol: float = 1e-4) -> dict[str, Any]:
     return {"scheme": scheme, "grid": {"name": "adaptive", "rtol": tol, "atol": tol}}
 
 
-@pytest.mark.parametrize("scheme", FIXED)
+@pytest.mark.parametrize("scheme", [name for name in FIXED if name in ONE_OF_A_KIND])
 def test_backprop_on_given_steps_is_the_derivative(scheme):
     gradcheck(Problem(gradient="backprop", **given(scheme)))
 
@@ -247,8 +248,7 @@ SOLVED_BY = {
 }
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor, tuple])
-@pytest.mark.parametrize("case", SOLVED_BY)
+@pytest.mark.parametrize(("case", "kind"), [*((case, tuple) for case in SOLVED_BY), ("checkpoint", torch.Tensor)])
 def test_a_module_that_keeps_its_own_solution_is_freed(case: str, kind: type) -> None:
     """Also after its backward pass, and a gradient comes when nothing is left but the result."""
 
