@@ -124,6 +124,12 @@ class Registry(Mapping[str, Callable[..., Any]]):
             self._entries[key] = Entry(key, name, parameters, extends, without, preset, facts, target)
         self._aliases |= dict.fromkeys(aliases, name)
 
+    def remove(self, name: str) -> None:
+        """Take an entry out with its sizes and aliases, so that its name can be registered anew."""
+        family = self.entry(name).family
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.family != family}
+        self._aliases = {alias: key for alias, key in self._aliases.items() if key in self._entries}
+
     def _ensure_filled(self) -> None:
         if not self._filled:
             self._filled = True

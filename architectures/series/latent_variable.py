@@ -129,7 +129,7 @@ class Variational(SeriesModel):
         return Prediction(self.decode(z, batch.targets), self._logits(mean))
 
     def loss(self, batch: SeriesBatch) -> Tensor:
-        beta = self._beta()
+        beta = self.kl_factor()
         mean, sd = self.encode(batch.observed)
         z = mean + sd * torch.randn(self.samples, *mean.shape, **self.like())
         reconstruction = self.negative_log_likelihood(self.decode(z, batch.targets), batch.targets).mean(0)
@@ -152,7 +152,7 @@ class Variational(SeriesModel):
         return None if self.classifier is None else self.classifier(mean)
 
     @torch.no_grad()
-    def _beta(self) -> Tensor | float:
+    def kl_factor(self) -> Tensor | float:
         """The weight of KL in this batch; counts the batches of training."""
         if not self.training:
             return self.kl_weight

@@ -445,12 +445,12 @@ def test_the_loss_is_the_negative_bound(case: str) -> None:
 
 def test_the_weight_of_the_divergence_rises_and_its_count_is_kept() -> None:
     made = network("latent_ode", kl_wait=2, kl_rise=10.0)
-    weights = [float(made.train()._beta()) for _ in range(4)]
+    weights = [float(made.train().kl_factor()) for _ in range(4)]
     assert weights == pytest.approx([0.0, 0.0, 0.0, 1 - math.exp(-0.1)])
     other = network("latent_ode", kl_wait=2, kl_rise=10.0).train()
     other.load_state_dict(made.state_dict())
-    assert float(other._beta()) == pytest.approx(1 - math.exp(-0.2))
-    assert made.eval()._beta() == 1.0
+    assert float(other.kl_factor()) == pytest.approx(1 - math.exp(-0.2))
+    assert made.eval().kl_factor() == 1.0
     assert int(made.batches) == 4
 
 

@@ -228,8 +228,8 @@ def _theta() -> Iterator[None]:
     SCHEMES.list()
     SCHEMES.register("theta_of_a_test", "theta_alias")(Theta)
     yield
-    del SCHEMES._entries["theta_of_a_test"], SCHEMES._aliases["theta_alias"]
-    assert "theta_of_a_test" not in SCHEMES.list()
+    SCHEMES.remove("theta_of_a_test")
+    assert not {"theta_of_a_test", "theta_alias"} & {*SCHEMES.all_names()}
 
 
 @pytest.mark.usefixtures("_theta")
