@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from architectures.model import Model
-from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_known_as, tasks_of
+from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_matching, tasks_of
 from schemes.errors import SchemenetError
 from schemes.registry import SCHEMES
 
@@ -87,7 +87,7 @@ def networks_for_scheme(word: str) -> list[str]:
     Raises:
         SchemenetError: for a word that is neither.
     """
-    return networks_known_as(word, ARCHITECTURES, SCHEMES)
+    return networks_matching(word, ARCHITECTURES, SCHEMES)
 
 
 for_scheme = networks_for_scheme

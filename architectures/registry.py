@@ -28,7 +28,7 @@ def tasks_of(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return (tasks,) if isinstance(tasks, str) else tuple(tasks)
 
 
-def networks_known_as(word: str, architectures: Registry, schemes: Registry) -> list[str]:
+def networks_matching(word: str, architectures: Registry, schemes: Registry) -> list[str]:
     """The networks that are known by a word: a scheme's name or alias, or ``ode_net``.
 
     Args:
@@ -47,11 +47,11 @@ def networks_known_as(word: str, architectures: Registry, schemes: Registry) -> 
         return schemes.canonical(name) if name in schemes else name
 
     words: dict[str, str] = {e.name: e.facts["word"] for e in architectures.families() if e.facts.get("word")}
-    found = sorted(name for name, of in words.items() if resolved(of) == resolved(word))
-    if not found and word not in schemes:
+    names = sorted(name for name, of in words.items() if resolved(of) == resolved(word))
+    if not names and word not in schemes:
         known = sorted(set(words.values()))
         hint = nearest(word, [*known, *schemes.all_names()])
         raise SchemenetError(
             f"no network is known for the word {word!r}; {hint + ' ' if hint else ''}known: {', '.join(known)}"
         )
-    return found
+    return names

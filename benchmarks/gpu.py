@@ -66,10 +66,10 @@ def peak() -> Iterator[list[int]]:
     """Bytes that the allocator held at most inside the context, above what it held before."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before, found = torch.cuda.memory_allocated(), [0]
-    yield found
+    before, peak_bytes = torch.cuda.memory_allocated(), [0]
+    yield peak_bytes
     torch.cuda.synchronize()
-    found[0] = torch.cuda.max_memory_allocated() - before
+    peak_bytes[0] = torch.cuda.max_memory_allocated() - before
 
 
 def peak_of(gradient: str, steps: int, device: torch.device, batch: int = BATCH) -> int:
@@ -77,9 +77,9 @@ def peak_of(gradient: str, steps: int, device: torch.device, batch: int = BATCH)
     network = create_model("ode_resnet", scheme="verlet", steps=steps, gradient=gradient)
     step = training_step(network, "eager", device, batch)
     step()  # gradients and the workspaces of kernels are there before it counts
-    with peak() as found:
+    with peak() as peak_bytes:
         step()
-    return found[0]
+    return peak_bytes[0]
 
 
 def row(cells: list[str]) -> str:

@@ -128,11 +128,11 @@ def memory(network: nn.Module, x: Tensor) -> tuple[float, float]:
 
 def gap(network: nn.Module, reference: nn.Module, x: Tensor) -> float:
     """Relative distance of the parameters' gradients of two networks."""
-    found = []
+    gradients = []
     for each in (network, reference):
         train(each, x)
-        found.append(torch.cat([p.grad.flatten() for p in each.parameters() if p.grad is not None]))
-    return float((found[0] - found[1]).norm() / found[1].norm())
+        gradients.append(torch.cat([p.grad.flatten() for p in each.parameters() if p.grad is not None]))
+    return float((gradients[0] - gradients[1]).norm() / gradients[1].norm())
 
 
 def table(depth: int, networks: dict[str, nn.Module], x: Tensor, rounds: int) -> None:

@@ -41,8 +41,8 @@ def gradient(network: Network, x: Tensor, labels: Tensor) -> Tensor:
 
 def epoch_mean(run: Path, column: str) -> str:
     with (run / "metrics.csv").open(newline="") as file:
-        found = [row[column] for row in csv.DictReader(file) if row.get(column)]
-    return f"{float(found[-1]):.1f}" if found else "-"
+        values = [row[column] for row in csv.DictReader(file) if row.get(column)]
+    return f"{float(values[-1]):.1f}" if values else "-"
 
 
 def main() -> None:
@@ -51,15 +51,15 @@ def main() -> None:
     parser.add_argument("--data-root")
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--csv", type=Path)
-    asked = parser.parse_args()
-    if not asked.runs:
+    arguments = parser.parse_args()
+    if not arguments.runs:
         print("benchmarks/odenet_modes.py: no runs named, nothing is measured (docs/odenet.md says which)")
         return
     torch.set_num_threads(1)
-    runs = {run: load_run(run, Network) for run in asked.runs}
-    first = runs[asked.runs[0]]
+    runs = {run: load_run(run, Network) for run in arguments.runs}
+    first = runs[arguments.runs[0]]
     hyper = first.module.hparams
-    config = first.config["data"] | ({"root": asked.data_root} if asked.data_root else {})
+    config = first.config["data"] | ({"root": arguments.data_root} if arguments.data_root else {})
     data = DATA.build(config, seed=0)
     data.setup()
     pixels, labels = data.train_set.inputs, data.train_set.labels
@@ -73,23 +73,23 @@ def main() -> None:
 
     exact = gradient(network(**EXACT).double(), x.double(), labels)
     networks = {}
-    for run in asked.runs:
+    for run in arguments.runs:
         options = runs[run].module.hparams["options"]
         axes = {axis: options[axis] for axis in ("scheme", "grid", "gradient") if options.get(axis) is not None}
         networks[run] = network(**axes)
     seconds: dict[Path, list[float]] = {run: [] for run in networks}
-    for repetition in range(asked.repetitions + 1):
+    for repetition in range(arguments.repetitions + 1):
         for run, made in networks.items():
             begin = time.process_time()
             gradient(made, x, labels)
             if repetition:
                 seconds[run].append(time.process_time() - begin)
     medians = {run: statistics.median(times) for run, times in seconds.items()}
-    plain = next((r for r, made in networks.items() if made.layout["gradient"] == "backprop"), asked.runs[0])
+    plain = next((r for r, made in networks.items() if made.layout["gradient"] == "backprop"), arguments.runs[0])
     with torch.no_grad():
         state, _ = networks[plain].embed(x)
 
-    print(f"torch {torch.__version__}, one thread, batch 128, medians of {asked.repetitions}")
+    print(f"torch {torch.__version__}, one thread, batch 128, medians of {arguments.repetitions}")
     rows = []
     for run, made in networks.items():
         kept, peak = flow_bytes(made.flows[0], state)
@@ -107,7 +107,7 @@ def main() -> None:
                 "gradient error": f"{gap:.1e}",
             }
         )
-    show(rows, asked.csv)
+    show(rows, arguments.csv)
 
 
 if __name__ == "__main__":

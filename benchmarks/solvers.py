@@ -113,20 +113,20 @@ SOLVERS: dict[str, Callable[[nn.Module, Tensor, float], int]] = {
 }  # fmt: skip
 
 
-def told(row: str, wanted: str, found: str, holds: bool | None) -> None:
+def report(row: str, expected: str, result: str, holds: bool | None) -> None:
     verdict = {True: "holds", False: "DOES NOT HOLD", None: "not measured"}[holds]
-    print(f"{row}\n    wanted {wanted}; found {found}: {verdict}", flush=True)
+    print(f"{row}\n    wanted {expected}; found {result}: {verdict}", flush=True)
 
 
 def medians(jobs: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:
     """The median of what each job returns, over repetitions in turn."""
-    found: dict[str, list[float]] = {name: [] for name in jobs}
+    values: dict[str, list[float]] = {name: [] for name in jobs}
     for repetition in range(repetitions + 1):
         for name, job in jobs.items():
             value = job()
             if repetition:
-                found[name].append(value)
-    return {name: statistics.median(values) for name, values in found.items()}
+                values[name].append(value)
+    return {name: statistics.median(values) for name, values in values.items()}
 
 
 def seconds(job: Callable[[], object]) -> float:
@@ -139,7 +139,7 @@ def seconds(job: Callable[[], object]) -> float:
 
 
 def operations_and_reads(y0: Tensor) -> None:
-    wanted = {"ours": 40}
+    limits = {"ours": 40}
     for graph in (False, True):
         per_step, reads = {}, {}
         for name, run in SOLVERS.items():
@@ -152,10 +152,10 @@ def operations_and_reads(y0: Tensor) -> None:
             per_step[name], reads[name] = (d - a) / (g - c), (e - b) / (g - c)
         listed = ", ".join(f"{name} {value:.0f}" for name, value in per_step.items())
         row = f"operations a dopri5 step, views and f excluded, {'with' if graph else 'without'} grad"
-        told(row, f"<= {wanted['ours']}", listed, per_step["ours"] <= wanted["ours"])
+        report(row, f"<= {limits['ours']}", listed, per_step["ours"] <= limits["ours"])
         if not graph:
             listed = ", ".join(f"{name} {value:.1f}" for name, value in reads.items())
-            told("host reads a step", "1", listed, round(reads["ours"], 6) <= 1)
+            report("host reads a step", "1", listed, round(reads["ours"], 6) <= 1)
 
 
 def loop_time(y0: Tensor, repetitions: int) -> None:
@@ -172,9 +172,9 @@ def loop_time(y0: Tensor, repetitions: int) -> None:
         return measured
 
     with torch.no_grad():
-        found = medians({name: per_step(run) for name, run in SOLVERS.items()}, repetitions)
-    ratios = {name: found["ours"] / found[name] for name in ("torchdiffeq", "torchode")}
-    told(
+        times = medians({name: per_step(run) for name, run in SOLVERS.items()}, repetitions)
+    ratios = {name: times["ours"] / times[name] for name in ("torchdiffeq", "torchode")}
+    report(
         "loop time a step, f excluded, 256 van der Pol oscillators",
         "<= 1/4 of torchdiffeq, <= 1/2 of torchode",
         f"{ratios['torchdiffeq']:.2f} of torchdiffeq, {ratios['torchode']:.2f} of torchode",
@@ -195,25 +195,25 @@ def overhead(flow: Flow, y: Tensor, repetitions: int, compiled: bool) -> None:
 
     with torch.no_grad():
         calls = forward(flow)
-        found = medians(
+        times = medians(
             {"bare": bare(lambda: flow.bank(at, y)), "solve": lambda: seconds(lambda: forward(flow))}, repetitions
         )
-        ratio = found["solve"] / found["bare"]
+        ratio = times["solve"] / times["bare"]
         row = "total / (NFE x bare f), forward, ODE-Net field, batch 128"
-        told(f"{row}, eager", "<= 1.15", f"{ratio:.3f}", ratio <= 1.15)
+        report(f"{row}, eager", "<= 1.15", f"{ratio:.3f}", ratio <= 1.15)
         if not compiled:
-            told(f"{row}, captured, of captured bare f", "<= 1.05", "-", None)
+            report(f"{row}, captured, of captured bare f", "<= 1.05", "-", None)
             return
         captured = copy.deepcopy(flow)
         captured.compile_steps()
         t = torch.tensor(0.5)
         graph = torch.compile(lambda t, y: flow.bank(Node(0, t, 0.0), y), dynamic=False)
         forward(captured)
-        found = medians(
+        times = medians(
             {"bare": bare(lambda: graph(t, y)), "solve": lambda: seconds(lambda: forward(captured))}, repetitions
         )
-        ratio = found["solve"] / found["bare"]
-        told(f"{row}, captured, of captured bare f", "<= 1.05", f"{ratio:.3f}", ratio <= 1.05)
+        ratio = times["solve"] / times["bare"]
+        report(f"{row}, captured, of captured bare f", "<= 1.05", f"{ratio:.3f}", ratio <= 1.05)
 
 
 class TheirFlow(nn.Module):
@@ -257,13 +257,13 @@ def training_step(network: Any, repetitions: int) -> None:
 
         return lambda: seconds(once)
 
-    found = medians({name: step(model) for name, model in networks.items()}, repetitions)
-    ratio = found["ours"] / found["adjoint"]
-    told(
+    times = medians({name: step(model) for name, model in networks.items()}, repetitions)
+    ratio = times["ours"] / times["adjoint"]
+    report(
         "MNIST ODE-Net, tolerance 1e-3, a training step with checkpoint, against torchdiffeq's odeint_adjoint",
         "<= 0.8", f"{ratio:.2f} of its time", ratio <= 0.8,
     )  # fmt: skip
-    ratio = found["ours"] / found["backprop"]
+    ratio = times["ours"] / times["backprop"]
     with torch.no_grad():
         state, _ = network.embed(x)
     (kept, peak), (their_kept, their_peak) = (
@@ -271,7 +271,7 @@ def training_step(network: Any, repetitions: int) -> None:
     )
     whole = [memory(networks[name], (1, 28, 28), 128) for name in ("ours", "backprop")]
     outer = [whole[0][key] / whole[1][key] for key in ("bytes_kept", "peak_bytes")]
-    told(
+    report(
         "the same against torchdiffeq's backprop (bytes of the flow; stem and head keep the same for both)",
         "<= 1.35 x its time, <= 1/10 of its bytes kept, <= 1/3 of its peak bytes",
         f"{ratio:.2f} x its time, {kept / their_kept:.3f} of its bytes kept, {peak / their_peak:.2f} of its peak "
@@ -281,15 +281,15 @@ def training_step(network: Any, repetitions: int) -> None:
 
 
 def output_times(y0: Tensor) -> None:
-    found = []
+    counts = []
     for count in (2, 100):
         start = y0.clone().requires_grad_()
         grid = {"name": "adaptive", "rtol": TOL, "atol": TOL}
         solution = solve(VanDerPol(), start, torch.linspace(0, LONG, count), grid=grid, gradient="checkpoint")
         solution.values.square().sum().backward()
-        found.append((solution.statistics.forward.evaluations, solution.statistics.backward.evaluations))
-    forward, backward = (b / a for a, b in zip(*found, strict=True))
-    told(
+        counts.append((solution.statistics.forward.evaluations, solution.statistics.backward.evaluations))
+    forward, backward = (b / a for a, b in zip(*counts, strict=True))
+    report(
         "100 output times against 2: evaluations, forward and backward in checkpoint mode",
         "<= 1.1", f"{forward:.3f} and {backward:.3f}", max(forward, backward) <= 1.1,
     )  # fmt: skip
@@ -303,7 +303,7 @@ def reversible() -> None:
             grid={"name": "uniform", "steps": steps, "time": 1.0},
         )  # fmt: skip
         kept[steps] = memory(network, (1, 28, 28), 4)["bytes_kept"]
-    told(
+    report(
         "reversible: bytes kept with 512 steps against 8", "flat (1.0)", f"{kept[512] / kept[8]:.3f}",
         kept[512] <= 1.01 * kept[8],
     )  # fmt: skip

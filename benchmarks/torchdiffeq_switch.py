@@ -68,8 +68,8 @@ def jump(library: Any, options: dict[str, Any]) -> int:
         calls += 1
         return torch.where(t < 0.5, y, -3 * y)
 
-    found = library.odeint(f, torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 1.0]), options=options)
-    assert abs(float(found[-1]) - math.exp(-1)) < 1e-4
+    solution = library.odeint(f, torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 1.0]), options=options)
+    assert abs(float(solution[-1]) - math.exp(-1)) < 1e-4
     return calls
 
 

@@ -170,9 +170,9 @@ def _eval(rest: list[str]) -> int:
     from lightning_modules.config.overrides import refuse_repeated
 
     refuse_repeated(rest[1:])
-    from lightning_modules.evaluation.evaluate import evaluate, told
+    from lightning_modules.evaluation.evaluate import describe, evaluate
 
-    print(told(evaluate(Path(rest[0]), rest[1:])))
+    print(describe(evaluate(Path(rest[0]), rest[1:])))
     return 0
 
 

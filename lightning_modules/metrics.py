@@ -71,8 +71,8 @@ def task_of(data: str) -> str:
 def measure_of(data: str) -> Measure:
     """By what networks on a data set are judged: its own measure, or that of its task."""
     names, tasks = static_registry("data"), static_registry("task")
-    own = names.entry(data).facts.get("measure") if data in names else None
-    return MEASURES[own or tasks.entry(task_of(data)).facts["measure"]]
+    measure = names.entry(data).facts.get("measure") if data in names else None
+    return MEASURES[measure or tasks.entry(task_of(data)).facts["measure"]]
 
 
 BY_RUNNING = "by_running_statistics"

@@ -33,9 +33,9 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
         kept = len(rows[0])
         while kept > 1 and _least(rows, kept) > width:
             kept -= 1
-        told = [[cell for cell in row[kept:] if cell not in ("", "-")] for row in rows]
+        rest = [[cell for cell in row[kept:] if cell not in ("", "-")] for row in rows]
         below = [
-            textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in told
+            textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in rest
         ]
         rows = [row[:kept] for row in rows]
         widths = shared_out([max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width)
@@ -74,12 +74,12 @@ class Progress:
     """Says on the error stream how far a long computation is: what it does, then a line every so many seconds."""
 
     def __init__(self, what: str, every: float = 10.0) -> None:
-        self.every, self._told = every, time.monotonic()
+        self.every, self._last = every, time.monotonic()
         print(what, file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int, of: str) -> None:
-        if (now := time.monotonic()) - self._told >= self.every:
-            self._told = now
+        if (now := time.monotonic()) - self._last >= self.every:
+            self._last = now
             print(f"  {done} of {total} {of}", file=sys.stderr, flush=True)
 
 

@@ -71,8 +71,8 @@ def _length(interval: float | None) -> str:
 
 def _reference(target: object) -> str:
     """Authors and year of a docstring's reference."""
-    found = re.search(r"Reference: (.*)", inspect.getdoc(target) or "", re.DOTALL)
-    text = " ".join(found[1].split()) if found else ""
+    match = re.search(r"Reference: (.*)", inspect.getdoc(target) or "", re.DOTALL)
+    text = " ".join(match[1].split()) if match else ""
     authors = text.split(', "')[0]
     year = re.search(r"\b(1[89]|20)\d\d\b", text)
     first, *others = authors.split(", ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from architectures.registry import networks_known_as
+from architectures.registry import networks_matching
 from lightning_modules.config.static_registry import static_registry
 from schemes.errors import SchemenetError, nearest, unknown
 
@@ -41,15 +41,15 @@ def networks_of(word: str) -> list[Choice]:
     if word in architectures:
         return [Choice(word, word)]
     try:
-        found = networks_known_as(word, architectures, schemes)
+        names = networks_matching(word, architectures, schemes)
     except SchemenetError as error:
         hint = nearest(word, architectures.all_names())
         raise SchemenetError(f"{error} (or an architecture{'; ' + hint if hint else ''})") from error
-    if not found:
+    if not names:
         raise SchemenetError(
             f"the scheme {word!r} is known as no network of its own; write scheme:architecture, e.g. {word}:resnet"
         )
-    return [Choice(word, name) for name in found]
+    return [Choice(word, name) for name in names]
 
 
 def controls() -> list[str]:
@@ -61,7 +61,7 @@ def parse_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """``3`` means 0, 1, 2; or a list of different seeds."""
     if (count := seeds if isinstance(seeds, int) else len(seeds)) > MOST_RUNS:
         raise SchemenetError(f"expected at most {MOST_RUNS:,} seeds, got {count:,}")
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not found or len(set(found)) < len(found) or not all(0 <= seed <= LARGEST_SEED for seed in found):
+    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= seed <= LARGEST_SEED for seed in numbers):
         raise SchemenetError(f"expected a positive number or a list of different seeds below 2^32, got {seeds!r}")
-    return found
+    return numbers

@@ -74,14 +74,14 @@ def takes_text_only(key: str) -> bool:
     """Whether whatever is chosen takes text under a key, and nothing else."""
     group, _, option = key.partition(".")
     if not option:
-        found = {keys[key].annotation for keys in KEYS.values() if key in keys}
+        annotations = {keys[key].annotation for keys in KEYS.values() if key in keys}
     elif group in REGISTRIES:
         names = static_registry(group)
         options = (names.options(entry.name) for entry in names.families())
-        found = {taken[option].annotation for taken in options if option in taken}
+        annotations = {taken[option].annotation for taken in options if option in taken}
     else:
-        found = set()
-    return bool(found) and found <= TEXT
+        annotations = set()
+    return bool(annotations) and annotations <= TEXT
 
 
 def repeated(words: Sequence[str]) -> Iterator[str]:

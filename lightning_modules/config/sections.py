@@ -28,9 +28,9 @@ class Tuning:
 
     def settled(self, taken: Sequence[int], epochs: int) -> Tuning:
         """The same with its seeds and epochs spelled out, for a comparison with these seeds and epochs."""
-        return replace(self, seeds=self.seeds_beside(taken), max_epochs=self.max_epochs or epochs)
+        return replace(self, seeds=self.disjoint_seeds(taken), max_epochs=self.max_epochs or epochs)
 
-    def seeds_beside(self, taken: Sequence[int]) -> tuple[int, ...]:
+    def disjoint_seeds(self, taken: Sequence[int]) -> tuple[int, ...]:
         """The seeds of the tuning runs, none of which may be one of the comparison's."""
         if isinstance(self.seeds, int):
             free = (s for s in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + len(taken) + self.seeds) if s not in taken)

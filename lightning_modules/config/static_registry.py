@@ -87,11 +87,11 @@ class SourceReader:
     def _class(self, name: str) -> ast.ClassDef | None:
         """The class of this name in any module of the home."""
         defined = re.compile(rf"^class {re.escape(name)}\b", re.MULTILINE)
-        found = None
+        definition = None
         for path in self._modules:
             if defined.search(_text(path)):
-                found = next(n for n in _module(path).body if isinstance(n, ast.ClassDef) and n.name == name)
-        return found
+                definition = next(n for n in _module(path).body if isinstance(n, ast.ClassDef) and n.name == name)
+        return definition
 
 
 @cache
@@ -133,5 +133,6 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
 
 def describe_data(section: Mapping[str, Any]) -> str:
     """A data set of a config, with the options that make another one of it where it has such: ``plane moons``."""
-    told = (section.get(option) for option in static_registry("data").entry(section["name"]).facts.get("told", ()))
-    return " ".join([section["name"], *(str(value) for value in told if value is not None)])
+    options = static_registry("data").entry(section["name"]).facts.get("described_by", ())
+    values = (section.get(option) for option in options)
+    return " ".join([section["name"], *(str(value) for value in values if value is not None)])

@@ -46,13 +46,13 @@ class Grid:
     def label(self, arm: Mapping[str, str]) -> str:
         """A combination as people read it: ``rk2,depth=20``. Keys are as short as tells them apart."""
         ends = [key.rsplit(".", 1)[-1] for key in self.axes]
-        told = []
+        parts = []
         for key, value in arm.items():
             end = key.rsplit(".", 1)[-1]
             short = key if ends.count(end) > 1 else end
             plain = re.sub(r"[\[\]{}'\" ]", "", value).replace(",", "-")
-            told.append(plain if key in ("scheme", "architecture") else f"{short}={plain}")
-        return ",".join(told)
+            parts.append(plain if key in ("scheme", "architecture") else f"{short}={plain}")
+        return ",".join(parts)
 
 
 def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[Grid, dict[str, ResolvedConfig]]:
@@ -134,10 +134,10 @@ def _values(key: str, value: str, config_dir: str | None) -> tuple[str, ...] | N
         raise SchemenetError(
             f"{key}={value}: expected range(stop) or range(start,stop,step), at most {MOST_RUNS:,} values, a step not 0"
         )
-    found = tuple(dict.fromkeys(override.sweep_string_iterator()))
-    if not found:
+    values = tuple(dict.fromkeys(override.sweep_string_iterator()))
+    if not values:
         raise SchemenetError(f"{key}={value}: there is no value in it")
-    return found
+    return values
 
 
 def _few(sweep: Any) -> bool:
@@ -151,11 +151,11 @@ def _few(sweep: Any) -> bool:
 def _matching(key: str, glob: Any, config_dir: str | None) -> tuple[str, ...]:
     """The choices of a group that match a pattern, each once: an alias is none of its own."""
     names = choices(key, config_dir, aliases=False) if key in (*REGISTRIES, *RECIPES) else []
-    found = tuple(glob.filter(names))
-    if not found:
+    matching = tuple(glob.filter(names))
+    if not matching:
         known = f"known: {', '.join(names)}" if names else "globs are for groups, as in scheme=glob(rk*)"
         raise SchemenetError(f"{key}: nothing matches {', '.join(glob.include)}; {known}")
-    return found
+    return matching
 
 
 def _of_file(path: Path) -> dict[str, str]:

@@ -124,13 +124,13 @@ def _unfit(config: Config, architecture: str | None) -> list[str]:
         return []
     networks, sets = static_registry("architecture"), static_registry("data")
     task = tasks_of(sets.entry(data["name"]).facts)[0]
-    if task in (own := tasks_of(networks.entry(architecture).facts)):
+    if task in (tasks := tasks_of(networks.entry(architecture).facts)):
         return []
     fit = [entry.name for entry in networks.families() if task in tasks_of(entry.facts)]
-    suited = [entry.name for entry in sets.families() if tasks_of(entry.facts)[0] in own]
+    suited = [entry.name for entry in sets.families() if tasks_of(entry.facts)[0] in tasks]
     return [
-        f"architecture {architecture!r} is for {' and '.join(own)}, and data {data['name']!r} is for {task}; "
-        f"architectures for {task}: {', '.join(fit)}; data for {' or '.join(own)}: {', '.join(suited)}"
+        f"architecture {architecture!r} is for {' and '.join(tasks)}, and data {data['name']!r} is for {task}; "
+        f"architectures for {task}: {', '.join(fit)}; data for {' or '.join(tasks)}: {', '.join(suited)}"
     ]
 
 
@@ -157,7 +157,7 @@ def _check_comparison(config: Config, problems: Problems) -> None:
     seeds = problems.attempt(lambda: parse_seeds(config["seeds"]), "seeds: ")
     requested = {key: problems.attempt(lambda key=key: section(key, config[key])) for key in SECTIONS}
     if (tuning := requested["tune"]) is not None and seeds:
-        problems.attempt(lambda: tuning.seeds_beside(seeds))
+        problems.attempt(lambda: tuning.disjoint_seeds(seeds))
     if (config.get("data") or {}).get("validation") is not None:
         problems.add("data.validation: compare reports test errors; tuning holds out its own share, tune.validation")
     problems.add(*(f"{group}: {FROM_NETWORKS}" for group in OF_ONE_NETWORK if config.get(group) is not None))
@@ -193,12 +193,12 @@ def _check_section(section: Any, group: str, architecture: str | None, problems:
         problems.add(unknown(names.kind, name, names.all_names()))
         return None
     name = names.canonical(name)
-    keys_of_their_own = (*AXES, "sharing") if group == "architecture" else ()
-    options = {key: p for key, p in names.options(name).items() if key not in keys_of_their_own}
+    top_level_keys = (*AXES, "sharing") if group == "architecture" else ()
+    options = {key: p for key, p in names.options(name).items() if key not in top_level_keys}
     for key, value in section.items():
         if key == "name":
             continue
-        if key in keys_of_their_own:
+        if key in top_level_keys:
             problems.add(f"architecture.{key}: this is a key of its own; write {key}=...")
         elif key not in options:
             problems.add(not_taken(f"{names.kind} {name!r}", key, options))

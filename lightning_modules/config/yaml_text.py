@@ -28,8 +28,8 @@ def read_yaml(text: str, source: object) -> Any:
     except (yaml.YAMLError, ValueError) as error:  # a number of too many digits, a date that is none
         if isinstance(error, SchemenetError):
             raise
-        told = "a number has too many digits" if "digits" in str(error) else " ".join(str(error).split())
-        raise SchemenetError(f"{source} cannot be read as yaml: {told}") from error
+        reason = "a number has too many digits" if "digits" in str(error) else " ".join(str(error).split())
+        raise SchemenetError(f"{source} cannot be read as yaml: {reason}") from error
 
 
 def _count(node: yaml.Node, within: tuple[yaml.Node, ...], source: object, counted: dict[yaml.Node, int]) -> int:

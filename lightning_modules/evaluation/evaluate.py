@@ -78,9 +78,9 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if (plain := run.unaveraged()) is not None:
         result["not_averaged"] = _test(trainer, plain, data)
     if changed is not None:
-        told = estimate_statistics(changed, trainer, data, config["statistics_batches"])
+        statistics = estimate_statistics(changed, trainer, data, config["statistics_batches"])
         result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
-        result["changed"]["statistics"] = told
+        result["changed"]["statistics"] = statistics
         before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
         result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
     result["versions"] = versions()
@@ -170,21 +170,21 @@ def _refuse_unlike(old: Flow | TrajectoryFlow, new: Flow | TrajectoryFlow) -> No
 
 def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule) -> dict[str, Any]:
     """What is measured on the test set after a training epoch; calls of f a batch where batches differ."""
-    found = trainer.validate(module, datamodule=data, verbose=False)[0]
-    told = {f"test_{key}": v if math.isfinite(v := found[f"test/{key}"]) else None for key in module.names}
-    return told | ({"nfe": found["test/nfe"]} if "test/nfe" in found else {})
+    measured = trainer.validate(module, datamodule=data, verbose=False)[0]
+    values = {f"test_{key}": v if math.isfinite(v := measured[f"test/{key}"]) else None for key in module.names}
+    return values | ({"nfe": measured["test/nfe"]} if "test/nfe" in measured else {})
 
 
 def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
     flows = network.flows
     along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
-    told = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
+    steps = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
     if adaptive := [flow.grid for flow in flows if flow.adaptive]:  # an encoder's flow comes before the one of ``grid``
-        return told | dict(zip(TOLERANCES, adaptive[-1].tolerances(training=False), strict=True))
+        return steps | dict(zip(TOLERANCES, adaptive[-1].tolerances(training=False), strict=True))
     if along:
-        return told | ({"steps": [flow.grid.steps for flow in flows]} if flows else {})
-    return told | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
+        return steps | ({"steps": [flow.grid.steps for flow in flows]} if flows else {})
+    return steps | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
 
 
 def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
@@ -193,8 +193,8 @@ def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
         result = read_json(folder / RESULT)
         keys = [f"test_{name}" for name in module.names]
         measured = {key: None if result[key] is None else float(result[key]) for key in keys}
-        held_out = any(result.get(f"validation_{name}") is not None for name in module.names)
-        return None if held_out else measured
+        validated = any(result.get(f"validation_{name}") is not None for name in module.names)
+        return None if validated else measured
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -209,7 +209,7 @@ def _write(path: Path, result: dict[str, Any]) -> str | None:
     return str(path)
 
 
-def told(result: dict[str, Any]) -> str:
+def describe(result: dict[str, Any]) -> str:
     """The result as the lines that the command prints."""
     trained, changed, measure = result["trained"], result.get("changed"), MEASURES[result["measure"]]
     numbers = functools.partial(_numbers, measure)
@@ -220,7 +220,7 @@ def told(result: dict[str, Any]) -> str:
     if (plain := result.get("not_averaged")) is not None:
         lines.append(f"these weights are an average over the training; the last ones, not averaged: {numbers(plain)}")
     if changed is not None:
-        lines += _told_change(trained, changed)
+        lines += _describe_change(trained, changed)
         lines.append(f"the same weights, {_steps(changed)}: {numbers(changed)}")
         lines.append(_difference(result["change_in_points"], measure))
     return "\n".join([*lines, f"written: {result['file']}"] if result["file"] else lines)
@@ -233,7 +233,7 @@ def _difference(points: float | None, measure: Measure) -> str:
     return f"change in test {measure.words}: {points:+.{measure.digits}f} {unit}".rstrip()
 
 
-def _told_change(trained: dict[str, Any], changed: dict[str, Any]) -> list[str]:
+def _describe_change(trained: dict[str, Any], changed: dict[str, Any]) -> list[str]:
     lines = []
     if (done := changed["statistics"]) is not None:
         lines.append(
@@ -268,11 +268,11 @@ def _list(values: Sequence[float]) -> str:
 
 
 def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
-    found = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
-    if found[measure.key] is None:
+    values = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
+    if values[measure.key] is None:
         return f"test {measure.words} no number"
-    said = [f"test {measure.words} {measure.format(found.pop(measure.key))}"]
-    for key, value in found.items():
+    said = [f"test {measure.words} {measure.format(values.pop(measure.key))}"]
+    for key, value in values.items():
         if value is None:  # nothing to be measured by it
             continue
         other = MEASURES.get(key)

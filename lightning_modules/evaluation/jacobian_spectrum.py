@@ -85,10 +85,10 @@ def measured(folder: Path) -> Spectrum:
     if not isinstance(network, Network):
         raise SchemenetError("it solves through times that its data give, and has no steps of its own")
     inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
-    found = spectrum(network, inputs)
+    result = spectrum(network, inputs)
     with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
-        write_json(folder / FILE, {"of": key, **_plain(found)})
-    return found
+        write_json(folder / FILE, {"of": key, **_plain(result)})
+    return result
 
 
 @lru_cache(maxsize=2)
@@ -150,27 +150,27 @@ def visited_states(network: Network, inputs: Tensor) -> list[tuple[int, Node, St
 # In the run folder ------------------------------------------------------------------------------------------
 
 
-def _plain(found: Spectrum) -> dict[str, Any]:
+def _plain(result: Spectrum) -> dict[str, Any]:
     blocks = [
-        block._asdict() | {"values": [[value.real, value.imag] for value in block.values]} for block in found.blocks
+        block._asdict() | {"values": [[value.real, value.imag] for value in block.values]} for block in result.blocks
     ]
-    return {"blocks": blocks, "coefficients": dict(found.coefficients)}
+    return {"blocks": blocks, "coefficients": dict(result.coefficients)}
 
 
 def _kept(path: Path, key: list[Any]) -> Spectrum | None:
     """What the file holds where it is of this checkpoint and can be read; else it is computed anew."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["of"] != key:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["of"] != key:
             return None
         blocks = tuple(
             Block(
                 int(block["flow"]), int(block["step"]), float(block["depth"]), float(block["h"]),
                 tuple(complex(float(re), float(im)) for re, im in block["values"]),
             )
-            for block in told["blocks"]
+            for block in stored["blocks"]
         )  # fmt: skip
-        limits = {str(name): (float(low), float(high)) for name, (low, high) in told["coefficients"].items()}
+        limits = {str(name): (float(low), float(high)) for name, (low, high) in stored["coefficients"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     finite = all(math.isfinite(abs(value)) for block in blocks for value in block.values)

@@ -73,7 +73,7 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
     margin = max(0.1 * (top - bottom), 0.02)
     panels[0].set_ylim(bottom - margin, top + margin)
     handles: list[Artist] = [
-        Line2D([], [], c=looks[id(run)].colour, ls=looks[id(run)].line, label=_told(run), **_points(looks[id(run)]))
+        Line2D([], [], c=looks[id(run)].colour, ls=looks[id(run)].line, label=_label(run), **_points(looks[id(run)]))
         for run in runs
     ]
     hollow = Look(GREY, "o", "white", ":")
@@ -96,14 +96,14 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
 def learned(folders: Sequence[Path], label: str) -> Learned:
     """What runs of one network have learned; SchemenetError where they learn no k, or have not logged it."""
     limits = [_limits(folder) for folder in folders]
-    found = [_logged(folder) for folder in folders]
-    first, last = ([_placed(rows[at][1]) for rows in found] for at in (0, -1))
+    logs = [_logged(folder) for folder in folders]
+    first, last = ([_placed(rows[at][1]) for rows in logs] for at in (0, -1))
     return Learned(
         label,
         {place: mean(values) for place, values in _by_place(first).items()},
         {place: mean(values) for place, values in _by_place(last).items()},
         {place: (min(values), max(values)) for place, values in _by_place(last).items()},
-        (max(rows[0][0] for rows in found), max(rows[-1][0] for rows in found)),
+        (max(rows[0][0] for rows in logs), max(rows[-1][0] for rows in logs)),
         limits[0],
     )
 
@@ -114,10 +114,11 @@ def _limits(folder: Path) -> tuple[float, float]:
     spec = config.get("scheme")
     limits = {c.name: (c.low, c.high) for c in _prepared(spec).coefficients()} if spec else {}
     if "k" not in limits:
-        own = f"scheme {name_of(spec)!r}" if spec else f"architecture {name_of(config.get('architecture') or '')!r}"
+        architecture = name_of(config.get("architecture") or "")
+        configured = f"scheme {name_of(spec)!r}" if spec else f"architecture {architecture!r}"
         having = ", ".join(name for name in SCHEMES if any(c.name == "k" for c in _prepared(name).coefficients()))
         raise SchemenetError(
-            f"{folder}: no k is learned with {own} as configured; with its defaults it is by: {having}"
+            f"{folder}: no k is learned with {configured} as configured; with its defaults it is by: {having}"
         )
     return limits["k"]
 
@@ -144,8 +145,8 @@ def _prepared(spec: str | dict) -> Scheme:
 
 def _placed(row: dict[str, float]) -> dict[Place, float]:
     places = ((COLUMN.fullmatch(key), value) for key, value in row.items())
-    found = {(int(match[1]), int(match[2])): value for match, value in places if match}
-    return dict(sorted(found.items()))
+    values = {(int(match[1]), int(match[2])): value for match, value in places if match}
+    return dict(sorted(values.items()))
 
 
 def _draw(ax: Axes, run: Learned, look: Look) -> None:
@@ -162,5 +163,5 @@ def _points(look: Look) -> dict:
     return mark(look) | {"markersize": 5.5}
 
 
-def _told(run: Learned) -> str:
+def _label(run: Learned) -> str:
     return f"{run.label}, after {run.trained[1]} training steps"

@@ -98,8 +98,8 @@ def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
             settings[key] = read_yaml(value, option)
         except SchemenetError as error:
             raise unreadable from error
-    told = ", ".join(f"{key}={value}" for key, value in settings.items())
-    return f"{name}({told})" if told else name, {"name": name, **settings}
+    options = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{name}({options})" if options else name, {"name": name, **settings}
 
 
 def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
@@ -142,11 +142,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:
-    wanted = dict(each(parse_scheme, names))
+    specs = dict(each(parse_scheme, names))
     from schemes.registry import SCHEMES, single_step
 
-    built = each(lambda spec: SCHEMES.build(single_step(spec)), wanted.values())
-    return dict(zip(wanted, built, strict=True))
+    built = each(lambda spec: SCHEMES.build(single_step(spec)), specs.values())
+    return dict(zip(specs, built, strict=True))
 
 
 def _stability(names: list[str]) -> Figure:

@@ -36,12 +36,12 @@ def draw(folder: Path) -> Figure:
         raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
     with torch.no_grad():
         figure = _images(network, data) if data.picture is not None else _points(network, data)
-    figure.suptitle(f"{folder.absolute().name}: {run.description}, {told_steps(network)}", fontsize=9)
+    figure.suptitle(f"{folder.absolute().name}: {run.description}, {describe_steps(network)}", fontsize=9)
     figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
 
-def told_steps(network: DensityModel) -> str:
+def describe_steps(network: DensityModel) -> str:
     """What the map from noise to data is made of."""
     layout = network.layout
     if layout["scheme"] == "none":
@@ -52,9 +52,9 @@ def told_steps(network: DensityModel) -> str:
 
 def way(network: DensityModel, z: Tensor) -> list[tuple[str, Tensor]]:
     """States from noise to data, not more than there is room for."""
-    found = network.along(z, STOPS)
-    chosen = sorted({round(i * (len(found) - 1) / (STOPS - 1)) for i in range(STOPS)})
-    return [found[i] for i in chosen]
+    states = network.along(z, STOPS)
+    chosen = sorted({round(i * (len(states) - 1) / (STOPS - 1)) for i in range(STOPS)})
+    return [states[i] for i in chosen]
 
 
 def _points(network: DensityModel, data: DensityData) -> Figure:

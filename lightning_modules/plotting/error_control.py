@@ -71,21 +71,21 @@ class Course(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """Error and time against forward NFE, backward against forward NFE, and NFE against epoch."""
-    held = load_with_samples(folder, IMAGES)
-    if (reason := refusal(held.network)) is not None:
+    run = load_with_samples(folder, IMAGES)
+    if (reason := refusal(run.network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
     figure = new_figure(7.2, 6.4)
     (a, b), (c, d) = figure.subplots(2, 2)
-    _draw_errors(a, errors(held))
-    _draw_times(b, times(held))
-    modes = [mode for mode in MODES if permitted(held.network, mode)]
-    _draw_backward(c, {mode: passes(held, mode) for mode in modes}, logged(folder))
+    _draw_errors(a, errors(run))
+    _draw_times(b, times(run))
+    modes = [mode for mode in MODES if permitted(run.network, mode)]
+    _draw_backward(c, {mode: passes(run, mode) for mode in modes}, logged(folder))
     _draw_course(d, course(folder))
-    flow = held.network.flows[0]
+    flow = run.network.flows[0]
     rtol, atol = flow.grid.tolerances(training=True)
     figure.suptitle(
         f"{folder.absolute().name}: {type(flow.scheme).__name__}, trained at rtol = {rtol:g}, atol = {atol:g}\n"
-        f"a, b, c: the trained network on {len(held.labels)} test samples, rtol = atol as marked in a",
+        f"a, b, c: the trained network on {len(run.labels)} test samples, rtol = atol as marked in a",
         fontsize=9,
     )
     tidy(figure)
@@ -121,33 +121,33 @@ def work(network: Network) -> Both:
 
 
 @torch.no_grad()
-def errors(held: NetworkWithSamples, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
+def errors(run: NetworkWithSamples, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
     """In double precision, against the same flows solved by dopri8 to 1e-9."""
     progress = Progress("solving in double precision at each tolerance, and once by dopri8 for the error")
-    best = at_tolerance(held.network, REFERENCE)
+    best = at_tolerance(run.network, REFERENCE)
     for flow in best.flows:
         flow.scheme = SCHEMES.build(BEST)
-    entered = held.network.embed(held.inputs)
+    entered = run.network.embed(run.inputs)
     reference, _ = best.stages(entered)
-    found = []
+    results = []
     for i, tolerance in enumerate(tolerances):
         progress(i, len(tolerances), "tolerances")
-        network = at_tolerance(held.network, tolerance)
+        network = at_tolerance(run.network, tolerance)
         state, _ = network.stages(entered)
-        found.append(
+        results.append(
             Solved(tolerance, int(work(network).forward), float((state - reference).norm() / reference.norm()))
         )
-    return found
+    return results
 
 
 @torch.no_grad()
 def times(
-    held: NetworkWithSamples, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS
+    run: NetworkWithSamples, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS
 ) -> list[Timed]:
     """In single precision, from the stem's output to the end of the last flow; the tolerances take turns."""
-    networks = {tolerance: at_tolerance(held.network, tolerance).float() for tolerance in tolerances}
-    entered = held.network.float().embed(held.inputs.float())
-    held.network.double()
+    networks = {tolerance: at_tolerance(run.network, tolerance).float() for tolerance in tolerances}
+    entered = run.network.float().embed(run.inputs.float())
+    run.network.double()
     seconds: dict[float, list[float]] = {tolerance: [] for tolerance in tolerances}
     progress = Progress("timing forward passes, the tolerances in turn")
     for repetition in range(repetitions + 1):
@@ -167,20 +167,20 @@ def permitted(network: Network, mode: str) -> bool:
     return all(GRADIENTS.build(mode).unsupported_reason(flow) is None for flow in network.flows)
 
 
-def passes(held: NetworkWithSamples, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
+def passes(run: NetworkWithSamples, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
     """A training step's forward and backward pass in single precision, at each tolerance."""
-    found = []
+    counts = []
     progress = Progress(f"forward and backward at each tolerance, gradient={mode}")
     for i, tolerance in enumerate(tolerances):
         progress(i, len(tolerances), "tolerances")
-        network = at_tolerance(held.network, tolerance).float()
+        network = at_tolerance(run.network, tolerance).float()
         for flow in network.flows:
             flow.gradient = GRADIENTS.build(mode)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AdjointDriftWarning)  # at loose tolerances; the work is what is asked here
-            functional.cross_entropy(network(held.inputs.float()), held.labels).backward()
-        found.append(work(network))
-    return found
+            functional.cross_entropy(network(run.inputs.float()), run.labels).backward()
+        counts.append(work(network))
+    return counts
 
 
 # What the training logged --------------------------------------------------------------------------------------
@@ -217,28 +217,28 @@ def power(xs: Sequence[float], ys: Sequence[float]) -> float:
 # What is drawn -------------------------------------------------------------------------------------------------
 
 
-def _draw_errors(ax: Axes, found: Sequence[Solved]) -> None:
-    nfe, error = [s.nfe for s in found], [s.error for s in found]
+def _draw_errors(ax: Axes, results: Sequence[Solved]) -> None:
+    nfe, error = [s.nfe for s in results], [s.error for s in results]
     ax.loglog(nfe, error, c=look_of(0).colour, lw=1.2, **mark(look_of(0)))
-    for s in found:
+    for s in results:
         ax.annotate(
             f"{s.tolerance:.0e}".replace("e-0", "e-"), (s.nfe, s.error), (5, 4), textcoords="offset points", fontsize=7
         )
     ax.set(ylabel=r"relative error $\|y - y^*\| \,/\, \|y^*\|$ at T")
-    over = f"{len(found)} points, {min(nfe)} to {max(nfe)} NFE"
+    over = f"{len(results)} points, {min(nfe)} to {max(nfe)} NFE"
     ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=8)
     _count_axis(ax, nfe)
 
 
-def _draw_times(ax: Axes, found: Sequence[Timed]) -> None:
-    nfe, relative = [t.nfe for t in found], [t.time for t in found]
-    least = min(found, key=lambda t: t.time)
+def _draw_times(ax: Axes, results: Sequence[Timed]) -> None:
+    nfe, relative = [t.nfe for t in results], [t.time for t in results]
+    least = min(results, key=lambda t: t.time)
     ends = np.array([min(nfe), max(nfe)])
     ax.loglog(ends, ends / least.nfe, c=GREY, lw=0.9, ls="--", label="proportional to NFE")
     ax.loglog(nfe, relative, c=look_of(1).colour, lw=1.2, label="median of interleaved runs", **mark(look_of(1)))
     ax.set(ylabel="forward time / least")
     exponent = f"NFE$^{{{power(nfe, relative):.2f}}}$"
-    ax.set_title(f"b  time measured to grow as {exponent} ({len(found)} points)", loc="left", fontsize=8)
+    ax.set_title(f"b  time measured to grow as {exponent} ({len(results)} points)", loc="left", fontsize=8)
     readable_ticks(ax.yaxis)
     ax.legend(frameon=False, fontsize=7.5)
     _count_axis(ax, nfe)
@@ -251,27 +251,27 @@ def _count_axis(ax: Axes, nfe: Sequence[int]) -> None:
 
 
 def _draw_backward(ax: Axes, measured: Mapping[str, Sequence[Both]], log: Sequence[Both]) -> None:
-    most = max(both.forward for found in (*measured.values(), log) for both in found)
+    most = max(both.forward for counts in (*measured.values(), log) for both in counts)
     ax.plot([0, most], [0, most], c=GREY, lw=0.9, ls="--", label="as many as forward")
     if log:
         ax.plot([b.forward for b in log], [b.backward for b in log], ls="", marker="o", ms=3, mew=0, alpha=0.5,
                 c="black", zorder=3, label="training log")  # fmt: skip
-    for row, (mode, found) in enumerate(measured.items()):
+    for row, (mode, counts) in enumerate(measured.items()):
         look = look_of(2 + row)
-        low, high = (end(b.backward / b.forward for b in found) for end in (min, max))
-        told = f"{mode}: {low:.2f} to {high:.2f} of forward"
+        low, high = (end(b.backward / b.forward for b in counts) for end in (min, max))
+        label = f"{mode}: {low:.2f} to {high:.2f} of forward"
         ax.plot(
-            [b.forward for b in found], [b.backward for b in found], c=look.colour, lw=1.2, label=told, **mark(look)
+            [b.forward for b in counts], [b.backward for b in counts], c=look.colour, lw=1.2, label=label, **mark(look)
         )
     ax.set(xlabel="NFE forward (calls of f)", ylabel="NFE backward (calls of f)")
     ax.set_title("c  backward against forward, measured", loc="left", fontsize=8)
     ax.legend(frameon=False, fontsize=7.5)
 
 
-def _draw_course(ax: Axes, found: Course) -> None:
+def _draw_course(ax: Axes, nfe: Course) -> None:
     batches, tests = look_of(4), look_of(5)
     ax.plot(
-        *zip(*found.batches, strict=True),
+        *zip(*nfe.batches, strict=True),
         ls="",
         marker="o",
         ms=2.5,
@@ -281,17 +281,17 @@ def _draw_course(ax: Axes, found: Course) -> None:
         label="training batch",
     )
     ax.plot(
-        *zip(*found.epochs, strict=True), c="black", lw=1.2, marker="o", ms=4, label="mean of an epoch, at its middle"
+        *zip(*nfe.epochs, strict=True), c="black", lw=1.2, marker="o", ms=4, label="mean of an epoch, at its middle"
     )
-    if found.tests:
+    if nfe.tests:
         ax.plot(
-            *zip(*found.tests, strict=True),
+            *zip(*nfe.tests, strict=True),
             c=tests.colour,
             lw=1,
             **{**mark(tests), "markersize": 5},
             label="mean of the test set, at an epoch's end",
         )
-    first, last = found.epochs[0][1], found.epochs[-1][1]
+    first, last = nfe.epochs[0][1], nfe.epochs[-1][1]
     ax.set(xlabel="epoch", ylabel="NFE forward (calls of f)")
     readable_ticks(ax.xaxis, whole=True)
     readable_ticks(ax.yaxis, whole=True)

@@ -43,22 +43,22 @@ class Learned(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """Above the true field, the learned one and their distance; below test series against time."""
-    held = learned(folder)
-    fields = _Fields(held)
-    figure = new_figure(9.6, 3.2 + 1.5 * len(held.data.channels))
-    parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, 1.5 * len(held.data.channels)])
+    run = learned(folder)
+    fields = _Fields(run)
+    figure = new_figure(9.6, 3.2 + 1.5 * len(run.data.channels))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.2, 1.5 * len(run.data.channels)])
     above, below = parts
-    if held.data.system is None:
+    if run.data.system is None:
         fields.draw(above.subplots(1, 1), fields.by_model, "learned field", LEARNED)
     else:
         panels = above.subplots(1, 3, sharex=True, sharey=True)
         fields.draw(panels[0], fields.by_system, "true field", TRUE)
         fields.draw(panels[1], fields.by_model, "learned field", LEARNED)
         fields.draw_distance(panels[2])
-    _draw_series(below, held)
-    learned_constants = _learned_constants(held.network, held.data.system)
-    figure.suptitle(f"Vector field of {held.description}, run {folder.absolute().name}{learned_constants}", fontsize=9)
-    known = held.data.system is not None
+    _draw_series(below, run)
+    learned_constants = _learned_constants(run.network, run.data.system)
+    figure.suptitle(f"Vector field of {run.description}, run {folder.absolute().name}{learned_constants}", fontsize=9)
+    known = run.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
         Line2D([], [], c=LEARNED, lw=1.2, label="learned, from the first state on"),
@@ -79,29 +79,29 @@ def learned(folder: Path) -> Learned:
     return Learned(run.network, data, SeriesBatch(*doubled), float(cast(Tensor, module.span)), run.description)
 
 
-def drawn(held: Learned) -> int:
+def drawn(run: Learned) -> int:
     """How many series are drawn."""
-    return min(DRAWN, len(held.batch.targets.values))
+    return min(DRAWN, len(run.batch.targets.values))
 
 
 @torch.no_grad()
-def solutions(held: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
+def solutions(run: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
     """The learned solution at equal times, (times,) and (times, series, state)."""
-    start = held.batch.observed.times[0]
-    times = start + (held.batch.targets.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
-    return times, torch.cat((y[None], held.network.states(y, start, times[1:])))
+    start = run.batch.observed.times[0]
+    times = start + (run.batch.targets.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
+    return times, torch.cat((y[None], run.network.states(y, start, times[1:])))
 
 
-def true_path(held: Learned, series: int) -> tuple[Tensor, Tensor]:
+def true_path(run: Learned, series: int) -> tuple[Tensor, Tensor]:
     """The times and states of a test series; where the system is known, smoothly from one to the next by its slopes."""
-    observed, targets = held.batch.observed, held.batch.targets
+    observed, targets = run.batch.observed, run.batch.targets
     seen = targets.mask[series].amin(-1) > 0
     times = torch.cat((observed.times, targets.times[seen]))
     states = torch.cat((observed.values[series], targets.values[series, seen]))
-    if held.data.system is None or len(times) < 2:
+    if run.data.system is None or len(times) < 2:
         return times, states
     with torch.no_grad():
-        slopes = held.data.system(times[0], states)
+        slopes = run.data.system(times[0], states)
     curve = CubicHermiteSpline(times.numpy(), states.numpy(), slopes.numpy())
     dense = times[0] + (times[-1] - times[0]) * torch.linspace(0, 1, MOMENTS + 1, dtype=times.dtype)
     return dense, torch.from_numpy(curve(dense.numpy()))
@@ -110,15 +110,15 @@ def true_path(held: Learned, series: int) -> tuple[Tensor, Tensor]:
 class _Fields:
     """Both fields in the plane of the first and the last channel: on a lattice, or where the model's series go."""
 
-    def __init__(self, held: Learned) -> None:
-        self.held, channels = held, held.data.channels
+    def __init__(self, run: Learned) -> None:
+        self.run, channels = run, run.data.channels
         self.shown = (0, len(channels) - 1)
         self.names = [channels[i] for i in self.shown]
-        y = held.network.initial(held.batch)
-        self.times, self.paths = solutions(held, y)
+        y = run.network.initial(run.batch)
+        self.times, self.paths = solutions(run, y)
         self.plane = y.shape[1] == 2
-        self.seen = held.batch.targets.values[held.batch.targets.mask.amin(-1) > 0]
-        whole = torch.cat((self.seen, held.batch.observed.values[:, 0]))
+        self.seen = run.batch.targets.values[run.batch.targets.mask.amin(-1) > 0]
+        whole = torch.cat((self.seen, run.batch.observed.values[:, 0]))
         low, high = (end[list(self.shown)] for end in (whole.amin(0), whole.amax(0)))
         margin = 0.08 * (high - low)
         self.box = torch.stack((low - margin, high + margin), 1)
@@ -130,19 +130,19 @@ class _Fields:
 
     def _visited(self) -> Tensor:
         """Where the series go; with channels that nobody has seen, where the model's do."""
-        return self.paths.flatten(0, 1) if self.held.network.augment else self.seen
+        return self.paths.flatten(0, 1) if self.run.network.augment else self.seen
 
     def _some(self, points: Tensor) -> Tensor:
         return points[torch.linspace(0, len(points) - 1, ARROWS).long()]
 
     @torch.no_grad()
     def by_model(self, points: Tensor) -> Tensor:
-        return self.held.network.rate(self.times[0], points)[:, : len(self.held.data.channels)]
+        return self.run.network.rate(self.times[0], points)[:, : len(self.run.data.channels)]
 
     @torch.no_grad()
     def by_system(self, points: Tensor) -> Tensor:
-        assert self.held.data.system is not None
-        return self.held.data.system(self.times[0], points[:, : len(self.held.data.channels)])
+        assert self.run.data.system is not None
+        return self.run.data.system(self.times[0], points[:, : len(self.run.data.channels)])
 
     def distance(self, points: Tensor) -> Tensor:
         """Of both fields, over the size of the true one at the same place.
@@ -166,10 +166,10 @@ class _Fields:
         self._frame(ax, title)
 
     def _draw_paths(self, ax: Axes, colour: str) -> None:
-        observed = self.held.batch.observed
+        observed = self.run.batch.observed
         x, y = self.shown
-        for series in range(drawn(self.held)):
-            path = true_path(self.held, series)[1] if colour == TRUE else self.paths[:, series]
+        for series in range(drawn(self.run)):
+            path = true_path(self.run, series)[1] if colour == TRUE else self.paths[:, series]
             ax.plot(path[:, x], path[:, y], c=colour, lw=0.9, zorder=3)
             ax.plot(observed.values[series, 0, x], observed.values[series, 0, y], c=colour, marker="o", ms=4, zorder=4)
 
@@ -198,23 +198,23 @@ class _Fields:
         ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_series(figure: Any, held: Learned) -> None:
+def _draw_series(figure: Any, run: Learned) -> None:
     """The channels of some series against time, observed and predicted, the training series' span shaded."""
-    panels = figure.subplots(len(held.data.channels), drawn(held), sharex=True, sharey="row", squeeze=False)
-    times, paths = solutions(held, held.network.initial(held.batch))
-    start, targets, first = held.batch.observed.times[0], held.batch.targets, held.batch.observed.values[:, 0]
+    panels = figure.subplots(len(run.data.channels), drawn(run), sharex=True, sharey="row", squeeze=False)
+    times, paths = solutions(run, run.network.initial(run.batch))
+    start, targets, first = run.batch.observed.times[0], run.batch.targets, run.batch.observed.values[:, 0]
     for (channel, series), ax in np.ndenumerate(panels):
         seen = targets.mask[series, :, channel] > 0
         moments = torch.cat((start[None], targets.times[seen]))
         values = torch.cat((first[series, channel, None], targets.values[series, seen, channel]))
-        ax.axvspan(float(start), float(start) + held.span, color=GREY, alpha=0.15, lw=0)
+        ax.axvspan(float(start), float(start) + run.span, color=GREY, alpha=0.15, lw=0)
         ax.plot(moments, values, c=TRUE, lw=0, marker=".", ms=3)
-        if held.data.system is not None:
-            along, states = true_path(held, series)
+        if run.data.system is not None:
+            along, states = true_path(run, series)
             ax.plot(along, states[:, channel], c=TRUE, lw=0.9)
         ax.plot(times, paths[:, series, channel], c=LEARNED, lw=1.1)
         if series == 0:
-            ax.set_ylabel(held.data.channels[channel])
+            ax.set_ylabel(run.data.channels[channel])
         if channel == 0:
             ax.set_title(f"test series {series}", loc="left", fontsize=9)
     for ax in panels[-1]:

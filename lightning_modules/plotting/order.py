@@ -17,7 +17,7 @@ from schemes.analysis.reference_problems import FLOOR, TIME, error
 from schemes.core.scheme import Scheme
 
 STEPS = (16, 32, 64, 128, 256, 512)
-BESIDE = 0.55  # where a declared slope is drawn, as a multiple of the error
+OFFSET = 0.55  # where a declared slope is drawn, as a multiple of the error
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Convergence:
 def measure(label: str, scheme: Scheme) -> Convergence:
     """The errors of a scheme on the problem on which its order holds; what overflows is left out."""
     with torch.random.fork_rng(devices=[]):
-        found = []
+        errors = []
         for steps in STEPS:
             torch.manual_seed(0)  # coefficients that are to be learned are drawn anew for each number of steps
-            found.append((TIME / steps, error(scheme, steps)))
-    finite = [(h, e) for h, e in found if math.isfinite(e)]
+            errors.append((TIME / steps, error(scheme, steps)))
+    finite = [(h, e) for h, e in errors if math.isfinite(e)]
     return Convergence(label, scheme.order, scheme.problem, tuple(h for h, _ in finite), tuple(e for _, e in finite))
 
 
@@ -75,7 +75,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
         if curve.order is not None and curve.used:
             h, e = curve.used[-1]
             xs = (curve.h[0], curve.h[-1])
-            ax.plot(xs, [BESIDE * e * (x / h) ** curve.order for x in xs], c=look.colour, lw=0.7)
+            ax.plot(xs, [OFFSET * e * (x / h) ** curve.order for x in xs], c=look.colour, lw=0.7)
     if any(curve.order is not None for curve in curves):
         handles.append(Line2D([], [], c="black", lw=0.7, label="thin: the declared slope"))
     ax.set(xscale="log", yscale="log", xlabel=r"step size $h$", ylabel=f"error at $t$ = {TIME:g}, Euclidean norm")

@@ -109,7 +109,7 @@ def refusal(network: Network) -> str | None:
 def measure(network: Network, images: Tensor) -> list[Step]:
     """All steps of all flows, at the states that the network passes through."""
     states = _trajectory(network, images)
-    found = []
+    steps = []
     for i, (flow, passed) in enumerate(zip(network.flows, states, strict=True)):
         for node, y in zip(flow.nodes, passed, strict=True):
             # One function: of several sets of running statistics (and affine weights) those of the first evaluation.
@@ -117,8 +117,8 @@ def measure(network: Network, images: Tensor) -> list[Step]:
             with torch.no_grad():
                 distances = np.array([_distances(f, node, image[None]) for image in y]).T
             norms = spectral_norms(lambda u, f=f, node=node: node.h * f(node.at(0, 1.0), u), y)
-            found.append(Step(i, node.step, distances, norms.numpy()))
-    return found
+            steps.append(Step(i, node.step, distances, norms.numpy()))
+    return steps
 
 
 def _trajectory(network: Network, images: Tensor) -> list[list[Tensor]]:

@@ -56,14 +56,14 @@ class Answer(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """The first series of the test set, in the plane where two channels are always seen together, else over time."""
-    network, data, told = _held(folder)
+    network, data, description = _load(folder)
     batch = data.first(SHOWN)
     plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data.channels, data.unit)
     _explain(figure, network, answers, plane)
-    figure.suptitle(f"Test series and answers of {told}, run {folder.absolute().name}", fontsize=9)
+    figure.suptitle(f"Test series and answers of {description}, run {folder.absolute().name}", fontsize=9)
     return figure
 
 
@@ -79,7 +79,7 @@ def _reconstructs(data: SeriesData) -> bool:
     return bool(batch.targets.times[0] < batch.observed.times[-1])
 
 
-def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
+def _load(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
     """A run's network in evaluation mode and double precision, its data set, and what both are."""
     run = load_run(folder, SeriesModel)
     return run.network.double().eval(), run.test_data(SeriesData), run.description
@@ -88,8 +88,8 @@ def _held(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
 @torch.no_grad()
 def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool = True) -> Answer:
     """The i-th series of a batch: at many times where the network can be asked at any, else at the series' own."""
-    shown, asked = (_own(points, i) for points in (batch.observed, batch.targets))
-    times = torch.cat((shown.times, asked.times)).unique()
+    shown, targets = (_one_series(points, i) for points in (batch.observed, batch.targets))
+    times = torch.cat((shown.times, targets.times)).unique()
     if network.independent_times:
         end = float(times[-1]) * (1.0 if times[-1] > shown.times[-1] else FURTHER)
         times = torch.cat((times, torch.linspace(0, end, DENSE, dtype=times.dtype))).unique()
@@ -101,18 +101,18 @@ def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             samples = network.predict(query, samples=SAMPLES).values[:, 0].numpy()
-    told = [tuple(part.squeeze(0).numpy() for part in points) for points in (shown, asked)]
+    arrays = [tuple(part.squeeze(0).numpy() for part in points) for points in (shown, targets)]
     last, begins = float(shown.times[-1]), float(shown.times[0])
     if samples is not None:
         begins = -np.inf if reconstructs else last
-    return Answer(times.numpy(), mean, samples, *told, last, begins)  # type: ignore[arg-type]
+    return Answer(times.numpy(), mean, samples, *arrays, last, begins)  # type: ignore[arg-type]
 
 
-def _own(points: Observations, i: int) -> Observations:
+def _one_series(points: Observations, i: int) -> Observations:
     """One series alone, in double precision."""
-    own = points.mask[i].any(1)
-    values, mask = (part[i : i + 1, own].double() for part in points[1:])
-    return Observations(points.times[own].double(), values, mask)
+    present = points.mask[i].any(1)
+    values, mask = (part[i : i + 1, present].double() for part in points[1:])
+    return Observations(points.times[present].double(), values, mask)
 
 
 # What is drawn -------------------------------------------------------------------------------------------------
@@ -182,16 +182,16 @@ def _sides(one: Answer) -> tuple[np.ndarray, np.ndarray]:
 def _error(one: Answer) -> float:
     """The root mean square over what was asked of a series."""
     _, values, mask = one.targets
-    found = one.mean[np.searchsorted(one.times, one.targets[0])]
-    return float(np.sqrt((mask * (found - values) ** 2).sum() / mask.sum()))
+    mean = one.mean[np.searchsorted(one.times, one.targets[0])]
+    return float(np.sqrt((mask * (mean - values) ** 2).sum() / mask.sum()))
 
 
 def _explain(figure: Figure, network: SeriesModel, answers: list[Answer], plane: bool) -> None:
     ahead = any((one.times > one.last).any() for one in answers)
     handles: list[Artist] = [Line2D([], [], ls="", marker="o", ms=4, c="black", label="observed")]
-    told = "reconstruction" if isinstance(network, Variational) else "one step ahead"
+    kind = "reconstruction" if isinstance(network, Variational) else "one step ahead"
     if any(one.begins < one.last for one in answers):
-        handles.append(Line2D([], [], c=FIT, lw=1.6, label=told))
+        handles.append(Line2D([], [], c=FIT, lw=1.6, label=kind))
     if ahead:
         handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
     if any((one.targets[0] > one.last).any() for one in answers):

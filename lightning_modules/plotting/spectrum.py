@@ -50,8 +50,8 @@ def draw(folder: Path) -> Figure:
 
 def panel_of(title: str, spec: Any, spectrum: Spectrum | None) -> Panel:
     """What there is to draw of a network with a scheme, as its config names it (None: the architecture's own)."""
-    schemes, told = _schemes(spec, spectrum)
-    return Panel(title, spectrum, tuple(locate(title, scheme) for scheme in schemes), told)
+    schemes, words = _schemes(spec, spectrum)
+    return Panel(title, spectrum, tuple(locate(title, scheme) for scheme in schemes), words)
 
 
 def _schemes(spec: Any, spectrum: Spectrum | None) -> tuple[list[Scheme], str]:

@@ -72,7 +72,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     for region, look in zip(regions, looks, strict=True):
         outline(ax, region, look, frame, filled=len(regions) <= FILLED)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal", xlabel=r"Re $z$", ylabel=r"Im $z$")
-    handles = [Line2D([], [], c=look.colour, ls=look.line, lw=_width(region), label=_told(region))
+    handles = [Line2D([], [], c=look.colour, ls=look.line, lw=_width(region), label=_label(region))
                for region, look in zip(regions, looks, strict=True)]  # fmt: skip
     legend(figure, handles)
     figure.suptitle(r"Stability regions: $|$amplification$| \leq 1$ for $u' = \lambda u$, $z = h\lambda$", fontsize=11)
@@ -89,8 +89,8 @@ def locate(label: str, scheme: Scheme) -> tuple[Region, Box | None]:
     stable = factors <= 1
     for part in (stable, ~stable):  # the exterior of a disc is stable for backward Euler: then the disc is bounded
         if part.any() and not (part[0].any() or part[-1].any() or part[:, 0].any() or part[:, -1].any()):
-            found = z[part]
-            box = Box(found.real.min(), found.real.max(), found.imag.min(), found.imag.max())
+            inside = z[part]
+            box = Box(inside.real.min(), inside.real.max(), inside.imag.min(), inside.imag.max())
             return Region(label, scheme, outside=part is not stable), box
     return Region(label, scheme), None
 
@@ -124,7 +124,7 @@ def _width(region: Region) -> float:
     return 1.6 if region.end is None else 3.5
 
 
-def _told(region: Region) -> str:
+def _label(region: Region) -> str:
     if region.end is None:
         return f"{region.label}: stable OUTSIDE its curve" if region.outside else region.label
     where = rf"$|$Im$\, z| \leq {region.end:.3g}$" if region.end else "$z = 0$"

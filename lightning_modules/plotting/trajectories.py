@@ -37,22 +37,22 @@ class Paths(NamedTuple):
 
 def draw(folder: Path) -> Figure:
     """The points and the vector field at a few times from 0 to T."""
-    held = load_with_samples(folder, POINTS)
-    if (reason := refusal(held)) is not None:
+    run = load_with_samples(folder, POINTS)
+    if (reason := refusal(run)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
-    stage = held.network.stages[0]
+    stage = run.network.stages[0]
     assert isinstance(stage, Stage)
-    flow = held.network.flows[0]
-    found = paths(flow, start(held))
-    chosen = [round(i * (len(found.times) - 1) / (PANELS - 1)) for i in range(PANELS)]
+    flow = run.network.flows[0]
+    solution = paths(flow, start(run))
+    chosen = [round(i * (len(solution.times) - 1) / (PANELS - 1)) for i in range(PANELS)]
     figure = new_figure(6.8, 7.2)
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
-    box = extent(found.states[chosen, :, :2])
+    box = extent(solution.states[chosen, :, :2])
     for ax, index in zip(panels.flat, chosen, strict=True):
-        _draw_points(ax, found, index, held.labels.numpy())
-        _draw_field(ax, flow, float(found.times[index]), found.states[index], box)
+        _draw_points(ax, solution, index, run.labels.numpy())
+        _draw_field(ax, flow, float(solution.times[index]), solution.states[index], box)
         ax.set(xlim=box[0], ylim=box[1], aspect="equal")
-        ax.set_title(f"t = {found.times[index]:.3g}", loc="left", fontsize=9)
+        ax.set_title(f"t = {solution.times[index]:.3g}", loc="left", fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in panels[-1]:
         ax.set_xlabel("$u_1$")
@@ -60,33 +60,33 @@ def draw(folder: Path) -> Figure:
         ax.set_ylabel("$u_2$")
     handles = [
         Line2D([], [], ls="", marker="o", ms=5, c=COLOUR_OF_CLASS[label], label=f"class {label}")
-        for label in sorted(set(held.labels.tolist()))
+        for label in sorted(set(run.labels.tolist()))
     ]
-    if (line := boundary(held.network)) is not None:
+    if (line := boundary(run.network)) is not None:
         _draw_boundary(panels.flat[-1], line, box)
         handles.append(Line2D([], [], c="black", ls="--", lw=1.2, label="the classifier's boundary, at T"))
     handles.append(Line2D([], [], c=GREY, lw=0, marker=r"$\rightarrow$", ms=10, label="f(t, u), scaled for each panel"))
     legend(figure, handles)
     steps, h = flow.grid.described(flow.nodes)
-    shown = f"; two of {found.states.shape[2]} dimensions, the others are augmented" if stage.augment else ""
+    shown = f"; two of {solution.states.shape[2]} dimensions, the others are augmented" if stage.augment else ""
     figure.suptitle(
-        f"{folder.absolute().name}: {len(held.labels)} test points, {type(flow.scheme).__name__}, "
+        f"{folder.absolute().name}: {len(run.labels)} test points, {type(flow.scheme).__name__}, "
         f"{'steps by ' + h if flow.adaptive else f'{steps} steps of h = {h}'}{shown}",
         fontsize=9,
     )
     return figure
 
 
-def refusal(held: NetworkWithSamples) -> str | None:
+def refusal(run: NetworkWithSamples) -> str | None:
     """Why there are no paths in the plane; None where there are."""
-    network = held.network
-    if held.inputs.dim() != 2 or not network.flows:
+    network = run.network
+    if run.inputs.dim() != 2 or not network.flows:
         return "trajectories are of points; expected a flow trained on data=circles, moons, spheres or spirals"
     flow, stage = network.flows[0], network.stages[0]
     assert isinstance(stage, Stage)
     if flow.scheme.components > 1:
         return f"{type(flow.scheme).__name__} moves a coupled state, whose parts have fields of their own"
-    size = start(held).shape[1] - stage.augment
+    size = start(run).shape[1] - stage.augment
     if size != 2:
         return (
             f"its flow moves points in {size} dimensions, of which two would show shadows; expected one of the plane: "
@@ -96,10 +96,10 @@ def refusal(held: NetworkWithSamples) -> str | None:
 
 
 @torch.no_grad()
-def start(held: NetworkWithSamples) -> Tensor:
+def start(run: NetworkWithSamples) -> Tensor:
     """The state that the flow begins with."""
-    entered = held.network.embed(held.inputs)
-    stage = copy.copy(held.network.stages[0])
+    entered = run.network.embed(run.inputs)
+    stage = copy.copy(run.network.stages[0])
     assert isinstance(stage, Stage)
     stage._modules = {**stage._modules, "flow": None}
     return stage(entered)[0]
@@ -152,13 +152,13 @@ def extent(states: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]
 # What is drawn -------------------------------------------------------------------------------------------------
 
 
-def _draw_points(ax: Axes, found: Paths, index: int, labels: np.ndarray) -> None:
-    now = found.states[index]
+def _draw_points(ax: Axes, solution: Paths, index: int, labels: np.ndarray) -> None:
+    now = solution.states[index]
     for label in sorted(set(labels.tolist())):
         colour = COLOUR_OF_CLASS[label]
-        own = labels == label
-        ax.plot(*found.states[: index + 1, own, :2].transpose(2, 0, 1), c=colour, lw=0.5, alpha=0.25)
-        ax.plot(*now[own, :2].T, ls="", marker="o", ms=3.2, mew=0.3, mec="white", c=colour, zorder=3)
+        members = labels == label
+        ax.plot(*solution.states[: index + 1, members, :2].transpose(2, 0, 1), c=colour, lw=0.5, alpha=0.25)
+        ax.plot(*now[members, :2].T, ls="", marker="o", ms=3.2, mew=0.3, mec="white", c=colour, zorder=3)
 
 
 def _draw_field(

@@ -160,9 +160,9 @@ class RightHandSide(FieldOwner):
             except RuntimeError as error:
                 if "require grad" not in str(error):
                     raise
-                found = self._value_on_graph(f, t, user_y, args)
+                on_graph = self._value_on_graph(f, t, user_y, args)
                 self._differentiates = True
-                return found
+                return on_graph
         return self._value_on_graph(f, t, user_y, args)
 
     def _value_on_graph(self, f: Callable[..., Any], t: Tensor, user_y: Any, args: list[Any]) -> Any:
@@ -209,8 +209,8 @@ class RightHandSide(FieldOwner):
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
         value = _in_order_of(user_y, value)
-        expected, found = pytree.tree_structure(user_y), pytree.tree_structure(value)
-        if expected != found or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
+        expected, structure = pytree.tree_structure(user_y), pytree.tree_structure(value)
+        if expected != structure or not all(isinstance(v, Tensor) for v in pytree.tree_leaves(value)):
             raise FieldError(f"f returned {_described(value)} for a state that is {_described(user_y)}")
         autocast = not leaves[0].is_meta and torch.is_autocast_enabled(leaves[0].device.type)  # meta knows of none
         for v, part in zip(pytree.tree_leaves(value), leaves, strict=True):

@@ -20,7 +20,7 @@ from lightning_modules.callbacks.solver_cost import SOLVER_COSTS, SolverCostLogg
 from lightning_modules.cli import main
 from lightning_modules.comparing.records import _read_run
 from lightning_modules.config.compose import compose
-from lightning_modules.evaluation.evaluate import evaluate, told
+from lightning_modules.evaluation.evaluate import describe, evaluate
 from lightning_modules.launching.job import Job, run_file
 from lightning_modules.launching.multi_process import train
 from lightning_modules.metrics import MEASURES
@@ -270,7 +270,7 @@ def test_from_an_adaptive_grid_to_a_uniform_one_and_back(whole: Path, tmp_path: 
     train(compose("train", [*WORDS, "grid=uniform", "sharing=shared", "trainer.max_epochs=1"]), tmp_path)
     back = evaluate(tmp_path, ["grid=adaptive"])
     assert (back["trained"]["time"], back["changed"]["time"]) == ([4], [1.0])
-    assert "grid.time=4 keeps it" in told(back)
+    assert "grid.time=4 keeps it" in describe(back)
 
 
 # Weights from another run

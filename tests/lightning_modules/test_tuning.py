@@ -99,9 +99,9 @@ class TestChoice:
 
     def test_seeds_are_not_those_of_the_comparison(self) -> None:
         asked = section("tune", {"lr": [0.1], "seeds": 3})
-        assert asked.seeds_beside((0, 1, 1001)) == (1000, 1002, 1003)
+        assert asked.disjoint_seeds((0, 1, 1001)) == (1000, 1002, 1003)
         with pytest.raises(SchemenetError, match=r"tune\.seeds: 1 would be tuned on and compared"):
-            section("tune", {"lr": [0.1], "seeds": [1, 5]}).seeds_beside((0, 1))
+            section("tune", {"lr": [0.1], "seeds": [1, 5]}).disjoint_seeds((0, 1))
 
 
 def test_every_arm_gets_the_same_grid_and_no_test_set(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def forked_wave(x: Tensor, y: Tensor) -> Tensor:
 ENERGIES: dict[int, Callable[[Tensor, Tensor], Tensor]] = {1: ring, 2: wave, 3: parting_wave, 4: forked_wave}
 
 
-@DATA.register("energy", task="energy", told=("number",))
+@DATA.register("energy", task="energy", described_by=("number",))
 class Energy(DensityData):
     r"""p(x) = exp(-U(x)) / Z in the plane; its samples are noise, which a network pushes towards p.
 

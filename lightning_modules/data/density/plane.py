@@ -67,7 +67,7 @@ SETS: dict[str, Callable[[int, Generator], Tensor]] = {
 }  # fmt: skip
 
 
-@DATA.register("plane", task="density", told=("set",))
+@DATA.register("plane", task="density", described_by=("set",))
 class Plane(DensityData):
     """Samples of one of eight densities of the plane, as FFJORD's toy sets are made; fixed, the same for every run.
 

@@ -50,7 +50,7 @@ class Observations(NamedTuple):
     value: Tensor
 
 
-@DATA.register("physionet", task="series", told=("mode",), measure="mse")
+@DATA.register("physionet", task="series", described_by=("mode",), measure="mse")
 class PhysioNet(FromFiles, SeriesData):
     """The 37 measured channels of stays in intensive care, 48 hours each, which are one unit of time.
 

@@ -21,7 +21,7 @@ POINTS, END = 1000, 6 * math.pi
 """Points of a whole spiral, and the angle at which it ends."""
 
 
-@DATA.register("spiral_series", task="series", told=("observed",), measure="rmse")
+@DATA.register("spiral_series", task="series", described_by=("observed",), measure="rmse")
 class SpiralSeries(SeriesData):
     """Plane spirals, half of them clockwise, each from another start: ``observed`` of 100 noisy points are shown.
 
