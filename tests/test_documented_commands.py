@@ -20,7 +20,8 @@ import pytest
 from lightning_modules.cli import main
 from lightning_modules.launching import local
 from lightning_modules.launching.job import run_file
-from tests.lightning_modules import test_data, test_series_sets
+from tests.lightning_modules import test_series_sets
+from tests.support import data_files
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,15 +87,15 @@ def test_what_is_run_elsewhere_is_documented() -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A current folder with data in the files that the commands name."""
     place = tmp_path_factory.mktemp("documented")
-    test_data.write_images(place / "FOLDER")
+    data_files.write_images(place / "FOLDER")
     test_series_sets.write_physionet(place / "FOLDER")
     for name, text in {"series": SERIES, "trajectories": TRAJECTORIES, "table": TABLE}.items():
         (place / f"{name}.csv").write_text(text)
     (place / "FILE.yaml").write_text(SWEEP)
     with pytest.MonkeyPatch.context() as patch:
-        test_data.write_mnist(place / "FOLDER")
-        test_data.publish("mnist", place / "FOLDER", patch)
-        test_data.write_cifar(place / "FOLDER", patch)
+        data_files.write_mnist(place / "FOLDER")
+        data_files.publish("mnist", place / "FOLDER", patch)
+        data_files.write_cifar(place / "FOLDER", patch)
         patch.setenv("SCHEMENET_DATA", str(place / "FOLDER"))
         patch.setattr(local, "start", in_this_process)
         patch.chdir(place)

@@ -1,0 +1,140 @@
+"""The contract of a labelled data set: its facts, its batches, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules.config.registries import DATA
+from lightning_modules.data.supervised.base import LabelledData
+from schemes.errors import SchemenetError
+from schemes.schema import objection
+from tests.support.data_files import CIFAR, FREE, IN_FILES, LABELLED, write_images, write_published
+
+
+@pytest.fixture(params=sorted(LABELLED))
+def data(request, tmp_path, monkeypatch) -> LabelledData:
+    """Every registered set, those in files from fabricated ones."""
+    name, root = request.param, tmp_path / "some data"
+    if name not in IN_FILES:
+        return DATA.build(name)
+    if name == "image_folder":
+        write_images(root)
+    else:
+        write_published(name, root, monkeypatch)
+    return DATA.build({"name": name, "root": str(root)}, batch_size=4)
+
+
+def parts(data: LabelledData) -> list[Tensor]:
+    return [part for samples in (data.train_set, data.test_set) for part in (samples.inputs, samples.labels)]
+
+
+class TestSets:
+    def test_facts_agree_with_what_is_loaded(self, data):
+        shape, num_classes = data.shape, data.num_classes
+        data.check()
+        assert data.train_set is None, "a fact or check() loaded the set"
+        data.setup()
+        for inputs, labels in ((part.inputs, part.labels) for part in (data.train_set, data.test_set)):
+            assert inputs.shape == (len(labels), *shape)
+            assert inputs.is_contiguous()
+            assert labels.dtype == torch.int64
+            assert 0 <= labels.min() <= labels.max() < num_classes
+            assert inputs.dtype == (torch.float32 if data.mean is None else torch.uint8)
+        if data.mean is not None:
+            assert len(data.mean) == len(data.std) == shape[0]
+
+    @pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+    def test_batch_on_the_device(self, data, loader):
+        data.setup()
+        batch = next(iter(getattr(data, loader)()))
+        assert (batch[2] is not None) == (data.augment and loader == "train_dataloader")
+        inputs, labels = data.on_after_batch_transfer(batch, 0)
+        assert inputs.dtype == torch.float32
+        assert inputs.shape == (len(labels), *data.shape)
+
+    @pytest.mark.parametrize("name", sorted(LABELLED))
+    def test_signature_is_the_schema(self, name):
+        defaults = DATA.defaults(name)
+        base = {"batch_size": 128, "limit_train": None, "limit_test": None}
+        assert defaults.items() >= base.items()
+        assert "seed" not in defaults  # the run's, not the user's to set for the data alone
+        assert defaults["augment"] is (name in CIFAR)
+        if name in IN_FILES:
+            assert defaults.items() >= {"root": None, "download": False}.items()
+        for parameter in DATA.parameters(name).values():
+            assert objection(parameter.default, parameter.annotation) is None
+
+    @pytest.mark.parametrize("name", FREE)
+    def test_same_set_for_every_seed(self, name):
+        one, two = (DATA.build(name, seed=seed) for seed in (0, 1))
+        one.setup()
+        two.setup()
+        for a, b in zip(parts(one), parts(two), strict=True):
+            assert torch.equal(a, b)
+        assert one.train_set.labels.bincount().min() > 0
+
+    def test_digits_split(self):
+        data = DATA.build("digits")
+        data.setup()
+        assert [len(part) for part in (data.train_set, data.test_set)] == [1297, 500]
+        assert data.test_set.labels.bincount().min() >= 48
+        assert (data.train_set.inputs.min(), data.train_set.inputs.max()) == (0, 255)
+        inputs, _ = data.on_after_batch_transfer((data.train_set.inputs, data.train_set.labels, None), 0)
+        assert inputs.mean() == pytest.approx(0, abs=1e-3)
+        assert inputs.std() == pytest.approx(1, abs=1e-3)
+
+    def test_spheres(self):
+        data = DATA.build({"name": "spheres", "train_size": 4000})
+        data.setup()
+        radius, labels = data.train_set.inputs.norm(dim=1), data.train_set.labels
+        assert radius[labels == 0].max() < 0.5
+        assert 1 < radius[labels == 1].min() <= radius[labels == 1].max() < 1.5
+        middle = (1 + 1.5**2) / 2  # half of the area lies within
+        assert (radius[labels == 1] ** 2 < middle).float().mean() == pytest.approx(0.5, abs=0.05)
+
+    def test_points_of_the_test_set_do_not_depend_on_the_training_set(self):
+        one, two = (DATA.build({"name": "moons", "train_size": size}) for size in (10, 20))
+        one.setup()
+        two.setup()
+        assert torch.equal(one.test_set.inputs, two.test_set.inputs)
+
+    def test_limit(self, data):
+        limited = {"limit_train": 4, "limit_test": 3}
+        for name, value in limited.items():
+            setattr(data, name, value)
+        data.setup()
+        assert [len(data.train_set), len(data.test_set)] == [4, 3]
+
+    def test_limit_keeps_sorted_classes_mixed(self, tmp_path):
+        write_images(tmp_path, each=20)
+        data = DATA.build({"name": "image_folder", "root": str(tmp_path), "limit_train": 12, "size": 8})
+        data.setup()
+        assert data.train_set.labels.bincount().min() > 2
+
+
+class TestMistakes:
+    def test_all_at_once(self):
+        with pytest.raises(SchemenetError) as told:
+            DATA.build({"name": "moons", "batch_size": 0, "limit_test": 0, "noise": -1.0, "augment": True})
+        assert str(told.value).splitlines() == [
+            "data.batch_size: expected at least 1, got 0",
+            "data.limit_test: expected at least 1, got 0",
+            "data.noise: expected at least 0, got -1.0",
+            "data.augment: Moons has no augmentation; expected false, got true",
+        ]
+
+    def test_not_a_number(self):
+        with pytest.raises(SchemenetError, match="noise"):
+            DATA.build({"name": "moons", "noise": float("nan")})
+
+    def test_unknown_and_mistyped(self):
+        with pytest.raises(SchemenetError, match="did you mean 'batch_size'"):
+            DATA.build({"name": "mnist", "batchsize": 3})
+        with pytest.raises(SchemenetError, match=r"expected a whole number, got 2\.5"):
+            DATA.build({"name": "image_folder", "size": 2.5})
+
+    def test_batches_before_setup(self):
+        with pytest.raises(SchemenetError, match=r"call setup\(\)"):
+            DATA.build("digits").train_dataloader()
