@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What computes with numbers, for other instruction sets, seeds and numbers of threads.
-NUMERIC := tests/schemes tests/architectures $(patsubst %,tests/lightning_modules/test_%.py,adaptive_training spectrum \
-	training_options)
+NUMERIC := tests/schemes tests/architectures tests/lightning_modules/training/test_adaptive_training.py \
+	tests/lightning_modules/training/test_training_options.py tests/lightning_modules/evaluation/test_spectrum.py
 OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 
@@ -33,12 +33,11 @@ test: $(VENV)/.installed  ## the tests
 
 test-all: test  ## also the slow tests, and those of numbers under other instruction sets, seeds and threads
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q -m slow
-	$(OLDEST) "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
-	$(AVX2) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
-	SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -q $(NUMERIC)
+	$(OLDEST) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
+	$(AVX2) SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 
 test-slurm: $(VENV)/.installed  ## the tests that begin a real Slurm on this machine, some minutes
-	"$(BIN)/python" -m pytest -m slurm -q -rs tests/lightning_modules/test_real_slurm.py
+	"$(BIN)/python" -m pytest -m slurm -q -rs tests/lightning_modules/launching/test_real_slurm.py
 
 lint: $(VENV)/.installed  ## ruff and pyright
 	"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m pyright --pythonpath "$(BIN)/python"

@@ -20,18 +20,18 @@ import pytest
 from lightning_modules.cli import main
 from lightning_modules.launching import local
 from lightning_modules.launching.job import run_file
-from tests.lightning_modules import test_series_sets
+from tests.lightning_modules.data import test_series_sets
 from tests.support import data_files
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 
 ELSEWHERE = {
-    "launcher=slurm": "tests/lightning_modules/test_launchers.py and test_real_slurm.py",
-    "launcher=ray": "tests/lightning_modules/test_launchers.py",
-    "--wandb": "tests/lightning_modules/test_wandb_sweep.py",
+    "launcher=slurm": "tests/lightning_modules/launching/test_launchers.py and test_real_slurm.py",
+    "launcher=ray": "tests/lightning_modules/launching/test_launchers.py",
+    "--wandb": "tests/lightning_modules/comparing/test_wandb_sweep.py",
     "trainer.accelerator=gpu": "needs GPUs: docs/gpu.md",
-    "trainer.devices=2": "tests/lightning_modules/test_many_devices.py",
+    "trainer.devices=2": "tests/lightning_modules/launching/test_many_devices.py",
 }
 """What is not run here, by a word of the command, and where it is."""
 
