@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lightning_modules.comparing.stored_runs import FlatConfig, shown
 
 SIZES = ("architecture.width", "architecture.widths", "architecture.inner")
-"""Keys that a budget sets: named last when arms are told apart."""
+"""Keys that a budget sets: the last ones to be taken into a name."""
 
 
 def arm_names(configs: Sequence[FlatConfig], trained_as: Sequence[set[str | None]]) -> list[str]:

@@ -42,11 +42,20 @@ class Matching:
 
     @property
     def waits(self) -> bool:
-        """Whether nothing can be matched before the baseline is known."""
+        """Whether the target is the cost of a baseline that was not measured yet."""
         return self.budget is not None and self.budget.target == BASELINE
 
     def knobs(self, arm: str, architecture: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The options by which a network meets the budget; none where it is the target, or there is no budget."""
+        """The options by which a network meets the budget.
+
+        Args:
+            arm: its name, by which options of an existing comparison are found.
+            architecture: its registered name.
+            options: its other options.
+
+        Returns:
+            None of them for the baseline whose cost is the target, and without a budget.
+        """
         if self.budget is None:
             return {}
         options = {**self.data.context, **options}

@@ -1,4 +1,4 @@
-"""What a comparison will train: arms with matched sizes, known before anything is trained."""
+"""The plan of a comparison: its arms with matched sizes, built before anything is trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lightning_modules.training.dry_run import dry_build
 from schemes.errors import Problems, SchemenetError
 
 OF_THE_BASELINE = ("widths", "width", "inner", "stem", "norm", "field", "transition")
-"""What a control has from the baseline."""
+"""Options of a control that are the baseline's."""
 
 COMPARISON_KEYS = ("launcher", *(key for key in COMPARE_KEYS if key not in TRAIN_KEYS))
 
@@ -39,15 +39,22 @@ COSTS = {
     "train_flops": "train FLOPs",
     "bytes_kept": "bytes kept",
 }
-"""The costs that are known before training, and how a table calls them."""
+"""Costs that are known before training, with their heads in a table."""
 
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """One network: how it stands in the tables, and the training config of its runs (but for the seed).
+    """One network of a comparison, with the training config of its runs.
 
-    ``knobs`` are the options that the budget set. ``untuned`` is the hash of the config before a learning rate was
-    picked for it; None where none was.
+    Args:
+        name: in tables and folders.
+        word: the word of the command line that named it.
+        control: whether it is a control.
+        matched: whether it meets the budget.
+        config: of its runs, but for the seed.
+        sizes: its layout and its costs, see :func:`sizes_of`.
+        knobs: the options that the budget set.
+        untuned: the hash of the config before its learning rate was tuned; None without tuning.
     """
 
     name: str
@@ -60,7 +67,7 @@ class PlannedArm:
     untuned: str | None = None
 
     def entry(self) -> dict[str, Any]:
-        """As it stands in comparison.json."""
+        """Its entry in comparison.json."""
         return {
             "name": self.name,
             "word": self.word,
@@ -77,7 +84,16 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class Plan:
-    """Who is trained, by which recipe, with which seeds. The ``budget``'s target is a number here."""
+    """Arms, seeds and recipe of a comparison.
+
+    Args:
+        arms: the networks, the baseline first.
+        baseline: the name of one of them.
+        seeds: each arm is trained with each of them.
+        budget: its target is a number here; None without a budget.
+        recipe: the training config that the arms share.
+        tuning: of the learning rates; None without.
+    """
 
     arms: tuple[PlannedArm, ...]
     baseline: str
@@ -87,7 +103,7 @@ class Plan:
     tuning: Tuning | None = None
 
     def sizes_table(self) -> str:
-        """The arms' sizes and costs, for the screen before training starts."""
+        """The arms' sizes and costs as a table for the terminal."""
         budget = "no budget" if self.budget is None else f"budget {self.budget}"
         title = f"{plural(len(self.arms), 'network')}, {plural(len(self.seeds), 'seed')}, {budget}"
         grouped = any(arm.sizes.get("norm_groups") for arm in self.arms)
@@ -116,23 +132,29 @@ class Plan:
         return aligned([head, *rows], terminal_width()) + "\n\n" + " ".join(notes)
 
     def hash(self) -> str:
-        """Eight characters that tell comparisons apart by their arms' recipes."""
+        """Eight characters of a hash of the arms' names and recipes."""
         recipes = " ".join(f"{arm.name}:{arm.config.recipe_hash}" for arm in self.arms)
         return hashlib.sha256(recipes.encode()).hexdigest()[:8]
 
     def shared(self) -> Config:
-        """The recipe of all runs: neither their seeds, nor a learning rate that is picked for each arm."""
+        """The recipe of all runs, without the seed and without a learning rate that is tuned for each arm."""
         shared = {key: value for key, value in self.recipe.items() if key != "seed"}
         if self.tuning is not None:
             shared["optimizer"] = {key: value for key, value in shared["optimizer"].items() if key != "lr"}
         return shared
 
     def recipe_hash(self) -> str:
-        """Eight characters for what all runs share."""
+        """Eight characters of a hash of :meth:`shared`."""
         return hash_of(self.shared())
 
     def document(self, command: str, versions: dict[str, str], machine: str) -> dict[str, Any]:
-        """The content of comparison.json."""
+        """The content of comparison.json.
+
+        Args:
+            command: the command line, for the report.
+            versions: of the packages, by name.
+            machine: a line about the machine.
+        """
         return {
             "kind": "comparison",
             "command": command,
@@ -191,7 +213,7 @@ def make_plan(config: ResolvedConfig, existing: Mapping[str, Any] | None = None)
         options, knobs = _options(choice, config), {}
         failed = not any(arm.name == baseline.arm for arm in arms) and choice.arm != baseline.arm
         if failed and (control or matching.waits):
-            continue  # the baseline itself has failed, and says so
+            continue  # the baseline's own mistake is reported
         try:
             if control:
                 settings = {**ARCHITECTURES.entry(baseline.architecture).preset, **arms[0].config["architecture"]}
@@ -208,12 +230,12 @@ def make_plan(config: ResolvedConfig, existing: Mapping[str, Any] | None = None)
 
 
 def device_of(recipe: Config) -> str:
-    """Where step times of a recipe's networks are measured."""
+    """The device on which step times of a recipe's networks are measured."""
     return "cuda" if torch.cuda.is_available() and recipe["trainer"]["accelerator"] != "cpu" else "cpu"
 
 
 def _options(choice: Choice, config: ResolvedConfig) -> dict[str, Any]:
-    """What the user says of one network."""
+    """The options that the user sets for one network."""
     options = dict((config["arms"] or {}).get(choice.arm, {}))
     if choice.scheme is not None:
         options.setdefault("scheme", {"name": choice.scheme})
@@ -239,7 +261,7 @@ def _arm(
 
 
 def sizes_of(network: Model, data: SplitData) -> dict[str, Any]:
-    """What a table tells of a network before it is trained: its layout, and the costs that are known by then."""
+    """The layout of a network, and its costs that are known before training, for tables."""
     sizes = dict(network.layout)
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]

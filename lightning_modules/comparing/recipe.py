@@ -1,4 +1,4 @@
-"""The recipe of a comparison: first where it differs from the defaults of its groups, then the rest."""
+"""The recipe of a comparison as a list of settings, with the defaults of each."""
 
 from __future__ import annotations
 

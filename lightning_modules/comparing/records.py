@@ -34,7 +34,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Arm:
-    """One network of a comparison. ``matched`` arms meet the budget; controls keep the baseline's widths."""
+    """One network of a comparison. ``matched`` arms meet the budget; controls have the baseline's widths."""
 
     name: str
     word: str = ""
@@ -48,7 +48,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the arms were matched in: a cost, the amount of it, and how it was met."""
+    """The cost in which the arms were matched, its target, and the option that meets it."""
 
     kind: str
     target: float
@@ -85,10 +85,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report is made of, as it stands now; ``runs`` holds one entry for each arm and seed.
+    """The content of a report; ``runs`` has one entry for each arm and seed.
 
-    ``kind`` says where the arms come from: the words of a "comparison", the grid of a "sweep", or existing "runs".
-    ``folder`` is where the report goes; ``remarks`` is what was seen when the runs were read.
+    ``kind`` says where the arms come from: the networks of a "comparison", the grid of a "sweep", or existing "runs".
+    ``folder`` is the report's; ``remarks`` are notes on the reading of the runs.
     """
 
     folder: Path
@@ -151,11 +151,20 @@ def read_comparison(folder: str | Path) -> Comparison:
 
 
 def read_metrics(run: Run, column: str, against: str = "step") -> dict[int, float]:
-    """One column of a run's sparse metrics.csv as {step or epoch: value}; of two values the last counts."""
+    """One column of a run's sparse metrics.csv.
+
+    Args:
+        run: whose folder has the file.
+        column: such as ``test/error``.
+        against: the column of the keys, ``step`` or ``epoch``.
+
+    Returns:
+        {step or epoch: value}, of two values the last one; empty where the file cannot be read.
+    """
     try:
         rows = read_rows(run.folder / METRICS)
     except SchemenetError:
-        return {}  # a curve less, and no report lost; what counts stands in result.json
+        return {}  # a report without this curve; the results are in result.json
     pairs = [(finite(row.get(against)), finite(row.get(column))) for row in rows]
     return {int(x): y for x, y in pairs if x is not None and y is not None}
 

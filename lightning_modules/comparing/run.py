@@ -1,4 +1,4 @@
-"""Carries out what is planned: every run that is not done yet, then step times, then the report."""
+"""Execution of a planned comparison: the runs that are not done yet, then step times, then the report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,15 @@ from schemes.errors import SchemenetError, SolverError
 
 
 def compare(config: ResolvedConfig, command: Sequence[str]) -> int:
-    """Train the networks that words name under one budget, and report. Exit status 1 if a run failed."""
+    """The command ``compare``: train the named networks under one budget, and report.
+
+    Args:
+        config: the config of the command.
+        command: the command line, for the report.
+
+    Returns:
+        The exit status: 1 if a run failed, else 0.
+    """
     folder = Path(config["folder"] or _default_folder(config))
     plan = make_plan(config, None if config["overwrite"] else _existing(folder))
     document = plan.document(shlex.join(command), versions(), machine())
@@ -47,9 +55,18 @@ def compare(config: ResolvedConfig, command: Sequence[str]) -> int:
 
 
 def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: ResolvedConfig) -> int:
-    """Train what is planned and not done yet, measure step times, write the report. Exit status 1 if a run failed.
+    """Train the planned runs that are not done yet, measure step times, and write the report.
 
-    A launcher that refuses leaves the folder as it was.
+    Where the launcher rejects the runs, the folder is left as it was.
+
+    Args:
+        plan: arms, seeds and recipe.
+        document: the content of comparison.json.
+        folder: of the comparison; the runs are in FOLDER/ARM/seedN.
+        config: the config of the command, for its launcher, logger and ``overwrite``.
+
+    Returns:
+        The exit status: 1 if a run failed, else 0.
     """
     LAUNCHERS.build(config["launcher"], runs=[], watch=Watch([]))  # what can be known before the folder is touched
     previous = None if config["overwrite"] else _existing(folder)
@@ -92,7 +109,7 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resol
 
 
 def _tune(plan: Plan, settings: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:
-    """Do the tuning runs, choose, and write down what was chosen; the plan of the arms that can be trained now."""
+    """Do the tuning runs, and store the chosen learning rates; the plan of the arms whose tuning is complete."""
     rates = plural(len(settings.lr), "learning rate")
     print(f"tuning {rates} on {settings.validation:.3g} of the training set, held out")
     launch(tuning.jobs(plan, settings, folder), launcher)
@@ -111,13 +128,13 @@ def _tune(plan: Plan, settings: Tuning, document: dict[str, Any], folder: Path, 
 
 
 def launch(jobs: Sequence[Job], launcher: Config) -> None:
-    """Do all runs that are not done."""
+    """Do the runs that are not done yet, by a launcher as configured."""
     with Watch(jobs) as watch:
         LAUNCHERS.build(launcher, runs=[job for job in jobs if not job.done], watch=watch)
 
 
 def _measure(plan: Plan, folder: Path) -> None:
-    """Step times of all arms, taking turns in this process when all training is done; none where no run is."""
+    """Measure step times of all arms in turn, in this process, after all training; none where no run is done."""
     counted = _counted_batches(plan, folder)
     if not counted or all((folder / arm.name / STEP_TIMES).exists() for arm in plan.arms):
         return
@@ -141,14 +158,17 @@ def _measure(plan: Plan, folder: Path) -> None:
 
 
 def _counted_batches(plan: Plan, folder: Path) -> list[int]:
-    """The batch size that the costs of each finished run are of."""
+    """The batch size for which the costs of each finished run were counted."""
     paths = [folder / arm.name / f"seed{seed}" / RESULT for arm in plan.arms for seed in plan.seeds]
     ledgers = [read_json(path)["ledger"] for path in paths if path.exists()]
     return [ledger["batch_size"] for ledger in ledgers]
 
 
 def _time_the_target(plan: Plan, folder: Path) -> None:
-    """A budget of step time is told as the baseline's among the times of all arms: those of the plan were others."""
+    """Store the baseline's step time among those of all arms as the target of a budget of step time.
+
+    The plan's was measured at another time, and step times do not repeat well.
+    """
     measured = folder / plan.baseline / STEP_TIMES  # absent where the baseline's tuning has failed
     if plan.budget is not None and plan.budget.kind == costs.STEP_TIME and measured.exists():
         document = read_json(folder / COMPARISON)
@@ -157,7 +177,7 @@ def _time_the_target(plan: Plan, folder: Path) -> None:
 
 
 def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
-    """Write the plan; a folder that holds another one is refused, so that recipes are never mixed."""
+    """Write the plan. Raises SchemenetError where the folder has another one, so that recipes are never mixed."""
     existing = None if overwrite else _existing(folder)
     if existing is not None:
         arms = {arm["name"]: arm.get("untuned", arm.get("recipe")) for arm in existing.get("arms", ())}
@@ -183,24 +203,24 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
 
 
 def _run_folders(folder: Path) -> list[Path]:
-    """Where the runs of a comparison are, those that choose a learning rate among them."""
+    """The run folders of a comparison, those of its tuning included."""
     return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
 
 
 def _existing(folder: Path) -> dict[str, Any] | None:
-    """The comparison that a folder holds."""
+    """The content of a folder's comparison.json; None without one."""
     path = folder / COMPARISON
     return read_json(path) if path.exists() else None
 
 
 def _of_tuning(document: dict[str, Any]) -> dict[str, Any] | None:
-    """What was asked of tuning, without what came of it."""
+    """The settings of the tuning, without its results."""
     stored = document.get("tuning")
     return None if stored is None else {f.name: json.loads(json.dumps(stored[f.name])) for f in fields(Tuning)}
 
 
 def _default_folder(config: ResolvedConfig) -> Path:
-    """Below runs/, named by what is asked for: more seeds go into the same folder."""
+    """A folder below runs/, named by the config but for the seeds, so that more seeds go into the same folder."""
     options = {key: value for key, value in config.items() if key not in ("launcher", "seeds")}
     budget = section("budget", config["budget"])
     size = "as-published" if budget is None else f"{budget.kind}-{budget.goal}"
@@ -208,5 +228,5 @@ def _default_folder(config: ResolvedConfig) -> Path:
 
 
 def machine() -> str:
-    """What the runs are trained on, or at least started from."""
+    """A line about this machine, from which the runs are started."""
     return f"{platform.system()} {platform.machine()}, {cores()} cores"

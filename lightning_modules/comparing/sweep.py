@@ -23,7 +23,16 @@ NOT_OF_A_RUN = ("launcher", "folder", "overwrite", *(key for key in SWEEP_KEYS i
 
 
 def sweep(grid: Grid, configs: dict[str, ResolvedConfig], command: Sequence[str]) -> int:
-    """Train every arm of a grid with every seed, and report. Exit status 1 if a run failed."""
+    """The command ``sweep``: train every arm of a grid with every seed, and report.
+
+    Args:
+        grid: the keys with several values.
+        configs: the config of each arm by its name.
+        command: the command line, for the report.
+
+    Returns:
+        The exit status: 1 if a run failed, else 0.
+    """
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
     document = plan.document(shlex.join(command), versions(), machine()) | {"kind": "sweep"}
@@ -31,7 +40,16 @@ def sweep(grid: Grid, configs: dict[str, ResolvedConfig], command: Sequence[str]
 
 
 def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: str | None = None) -> int:
-    """Register the grid as a W&B sweep, whose agents train it, after the same checks. Returns the exit status."""
+    """The command ``sweep --wandb``: register the grid as a W&B sweep, whose agents train it, after the same checks.
+
+    Args:
+        grid: the keys with several values.
+        configs: the config of each arm by its name.
+        config_dir: the user's folder of configs, which the agents read too.
+
+    Returns:
+        The exit status.
+    """
     config = next(iter(configs.values()))
     plan = plan_sweep(configs, _seeds(grid, config))
     logger, metric = config["logger"], f"test/{measure_of(config['data']['name']).key}"
@@ -42,12 +60,20 @@ def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: st
 
 
 def _folder(plan: Plan, config: ResolvedConfig) -> Path:
-    """Below runs/, named by the arms: more seeds go into the same folder."""
+    """A folder below runs/, named by the arms, so that more seeds go into the same folder."""
     return Path(config["folder"] or Path("runs", "sweep", f"{config['data']['name']}-{plan.hash()}"))
 
 
 def plan_sweep(configs: dict[str, ResolvedConfig], seeds: tuple[int, ...]) -> Plan:
-    """Build every arm on the meta device; equal ones are trained once. Raises SchemenetError with every mistake."""
+    """The plan of a sweep, each of its arms built on the meta device; equal arms are trained once.
+
+    Args:
+        configs: the config of each arm by its name.
+        seeds: of all arms.
+
+    Raises:
+        SchemenetError: with the mistakes of all arms.
+    """
     problems = Problems()
     arms: dict[str, PlannedArm] = {}
     baseline = next(iter(configs.values()))["baseline"] or next(iter(configs))
@@ -83,7 +109,7 @@ def _seeds(grid: Grid, config: ResolvedConfig) -> tuple[int, ...]:
 
 
 def _shared(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all configs have in common."""
+    """The keys and values that all configs have in common."""
     first, *others = configs
     shared: dict[str, Any] = {}
     for key, value in first.items():

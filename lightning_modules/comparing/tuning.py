@@ -1,7 +1,7 @@
-"""Equal tuning: every arm's learning rate is picked on a validation split, from one grid, by as many runs.
+"""Equal tuning: every arm's learning rate is chosen on a validation split, from one grid, by as many runs.
 
-The runs that pick it have seeds of their own and hold out a share of the training set; none of them reads the test
-set, and the runs of the comparison read it once, after their last epoch.
+The tuning runs have other seeds than the comparison, and train on the training set without the validation split. None
+of them reads the test set; the runs of the comparison read it once, after their last epoch.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ Tried = Mapping[float, Sequence[float | None]]
 
 
 def jobs(plan: Plan, tuning: Tuning, folder: Path) -> list[Job]:
-    """The runs that are needed: every arm with every learning rate and seed, in FOLDER/ARM/tuning/lr0.1-seed1000."""
+    """The tuning runs: every arm with every learning rate and seed.
+
+    Args:
+        plan: of the comparison.
+        tuning: with a list of seeds.
+        folder: of the comparison; a run's is FOLDER/ARM/tuning/lr0.1-seed1000.
+    """
     return [_job(folder, arm, tuning, lr, seed) for seed in _seeds(tuning) for lr in tuning.lr for arm in plan.arms]
 
 
 def tried(plan: Plan, tuning: Tuning, folder: Path) -> dict[str, Tried]:
-    """What the runs gave, for the arms all of whose runs are done."""
+    """The validation errors by arm, for the arms all of whose tuning runs are done; arguments as for :func:`jobs`."""
     runs = {
         arm.name: {lr: [_job(folder, arm, tuning, lr, seed) for seed in _seeds(tuning)] for lr in tuning.lr}
         for arm in plan.arms
@@ -53,26 +59,32 @@ def choose(by_arm: Mapping[str, Tried], worst: float) -> dict[str, float]:
 
 
 def notes(by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float) -> list[str]:
-    """What has to be said of a choice, by rule."""
-    said = []
+    """Remarks on the chosen learning rates: where all runs diverged, for ties, and at an end of the grid.
+
+    Args:
+        by_arm: the validation errors.
+        chosen: the learning rate of each arm, see :func:`choose`.
+        worst: counts for a diverged run.
+    """
+    remarks = []
     for arm, errors in by_arm.items():
         lr = chosen[arm]
         ties = [other for other in errors if other != lr and _mean(errors[other], worst) == _mean(errors[lr], worst)]
         if all(error is None for of_lr in errors.values() for error in of_lr):
-            said.append(f"{arm}: every tuning run diverged; lr={lr:g} is the smallest of the grid, and nothing more")
+            remarks.append(f"{arm}: every tuning run diverged; lr={lr:g} is the smallest of the grid, and nothing more")
             continue
         if ties:
-            said.append(
+            remarks.append(
                 f"{arm}: as good as lr={lr:g} was {' and '.join(f'{o:g}' for o in ties)}; the smallest is taken"
             )
         if len(errors) > 1 and lr in (min(errors), max(errors)):
             end = "smallest" if lr == min(errors) else "largest"
-            said.append(f"{arm}: the best learning rate, {lr:g}, is the {end} of the grid; widen the grid")
-    return said
+            remarks.append(f"{arm}: the best learning rate, {lr:g}, is the {end} of the grid; widen the grid")
+    return remarks
 
 
 def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
-    """The plan of the runs that are compared, of those arms that a learning rate was chosen for."""
+    """The plan with the chosen learning rates, of the arms that have one."""
     return replace(
         plan,
         arms=tuple(
@@ -84,7 +96,7 @@ def tuned(plan: Plan, chosen: Mapping[str, float]) -> Plan:
 
 
 def entry(tuning: Tuning, by_arm: Mapping[str, Tried], chosen: Mapping[str, float], worst: float) -> dict[str, Any]:
-    """As it stands in comparison.json."""
+    """The section ``tuning`` of comparison.json: settings, chosen rates, errors and remarks."""
     return {
         **asdict(tuning),
         "chosen": dict(chosen),
@@ -115,7 +127,7 @@ def _seeds(tuning: Tuning) -> Sequence[int]:
 
 
 def _error(folder: Path) -> float | None:
-    """None where the run diverged: what weights that are no numbers classify by chance is no error."""
+    """The validation error; None where the run diverged, whose weights are NaN and classify by chance."""
     result = read_json(folder / RESULT)
     return None if result["status"] == DIVERGED else result[f"validation_{result.get('measure', ERROR.key)}"]
 

@@ -1,4 +1,4 @@
-"""A grid as a W&B sweep: W&B's server gives out the points, agents train them by ``schemenet train``."""
+"""A grid as a W&B sweep: the server distributes its points to agents, which run ``schemenet train``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,19 @@ def begin(
     entity: str | None = None,
     config_dir: str | None = None,
 ) -> int:
-    """Write ``sweep.yaml`` and give it to W&B's server, if there is one; say how to go on. Returns the exit status."""
+    """Write ``sweep.yaml``, register it with W&B's server where one is reached, and print the next command.
+
+    Args:
+        grid: the keys with several values.
+        folder: for ``sweep.yaml`` and the runs.
+        metric: the column of the metrics that judges a run.
+        project: W&B's project; None for the default.
+        entity: W&B's entity; None for the user's.
+        config_dir: the user's folder of configs.
+
+    Returns:
+        The exit status: 1 where no server was reached, else 0.
+    """
     import yaml
 
     from lightning_modules.loggers.wandb import project as named
@@ -50,7 +62,7 @@ def begin(
 
 
 def document(grid: Grid, folder: Path, project: str, metric: str, config_dir: str | None = None) -> dict[str, Any]:
-    """The sweep in W&B's terms. Every run gets a folder of its own below ``folder``, by which it goes on."""
+    """The sweep in W&B's format; arguments as for :func:`begin`. Runs resume from their folders below ``folder``."""
     kept = [word for word in grid.fixed if not _is_of_a_whole_sweep(word.partition("=")[0])]
     place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return {
@@ -71,9 +83,9 @@ def _is_of_a_whole_sweep(key: str) -> bool:
 
 
 def _value(word: str) -> int | float | str:
-    """A number where it is written just so when W&B's agent makes a word of it again; anything else stays text.
+    """A number where W&B's agent writes it on the command line unchanged; anything else stays text.
 
-    Python's None and True would come back as words that mean something else here.
+    None and True would be written as Python has them, which Hydra reads as text.
     """
     for kind in (int, float):
         try:

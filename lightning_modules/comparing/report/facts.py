@@ -16,7 +16,7 @@ from lightning_modules.comparing.statistics.summary import RATIOS, Summary, summ
 from lightning_modules.config.static_registry import describe_data, static_registry
 from lightning_modules.metrics import BY_RUNNING, Measure
 
-ALL_PAIRS_FROM = 3  # arms beside the baseline, from which on all pairs are shown
+ALL_PAIRS_FROM = 3  # arms without the baseline, from which on all pairs are shown
 PACKAGES = ("schemenet", "torch")  # that the runs of one comparison share
 
 

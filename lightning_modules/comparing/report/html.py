@@ -64,7 +64,7 @@ class Page(RendererHTML):
 
 
 def render(text: str, folder: Path) -> str:
-    """The whole page. Headings of level 2 are listed beside it; tables are sorted by a click on a head.
+    """The whole page. Headings of level 2 are listed at its side; tables are sorted by a click on a head.
 
     Args:
         text: the report in Markdown, which begins with its title.

@@ -19,7 +19,7 @@ from lightning_modules.text import plural
 
 @cache
 def templates() -> jinja2.Environment:
-    """The templates beside this file. A value that is written by one stays on its line."""
+    """The templates in this folder. A value that is written by one stays on its line."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -67,7 +67,7 @@ def render(facts: Facts, pictures: Mapping[str, str] | None = None) -> str:
 
     Args:
         facts: the comparison and how it was judged.
-        pictures: captions by the names of the files beside the report.
+        pictures: captions by the names of the files in the report's folder.
     """
     return (
         templates()

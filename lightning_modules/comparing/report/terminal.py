@@ -29,7 +29,7 @@ WIDTH = 120
 
 ARM, SCHEME, P_HOLM = 0, 1, 5
 RESULTS, COSTS = (2, 3, 4, P_HOLM), (SCHEME, 6, 7, 8, 9, 10)
-"""Columns beside the arm: tables of their own where not all fit into one, in this order."""
+"""Columns after the arm's name; where not all fit, several tables, in this order."""
 
 SECTIONS = {
     "What can be concluded": "conclusions",

@@ -123,7 +123,7 @@ class SignFlipRule:
         return f"two-sided {self.name} test on {DRAWN} drawn patterns"
 
     def describe_interval(self) -> str:
-        """The interval beside a difference."""
+        """The interval of a difference."""
         return (
             f"the {self.level:.0%} {self.name} interval (Hartigan's typical values; none below {self.seeds_needed(1)}"
             " pairs)"
@@ -134,7 +134,7 @@ class SignFlipRule:
 
         Args:
             pairs: the most pairs of any arm.
-            arms: the arms beside the baseline, controls aside.
+            arms: how many are compared with the baseline, controls not counted.
         """
         return (
             f"p: {self.describe_test(pairs)}; {self.correction}: adjusted for the {plural(arms, 'arm')} beside the"
@@ -153,7 +153,7 @@ class SignFlipRule:
         """What these pairs of runs can and cannot show, in sentences.
 
         Args:
-            pairs: for each arm beside the baseline, the pairs that it has.
+            pairs: how many pairs each arm has with the baseline.
         """
         m, n = len(pairs), max(pairs)
         needed, least = self.seeds_for_claims(m), self.least_p(n)

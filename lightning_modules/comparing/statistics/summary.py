@@ -20,7 +20,7 @@ from lightning_modules.metrics import ERROR, Measure
 COSTS = (
     "parameters", "flow_parameters", "macs", "train_flops", "nfe_forward", "nfe_backward", "bytes_kept", "peak_bytes",
 )  # fmt: skip
-"""What a run's ledger tells; the step time is measured apart, for all arms in turn."""
+"""Costs in a run's ledger; the step time is measured apart, for all arms in turn."""
 
 RATIOS = (*COSTS, "step_time")
 
@@ -39,7 +39,7 @@ class Summary:
     """One arm over its seeds; errors are the values of the comparison's measure, of which less is better.
 
     ``difference`` is the mean over ``pairs``, the seeds that arm and baseline both finished. ``differences`` has the
-    seeds beside these where one of the two diverged, as +inf (the arm) or -inf (the baseline), or zero for both: these
+    seeds as well where one of the two diverged, as +inf (the arm) or -inf (the baseline), or zero for both: these
     are tested. ``low`` and ``high`` are the interval of the test, where there is one, perhaps infinite.
     ``other_measures`` has mean and deviation of the measures that are not judged.
     """

@@ -28,7 +28,7 @@ Looks = Mapping[str, Look]
 
 
 def looks_of(summaries: Sequence[Summary]) -> dict[str, Look]:
-    """The baseline is black, controls are grey and hollow, all others are told apart by colour, marker and line."""
+    """The baseline is black, controls are grey and hollow, all others differ in colour, marker and line."""
     looks, arms, controls = {}, 0, 0
     for s in summaries:
         if s.verdict == "baseline":
@@ -93,7 +93,7 @@ def draw_curves(
 
 
 def describe_bands(comparison: Comparison, shown: Sequence[Summary]) -> str:
-    """What a line of :func:`draw_curves` is, in words."""
+    """A phrase for the lines and bands of :func:`draw_curves`."""
     if len(comparison.seeds) == 1:
         return "one seed"
     return "means over finished seeds" + ("; bands: one standard deviation" if len(shown) <= BANDS else "")

@@ -40,7 +40,7 @@ PANELS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> Drawn | None:
-    """Small multiples, one for each cost that was measured and tells the arms apart."""
+    """Small multiples, one for each cost that was measured and differs between arms."""
     same = comparison.budget.tolerance if comparison.budget is not None else SAME
     finished = [s for s in summaries if s.mean is not None]
     beyond = off_scale(finished)

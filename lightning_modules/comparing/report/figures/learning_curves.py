@@ -1,4 +1,4 @@
-"""Learning curves: the measure on the test set and training loss as training goes on, and as it costs."""
+"""Learning curves: the measure on the test set and training loss, against epochs and against cost."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     for i, (arm, folder) in enumerate(there.items()):
         progress(i, len(there), "spectra")
         drawn.append(_panel(arm, folder))
-    # Where the data are not at hand, the regions are still worth a picture.
+    # Without the data, the regions alone are drawn.
     panels = [panel for panel, _ in drawn if panel.spectrum] or [panel for panel, _ in drawn if panel.regions]
     if not panels:
         return None
