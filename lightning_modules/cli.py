@@ -47,7 +47,7 @@ FIGURE = ("figure", "plot")  # the second as the command was called before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, or 2 for a mistake of the user's, told without a traceback."""
+    """Entry point; returns the exit status: 0, or 2 for a mistake of the user, which is printed without a traceback."""
     _speak_plainly()
     os.environ["PYTHONSAFEPATH"] = "1"  # processes that libraries begin import nothing from the current folder
     try:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _speak_plainly() -> None:
-    """Warnings as one line without source code; SIGTERM and SIGHUP end like Ctrl-C: no run is left behind."""
+    """Print warnings as one line without source code; SIGTERM and SIGHUP end the command like Ctrl-C."""
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     if threading.current_thread() is threading.main_thread():
         stopping.handle(signal.default_int_handler)

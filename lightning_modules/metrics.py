@@ -1,4 +1,4 @@
-"""By what networks are judged, and how people read it. Lower is better, always. Nothing here imports torch."""
+"""Measures by which networks are judged, and their formats. Lower is better, always. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ ERROR = MEASURES["error"]
 
 
 def task_of(data: str) -> str:
-    """What a data set is for."""
+    """The task of a data set."""
     names = static_registry("data")
     return tasks_of(names.entry(data).facts)[0] if data in names else CLASSIFICATION
 
 
 def measure_of(data: str) -> Measure:
-    """By what networks on a data set are judged: its own measure, or that of its task."""
+    """The measure by which networks on a data set are judged: its registered one, or that of its task."""
     names, tasks = static_registry("data"), static_registry("task")
     measure = names.entry(data).facts.get("measure") if data in names else None
     return MEASURES[measure or tasks.entry(task_of(data)).facts["measure"]]
 
 
 BY_RUNNING = "by_running_statistics"
-"""What follows the name of a measure that a network trained with noise has with the statistics of its training."""
+"""Suffix of the measures that a network trained with noise has with the running statistics of its training."""

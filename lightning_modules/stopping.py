@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: Ctrl-C, SIGTERM, and SIGHUP, as a terminal sends it that is closed."""
+"""Signals that request a process to stop: Ctrl-C, SIGTERM, and SIGHUP, which a closed terminal sends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 def handle(handler: Handler) -> None:
-    """Have ``handler`` called when this process is to stop.
+    """Call ``handler`` when this process is requested to stop.
 
-    What is ignored stays so: `nohup` begins a process that outlives its terminal. Where that is gone, what is still
-    printed goes nowhere, instead of ending the process by an error.
+    Ignored signals stay ignored: `nohup` starts a process that outlives its terminal. Once that is closed, output is
+    dropped, instead of ending the process by an error.
     """
     terminal = [stream for stream in (1, 2) if os.isatty(stream)]  # now: one that is gone is none
 

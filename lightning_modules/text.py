@@ -15,7 +15,7 @@ NARROWEST = 40
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that is written to, or of $COLUMNS; None where lines go elsewhere and may be long."""
+    """Columns of the terminal, or of $COLUMNS; None where the output goes elsewhere and lines may be long."""
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return None
     return max(NARROWEST, shutil.get_terminal_size().columns)
@@ -71,7 +71,12 @@ def shared_out(widths: list[int], least: list[int], width: int) -> list[int]:
 
 
 class Progress:
-    """Says on the error stream how far a long computation is: what it does, then a line every so many seconds."""
+    """Reports the progress of a long computation on the error stream: first what it does, then a line at intervals.
+
+    Args:
+        what: the computation, in words.
+        every: seconds between two lines.
+    """
 
     def __init__(self, what: str, every: float = 10.0) -> None:
         self.every, self._last = every, time.monotonic()
@@ -95,6 +100,6 @@ def short(number: float) -> str:
 
 
 def printable(text: str, most: int = 500) -> str:
-    """What a file from elsewhere says, without characters that could move a terminal's cursor, and not without end."""
+    """A text of unknown origin, at most ``most`` characters, without those that move a terminal's cursor."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -31,7 +31,7 @@ from lightning_modules.loggers.wandb import settled
 from lightning_modules.machine import cores
 from lightning_modules.metrics import measure_of
 from lightning_modules.storage.atomic_files import read_json, remove_empty, writable, write_json
-from lightning_modules.storage.run_files import COMPARISON, RESULT, STEP_TIMES
+from lightning_modules.storage.run_files import COMPARISON, RESULT, STEP_TIMES, TUNING
 from lightning_modules.text import Progress, plural, terminal_width
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import clear_run, versions
@@ -204,7 +204,7 @@ def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
 
 def _run_folders(folder: Path) -> list[Path]:
     """The run folders of a comparison, those of its tuning included."""
-    return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{tuning.FOLDER}/*")))
+    return sorted((*folder.glob("*/seed*"), *folder.glob(f"*/{TUNING}/*")))
 
 
 def _existing(folder: Path) -> dict[str, Any] | None:

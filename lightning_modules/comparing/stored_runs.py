@@ -15,11 +15,10 @@ from pathlib import Path
 
 from lightning_modules.config.resolved import NOT_RECIPE, dotted
 from lightning_modules.storage.atomic_files import LONGEST_NAME, read_json
-from lightning_modules.storage.run_files import COMPARISON, CONFIG, FAILURE, JOB, RESULT
+from lightning_modules.storage.run_files import COMPARISON, CONFIG, FAILURE, JOB, RESULT, TUNING
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError
 
-TUNING = "tuning"  # the folder of an arm that holds the runs by which its learning rate was chosen
 TRACES = (CONFIG, JOB, FAILURE)  # what a run leaves, even one that never started
 LONGEST_VALUE = 40
 ABSENT = "null"

@@ -17,10 +17,8 @@ from lightning_modules.config.sections import Tuning
 from lightning_modules.launching.job import Job
 from lightning_modules.metrics import ERROR
 from lightning_modules.storage.atomic_files import read_json
-from lightning_modules.storage.run_files import RESULT
+from lightning_modules.storage.run_files import RESULT, TUNING
 from lightning_modules.training.run_folder import DIVERGED
-
-FOLDER = "tuning"
 
 Tried = Mapping[float, Sequence[float | None]]
 """Validation errors of an arm by learning rate, one for each seed; None for a run that diverged."""
@@ -112,8 +110,8 @@ def _job(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) ->
         data={**arm.config["data"], "validation": tuning.validation},
         trainer={**arm.config["trainer"], **trainer},
     )
-    place = folder / arm.name / FOLDER / f"lr{lr:g}-seed{seed}"
-    return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{FOLDER}")
+    place = folder / arm.name / TUNING / f"lr{lr:g}-seed{seed}"
+    return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{TUNING}")
 
 
 def _with_lr(config: ResolvedConfig, lr: float) -> ResolvedConfig:

@@ -37,11 +37,11 @@ from schemes.schema import objection
 
 CONFIGS = ROOT / "configs"
 REVISABLE = ("scheme", "grid", "data", "trainer")
-"""Groups that can be changed after training; everything else is what the weights were trained as."""
+"""Groups that an evaluation can change; the weights were trained for the others."""
 FROM_COMMAND_LINE = ("folder", "overwrite", "launcher")
-"""What is run and where is written: a yaml file, which may be a stranger's, does not say.
+"""Keys that decide what is run and where is written: not for yaml files, which may be a stranger's.
 
-Nor does it say where is logged to, but for the logger's name.
+Of the logger, a file sets the name alone.
 """
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
@@ -77,7 +77,11 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
 
 
 def override_for_eval(stored: Config, overrides: Sequence[str]) -> Config:
-    """The config of a trained network with the overrides of an evaluation, and the keys of `schemenet eval`.
+    """The config of a trained network with the overrides of an evaluation, and the keys of ``schemenet eval``.
+
+    Args:
+        stored: the config of the run.
+        overrides: words of the command line.
 
     Raises:
         SchemenetError: with every mistake found, overrides of what the weights were trained for included.
@@ -104,9 +108,13 @@ def override_for_eval(stored: Config, overrides: Sequence[str]) -> Config:
 
 
 def validate_stored(config: Any, source: object) -> Config:
-    """A config that a file holds, which may come from anywhere, with all names and types checked.
+    """A config from a file, which may come from anywhere, with all names and types checked.
 
-    Where data is downloaded to is never a file's to say: that key is left out.
+    A file does not decide to where data is downloaded: that key is left out.
+
+    Args:
+        config: the content of the file.
+        source: the name of the file, for messages.
 
     Raises:
         SchemenetError: with every mistake found, each with the ``source``.
@@ -189,9 +197,9 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, prob
 
 
 def _said_by_files(config: Config, command: str, groups: Mapping[str, str], config_dir: str) -> list[str]:
-    """Objections to what the user's yaml files say, and should not.
+    """Objections to keys that the user's yaml files set and must not set.
 
-    Those of a launcher or logger named by command line may.
+    Those of a launcher or logger named on the command line are allowed.
     """
     expected = _hydra(command, {}, None, Problems())
     named = {group: groups[group] for group in ("launcher", "logger") if group in groups}
@@ -203,13 +211,18 @@ def _said_by_files(config: Config, command: str, groups: Mapping[str, str], conf
 
 
 def for_command_line_only(key: str) -> bool:
-    """Whether a key of the command line is none that a file sets."""
+    """Whether a key can be set on the command line alone, and in no file."""
     group, _, option = key.partition(".")
     return group in FROM_COMMAND_LINE or (group == "logger" and option not in ("", "name"))
 
 
 def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
-    """The refusal of such keys where a file sets them."""
+    """The message for such keys in a file.
+
+    Args:
+        keys: that the file sets.
+        place: the name of the file.
+    """
     example = f"{keys[0]}={'NAME' if keys[0] == 'launcher' else '...'}"
     return (
         f"{place}: a yaml file does not say what is run, and where is written or logged to, so {', '.join(keys)} is "
@@ -218,7 +231,7 @@ def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
 
 
 def _check_files(config_dir: Path) -> None:
-    """Refuse yaml files of the user's that Hydra would read, and what reads them would not survive."""
+    """Raise SchemenetError for yaml files of the user that Hydra would read and could not handle."""
     for group in (*REGISTRIES, *RECIPES):
         for path in sorted((config_dir / group).glob("*.yaml")):
             try:
@@ -228,7 +241,7 @@ def _check_files(config_dir: Path) -> None:
 
 
 def _resolvers(value: Any, place: str = "") -> list[str]:
-    """Objections to values that compute something: a stored config would tell of the machine, its secrets included."""
+    """Objections to values that are computed: a stored config could reveal the environment and its secrets."""
     if isinstance(value, Mapping | list):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         return [message for key, item in items for message in _resolvers(item, f"{place}.{key}" if place else str(key))]
@@ -280,14 +293,14 @@ def _with_new_keys(config: Config, command: str, problems: Problems) -> Config:
 
 
 def _without_other_kind(config: Config, keys: set[str]) -> Config:
-    """A budget of another kind needs a target of its own: that of a file is for the file's kind."""
+    """The config without a file's target of a budget, where the user chose another kind of budget."""
     if "budget.kind" in keys and not keys & {"budget", "budget.target"}:
         return {**config, "budget": None}
     return config
 
 
 def _without_other_axes(config: Config, requested: set[str]) -> Config:
-    """The axes of an experiment are its own network's; another one, which the user chose, has those that it takes."""
+    """The config without the axes of an experiment that belong to its network, if the user chose another network."""
     section = config.get("architecture")
     name = section.get("name") if isinstance(section, dict) else None
     if "architecture" not in requested or not isinstance(name, str) or name not in static_registry("architecture"):
@@ -297,7 +310,7 @@ def _without_other_axes(config: Config, requested: set[str]) -> Config:
 
 
 def _without_other_arms(config: Config, keys: set[str]) -> Config:
-    """The options of single arms in an experiment are for its own networks; the user's may leave some of them out."""
+    """The config without the options of arms in an experiment that are no arms of the user's choice of networks."""
     if "networks" not in keys or not isinstance(config.get("arms"), dict):
         return config
     from lightning_modules.config.network_names import networks_of

@@ -1,4 +1,4 @@
-"""The registries as text."""
+"""The registries as text, for ``schemenet schemes`` and ``schemenet models``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def models(pattern: str | None = None) -> str:
 
 
 def scheme_table() -> str:
+    """All schemes with their properties, one in a row."""
     header = [
         "scheme",
         "order",

@@ -1,4 +1,4 @@
-"""Which networks the user's words stand for. Read from the source, before torch is imported."""
+"""The networks that words of the command line name. Read from the source, before torch is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from schemes.errors import SchemenetError, nearest, unknown
 
 LARGEST_SEED = 2**32 - 1  # what the random generators take
 MOST_RUNS = 10_000
-"""Runs of one comparison or sweep, and seeds: beyond it a number is a slip."""
+"""At most so many runs of one comparison or sweep, and seeds: a larger number is a slip."""
 
 
 class Choice(NamedTuple):
-    """A network of a comparison; ``scheme`` None is the architecture's own."""
+    """A network of a comparison; ``scheme`` None is the architecture's default."""
 
     word: str
     architecture: str
@@ -28,7 +28,12 @@ class Choice(NamedTuple):
 
 
 def networks_of(word: str) -> list[Choice]:
-    """The networks that a word is known as; ``scheme:architecture`` names any other pair, an architecture itself."""
+    """The networks that a word names.
+
+    Args:
+        word: a scheme or ``ode_net``, for its published networks; ``scheme:architecture`` for any other pair; or an
+            architecture.
+    """
     schemes, architectures = static_registry("scheme"), static_registry("architecture")
     if ":" in word:
         scheme, architecture = word.split(":", 1)

@@ -1,6 +1,6 @@
 """Words of the command line: ``group=choice`` and ``key=value``, read by Hydra's grammar.
 
-The grammar has signs of its own. Where a key takes nothing but text, such as a path, a word is also taken as it stands.
+Where a key takes text only, such as a path, a word that the grammar rejects is taken literally.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
 from schemes.errors import Problems, SchemenetError
 
 LONGEST, DEEPEST = 10_000, 50
-"""Characters of a word, and brackets within brackets: what is beyond keeps the grammar busy for minutes."""
+"""Characters of a word, and brackets within brackets: more would keep the grammar busy for minutes."""
 
 TEXT = {"str", "str | None"}
 
 
 def sort_words(words: Sequence[str], problems: Problems) -> tuple[dict[str, str], list[tuple[str, Any]]]:
-    """Choices of groups, and single values."""
+    """The choices of groups, and the single values, of some words.
+
+    Args:
+        words: of the command line.
+        problems: gets the mistakes.
+    """
     groups: dict[str, str] = {}
     values: list[tuple[str, Any]] = []
     for word in words:
@@ -43,7 +48,15 @@ def sort_words(words: Sequence[str], problems: Problems) -> tuple[dict[str, str]
 
 
 def parse(word: str, example: str = "scheme=rk4 or trainer.max_epochs=2") -> Any:
-    """Hydra's reading of one word. Raises SchemenetError with the word, what is expected and how text is quoted."""
+    """Hydra's reading of one word.
+
+    Args:
+        word: ``key=value``.
+        example: of what is expected, for the message.
+
+    Raises:
+        SchemenetError: with the word, what is expected and how text is quoted.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -65,13 +78,13 @@ def parse(word: str, example: str = "scheme=rk4 or trainer.max_epochs=2") -> Any
 
 
 def quoted(text: str) -> str:
-    """A text for Hydra, whatever characters it has."""
+    """A text quoted for Hydra's grammar, with any characters."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
 
 
 @cache
 def takes_text_only(key: str) -> bool:
-    """Whether whatever is chosen takes text under a key, and nothing else."""
+    """Whether every choice of a key's group takes text under this key, and nothing else."""
     group, _, option = key.partition(".")
     if not option:
         annotations = {keys[key].annotation for keys in KEYS.values() if key in keys}
@@ -85,7 +98,7 @@ def takes_text_only(key: str) -> bool:
 
 
 def repeated(words: Sequence[str]) -> Iterator[str]:
-    """Objections to keys that are given twice, in whatever form: which of two values was meant, nobody can know."""
+    """Objections to keys that are given twice, in whatever form: which value is meant would be a guess."""
     first: dict[str, str] = {}
     for word in words:
         key = word.partition("=")[0].lstrip("+")
@@ -97,7 +110,7 @@ def repeated(words: Sequence[str]) -> Iterator[str]:
 
 
 def refuse_repeated(words: Sequence[str]) -> None:
-    """Raises SchemenetError where words give a key twice."""
+    """Raise SchemenetError where words give a key twice."""
     problems = Problems()
     problems.add(*repeated(words))
     problems.raise_if_any()

@@ -1,4 +1,4 @@
-"""What a run can be made of beside the network. Nothing here imports torch."""
+"""The registries of tasks, data sets, optimizers and other parts of a run. Nothing here imports torch."""
 
 from schemes.registry import Registry
 
@@ -8,4 +8,4 @@ TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("
 OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
 LOGGERS = Registry("logger", "lightning_modules.loggers.base", context=("folder", "about", "goes_on"))
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("runs", "watch"))
-"""A launcher carries out the runs; without any it only refuses what is wrong with its options."""
+"""A launcher carries out the runs; without any runs it only checks its options."""

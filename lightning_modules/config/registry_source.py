@@ -1,4 +1,4 @@
-"""The registries as a source of Hydra's configs: what a registered name stands for is ``name: NAME``."""
+"""The registries as a source of Hydra's configs: the config of a registered name is ``name: NAME``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SEARCH_PATH = "registry://names"
 
 
 class RegistrySource(ConfigSource):
-    """A config for each name of each registry, so that neither a scheme nor a network needs a yaml file of its own.
+    """A config for each name of each registry, so that a scheme or a network needs no yaml file.
 
-    It stands in the search path between this package's yaml files and the user's ``--config-dir``.
+    In the search path it comes after this package's yaml files and before the user's ``--config-dir``.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The config of one run: what was chosen, completed with the defaults, and hashed."""
+"""The config of one run: the chosen values, completed with the defaults, and hashed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NOT_RECIPE = (
 
 
 class ResolvedConfig(Mapping[str, Any]):
-    """A checked config, which does not change: as a mapping it holds what was chosen.
+    """A checked config, which does not change; as a mapping it has the chosen values.
 
-    Sections are given out as copies. What follows from the config is computed once, when it is first used.
+    Sections are returned as copies. What follows from the config is computed once, when it is first used.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class ResolvedConfig(Mapping[str, Any]):
 
     @cached_property
     def recipe_hash(self) -> str:
-        """Eight characters that tell two recipes apart; the seed, and where files lie, do not count."""
+        """Eight characters of a hash of the recipe; the seed, and where files are, do not count."""
         return hash_of(self._complete)
 
     @property
@@ -80,7 +80,7 @@ class ResolvedConfig(Mapping[str, Any]):
 
 
 def hash_of(recipe: Mapping[str, Any]) -> str:
-    """Eight characters for a complete recipe, or for the part of it that several share."""
+    """Eight characters of a hash of a complete recipe, or of the part of it that several runs share."""
     kept = {
         key: {k: v for k, v in value.items() if f"{key}.{k}" not in NOT_RECIPE} if isinstance(value, dict) else value
         for key, value in recipe.items()

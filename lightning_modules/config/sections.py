@@ -16,9 +16,13 @@ FIRST_TUNING_SEED = 1000
 
 @dataclass(frozen=True)
 class Tuning:
-    """Each learning rate with each seed, on what is left of the training set, for so many epochs (None: the recipe's).
+    """Tuning runs: each learning rate with each seed.
 
-    ``seeds`` is a number of seeds, counted from 1000 without those of the comparison, or a list of them.
+    Args:
+        lr: learning rates, ascending.
+        seeds: how many, counted from 1000 without those of the comparison; or a list of them.
+        validation: share of the training set that is the validation split.
+        max_epochs: of a tuning run; None for the recipe's.
     """
 
     lr: tuple[float, ...]
@@ -27,11 +31,16 @@ class Tuning:
     max_epochs: int | None
 
     def settled(self, taken: Sequence[int], epochs: int) -> Tuning:
-        """The same with its seeds and epochs spelled out, for a comparison with these seeds and epochs."""
+        """The same with seeds and epochs as numbers.
+
+        Args:
+            taken: the seeds of the comparison.
+            epochs: of its recipe.
+        """
         return replace(self, seeds=self.disjoint_seeds(taken), max_epochs=self.max_epochs or epochs)
 
     def disjoint_seeds(self, taken: Sequence[int]) -> tuple[int, ...]:
-        """The seeds of the tuning runs, none of which may be one of the comparison's."""
+        """The seeds of the tuning runs. Raises SchemenetError for seeds of the comparison, ``taken``."""
         if isinstance(self.seeds, int):
             free = (s for s in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + len(taken) + self.seeds) if s not in taken)
             return tuple(seed for seed, _ in zip(free, range(self.seeds), strict=False))
@@ -49,7 +58,17 @@ def tuning(
     validation: float = 0.1,
     max_epochs: int | None = None,
 ) -> Tuning:
-    """Equal tuning of all arms. Raises SchemenetError with every mistake, a line ``key: ...`` each."""
+    """The settings of equal tuning.
+
+    Args:
+        lr: different positive learning rates.
+        seeds: a number of seeds, or a list of them.
+        validation: share of the training set, in (0, 1).
+        max_epochs: of a tuning run; None for the recipe's.
+
+    Raises:
+        SchemenetError: with every mistake, a line ``key: ...`` each.
+    """
     problems = Problems()
     if not lr or not all(rate > 0 for rate in lr) or len(set(lr)) < len(lr):
         problems.add(f"lr: expected different positive learning rates such as [0.03, 0.1, 0.3], got {list(lr)}")
@@ -78,7 +97,7 @@ def section(key: str, value: Any) -> Any:
         value: the section as composed; None is no section.
 
     Returns:
-        What the section's function makes of it; None without a section.
+        A ``Budget`` or a ``Tuning``; None without a section.
 
     Raises:
         SchemenetError: with every mistake, a line ``budget.kind: ...`` each.
@@ -107,5 +126,5 @@ def section(key: str, value: Any) -> Any:
 
 
 def keys_of(key: str) -> Mapping[str, Any]:
-    """The keys of a section, by the signature of what reads it."""
+    """The keys of a section, from the signature of the function that reads it."""
     return parameters_of(SECTIONS[key])

@@ -36,7 +36,7 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
 """Config group to the registry that its choices are from, and the variable that holds it."""
 
 TASK = ("TASKS", TASKS)
-"""What the data decides is no group of its own."""
+"""The registry of tasks: the data decides the task, so that it is no config group."""
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -132,7 +132,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
 
 
 def describe_data(section: Mapping[str, Any]) -> str:
-    """A data set of a config, with the options that make another one of it where it has such: ``plane moons``."""
+    """A data set of a config in words, with the option that selects one of several sets: ``plane moons``."""
     options = static_registry("data").entry(section["name"]).facts.get("described_by", ())
     values = (section.get(option) for option in options)
     return " ".join([section["name"], *(str(value) for value in values if value is not None)])

@@ -1,4 +1,4 @@
-"""What a sweep goes through: keys with several values, in Hydra's grammar or in a yaml file."""
+"""The grid of a sweep: keys with several values, in Hydra's grammar or in a yaml file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOT_SWEPT = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Words of the command line: those that all runs share, and keys with the values that they go through."""
+    """The words that all runs share (``fixed``), and the keys that have several values (``axes``)."""
 
     fixed: tuple[str, ...]
     axes: Mapping[str, tuple[str, ...]]
@@ -44,7 +44,7 @@ class Grid:
             yield dict(zip(keys, values, strict=True))
 
     def label(self, arm: Mapping[str, str]) -> str:
-        """A combination as people read it: ``rk2,depth=20``. Keys are as short as tells them apart."""
+        """A combination as people read it: ``rk2,depth=20``. Keys are shortened where they stay different."""
         ends = [key.rsplit(".", 1)[-1] for key in self.axes]
         parts = []
         for key, value in arm.items():
@@ -56,9 +56,14 @@ class Grid:
 
 
 def compose_grid(words: Sequence[str], config_dir: str | None = None) -> tuple[Grid, dict[str, ResolvedConfig]]:
-    """The grid of the words after ``schemenet sweep``, and the config of every arm by its name.
+    """The grid of the words after ``schemenet sweep``, and the config of every arm by its name. Torch is not imported.
 
-    Torch is not imported for it. Raises SchemenetError with every mistake in any of them.
+    Args:
+        words: of the command line; the first may be a yaml file.
+        config_dir: a folder with yaml files of the user.
+
+    Raises:
+        SchemenetError: with every mistake in any of them.
     """
     problems = Problems()
     grid = _read(words, problems, config_dir)
@@ -112,7 +117,7 @@ def _read(words: Sequence[str], problems: Problems, config_dir: str | None) -> G
 
 
 def _values(key: str, value: str, config_dir: str | None) -> tuple[str, ...] | None:
-    """The values that a word goes through, each once; None for a single one."""
+    """The values of a word, each once; None for a single one."""
     from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 
     try:
@@ -141,7 +146,7 @@ def _values(key: str, value: str, config_dir: str | None) -> tuple[str, ...] | N
 
 
 def _few(sweep: Any) -> bool:
-    """Whether a range has an end, and not too many values before it."""
+    """Whether a range is finite, and has not too many values."""
     numbers = (sweep.start, sweep.stop, sweep.step)
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) or sweep.step == 0:
         return False
@@ -149,7 +154,7 @@ def _few(sweep: Any) -> bool:
 
 
 def _matching(key: str, glob: Any, config_dir: str | None) -> tuple[str, ...]:
-    """The choices of a group that match a pattern, each once: an alias is none of its own."""
+    """The choices of a group that match a pattern, each once: aliases do not count."""
     names = choices(key, config_dir, aliases=False) if key in (*REGISTRIES, *RECIPES) else []
     matching = tuple(glob.filter(names))
     if not matching:
@@ -159,7 +164,7 @@ def _matching(key: str, glob: Any, config_dir: str | None) -> tuple[str, ...]:
 
 
 def _of_file(path: Path) -> dict[str, str]:
-    """The words of a yaml file. A list holds the values that a key goes through; anything else is one value."""
+    """The words of a yaml file. A list has the values of a key; anything else is one value."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"), path)
     except OSError as error:
@@ -185,14 +190,14 @@ def _of_file(path: Path) -> dict[str, str]:
 
 
 def _of_yaml(value: Any) -> str:
-    """What stands after a key's equals sign on the command line; a list is several values."""
+    """A value as it would follow a key's equals sign on the command line; a list is several values."""
     if isinstance(value, list):
         return ",".join(map(_word, value))
     return value if isinstance(value, str) else _word(value)
 
 
 def _word(value: Any) -> str:
-    """A value of a yaml file as Hydra's grammar has it."""
+    """A value of a yaml file in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):

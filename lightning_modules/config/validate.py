@@ -1,6 +1,6 @@
 """The check of a config: unknown names and keys, wrong types and impossible pairs are collected.
 
-The signatures of what the names stand for are the schema, read from the source: nothing here imports torch.
+The signatures of the registered entries are the schema, read from the source: nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
 KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS}
 
 ALIASES = {"words": "networks"}
-"""Names that keys had before; both are read, and the new one is stored."""
+"""Earlier names of keys; both are read, and the new one is stored."""
 
 LAUNCHING = ("compare", "sweep")
-"""Commands that hand their runs to a launcher."""
+"""Commands whose runs a launcher starts."""
 
 FROM_NETWORKS = "compare takes its networks from networks=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
 
 AXES = ("scheme", "field", "grid", "gradient", "noise")
-"""Groups that, where nothing is chosen, are the architecture's to say."""
+"""Groups whose defaults are the architecture's."""
 
 
 OF_ONE_NETWORK = ("architecture", *AXES, "sharing")
-"""Keys that say one network, and so none of a comparison."""
+"""Keys of a single network, which a comparison does not have."""
 
 
 def groups_of(command: str) -> list[str]:
@@ -61,7 +61,12 @@ def groups_of(command: str) -> list[str]:
 
 
 def unknown_key(key: str, command: str) -> str:
-    """The objection to a key that a command has not, with where it belongs or what is nearest."""
+    """The objection to a key that a command does not have, with where it belongs or what is nearest.
+
+    Args:
+        key: of the config.
+        command: ``train``, ``compare``, ``sweep`` or ``eval``.
+    """
     if key == "launcher":
         return f"launcher: for runs of {' and '.join(LAUNCHING)}; `schemenet {command}` runs in this process"
     others = [other for other, keys in KEYS.items() if ALIASES.get(key, key) in keys]
@@ -104,7 +109,13 @@ def check(config: Config, command: str, problems: Problems) -> Config:
 
 
 def check_sections(config: Config, groups: Sequence[str], problems: Problems) -> Config:
-    """The sections of these groups, each checked and completed; those that are absent or wrong are left out."""
+    """The sections of some groups, each checked and completed; those that are absent or wrong are left out.
+
+    Args:
+        config: as composed.
+        groups: of the config.
+        problems: gets the mistakes.
+    """
     checked = {}
     for group in sorted(groups, key=lambda group: group != "architecture"):  # which the others are checked against
         architecture = _name(checked if "architecture" in groups else config, "architecture")
@@ -118,7 +129,7 @@ def _name(config: Config, group: str) -> str | None:
 
 
 def _unfit(config: Config, architecture: str | None) -> list[str]:
-    """The objection to an architecture that is not for what the data is for, where there is one."""
+    """The objection to an architecture that is for another task than the data, if it is."""
     data = config.get("data")
     if architecture is None or not isinstance(data, dict) or data.get("name") not in static_registry("data"):
         return []

@@ -1,7 +1,7 @@
 """Yaml from users and strangers: plain values, with every key once, and no more of them than were written.
 
 PyYAML takes the last of two equal keys, builds lists that contain themselves, and lets a few aliases stand for billions
-of values, which whoever walks through them pays for.
+of values, which make every walk through them endless.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ MOST_VALUES = 100_000
 
 
 def read_yaml(text: str, source: object) -> Any:
-    """The content of a yaml text. Raises SchemenetError that names the ``source``."""
+    """The content of a yaml text.
+
+    Args:
+        text: of a file or of a word of the command line.
+        source: the name of the file, for messages.
+
+    Raises:
+        SchemenetError: where the text is no yaml, repeats a key, or has too many values.
+    """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
@@ -33,7 +41,7 @@ def read_yaml(text: str, source: object) -> Any:
 
 
 def _count(node: yaml.Node, within: tuple[yaml.Node, ...], source: object, counted: dict[yaml.Node, int]) -> int:
-    """The values in a node, itself among them; refused where they are too many, contain themselves or share a key."""
+    """The values in a node, itself included. Raises SchemenetError for too many, cycles and repeated keys."""
     if node in within:
         raise SchemenetError(f"{source}{_line(node)}: an alias stands for what contains it; write it out")
     if node in counted:

@@ -1,8 +1,8 @@
-"""A trained network tested again, from its checkpoint alone; one with shared weights also under another scheme or grid.
+"""The command ``eval``: tests a trained network from its checkpoint, also under another scheme or grid.
 
-Where one field serves at all times, the trained vector field and the rule that integrates it come apart, and the same
-weights can be stepped by another scheme, or more finely. Batch norm stands in the way: its running statistics belong to
-the nodes that were visited in training. Those of the new nodes, and of all that lies behind them, are estimated anew.
+With shared weights the trained vector field does not depend on the rule that integrates it, and can be stepped by
+another scheme, or more finely. The running statistics of batch norm belong to the nodes that were visited in training:
+those of the new nodes, and of all layers after them, are estimated again on training data.
 """
 
 from __future__ import annotations
@@ -36,10 +36,18 @@ from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
 def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Test the network of a run folder or checkpoint on its test set, as it was trained and as ``overrides`` say.
+    """Test the network of a run as it was trained, and as overrides change it.
 
-    ``trained`` in the result is the network as it was trained, on the statistics that it holds; ``changed``, where
-    the scheme or the grid is another, the same weights under these. Written as ``eval-*.json`` beside the checkpoint.
+    Args:
+        place: a run folder or a checkpoint.
+        overrides: words of the command line, of the keys that ``override_for_eval`` permits.
+
+    Returns:
+        The result, which is also written as ``eval-*.json`` in the folder of the checkpoint: ``trained`` is the network
+        with its stored statistics; ``changed`` the same weights under another scheme or grid, where there is one.
+
+    Raises:
+        SchemenetError: where the checkpoint cannot be read, or its weights do not fit the overrides.
     """
     run = load_run(place, Model)
     stored, trained, path = run.config, run.module, run.path
@@ -49,9 +57,8 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if any(config.get(axis) != stored.get(axis) for axis in ("scheme", "grid")):
         _refuse_fixed(trained.network, config)
         changed = _restepped(trained, config)
-    data = DATA.build(
-        {**config["data"], "validation": None}, seed=config["seed"]
-    )  # the test set, whatever was held out
+    # Without a validation split, whatever training had: eval reads the test set.
+    data = DATA.build({**config["data"], "validation": None}, seed=config["seed"])
     data.check()
     task, trained_for = (task_of(of["data"]["name"]) for of in (config, stored))
     if task != trained_for:
@@ -94,7 +101,7 @@ TOLERANCES = ("rtol", "atol")
 
 
 def _with_tolerances(config: Config, stored: Config) -> Config:
-    """The config in which a tolerance of the overrides replaces one that training had for evaluation."""
+    """The config in which a tolerance of the overrides replaces the one that training used for evaluation."""
     grid, before = config.get("grid") or {}, stored.get("grid") or {}
     replaced = [f"eval_{key}" for key in TOLERANCES if grid.get(key) != before.get(key)]
     replaced = [key for key in replaced if grid.get(key) == before.get(key)]
@@ -104,7 +111,7 @@ def _with_tolerances(config: Config, stored: Config) -> Config:
 
 
 def _refuse_fixed(network: Model, config: ResolvedConfig) -> None:
-    """Only a network whose weights belong to no step can be stepped otherwise."""
+    """Raise SchemenetError for a network whose weights belong to single steps."""
     name = config["architecture"]["name"]
     if not network.flows:
         raise SchemenetError(f"architecture {name!r} has no flow, and so no scheme or grid to change")
@@ -125,7 +132,7 @@ def _refuse_fixed(network: Model, config: ResolvedConfig) -> None:
 
 
 def _restepped(trained: TaskModule, config: ResolvedConfig) -> TaskModule | None:
-    """The same weights under another scheme or grid; None where its nodes are those that it was trained on."""
+    """The same weights under another scheme or grid; None where its nodes are those of the training."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"gradient": "backprop"}  # nothing is differentiated here
     if isinstance(trained.network, Network):
@@ -169,14 +176,14 @@ def _refuse_unlike(old: Flow | TrajectoryFlow, new: Flow | TrajectoryFlow) -> No
 
 
 def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule) -> dict[str, Any]:
-    """What is measured on the test set after a training epoch; calls of f a batch where batches differ."""
+    """The metrics of the test set after a training epoch; evaluations of f in a batch where batches differ."""
     measured = trainer.validate(module, datamodule=data, verbose=False)[0]
     values = {f"test_{key}": v if math.isfinite(v := measured[f"test/{key}"]) else None for key in module.names}
     return values | ({"nfe": measured["test/nfe"]} if "test/nfe" in measured else {})
 
 
 def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Number and size of the steps of each flow, or the tolerances that they are found by, and the time in all."""
+    """Number and size of the steps of each flow, or the tolerances that decide them, and the end times."""
     flows = network.flows
     along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
     steps = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
@@ -188,7 +195,7 @@ def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any
 
 
 def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
-    """What the run itself reported at its end; None where the checkpoint is no longer beside it."""
+    """The test metrics in the run's result.json; None where there is none in the checkpoint's folder."""
     try:
         result = read_json(folder / RESULT)
         keys = [f"test_{name}" for name in module.names]
@@ -200,7 +207,7 @@ def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
 
 
 def _write(path: Path, result: dict[str, Any]) -> str | None:
-    """The path written to; None where that is refused, which is told and loses nothing: all is on the screen."""
+    """The path of the written result; None, with a message, where it cannot be written."""
     try:
         write_json(path, result)
     except SchemenetError as error:
@@ -262,7 +269,7 @@ def _steps(described_steps: dict[str, Any]) -> str:
 
 
 def _list(values: Sequence[float]) -> str:
-    """One number where all are the same."""
+    """Numbers separated by slashes, or one number if all are equal."""
     distinct = values[:1] if len(set(values)) == 1 else values
     return "/".join(f"{value:g}" for value in distinct)
 

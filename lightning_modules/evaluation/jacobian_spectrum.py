@@ -1,10 +1,9 @@
-"""The spectrum of h df/dy of a trained network, where its own test images lead it.
+"""The spectrum of h df/dy of a trained network at the states of its test images.
 
 A step is stable for u' = lambda u where z = h lambda lies in the scheme's region (``schemes.analysis.stability``).
 Whether the lambda of a trained field lie there is measured: at the beginning of steps that the network takes, accepted
-ones on an adaptive grid, with the h of that step. An eigenvalue speaks of small perturbations of one step and of one
-frozen f; the steps of a network with weights of their own each have another f, and non-normal Jacobians amplify by
-more.
+ones on an adaptive grid, with the h of that step. An eigenvalue describes small perturbations of one step and of one
+frozen f; in a network with separate weights each step has another f, and non-normal Jacobians amplify by more.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Block(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """Some steps of a network, and the least and greatest value of each coefficient that its scheme has learned."""
+    """Some steps of a network, and the least and the greatest value of each learned coefficient of its scheme."""
 
     blocks: tuple[Block, ...]
     coefficients: Mapping[str, tuple[float, float]]
@@ -62,7 +61,7 @@ class Spectrum(NamedTuple):
 
 
 DRAWN = f"Ritz values at up to {STEPS} steps, for {SAMPLES} test images; residuals below {100 * TOLERANCE:g}%"
-"""What the points of a picture are, in a line; `CAPTION` says it in full."""
+"""The points of a picture in one line; `CAPTION` has the details."""
 
 CAPTION = (
     f"Ritz values of h df/dy at the beginning of up to {STEPS} steps, for {SAMPLES} test images: {VECTORS} steps of "
@@ -72,9 +71,10 @@ CAPTION = (
 
 
 def measured(folder: Path) -> Spectrum:
-    """The spectrum of a run, computed once for its newest checkpoint and kept in the run folder where that allows it.
+    """The spectrum of a run, computed once for its newest checkpoint and stored in the run folder if that is writable.
 
-    Raises SchemenetError where there is no checkpoint, or where the run's data are not at hand.
+    Raises:
+        SchemenetError: where there is no checkpoint, or the run's data set is not on this machine.
     """
     checkpoint = checkpoint_in(folder)
     state = checkpoint.stat()
@@ -93,8 +93,8 @@ def measured(folder: Path) -> Spectrum:
 
 @lru_cache(maxsize=2)
 def _test_images(config: str) -> Tensor:
-    """The first images of a test set, as the network is handed them. Nothing is downloaded for a picture."""
-    options = {**json.loads(config), "validation": None}  # a run that held some out has not read its test set
+    """The first images of a test set, as the network gets them. Nothing is downloaded for a picture."""
+    options = {**json.loads(config), "validation": None}  # with a validation split there is no test set
     data = DATA.build(options | ({"download": False} if "download" in options else {}), seed=0)
     data.check()
     data.setup()
@@ -102,7 +102,12 @@ def _test_images(config: str) -> Tensor:
 
 
 def spectrum(network: Network, inputs: Tensor) -> Spectrum:
-    """What :func:`measured` keeps, of a network in evaluation mode, in its precision."""
+    """The spectrum of a network at some inputs.
+
+    Args:
+        network: in evaluation mode; its precision is that of the computation.
+        inputs: (batch, channels, height, width).
+    """
     if not network.flows:
         raise SchemenetError("the network has no flow, and so no f")
     if any(flow.sharing == "per_stage" for flow in network.flows):
@@ -123,7 +128,15 @@ def spectrum(network: Network, inputs: Tensor) -> Spectrum:
 
 @torch.no_grad()
 def visited_states(network: Network, inputs: Tensor) -> list[tuple[int, Node, State]]:
-    """The flow, the node and the state at the beginning of each step that a network takes."""
+    """The state at the beginning of each step.
+
+    Args:
+        network: in evaluation mode.
+        inputs: (batch, channels, height, width).
+
+    Returns:
+        The number of the flow, the node and the state of each step.
+    """
     visited: list[tuple[int, Node, State]] = []
 
     def watched(index: int) -> Any:
@@ -158,7 +171,7 @@ def _plain(result: Spectrum) -> dict[str, Any]:
 
 
 def _kept(path: Path, key: list[Any]) -> Spectrum | None:
-    """What the file holds where it is of this checkpoint and can be read; else it is computed anew."""
+    """The stored spectrum if it is of this checkpoint and can be read; else None."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["of"] != key:

@@ -1,4 +1,4 @@
-"""``schemenet sample``: samples of a trained density in a file. The words are checked before torch is imported."""
+"""The command ``sample``: samples of a trained density in a file. Arguments are checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ AT_ONCE = 10_000
 
 
 def sample(arguments: Sequence[str]) -> int:
-    """Draw samples in the data's own units, write them, print where. Raises SchemenetError with every mistake."""
+    """Draw samples in the units of the data, write them, and print the path.
+
+    Args:
+        arguments: the run, and ``n=``, ``seed=`` and ``out=``.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SchemenetError: with every mistake in the arguments.
+    """
     run, n, seed, out = _read(arguments)
     import numpy as np
     import torch

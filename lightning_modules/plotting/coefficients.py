@@ -30,9 +30,9 @@ Place = tuple[int, int]  # flow, step
 
 @dataclass(frozen=True)
 class Learned:
-    """k by flow and step, as first and as last logged, and the training steps at which that was.
+    """Learned k by flow and step, first and last logged, and the training steps of these two logs.
 
-    The mean over runs of one network where there are several; ``between`` are the least and the greatest at the last.
+    Of several runs of one network the mean; ``between`` are the least and the greatest of the last.
     """
 
     label: str
@@ -50,13 +50,18 @@ class Learned:
 
 
 def draw(folders: Sequence[Path]) -> Figure:
-    """k_n of runs, each by itself."""
+    """Learned k_n along depth, a line for each run."""
     runs = [learned([folder], label) for folder, label in zip(folders, labels(folders), strict=True)]
     return figure_of(runs, [look_of(i) for i in range(len(runs))])
 
 
 def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
-    """k_n against the number of the step over the whole network; networks of the same depth share a panel."""
+    """k_n against the number of the step in the whole network; networks of the same depth share a panel.
+
+    Args:
+        runs: the coefficients of each run, or of each arm.
+        looks_of_runs: how each of them is drawn.
+    """
     looks = {id(run): look for run, look in zip(runs, looks_of_runs, strict=True)}
     depths = list(dict.fromkeys(run.steps for run in runs))
     figure = new_figure(8.4, 1.4 + 3.6 * len(depths))
@@ -94,7 +99,15 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
 
 
 def learned(folders: Sequence[Path], label: str) -> Learned:
-    """What runs of one network have learned; SchemenetError where they learn no k, or have not logged it."""
+    """The learned coefficients of runs of one network.
+
+    Args:
+        folders: run folders.
+        label: for the legend.
+
+    Raises:
+        SchemenetError: where a run learns no k, or has not logged it.
+    """
     limits = [_limits(folder) for folder in folders]
     logs = [_logged(folder) for folder in folders]
     first, last = ([_placed(rows[at][1]) for rows in logs] for at in (0, -1))

@@ -50,7 +50,11 @@ T = TypeVar("T")
 
 
 def figure(arguments: Sequence[str]) -> int:
-    """Draw one picture, write it, print its path. Raises SchemenetError with all that is wrong with the words."""
+    """The command ``figure``: draw one picture, write it, print its path.
+
+    Raises:
+        SchemenetError: with every mistake in the arguments.
+    """
     what, names, out = _read(arguments)
     path = out or FOLDER / file_name(what, names)
     _check_file(path)
@@ -80,7 +84,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
 
 
 def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
-    """What a picture calls a scheme, and its spec, from ``heun`` or ``backward_euler_poly:degree=3,form=mpoly``."""
+    """A label and the spec of a scheme, from ``heun`` or ``backward_euler_poly:degree=3,form=mpoly``."""
     name, _, options = text.partition(":")
     names = static_registry("scheme")
     if name not in names:
@@ -103,7 +107,7 @@ def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
-    """What ``make`` makes of every name, or one error with the mistakes of all of them."""
+    """``make`` of every name. Raises one SchemenetError with the mistakes of all of them."""
     problems = Problems()
     made = []
     for name in names:
@@ -116,12 +120,17 @@ def each(make: Callable[[S], T], names: Iterable[S]) -> list[T]:
 
 
 def file_name(what: str, names: Sequence[str]) -> str:
-    """A name that tells what is in the picture; signs that belong in no file name are dashes."""
+    """The default name of a picture's file; characters that are unsafe in file names become dashes.
+
+    Args:
+        what: the kind of picture.
+        names: of the schemes or runs in it.
+    """
     return f"{safe_name(re.sub(r'[^A-Za-z0-9_.=]+', '-', '-'.join([what, *names])).strip('-'))}.png"
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a path that cannot be written, before anything is computed and without leaving something behind."""
+    """Raise SchemenetError for a path that cannot be written, before anything is computed or created."""
     if path.suffix.lower() not in FORMATS:
         raise SchemenetError(f"--out: expected a file name that ends in {', '.join(FORMATS)}, got {os.fspath(path)!r}")
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
@@ -132,7 +141,7 @@ def _check_file(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture in the format that its name ends in, its folder made where needed."""
+    """Write a picture in the format of its name's ending; its folder is made where it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,7 +187,7 @@ def _of_one_run(what: str, names: list[str]) -> Figure:
 
 
 OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field", "series")
-"""Modules of this package that draw one run."""
+"""Figures of one run, by the module that draws them."""
 
 KINDS: dict[str, Callable[[list[str]], Figure]] = {
     "stability": _stability,

@@ -1,4 +1,4 @@
-"""A trained density beside its data, and the way that noise goes to become data."""
+"""A trained density: samples and log density against the data, and the states from noise to data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ POINTS = 5000  # samples, as many as there are of the data where it has so many
 STOPS = 5  # on the way from noise to data
 LATTICE = 140  # points in each direction
 BINS = 90  # in each direction, of so many points
-DEPTH = 10.0  # nats below the highest density that are told apart by colour
+DEPTH = 10.0  # nats below the highest density that differ in colour
 IMAGES = 10  # in a row
 MAP = "magma"
 
 
 def draw(folder: Path) -> Figure:
-    """Samples, log density and path; of images, images."""
+    """Samples, log density and states from noise to data of a run; of a set of images, images."""
     run = load_run(folder, DensityModel)
     network, data = run.network.double().eval(), run.test_data(DensityData)
     if network.dims < 2:
@@ -42,7 +42,7 @@ def draw(folder: Path) -> Figure:
 
 
 def describe_steps(network: DensityModel) -> str:
-    """What the map from noise to data is made of."""
+    """The steps of the map from noise to data, in words."""
     layout = network.layout
     if layout["scheme"] == "none":
         return f"{layout['steps'][0]} steps"
@@ -51,7 +51,15 @@ def describe_steps(network: DensityModel) -> str:
 
 
 def way(network: DensityModel, z: Tensor) -> list[tuple[str, Tensor]]:
-    """States from noise to data, not more than there is room for."""
+    """At most ``STOPS`` states from noise to data.
+
+    Args:
+        network: the trained density.
+        z: noise, (batch, dims).
+
+    Returns:
+        Pairs of a label and a state, (batch, dims).
+    """
     states = network.along(z, STOPS)
     chosen = sorted({round(i * (len(states) - 1) / (STOPS - 1)) for i in range(STOPS)})
     return [states[i] for i in chosen]
@@ -129,12 +137,12 @@ def _histogram(ax: Axes, points: Tensor, box: tuple[float, float, float, float])
 
 
 def bins_for(count: int, most: int) -> int:
-    """As many as ``POINTS`` points fill, and for fewer points fewer."""
+    """The number of bins for ``count`` points: ``most`` for ``POINTS`` of them, fewer for fewer points."""
     return max(10, min(most, round(most * math.sqrt(count / POINTS))))
 
 
 def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
-    """How likely the network holds the data, and how likely what it makes itself."""
+    """Histograms of the log densities of the data and of the network's samples."""
     low = float(torch.quantile(torch.cat([of_data, of_samples]), 0.005))
     edges = np.linspace(low, float(torch.cat([of_data, of_samples]).max()), bins_for(len(of_data), 50))
     for values, colour, word in ((of_data, COLOURS[0], "data"), (of_samples, COLOURS[1], "samples")):

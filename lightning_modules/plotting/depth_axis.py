@@ -1,4 +1,4 @@
-"""What pictures along the depth of a network share."""
+"""The axis of pictures along the depth of a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ LABEL = "step along depth (transitions between flows not counted)"
 
 
 def number(steps: Sequence[int], flow: int, step: int) -> int:
-    """The number of a step over all flows, from 1; ``steps`` counts those of each flow."""
+    """The number of a step in the whole network, from 1.
+
+    Args:
+        steps: how many steps each flow has.
+        flow: the number of the step's flow, from 0.
+        step: its number in this flow, from 0.
+    """
     return sum(steps[:flow]) + step + 1
 
 

@@ -1,4 +1,4 @@
-"""What a tolerance buys and costs, on a trained network: figure 3 of the Neural ODE paper.
+"""Error control of a trained network: figure 3 of the Neural ODE paper.
 
 Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
 arXiv:1806.07366, figure 3.
@@ -62,7 +62,7 @@ class Both(NamedTuple):
 
 
 class Course(NamedTuple):
-    """Calls of f forward along a training: places in epochs, and numbers, of single batches and of epoch means."""
+    """Evaluations of f along a training: (epoch, NFE) of single batches, of epoch means and of tests."""
 
     batches: list[tuple[float, float]]
     epochs: list[tuple[float, float]]
@@ -70,7 +70,7 @@ class Course(NamedTuple):
 
 
 def draw(folder: Path) -> Figure:
-    """Error and time against forward NFE, backward against forward NFE, and NFE against epoch."""
+    """Error and time against forward NFE, backward against forward NFE, and NFE against epochs, of one run."""
     run = load_with_samples(folder, IMAGES)
     if (reason := refusal(run.network)) is not None:
         raise SchemenetError(f"{folder}: {reason}")
@@ -93,7 +93,7 @@ def draw(folder: Path) -> Figure:
 
 
 def refusal(network: Network) -> str | None:
-    """Why there is no tolerance to vary; None where there is."""
+    """The reason why a network has no tolerance to vary; None where it has one."""
     if not network.flows:
         return "a network without flows solves nothing"
     if not all(flow.adaptive for flow in network.flows):
@@ -115,14 +115,19 @@ def at_tolerance(network: Network, tolerance: float) -> Network:
 
 
 def work(network: Network) -> Both:
-    """Calls of f in the last passes through all flows."""
+    """Evaluations of f in the last passes through all flows."""
     forward = sum(flow.forward_counts.evaluations for flow in network.flows)
     return Both(forward, sum(flow.backward_counts.evaluations for flow in network.flows))
 
 
 @torch.no_grad()
 def errors(run: NetworkWithSamples, tolerances: Sequence[float] = IN_DOUBLE) -> list[Solved]:
-    """In double precision, against the same flows solved by dopri8 to 1e-9."""
+    """The error at each tolerance in double precision, against the same flows solved by dopri8 to 1e-9.
+
+    Args:
+        run: the network, with inputs.
+        tolerances: rtol = atol of the flows.
+    """
     progress = Progress("solving in double precision at each tolerance, and once by dopri8 for the error")
     best = at_tolerance(run.network, REFERENCE)
     for flow in best.flows:
@@ -144,7 +149,13 @@ def errors(run: NetworkWithSamples, tolerances: Sequence[float] = IN_DOUBLE) -> 
 def times(
     run: NetworkWithSamples, tolerances: Sequence[float] = IN_SINGLE, repetitions: int = REPETITIONS
 ) -> list[Timed]:
-    """In single precision, from the stem's output to the end of the last flow; the tolerances take turns."""
+    """The time at each tolerance in single precision, from the stem's output to the end of the last flow.
+
+    Args:
+        run: the network, with inputs.
+        tolerances: rtol = atol of the flows, measured in turn.
+        repetitions: of which the median is taken, after one for warming up.
+    """
     networks = {tolerance: at_tolerance(run.network, tolerance).float() for tolerance in tolerances}
     entered = run.network.float().embed(run.inputs.float())
     run.network.double()
@@ -168,7 +179,13 @@ def permitted(network: Network, mode: str) -> bool:
 
 
 def passes(run: NetworkWithSamples, mode: str, tolerances: Sequence[float] = IN_SINGLE) -> list[Both]:
-    """A training step's forward and backward pass in single precision, at each tolerance."""
+    """Evaluations of f of a training step at each tolerance, in single precision.
+
+    Args:
+        run: the network, with inputs and labels.
+        mode: the name of the gradient mode.
+        tolerances: rtol = atol of the flows.
+    """
     counts = []
     progress = Progress(f"forward and backward at each tolerance, gradient={mode}")
     for i, tolerance in enumerate(tolerances):
@@ -177,7 +194,7 @@ def passes(run: NetworkWithSamples, mode: str, tolerances: Sequence[float] = IN_
         for flow in network.flows:
             flow.gradient = GRADIENTS.build(mode)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AdjointDriftWarning)  # at loose tolerances; the work is what is asked here
+            warnings.simplefilter("ignore", AdjointDriftWarning)  # as expected at loose tolerances
             functional.cross_entropy(network(run.inputs.float()), run.labels).backward()
         counts.append(work(network))
     return counts
@@ -189,14 +206,14 @@ NFE = re.compile(r"nfe/(forward|backward)(/epoch)?|test/nfe|epoch")
 
 
 def logged(folder: Path) -> list[Both]:
-    """Forward and backward calls of f of the batches in a run's log; none under backprop, which calls f no more."""
+    """Forward and backward evaluations of f of the logged batches; empty under backprop, which evaluates f no more."""
     rows = [row for _, row in read_columns(folder, NFE)]
     pairs = [Both(row["nfe/forward"], row["nfe/backward"]) for row in rows if "nfe/forward" in row]
     return [pair for pair in pairs if pair.backward]
 
 
 def course(folder: Path) -> Course:
-    """How the calls of f changed while a run was trained."""
+    """Evaluations of f along the training of a run, from its log."""
     rows = read_columns(folder, NFE)
     ends = [(step, row["epoch"] + 1) for step, row in rows if "nfe/forward/epoch" in row]
     if not ends:

@@ -1,4 +1,4 @@
-"""The vector field that a neural ODE has learned, beside the true one, and where it leads."""
+"""The learned vector field of a neural ODE against the true one, and the solutions of both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ TRUE, LEARNED = "black", COLOURS[1]
 
 
 class Learned(NamedTuple):
-    """A run's model in double precision, its data, a batch of the test set, the training series' span, what was run."""
+    """A trained model in double precision, its data with one batch of the test set, and a description of the run.
+
+    ``span`` is the time that the training series span.
+    """
 
     network: NeuralODE
     data: TrajectoryData
@@ -69,7 +72,7 @@ def draw(folder: Path) -> Figure:
 
 
 def learned(folder: Path) -> Learned:
-    """What a run folder holds, refused where there is no field to be drawn."""
+    """The trained model of a run folder. Raises SchemenetError where it has no vector field to be drawn."""
     run = load_run(folder, NeuralODE)
     module, data = run.module.double().eval(), run.test_data(TrajectoryData)
     if len(data.channels) < 2:
@@ -80,20 +83,36 @@ def learned(folder: Path) -> Learned:
 
 
 def drawn(run: Learned) -> int:
-    """How many series are drawn."""
+    """The number of series that are drawn."""
     return min(DRAWN, len(run.batch.targets.values))
 
 
 @torch.no_grad()
 def solutions(run: Learned, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The learned solution at equal times, (times,) and (times, series, state)."""
+    """The learned solution at equal times.
+
+    Args:
+        run: the trained model.
+        y: states to begin with, (series, state).
+
+    Returns:
+        The times, (times,), and the states, (times, series, state).
+    """
     start = run.batch.observed.times[0]
     times = start + (run.batch.targets.times[-1] - start) * torch.linspace(0, 1, MOMENTS + 1, dtype=y.dtype)
     return times, torch.cat((y[None], run.network.states(y, start, times[1:])))
 
 
 def true_path(run: Learned, series: int) -> tuple[Tensor, Tensor]:
-    """The times and states of a test series; where the system is known, smoothly from one to the next by its slopes."""
+    """The observed solution of a test series; where the system is known, with cubic Hermite interpolation between.
+
+    Args:
+        run: the trained model.
+        series: its number in the batch.
+
+    Returns:
+        The times, (times,), and the states, (times, channels).
+    """
     observed, targets = run.batch.observed, run.batch.targets
     seen = targets.mask[series].amin(-1) > 0
     times = torch.cat((observed.times, targets.times[seen]))
@@ -108,7 +127,7 @@ def true_path(run: Learned, series: int) -> tuple[Tensor, Tensor]:
 
 
 class _Fields:
-    """Both fields in the plane of the first and the last channel: on a lattice, or where the model's series go."""
+    """Both fields in the plane of the first and the last channel: on a lattice, or at points of the model's series."""
 
     def __init__(self, run: Learned) -> None:
         self.run, channels = run, run.data.channels
@@ -129,7 +148,7 @@ class _Fields:
         return torch.stack(torch.meshgrid(*sides, indexing="xy"), -1).reshape(-1, 2)
 
     def _visited(self) -> Tensor:
-        """Where the series go; with channels that nobody has seen, where the model's do."""
+        """The states of the series; with augmented channels, which are not observed, those of the model."""
         return self.paths.flatten(0, 1) if self.run.network.augment else self.seen
 
     def _some(self, points: Tensor) -> Tensor:
@@ -145,7 +164,7 @@ class _Fields:
         return self.run.data.system(self.times[0], points[:, : len(self.run.data.channels)])
 
     def distance(self, points: Tensor) -> Tensor:
-        """Of both fields, over the size of the true one at the same place.
+        """The distance of both fields, over the size of the true one at the same place.
 
         Over its mean size, a field that points the wrong way where motion is slow would look right there.
         """
@@ -174,7 +193,7 @@ class _Fields:
             ax.plot(observed.values[series, 0, x], observed.values[series, 0, y], c=colour, marker="o", ms=4, zorder=4)
 
     def draw_distance(self, ax: Axes) -> None:
-        """From 1%, where arrows look alike, to twice the true arrow, where the learned one has turned about."""
+        """A colour scale from 1%, where arrows look alike, to 200%, where the learned arrow points the opposite way."""
         colours = {"cmap": "viridis", "norm": LogNorm(0.01, 2.0)}
         points, (x, y), distance = self.points.numpy(), self.shown, self.distance(self.points).numpy()
         if self.plane:
@@ -223,7 +242,7 @@ def _draw_series(figure: Any, run: Learned) -> None:
 
 
 def _learned_constants(network: NeuralODE, true: System | None) -> str:
-    """The constants of the known part that were learned, beside the true ones where those have the same names."""
+    """The learned constants of the known part, with the true values of the same names."""
     right = constants(true) if isinstance(true, type(network.system)) else {}
     learned_values = [
         f"{name} = {value.item():.4g}" + (f" (true {right[name].item():.4g})" if name in right else "")

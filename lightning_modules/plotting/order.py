@@ -1,4 +1,4 @@
-"""Measured order: the error against the step size, beside the slope that each scheme declares."""
+"""Measured order: the error against the step size, with the slope that each scheme declares."""
 
 from __future__ import annotations
 
@@ -51,18 +51,23 @@ class Convergence:
 
 
 def measure(label: str, scheme: Scheme) -> Convergence:
-    """The errors of a scheme on the problem on which its order holds; what overflows is left out."""
+    """The errors of a scheme on the problem for which its order is stated, without those that overflow.
+
+    Args:
+        label: for the legend.
+        scheme: to be measured.
+    """
     with torch.random.fork_rng(devices=[]):
         errors = []
         for steps in STEPS:
-            torch.manual_seed(0)  # coefficients that are to be learned are drawn anew for each number of steps
+            torch.manual_seed(0)  # learnable coefficients are drawn again for each number of steps
             errors.append((TIME / steps, error(scheme, steps)))
     finite = [(h, e) for h, e in errors if math.isfinite(e)]
     return Convergence(label, scheme.order, scheme.problem, tuple(h for h, _ in finite), tuple(e for _, e in finite))
 
 
 def draw(schemes: Mapping[str, Scheme]) -> Figure:
-    """Error at the end against h, both logarithmic; a thin line beside each scheme has the slope that it declares."""
+    """Error at the end against h, both logarithmic; a thin line at each curve has the declared slope."""
     curves = [measure(label, scheme) for label, scheme in schemes.items()]
     figure = new_figure(7.6, 6.4)
     ax = figure.subplots()

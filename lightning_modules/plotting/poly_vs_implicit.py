@@ -1,4 +1,4 @@
-"""How far PolyNet's sums are from the backward Euler step that they stand for, along a trained network."""
+"""The distance of PolyNet's sums from the backward Euler step that they truncate, along a trained network."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def load(folder: Path) -> tuple[Network, Tensor]:
 
 
 def refusal(network: Network) -> str | None:
-    """Why the steps of a network have no backward Euler step beside them; None where they have."""
+    """The reason why a network's steps cannot be compared with backward Euler; None where they can."""
     if not network.flows:
         return "a network without flows has no steps to compare"
     for flow in network.flows:
@@ -107,7 +107,12 @@ def refusal(network: Network) -> str | None:
 
 
 def measure(network: Network, images: Tensor) -> list[Step]:
-    """All steps of all flows, at the states that the network passes through."""
+    """Every step of every flow, at the states that the network passes through.
+
+    Args:
+        network: in evaluation mode.
+        images: (batch, channels, height, width).
+    """
     states = _trajectory(network, images)
     steps = []
     for i, (flow, passed) in enumerate(zip(network.flows, states, strict=True)):
@@ -157,9 +162,14 @@ def _distances(f: VectorField, node: Node, y: Tensor) -> list[float]:
 
 
 def spectral_norms(function: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """Estimate of the spectral norm of the Jacobian for each sample of a batch, from below, by the power method.
+    """A lower estimate of the spectral norm of the Jacobian for each sample, by the power method.
 
-    ``function`` treats samples alone. Shapes: (batch, ...) to (batch,).
+    Args:
+        function: (batch, ...) -> (batch, ...), of each sample alone.
+        y: where the Jacobian is taken, (batch, ...).
+
+    Returns:
+        The norms, (batch,).
     """
     y = y.detach().requires_grad_()
     value = function(y)

@@ -1,4 +1,4 @@
-"""Irregular series as a trained network reconstructs them and goes on from them."""
+"""Irregular series with the reconstructions and predictions of a trained network."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ SAMPLES, SHARE = 100, 0.9
 """Draws from the posterior, and the share of them that a band holds."""
 
 PATHS = 25
-"""Draws that are drawn in the plane."""
+"""Samples of the posterior that are drawn in the plane."""
 
 DENSE = 400
 
 FURTHER = 1.25
-"""So many times the last time a network is asked for where nothing behind the last observation was."""
+"""How many times the last time predictions reach, where the targets end at the last observation."""
 
 FIT, AHEAD, TRUTH = COLOURS[0], COLOURS[1], "#AAAAAA"
 
 
 class Answer(NamedTuple):
-    """What a network makes of one series: ``times``, the ``mean`` answer (times, channels), and samples of it or None.
+    """The prediction for one series: ``times``, the ``mean`` (times, channels), and samples of it or None.
 
-    ``shown`` and ``targets`` are times, values and mask; ``last`` is the last observation's time. Before ``begins``
-    an answer says nothing: it is told from no observation, or of times that no training asked for.
+    ``shown`` and ``targets`` are times, values and mask of the observations and of the targets; ``last`` is the time of
+    the last observation. A prediction is not meaningful before ``begins``: there was no observation yet, or training
+    had no such targets.
     """
 
     times: np.ndarray
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
 
 
 def draw(folder: Path) -> Figure:
-    """The first series of the test set, in the plane where two channels are always seen together, else over time."""
+    """The first test series: in the plane if two channels are always observed together, else over time."""
     network, data, description = _load(folder)
     batch = data.first(SHOWN)
     plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
@@ -73,21 +74,31 @@ def _whole(points: Observations) -> bool:
 
 
 def _reconstructs(data: SeriesData) -> bool:
-    """Whether training asks for times that are observed as well, and not for later ones alone."""
+    """Whether training has targets at observed times as well, and not later ones alone."""
     assert data.train_set is not None
     batch = data.train_set[torch.arange(1)]
     return bool(batch.targets.times[0] < batch.observed.times[-1])
 
 
 def _load(folder: Path) -> tuple[SeriesModel, SeriesData, str]:
-    """A run's network in evaluation mode and double precision, its data set, and what both are."""
+    """A run's network in evaluation mode and double precision, its data set, and a description of both."""
     run = load_run(folder, SeriesModel)
     return run.network.double().eval(), run.test_data(SeriesData), run.description
 
 
 @torch.no_grad()
 def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool = True) -> Answer:
-    """The i-th series of a batch: at many times where the network can be asked at any, else at the series' own."""
+    """The prediction for one series of a batch.
+
+    Args:
+        network: in evaluation mode.
+        batch: of the test set.
+        i: the number of the series.
+        reconstructs: whether training has targets at observed times.
+
+    Returns:
+        The prediction at many times where the times are independent of each other, else at the series' times alone.
+    """
     shown, targets = (_one_series(points, i) for points in (batch.observed, batch.targets))
     times = torch.cat((shown.times, targets.times)).unique()
     if network.independent_times:
@@ -175,12 +186,12 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
 
 
 def _sides(one: Answer) -> tuple[np.ndarray, np.ndarray]:
-    """Which times lie behind the last observation, and which before."""
+    """The times after the last observation, and those before, as masks."""
     return one.times >= one.last, (one.times > one.begins) & (one.times <= one.last)
 
 
 def _error(one: Answer) -> float:
-    """The root mean square over what was asked of a series."""
+    """The root mean square error over the targets of a series."""
     _, values, mask = one.targets
     mean = one.mean[np.searchsorted(one.times, one.targets[0])]
     return float(np.sqrt((mask * (mean - values) ** 2).sum() / mask.sum()))

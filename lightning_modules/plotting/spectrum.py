@@ -49,7 +49,13 @@ def draw(folder: Path) -> Figure:
 
 
 def panel_of(title: str, spec: Any, spectrum: Spectrum | None) -> Panel:
-    """What there is to draw of a network with a scheme, as its config names it (None: the architecture's own)."""
+    """The panel of a network.
+
+    Args:
+        title: of the panel.
+        spec: the scheme as its config names it; None for the architecture's default.
+        spectrum: None where it could not be measured.
+    """
     schemes, words = _schemes(spec, spectrum)
     return Panel(title, spectrum, tuple(locate(title, scheme) for scheme in schemes), words)
 
@@ -73,10 +79,10 @@ def _schemes(spec: Any, spectrum: Spectrum | None) -> tuple[list[Scheme], str]:
 
 
 def figure_of(panels: Sequence[Panel]) -> Figure:
-    """A panel a network, each with axes of its own, and one bar that tells the depth of the points."""
+    """A panel for each network, with a colour bar for the depth of the points."""
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    width, height = (3.7, 3.4) if columns > 1 else (6.0, 5.3)  # a single panel has the bar beside it
+    width, height = (3.7, 3.4) if columns > 1 else (6.0, 5.3)  # a single panel has the bar at its side
     figure = new_figure(width * columns, height * rows + 0.9)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):

@@ -54,7 +54,11 @@ class Region(NamedTuple):
 
 
 def draw(schemes: Mapping[str, Scheme]) -> Figure:
-    """Where every step of u' = lambda u multiplies by at most 1. SchemenetError names those without such a region."""
+    """Where every step of u' = lambda u multiplies by at most 1.
+
+    Raises:
+        SchemenetError: with the names of the schemes that have no such region.
+    """
     reasons = {label: refusal(scheme) for label, scheme in schemes.items()}
     if any(reasons.values()):
         wrong = [f"{label} has no stability function: {reason}" for label, reason in reasons.items() if reason]
@@ -81,7 +85,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
 
 
 def locate(label: str, scheme: Scheme) -> tuple[Region, Box | None]:
-    """What there is to draw, and the box of its boundary, None where that goes on for ever."""
+    """A scheme's part of the plane, with the box of its boundary; the box is None where that is unbounded."""
     z = Box(-WINDOW, WINDOW, -WINDOW, WINDOW).grid(COARSE)
     if scheme.components > 1 or not ((factors := amplification(scheme, z)) < 1 - INTERIOR).any():
         end = stability_intervals(scheme).imaginary or 0.0
@@ -107,7 +111,15 @@ def frame_around(boxes: Sequence[Box]) -> Box:
 
 
 def outline(ax: Axes, region: Region, look: Look, frame: Box, filled: bool = True) -> None:
-    """The region within a frame: its boundary, on request a faint fill, or a segment."""
+    """Draw the region within a frame.
+
+    Args:
+        ax: the axes.
+        region: of the scheme; a segment of the imaginary axis is drawn as a line.
+        look: of its boundary.
+        frame: the part of the plane that is drawn.
+        filled: whether the region has a faint fill.
+    """
     if region.end is not None:
         end = min(region.end, 2 * frame.top)
         above = 3 + 1 / (1 + end)  # a shorter segment lies on a longer one

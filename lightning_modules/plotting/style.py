@@ -1,4 +1,4 @@
-"""How the project's pictures look.
+"""The style of the project's pictures.
 
 Figures are made without pyplot, so nothing global changes and the Agg canvas is used whatever backend is set.
 """
@@ -35,7 +35,7 @@ GREY = "#666666"
 
 @dataclass(frozen=True)
 class Look:
-    """How one thing is drawn everywhere in a figure."""
+    """Colour, marker and line of one thing in a whole figure."""
 
     colour: str
     marker: str
@@ -44,7 +44,7 @@ class Look:
 
 
 def look_of(index: int) -> Look:
-    """Colour, marker and line of the index-th thing; only after 24 of them do colour and line come again together."""
+    """The look of the index-th thing; colour and line repeat together after 24 of them only."""
     colour = COLOURS[index % len(COLOURS)]
     return Look(colour, MARKERS[index % len(MARKERS)], colour, LINES[index // len(COLOURS) % len(LINES)])
 
@@ -61,14 +61,14 @@ def mark(look: Look) -> dict[str, Any]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches whose parts make room for one another."""
+    """A figure of this size in inches, with constrained layout."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def caption(text: str) -> None:
-    """Say on the error stream what would crowd a picture."""
+    """Print on the error stream a caption that is too long for the picture."""
     print(textwrap.fill(text, min(terminal_width() or 100, 100)), file=sys.stderr)
 
 
@@ -81,9 +81,9 @@ def tidy(figure: Figure) -> None:
 
 
 class ReadableTicks(Locator):
-    """Round numbers whose labels do not touch: as many as there is room for, at most ``most``.
+    """Ticks at round numbers whose labels do not overlap: as many as there is room for, at most ``most``.
 
-    They are chosen at every drawing, since only then it is known how long the axis has become.
+    They are chosen whenever the figure is drawn, when the length of the axis is known.
     """
 
     GAP = 0.7  # least distance of two labels, in sizes of the letters
@@ -165,14 +165,20 @@ in_seconds = EngFormatter("s")
 
 
 def readable_ticks(axis: Axis, text: Callable[[float], str] = plain, whole: bool = False) -> None:
-    """Labels that do not touch, on a linear or a logarithmic axis; whole numbers where things are counted."""
+    """Set labels that do not overlap, on a linear or a logarithmic axis.
+
+    Args:
+        axis: of the panel.
+        text: of a number.
+        whole: whether ticks are whole numbers, for counts.
+    """
     axis.set_major_locator(ReadableTicks(text, whole))
     axis.set_major_formatter(FuncFormatter(lambda x, _: text(x)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """Below the panels, so that it covers nothing, in as many columns as the longest label leaves room for."""
+    """A legend below the panels, in as many columns as the longest label leaves room for."""
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = int(figure.get_figwidth() / (0.075 * longest + 0.6))  # inches: of a character, of handle and gap
     columns = min(max(1, columns), len(handles))

@@ -21,7 +21,12 @@ class NetworkWithSamples(NamedTuple):
 
 
 def load_with_samples(folder: Path, count: int) -> NetworkWithSamples:
-    """The network of a run folder with the first ``count`` samples of its test set, or all where they are fewer."""
+    """The network of a run folder with samples of its test set.
+
+    Args:
+        folder: a run folder.
+        count: the first so many samples, or all where they are fewer.
+    """
     run = load_run(folder, Network)
     inputs, labels = run.test_data(SplitData).first(count)
     return NetworkWithSamples(run.network.double().eval(), inputs.double(), labels)

@@ -1,4 +1,4 @@
-"""Points of a two-dimensional set on their way through a trained flow."""
+"""Trajectories of points of a two-dimensional set through a trained flow."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def draw(folder: Path) -> Figure:
 
 
 def refusal(run: NetworkWithSamples) -> str | None:
-    """Why there are no paths in the plane; None where there are."""
+    """The reason why a run has no trajectories in the plane; None where it has."""
     network = run.network
     if run.inputs.dim() != 2 or not network.flows:
         return "trajectories are of points; expected a flow trained on data=circles, moons, spheres or spirals"
@@ -97,7 +97,7 @@ def refusal(run: NetworkWithSamples) -> str | None:
 
 @torch.no_grad()
 def start(run: NetworkWithSamples) -> Tensor:
-    """The state that the flow begins with."""
+    """The initial state of the flow, (points, dimensions)."""
     entered = run.network.embed(run.inputs)
     stage = copy.copy(run.network.stages[0])
     assert isinstance(stage, Stage)
@@ -107,7 +107,12 @@ def start(run: NetworkWithSamples) -> Tensor:
 
 @torch.no_grad()
 def paths(flow: Flow, y: Tensor) -> Paths:
-    """The solution at equal times, by scheme and tolerance of evaluation; on a uniform grid the states after steps."""
+    """The solution at equal times, with the scheme and tolerances of evaluation; on a uniform grid after each step.
+
+    Args:
+        flow: of the trained network.
+        y: the initial state, (points, dimensions).
+    """
     if flow.adaptive:
         grid: Any = copy.copy(flow.grid)
         grid.rtol, grid.atol = grid.tolerances(training=False)
@@ -123,7 +128,16 @@ def paths(flow: Flow, y: Tensor) -> Paths:
 
 @torch.no_grad()
 def field(flow: Flow, t: float, states: Tensor) -> np.ndarray:
-    """f at a time and at states, (points, dimensions); on a uniform grid that of the step at or before the time."""
+    """f at one time.
+
+    Args:
+        flow: of the trained network.
+        t: on a uniform grid, the field is that of the step at or before this time.
+        states: (points, dimensions).
+
+    Returns:
+        The rates, (points, dimensions).
+    """
     node = (
         Node(0, t, 0.0) if flow.adaptive else max((node for node in flow.nodes if node.t <= t), key=lambda node: node.t)
     )
@@ -164,7 +178,7 @@ def _draw_points(ax: Axes, solution: Paths, index: int, labels: np.ndarray) -> N
 def _draw_field(
     ax: Axes, flow: Flow, t: float, states: np.ndarray, box: tuple[tuple[float, float], tuple[float, float]]
 ) -> None:
-    """On a lattice where the state is the plane; with more dimensions at some of the points, where f is known."""
+    """Arrows on a lattice where the state is the plane; with more dimensions, at some of the points."""
     if states.shape[1] == 2:
         lattice = np.stack(np.meshgrid(*(np.linspace(*ends, ARROWS) for ends in box)), -1).reshape(-1, 2)
     else:

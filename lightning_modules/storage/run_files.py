@@ -21,6 +21,7 @@ CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 PROGRESS = "progress.json"  # while the run trains
 JOB, SLURM_JOB, FAILURE = "run.json", "job.json", "error.txt"  # of runs that a launcher begins
 COMPARISON, STEP_TIMES = "comparison.json", "step_time.json"  # in the folder of a comparison
+TUNING = "tuning"  # folder of an arm, with the runs by which its learning rate was chosen
 
 
 def run_folder(name: str) -> Path:
