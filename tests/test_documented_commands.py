@@ -10,18 +10,15 @@ import glob
 import re
 import shlex
 import string
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lightning_modules.cli import main
-from lightning_modules.launching import local
-from lightning_modules.launching.job import run_file
 from tests.lightning_modules.data import test_series_sets
 from tests.support import data_files
+from tests.support.in_this_process import runs_in_this_process
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,20 +89,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, text in {"series": SERIES, "trajectories": TRAJECTORIES, "table": TABLE}.items():
         (place / f"{name}.csv").write_text(text)
     (place / "FILE.yaml").write_text(SWEEP)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, runs_in_this_process():
         data_files.write_mnist(place / "FOLDER")
         data_files.publish("mnist", place / "FOLDER", patch)
         data_files.write_cifar(place / "FOLDER", patch)
         patch.setenv("SCHEMENET_DATA", str(place / "FOLDER"))
-        patch.setattr(local, "start", in_this_process)
         patch.chdir(place)
         yield place
-
-
-def in_this_process(file: Path, threads: int, **_: Any) -> subprocess.Popen[bytes]:
-    """Does the run of a comparison here, where everything is imported; a process ends with its status."""
-    status = run_file([str(file)])
-    return subprocess.Popen(["sh", "-c", f"exit {status}"], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def tiny(words: list[str], page: str) -> list[str]:

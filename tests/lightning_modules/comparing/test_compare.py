@@ -13,11 +13,13 @@ from lightning_modules.comparing.plan import make_plan
 from lightning_modules.comparing.records import read_comparison
 from lightning_modules.config.compose import compose
 from schemes import SchemenetError
+from tests.support.in_this_process import runs_in_this_process
 from tests.support.overrides import but
 
 SMALL = [
     "compare", "experiment=demo", "networks=[forward_euler,verlet:resnet]", "controls=[one_block]",
     "budget=8k", "budget.tolerance=0.05", "seeds=2", "trainer.max_epochs=2", "data.limit_train=256",
+    "arms.resnet.depth=8", "arms.resnet-verlet.depth=8",
 ]  # fmt: skip
 
 
@@ -54,7 +56,12 @@ def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> N
     assert (control.matched, control.knobs) == (False, {})
     told = plan.document("", {}, "")
     assert told["budget"] == {"kind": "macs", "target": baseline.sizes["macs"], "by": "depth", "tolerance": 0.01}
-    assert told["recipe_hash"] == make_plan(compose("compare", ["experiment=demo", "networks=[rk2]"])).recipe_hash()
+    assert (
+        told["recipe_hash"]
+        == make_plan(
+            compose("compare", ["experiment=demo", "networks=[mlp]", "baseline=mlp", "budget=null", "controls=[]"])
+        ).recipe_hash()
+    )
 
 
 def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +83,7 @@ def test_a_measured_match_is_taken_from_the_comparison_that_it_began_with(monkey
 def test_a_network_named_twice_is_one_arm_and_controls_follow_the_baseline() -> None:
     config = compose(
         "compare",
-        ["experiment=demo", "networks=[resnet,forward_euler]", "controls=[one_block]", "arms.resnet.widths=[8,16,24]"],
+        ["experiment=demo", "networks=[resnet,forward_euler]", "controls=[one_block]", "arms.resnet.depth=8"],
     )
     plan = make_plan(config)
     assert [arm.name for arm in plan.arms] == ["resnet", "one_block"]
@@ -117,7 +124,10 @@ def test_table_1_of_the_ode_net_paper_keeps_its_sizes_and_its_controls_are_its_r
 
 
 def test_plan_tells_every_arm_that_cannot_be_built() -> None:
-    config = compose("compare", ["experiment=demo", "arms.resnet.depth=21", "arms.revnet.depth=20"])
+    config = compose(
+        "compare",
+        ["experiment=demo", "networks=[resnet,revnet]", "controls=[]", "arms.resnet.depth=21", "arms.revnet.depth=20"],
+    )
     with pytest.raises(SchemenetError) as caught:
         make_plan(config)
     assert "resnet: architecture 'resnet': depth" in str(caught.value)
@@ -127,7 +137,8 @@ def test_plan_tells_every_arm_that_cannot_be_built() -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("with spaces") / "a comparison"
-    assert main([*SMALL, f"folder={folder}"]) == 0
+    with runs_in_this_process():
+        assert main([*SMALL, f"folder={folder}"]) == 0
     return folder
 
 
@@ -173,7 +184,15 @@ def test_runs_that_fail_or_cannot_start_are_survived_and_listed(
     broken = folder / "lm_resnet" / "seed0"
     broken.mkdir(parents=True)
     (broken / "metrics.csv").mkdir()  # its csv cannot be written
-    status = main(but(SMALL, "networks=[forward_euler,linear_multistep]", "seeds=1", f"folder={folder}"))
+    status = main(
+        but(
+            SMALL[:-1],
+            "networks=[forward_euler,linear_multistep]",
+            "arms.lm_resnet.depth=8",
+            "seeds=1",
+            f"folder={folder}",
+        )
+    )
     told = capsys.readouterr().out
     assert status == 1
     assert "lm_resnet seed 0: FAILED" in told

@@ -97,8 +97,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
 def test_gradient_modes_train_alike(tmp_path: Path) -> None:
     """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
     options = [
-        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "trainer.max_epochs=1",
-        "trainer.limit_train_batches=5", "trainer.precision=64-true",
+        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "architecture.steps=2", "trainer.max_epochs=1",
+        "trainer.limit_train_batches=3", "data.limit_test=64", "trainer.precision=64-true",
     ]  # fmt: skip
     losses = {mode: run(tmp_path / mode, *options, f"gradient={mode}")["train_loss"] for mode in GRADIENTS}
     reference = losses.pop("backprop")
