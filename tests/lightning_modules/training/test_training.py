@@ -28,7 +28,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     return train(compose("train", [*QUICK, *overrides]), folder)
 
 
-@pytest.mark.parametrize("network", ["rk_resnet", "lm_resnet", "revnet"])
+@pytest.mark.parametrize("network", ["rk_resnet", "revnet"])
 def test_every_family_learns_digits_and_evaluates_as_it_trains(network: str, tmp_path: Path) -> None:
     """Evaluation mode must work too: with shared batch-norm statistics multi-stage networks are at chance there."""
     result = run(tmp_path, f"architecture={network}", "architecture.width=0.5", "trainer.max_epochs=4")
@@ -37,14 +37,8 @@ def test_every_family_learns_digits_and_evaluates_as_it_trains(network: str, tmp
     assert result["train_loss"] < 0.6
 
 
-def test_fractalnet_and_mlp_learn(tmp_path: Path) -> None:
-    fractal = run(
-        tmp_path / "a", "architecture=fractalnet", "architecture.width=0.15", "trainer.max_epochs=6",
-        "architecture.global_drop=0", "architecture.drop_path=0",
-    )  # fmt: skip
-    assert fractal["test_error"] < 0.3
-    points = run(tmp_path / "b", "architecture=mlp", "data=moons", "trainer.max_epochs=15")
-    assert points["test_error"] < 0.15
+def test_an_mlp_learns_points(tmp_path: Path) -> None:
+    assert run(tmp_path, "architecture=mlp", "data=moons", "trainer.max_epochs=15")["test_error"] < 0.15
 
 
 def test_run_folder(tmp_path: Path) -> None:
@@ -97,8 +91,8 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
 def test_gradient_modes_train_alike(tmp_path: Path) -> None:
     """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
     options = [
-        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "architecture.steps=2", "trainer.max_epochs=1",
-        "trainer.limit_train_batches=3", "data.limit_test=64", "trainer.precision=64-true",
+        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "architecture.steps=2",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.limit_test=64", "trainer.precision=64-true",
     ]  # fmt: skip
     losses = {mode: run(tmp_path / mode, *options, f"gradient={mode}")["train_loss"] for mode in GRADIENTS}
     reference = losses.pop("backprop")
