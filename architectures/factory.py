@@ -6,7 +6,7 @@ from typing import Any
 
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_matching, tasks_of
-from schemes.errors import SchemenetError
+from schemes.errors import Problems, SchemenetError
 from schemes.registry import SCHEMES
 
 CIFAR10 = {"num_classes": 10, "in_chans": 3, "image_size": 32}
@@ -52,12 +52,11 @@ def create_model(
             f"architectures that read vectors: {', '.join(readers)}"
         )
     least = {"num_classes": 0, "in_chans": 1, "image_size": 1}
-    if wrong := [
-        f"{key} expected to be at least {least[key]}, got {value}"
-        for key, value in context.items()
-        if value is not None and value < least[key]
-    ]:
-        raise SchemenetError("\n".join(wrong))
+    problems = Problems()
+    for key, value in context.items():
+        if value is not None and value < least[key]:
+            problems.add(f"{key} expected to be at least {least[key]}, got {value}")
+    problems.raise_if_any()
     try:
         return ARCHITECTURES.build({**options, "name": name}, **context)
     except SchemenetError as error:

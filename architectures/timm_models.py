@@ -22,7 +22,7 @@ from torch import nn
 from architectures.factory import create_model, image_defaults, list_models
 from architectures.registry import ARCHITECTURES, CLASSIFICATION
 from architectures.supervised.network import Network
-from schemes.errors import SchemenetError, not_taken
+from schemes.errors import Problems, SchemenetError, not_taken
 
 PREFIX = "schemenet_"
 TIMM_TAKES = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate", "drop_path_rate", "features_only")
@@ -115,8 +115,11 @@ def _entry_point(model: str, name: str) -> Callable[..., Any]:
                 "your own are loaded by checkpoint_path=..."
             )
         known = [*TIMM_TAKES, *(WITH_FEATURES if "features_only" in options else ()), *ARCHITECTURES.options(name)]
-        if wrong := [key for key in options if key not in (*known, *TIMM_READS)]:
-            raise SchemenetError("\n".join(not_taken(f"model {model!r}", key, known) for key in wrong))
+        problems = Problems()
+        problems.add(
+            *(not_taken(f"model {model!r}", key, known) for key in options if key not in (*known, *TIMM_READS))
+        )
+        problems.raise_if_any()
         # Not timm's default, which rebuilds a network from its modules and passes no past states between stages.
         if (feature_cls := options.pop("feature_cls", "getter")) != "getter":
             raise SchemenetError(f"model {model!r}: feature_cls expected to be 'getter', got {feature_cls!r}")

@@ -26,8 +26,19 @@ def cnf(
         dx/dt = sum_m sigma_m(t) u_m(t) tanh(w_m(t).x + b_m(t)),    d log p/dt = -tr df/dx
 
     The trace is linear in the units and costs O(``units``); with another ``field`` it is exact as well, by one product
-    with the Jacobian for each dimension. ``inner`` multiplies the width of the network that gives the weights at time
-    t (32 in the authors' example).
+    with the Jacobian for each dimension.
+
+    Args:
+        in_chans: dimensions of the data.
+        units: of the layer.
+        time: T, where it is not trained, or at the start.
+        train_time: whether T is trained.
+        width: factor of ``units``.
+        inner: factor of the width of the network that gives the weights at time t (32 in the authors' example).
+        field: f, a field on vectors.
+        scheme: of the flow.
+        grid: of the flow.
+        gradient: mode.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018,
     arXiv:1806.07366, section 4.

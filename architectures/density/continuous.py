@@ -14,7 +14,7 @@ from architectures.density.base import DensityModel, standard_normal
 from architectures.model import layout_along
 from architectures.registry import FIELDS
 from schemes.core.node import Node
-from schemes.errors import NonFiniteError, SchemenetError
+from schemes.errors import NonFiniteError, Problems, SchemenetError
 from schemes.ivp.trajectory_flow import TrajectoryFlow
 from schemes.schema import Spec
 
@@ -71,7 +71,14 @@ class Dynamics(nn.Module):
 
 
 class Transport(nn.Module):
-    """The flow of a field from time 0 to T, and back; T = exp(``log_time``) is trained or not."""
+    """The flow of a field from time 0 to T, and back.
+
+    Args:
+        field: f, a field on vectors.
+        time: T, at the start of training.
+        train_time: whether T = exp(``log_time``) is trained.
+        **axes: scheme, grid and gradient of the solve.
+    """
 
     def __init__(self, field: nn.Module, time: float, train_time: bool, **axes: Spec) -> None:
         super().__init__()
@@ -91,7 +98,17 @@ class Transport(nn.Module):
         return shares * end
 
     def forward(self, x: Tensor, times: Tensor, noise: Sequence[Tensor] = (), costs: int = 0) -> tuple[Tensor, ...]:
-        """The points at the last time, and the integrals of the trace and of ``costs`` more (see ``Dynamics``)."""
+        """The points at the last time, and the integrals along their paths.
+
+        Args:
+            x: the points at the first time, (batch, dims).
+            times: from the first to the last, (stops,).
+            noise: for an estimated trace, one vector for each point; none for the exact one.
+            costs: number of further integrals after that of the trace, see :class:`Dynamics`.
+
+        Returns:
+            The points, (batch, dims), and 1 + ``costs`` integrals, (batch,) each.
+        """
         if torch.is_inference_mode_enabled():  # in which no product with a Jacobian can be computed
             with torch.inference_mode(False), torch.no_grad():
                 return self(x.clone(), times.clone(), [part.clone() for part in noise], costs)
@@ -211,15 +228,34 @@ def continuous_density(
     dims: int, *, flows: int, units: int, width: float, inner: float, field: Spec, time: float, train_time: bool,
     trace: Trace, kinetic: float = 0.0, jacobian: float = 0.0, draws: int = 2, **axes: Spec,
 ) -> ContinuousDensity:  # fmt: skip
-    """A density of ``flows`` flows, each with a field of inner width ``units`` * ``width``.
+    """A density of several flows, each with its field.
 
-    ``inner`` is the factor of the other widths of a field.
+    Args:
+        dims: of the data.
+        flows: how many.
+        units: inner width of each field.
+        width: factor of ``units``.
+        inner: factor of the other widths of a field.
+        field: f, a field on vectors.
+        time: T, at the start of training.
+        train_time: whether each T is trained.
+        trace: see :class:`ContinuousDensity`, as ``kinetic``, ``jacobian`` and ``draws``.
+        kinetic: weight in the training loss.
+        jacobian: weight in the training loss.
+        draws: of noise in evaluation.
+        **axes: scheme, grid and gradient of the flows.
+
+    Raises:
+        SchemenetError: for sizes that are not positive, a field that takes images, or a scheme that is no
+            method for y' = f.
     """
     require(flows=flows, units=units, width=width, inner=inner, time=time)
-    if wrong := [f"{k} expected to be at least 0, got {v}" for k, v in _regularisers(kinetic, jacobian) if not v >= 0]:
-        raise SchemenetError("\n".join(wrong))
+    problems = Problems()
+    weights = {"kinetic": kinetic, "jacobian": jacobian}
+    problems.add(*(f"{key} expected to be at least 0, got {value}" for key, value in weights.items() if not value >= 0))
     if draws < 2:
-        raise SchemenetError(f"draws expected to be at least 2, without which there is no standard error, got {draws}")
+        problems.add(f"draws expected to be at least 2, without which there is no standard error, got {draws}")
+    problems.raise_if_any()
     FIELDS.check_spec(field)
     if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
         vectors = [name for name in FIELDS if FIELDS.entry(name).facts.get("state") == "vector"]
@@ -238,7 +274,3 @@ def continuous_density(
     )  # fmt: skip
     network.layout = {**layout, "steps": layout["steps"] * flows, "fine": inner}
     return network
-
-
-def _regularisers(kinetic: float, jacobian: float) -> list[tuple[str, float]]:
-    return [("kinetic", kinetic), ("jacobian", jacobian)]

@@ -33,12 +33,24 @@ def ffjord(
         dx/dt = f(t, x),    d log p/dt = -tr df/dx,    tr df/dx = E[e^T (df/dx) e],   e Gaussian or +-1
 
     e is drawn once for a solve. Evaluation takes the exact trace of up to 64 dimensions, beyond them the mean over
-    ``draws`` of e with its standard error. ``flows`` fields follow one another, each over [0, T] with a T of its own,
-    which starts at ``time`` and is trained. ``hidden`` is the width of the field's layers, ``inner`` multiplies it in
-    all but the first of them. With 64, and T trained, 9,225 parameters in two dimensions.
+    ``draws`` of e with its standard error. With ``hidden=64`` and T trained, 9,225 parameters in two dimensions.
 
-    ``kinetic`` and ``jacobian`` are RNODE's weights of int |f|^2 dt and int |e^T df/dx|^2 dt, mean over the batch, in
-    the loss; the same solve and the same products give them.
+    Args:
+        in_chans: dimensions of the data.
+        flows: how many fields follow one another, each over its [0, T].
+        hidden: width of the field's layers.
+        time: T, at the start of training.
+        train_time: whether each T is trained.
+        trace: how training computes the trace: "exact", or estimated by "gaussian" or "rademacher" noise.
+        kinetic: RNODE's weight of int |f|^2 dt, mean over the batch, in the loss.
+        jacobian: RNODE's weight of int |e^T df/dx|^2 dt; the same solve and the same products give both.
+        draws: of e, over which evaluation averages beyond 64 dimensions.
+        width: factor of ``hidden``.
+        inner: further factor of it, in all layers but the first.
+        field: f, a field on vectors.
+        scheme: of the flows.
+        grid: of the flows.
+        gradient: mode.
 
     References: Grathwohl, Chen, Bettencourt, Sutskever, Duvenaud, "FFJORD", ICLR 2019, arXiv:1810.01367; Finlay,
     Jacobsen, Nurbekyan, Oberman, "How to Train Your Neural ODE", ICML 2020, arXiv:2002.02798.

@@ -19,7 +19,12 @@ from schemes.schema import Spec
 
 
 class Nice(LayeredDensity):
-    """See :func:`nice`."""
+    """Additive coupling as a density, see :func:`nice`.
+
+    Args:
+        dims: of the data.
+        flow: from data to noise, of a scheme of coupled systems.
+    """
 
     def __init__(self, dims: int, flow: Flow) -> None:
         super().__init__(dims)
@@ -55,9 +60,17 @@ def nice(
 
         a_{n+1} = a_n + f_n(b_n),    b_{n+1} = b_n + g_n(a_{n+1}),    z = exp(s) (a_N, b_N),    log |det dz/dx| = sum s
 
-    a and b are the even and the odd columns. ``steps`` holds two couplings each, every one with a field of its own;
-    any scheme of coupled systems serves, and any of their gradient modes: ``reversible`` keeps nothing but the end.
-    The diagonal s is the paper's, trained; its noise is logistic, here it is normal.
+    a and b are the even and the odd columns. The diagonal s is the paper's, trained; its noise is logistic, here it is
+    normal.
+
+    Args:
+        in_chans: dimensions of the data.
+        steps: N, of two couplings each, every coupling with its field.
+        hidden: width of the fields' hidden layers.
+        width: factor of ``hidden``.
+        field: f and g, a field on vectors.
+        scheme: of coupled systems.
+        gradient: mode; ``reversible`` keeps nothing but the end.
 
     Reference: Dinh, Krueger, Bengio, "NICE: Non-linear Independent Components Estimation", ICLR 2015 workshop,
     arXiv:1410.8516.

@@ -20,7 +20,13 @@ HALVINGS = 60
 
 
 class PlanarFlow(LayeredDensity):
-    """See :func:`planar_flow`. ``u``, ``w`` are (layers, dims), ``b`` (layers,)."""
+    """Planar layers, see :func:`planar_flow`; ``u``, ``w`` are (layers, dims), ``b`` (layers,).
+
+    Args:
+        dims: of the data.
+        layers: how many.
+        analytic: the direction in which a layer is a formula, "to_noise" or "from_noise".
+    """
 
     def __init__(self, dims: int, layers: int, analytic: str) -> None:
         super().__init__(dims)
@@ -117,11 +123,15 @@ def planar_flow(
     determinant is that of the step itself. It is invertible where w.u > -1, for which u is replaced in every evaluation
     by u + (m(w.u) - w.u) w / |w|^2, m(x) = -1 + log(1 + e^x).
 
-    In one direction this is a formula. ``analytic="to_noise"`` gives it to data, for maximum likelihood, and
-    ``"from_noise"`` to noise (``planar_flow_vi``), for density matching, as in the paper. The other direction solves
-    one monotone equation in one unknown for each layer and point, differentiably, which takes tens of times as long.
+    In one direction this is a formula. The other direction solves one monotone equation in one unknown for each layer
+    and point, differentiably, which takes tens of times as long.
 
-    ``width`` multiplies the number of layers: there is nothing else to make larger.
+    Args:
+        in_chans: d, dimensions of the data.
+        layers: K.
+        analytic: the direction of the formula: "to_noise" for maximum likelihood, "from_noise" (``planar_flow_vi``) for
+            density matching, as in the paper.
+        width: factor of ``layers``: there is nothing else to make larger.
 
     Reference: Rezende, Mohamed, "Variational Inference with Normalizing Flows", ICML 2015, arXiv:1505.05770.
     """

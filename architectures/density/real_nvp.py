@@ -16,7 +16,13 @@ from schemes.schema import Spec
 
 
 class Coupling(nn.Module):
-    """y <- y exp(s) + t with (raw, t) = f(other), s = r tanh(raw); r is trained, and bounds s."""
+    """y <- y exp(s) + t with (raw, t) = f(other), s = r tanh(raw); r is trained, and bounds s.
+
+    Args:
+        step: its number, for the field's node.
+        field: f, from the other part to twice the moved one.
+        dims: of the moved part.
+    """
 
     def __init__(self, step: int, field: nn.Module, dims: int) -> None:
         super().__init__()
@@ -30,7 +36,12 @@ class Coupling(nn.Module):
 
 
 class RealNVP(LayeredDensity):
-    """See :func:`real_nvp`. The even columns are moved by couplings 0, 2, ..., the odd ones by 1, 3, ..."""
+    """Affine couplings as a density, see :func:`real_nvp`.
+
+    Args:
+        dims: of the data.
+        couplings: 0, 2, ... move the even columns, 1, 3, ... the odd ones.
+    """
 
     def __init__(self, dims: int, couplings: list[Coupling]) -> None:
         super().__init__(dims)
@@ -69,14 +80,20 @@ def real_nvp(
     width: float = 1.0,
     field: Spec = "mlp",
 ) -> RealNVP:
-    r"""Affine coupling, from data to noise; ``steps`` of two couplings each.
+    r"""Affine coupling, from data to noise.
 
         a <- a exp(s_n(b)) + t_n(b),    b <- b exp(s'_n(a)) + t'_n(a),    log |det dz/dx| = sum s_n + sum s'_n
 
-    a and b are the even and the odd columns; every coupling has a ``field`` of its own, which gives t and what a tanh
-    and a trained factor make s of. Each half step is linear in what it moves, so that exp(s) solves it exactly where
-    NICE adds; with s = 0 it is NICE. The paper's networks are convolutional, with batch norm between couplings and
-    several scales; none of that is here.
+    a and b are the even and the odd columns. Each half step is linear in what it moves, so that exp(s) solves it
+    exactly where NICE adds; with s = 0 it is NICE. The paper's networks are convolutional, with batch norm between
+    couplings and several scales; none of that is here.
+
+    Args:
+        in_chans: dimensions of the data.
+        steps: of two couplings each.
+        hidden: width of the fields' hidden layers.
+        width: factor of ``hidden``.
+        field: of each coupling; it gives t, and what a tanh and a trained factor make s of.
 
     Reference: Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", ICLR 2017, arXiv:1605.08803.
     """

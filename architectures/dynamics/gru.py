@@ -16,7 +16,13 @@ from architectures.standardizer import Standardizer
 
 
 class TrajectoryGRU(TrajectoryModel):
-    """A hidden state that a gated recurrent unit moves from one target time of a series to the next."""
+    """A hidden state that a gated recurrent unit moves from one target time of a series to the next.
+
+    Args:
+        channels: of the series.
+        hidden: width of the state.
+        layout: see :class:`architectures.model.Model`.
+    """
 
     def __init__(self, channels: int, hidden: int, layout: dict[str, Any]) -> None:
         super().__init__(Standardizer(channels), channels)
@@ -47,6 +53,12 @@ def trajectory_gru(
     inner: float = 1.0,
 ) -> TrajectoryGRU:
     """h_0 = tanh(A y_0), h_k = GRU(t_k - t_{k-1}, h_{k-1}), y_k = B h_k: a map from time to time, no flow.
+
+    Args:
+        in_chans: channels of the series.
+        hidden: width of h.
+        width: factor of ``hidden``.
+        inner: further factor of it.
 
     Reference: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
     Translation", EMNLP 2014, arXiv:1406.1078 (the unit).

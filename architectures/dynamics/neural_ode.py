@@ -71,6 +71,13 @@ class NeuralODE(TrajectoryModel):
 
     A uniform grid has its steps over the time that the training series span, and continues in steps of that size
     beyond, whatever the target times are: what is learned by coarse steps is used by the same ones.
+
+    Args:
+        path: the solve of f through given times.
+        units: the standardizer of the state.
+        channels: of the series.
+        augment: appended channels.
+        layout: see :class:`architectures.model.Model`.
     """
 
     def __init__(self, path: TrajectoryFlow, units: Standardizer, channels: int, augment: int, layout: dict) -> None:
@@ -108,7 +115,16 @@ class NeuralODE(TrajectoryModel):
         return states[..., : self.channels].transpose(0, 1)
 
     def states(self, y: Tensor, start: Tensor, times: Tensor) -> Tensor:
-        """The state at times after the start; (times, batch, channels)."""
+        """The state at later times.
+
+        Args:
+            y: the state at the start, (batch, channels), or (batch, channels + augment) with further channels.
+            start: the time of the start.
+            times: after it, (times,).
+
+        Returns:
+            The states, (times, batch, channels).
+        """
         parts = self.path.scheme.components
         begin = y if parts == 1 else y.chunk(parts, -1)
         values = self.path.through(begin, times, start=start, unit=self.units.span)

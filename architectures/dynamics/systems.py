@@ -32,6 +32,11 @@ class System(nn.Module):
 class Lorenz(System):
     """x' = sigma (y - x), y' = x (rho - z) - y, z' = x y - beta z; chaotic at these constants.
 
+    Args:
+        sigma: the Prandtl number.
+        rho: the Rayleigh number over the critical one.
+        beta: the aspect of the convection cells.
+
     Reference: Lorenz, "Deterministic Nonperiodic Flow", Journal of the Atmospheric Sciences 20, 1963.
     """
 
@@ -54,6 +59,12 @@ class LotkaVolterra(System):
 
     ``lotka_volterra_growth`` is the part in which each species is alone.
 
+    Args:
+        alpha: growth of the prey.
+        beta: loss of prey by encounters.
+        gamma: decline of the predators.
+        delta: growth of predators by encounters.
+
     Reference: Lotka, "Elements of Physical Biology", 1925; Volterra, "Fluctuations in the Abundance of a Species
     considered Mathematically", Nature 118, 1926.
     """
@@ -75,7 +86,11 @@ class LotkaVolterra(System):
 
 @SYSTEMS.register("pendulum")
 class Pendulum(System):
-    """theta' = omega, omega' = -gravity sin theta - damping omega; ``gravity`` stands for g / length.
+    """theta' = omega, omega' = -gravity sin theta - damping omega.
+
+    Args:
+        gravity: g / length.
+        damping: friction.
 
     Reference: Hairer, Lubich, Wanner, "Geometric Numerical Integration", Springer 2006, section I.1.
     """
@@ -95,6 +110,10 @@ class Pendulum(System):
 @SYSTEMS.register("spiral")
 class Spiral(System):
     """u' = -inward u^3 - turn v^3, v' = turn u^3 - inward v^3.
+
+    Args:
+        inward: rate of the decay towards 0.
+        turn: rate of the rotation.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366 (the spiral of the authors'
     ``ode_demo.py``, at these constants).

@@ -24,6 +24,10 @@ class GruD(Autoregressive):
     the decayed state before it; after the last observation the predictions are read. Channels are counted from x_mean,
     so that it is 0 inside.
 
+    Args:
+        in_chans: channels of the series.
+        **options: as for :class:`architectures.series.base.Autoregressive`.
+
     Reference: Che, Purushotham, Cho, Sontag, Liu, "Recurrent Neural Networks for Multivariate Time Series with Missing
     Values", Scientific Reports 8, 2018, arXiv:1606.01865.
     """

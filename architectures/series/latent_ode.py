@@ -23,18 +23,32 @@ class LatentOde(Variational):
 
         z' = f(t, z),   z(0) = mu + sigma eps,   x(t) ~ N(decoder(z(t)), observation_sd^2)
 
-    q comes from a recurrent network that runs backwards through the observations: ``encoder=rnn`` (tanh or GRU cell,
-    whose inputs include each gap) or ``ode_rnn`` (its gaps solved by ``encoder_scheme`` on ``encoder_grid``). Series of
-    a batch are solved together along the union of the target times, one unit of time at a time: ``grid.steps`` are
-    those of a unit, and a series alone takes the same steps as in any batch; on an adaptive grid this holds to the
-    tolerance.
-
-    f counts time in units of which ``time_scale`` are one of the data's: the more, the further an untrained f moves
-    the state.
+    q comes from a recurrent network that runs backwards through the observations. Series of a batch are solved together
+    along the union of the target times, one unit of time at a time: ``grid.steps`` are those of a unit, and a series
+    alone takes the same steps as in any batch; on an adaptive grid this holds to the tolerance.
 
     Sizes as for the spirals of the first paper (in its released example f has two layers, both ELU, the decoder is
     ReLU, and time is the spiral's angle); PhysioNet's in the second: latent 20, recognition 40, f and decoder of 50,
     GRU.
+
+    Args:
+        in_chans: channels of the series.
+        encoder: "rnn", whose inputs include each gap, or "ode_rnn", which solves each gap.
+        cell: of ``encoder=rnn``: tanh or a GRU.
+        latent: width of z.
+        recognition: width of the encoder's state.
+        units: width of the hidden layers of f and of the decoder.
+        width: factor of ``latent`` and ``recognition``, and of ``units``.
+        inner: further factor of ``units``.
+        decoder_activation: of the decoder's hidden layer.
+        field: f, a field on vectors.
+        scheme: of the latent solve.
+        grid: of the latent solve.
+        gradient: mode.
+        time_scale: units of f's time in one of the data's: the more, the further an untrained f moves the state.
+        encoder_scheme: of the gaps of ``encoder=ode_rnn``.
+        encoder_grid: of the gaps of ``encoder=ode_rnn``.
+        **options: as for :class:`architectures.series.latent_variable.Variational`.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; Rubanova, Chen, Duvenaud, "Latent
     ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.

@@ -13,7 +13,7 @@ from architectures.observations import Observations, SeriesBatch
 from architectures.series.base import Prediction, SeriesModel, residuals
 from architectures.series.ode_rnn import JumpFlow
 from architectures.series.ragged_events import gather_rows, observed_events
-from schemes.errors import SchemenetError
+from schemes.errors import Problems
 
 RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
 
@@ -21,8 +21,12 @@ RECURRENT = {"rnn": nn.RNN, "gru": nn.GRU}
 class RecurrentEncoder(nn.Module):
     """A recurrent network from the last observation back to the first; each gap to the one before is an input.
 
-    Reads Observations and the mean gap, the unit of the gaps; returns (batch, hidden). The gap of the first observation
-    is that from time 0.
+    The gap of the first observation is that from time 0.
+
+    Args:
+        channels: of the series.
+        hidden: width of the state.
+        cell: a key of ``RECURRENT``.
     """
 
     def __init__(self, channels: int, hidden: int, cell: str) -> None:
@@ -30,6 +34,15 @@ class RecurrentEncoder(nn.Module):
         self.rnn = RECURRENT[cell](2 * channels + 1, hidden, batch_first=True)
 
     def forward(self, observed: Observations, pace: Tensor) -> Tensor:
+        """The state after the first observation.
+
+        Args:
+            observed: standardized.
+            pace: the mean gap, the unit of the gaps.
+
+        Returns:
+            The state, (batch, hidden); 0 for a series without observations.
+        """
         events = observed_events(observed, backwards=True)
         times = events.times
         count = events.present.sum(1)
@@ -42,7 +55,7 @@ class RecurrentEncoder(nn.Module):
 
 
 class FlowingEncoder(nn.Module):
-    """An ODE-RNN from the last observation back to the first, and on to time 0; reads the same, returns the same."""
+    """An ODE-RNN from the last observation back to the first, and to time 0; called as :class:`RecurrentEncoder`."""
 
     def __init__(self, flow: JumpFlow) -> None:
         super().__init__()
@@ -65,9 +78,21 @@ class Variational(SeriesModel):
         q(z | observed) = N(mu, sigma^2),   p(z) = N(0, 1),   p(x | z) = N(decoded(z, t), observation_sd^2)
         loss = E_q[-log p(targets | z)] + beta KL(q || p),   in nats a series, over the targets that are observed
 
-    The expectation is the mean of ``samples`` draws in training. beta is 0 for ``kl_wait`` batches, and then
-    kl_weight (1 - exp(-k / kl_rise)) at the k-th batch after them (at once with kl_rise = 0); ``batches`` counts them
-    in a buffer.
+    The buffer ``batches`` counts the batches of the training.
+
+    Args:
+        encoder: from standardized observations and the mean gap to (batch, recognition).
+        channels: of the series.
+        recognition: width of the encoder's state.
+        latent: width of z.
+        hidden: width of the classifier's hidden layer.
+        num_classes: of the series; 0 for no classifier.
+        observation_sd: of p(x | z), in standardized units.
+        samples: draws of z over which training takes the expectation.
+        kl_weight: the final beta.
+        kl_wait: batches for which beta is 0.
+        kl_rise: beta is kl_weight (1 - exp(-k / kl_rise)) at the k-th batch after them; at once kl_weight with 0.
+        label_weight: factor of the cross entropy in the loss.
 
     Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, arXiv:1312.6114.
     """
@@ -93,15 +118,11 @@ class Variational(SeriesModel):
     ) -> None:
         require(observation_sd=observation_sd)
         super().__init__(channels, latent, hidden, num_classes, label_weight)
-        wrong = [
-            f"{name} expected to be at least {least:g}, got {value:g}"
-            for name, value, least in (
-                ("samples", samples, 1), ("kl_weight", kl_weight, 0), ("kl_wait", kl_wait, 0), ("kl_rise", kl_rise, 0),
-            )
-            if not least <= value < math.inf
-        ]  # fmt: skip
-        if wrong:
-            raise SchemenetError("\n".join(wrong))
+        problems = Problems()
+        for name, value in {"samples": samples, "kl_weight": kl_weight, "kl_wait": kl_wait, "kl_rise": kl_rise}.items():
+            if not (least := int(name == "samples")) <= value < math.inf:
+                problems.add(f"{name} expected to be at least {least:g}, got {value:g}")
+        problems.raise_if_any()
         self.encoder, self.latent = encoder, latent
         self.posterior = nn.Linear(recognition, 2 * latent)
         self.observation_sd, self.samples = observation_sd, samples

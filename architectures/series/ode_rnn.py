@@ -16,7 +16,17 @@ from schemes.schema import Spec
 
 
 class JumpFlow(nn.Module):
-    """A state (batch, hidden) that follows an ODE through the gaps of each series and a GRU at its observations."""
+    """A state (batch, hidden) that follows an ODE through the gaps of each series and a GRU at its observations.
+
+    Args:
+        channels: of the series.
+        hidden: width of the state.
+        inner: width inside the field.
+        field: f, a field on vectors.
+        scheme: of the solves.
+        grid: of each gap.
+        gradient: mode.
+    """
 
     def __init__(
         self, channels: int, hidden: int, inner: int, field: Spec, scheme: Spec, grid: Spec, gradient: Spec
@@ -42,9 +52,17 @@ class OdeRnn(Autoregressive):
         h' = f(t, h)  from t_{k-1} to t_k,   prediction of x_k = decoder(h(t_k)),   h(t_k) <- GRU([x_k, m_k], h(t_k))
 
     x_k are the values (0 where missing), m_k their mask. The gaps of all series are solved together, each from 0 to its
-    own length: ``grid.steps`` are the steps of a gap, and a series alone then equals itself in a batch to rounding; on
-    an adaptive grid the batch has common steps and this holds to the tolerance. Begins at h(0) = 0; after the last
-    observation the GRU reads the predictions. As published, for PhysioNet: 40 in the state, f of 3 layers of 50.
+    length: a series alone equals itself in a batch to rounding; on an adaptive grid the batch has common steps and this
+    holds to the tolerance. Begins at h(0) = 0; after the last observation the GRU reads the predictions. As published,
+    for PhysioNet: 40 in the state, f of 3 layers of 50.
+
+    Args:
+        in_chans: channels of the series.
+        field: f, a field on vectors.
+        scheme: of the gaps.
+        grid: of the gaps; ``grid.steps`` are those of one gap.
+        gradient: mode.
+        **options: as for :class:`architectures.series.base.Autoregressive`.
 
     Reference: Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019,
     arXiv:1907.03907.

@@ -20,11 +20,16 @@ class Recurrent(Autoregressive):
 
         h_k = cell([x_k, m_k, t_{k+1} - t_k], h_{k-1}),   prediction of x_{k+1} = decoder(h_k)
 
-    x_k are the values (0 where missing), m_k their mask. With ``gaps`` the time to the next event is an input of the
-    cell ("RNN delta-t"); without, only the order of the events enters. ``cell`` is tanh or a GRU. It steps through the
-    events of each series, targets included, and after the last observation reads its predictions. The published
-    baseline has 25 units and one linear layer behind the state; the decoder here has one hidden layer, as the latent
-    ODE's.
+    x_k are the values (0 where missing), m_k their mask. It steps through the events of each series, targets included,
+    and after the last observation reads its predictions. The published baseline has 25 units and one linear layer after
+    the state; the decoder here has one hidden layer, as the latent ODE's.
+
+    Args:
+        in_chans: channels of the series.
+        cell: tanh or a GRU.
+        gaps: whether the time to the next event is an input of the cell ("RNN delta-t"); else only the order of the
+            events enters.
+        **options: as for :class:`architectures.series.base.Autoregressive`.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366 (the baseline of section 5);
     Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019, arXiv:1907.03907.

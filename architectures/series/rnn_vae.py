@@ -26,6 +26,18 @@ class RnnVae(Variational):
     times before it. The published decoder is fed the value that it has just decoded; as a function of h_{k-1}, this
     would be no new input for the cell.
 
+    Args:
+        in_chans: channels of the series.
+        cell: of encoder and decoder.
+        latent: width of z.
+        recognition: width of the encoder's state.
+        hidden: width of the decoder's state.
+        units: width of the hidden layer after it.
+        width: factor of all of them.
+        inner: further factor of ``units``.
+        decoder_activation: of that layer.
+        **options: as for :class:`architectures.series.latent_variable.Variational`.
+
     Reference: Rubanova, Chen, Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019,
     arXiv:1907.03907 (RNN-VAE).
     """

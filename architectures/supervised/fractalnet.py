@@ -1,4 +1,4 @@
-"""FractalNet, literally: no stem, no identity path, pooling after every block."""
+"""FractalNet as published: no stem, no identity path, pooling after every block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from schemes.schema import Spec
 
 
 class Unit(nn.Sequential):
-    """3x3 convolution, dropout, norm, ReLU, and, at the end of a column, the block's pooling (before the join)."""
+    """3x3 convolution, dropout, norm, ReLU, and, at the end of a column, the block's pooling (before the join).
+
+    Args:
+        channels: of the input.
+        out: channels of the output.
+        norm: a name of ``architectures.layers.norms``.
+        dropout: rate; 0 for none.
+        pool: whether it is at the end of a column.
+    """
 
     def __init__(self, channels: int, out: int, norm: str, dropout: float, pool: bool) -> None:
         layers: list[nn.Module] = [nn.Conv2d(channels, out, 3, padding=1, bias=False)]
@@ -74,14 +82,26 @@ def fractalnet(
     norm: Literal["batch", "group", "none"] = "batch",
     gradient: Spec = "backprop",
 ) -> Network:
-    r"""FractalNet: blocks of the expansion rule f_{C+1}(z) = mean(f_C(f_C(z)), conv(z)), each followed by pooling.
+    r"""FractalNet: blocks of the expansion rule, each followed by pooling.
 
-    ``widths`` are those of the blocks; images of 32 pixels allow five, of 28 four and of 8 three (each block halves
-    them), and further ones are left out. The first unit of every column changes the width, the last one pools before
-    the join. ``drop_path`` drops inputs of joins (local), ``global_drop`` is the share of batches in which one column
-    is kept in the whole network; ``dropout`` is a rate per block (the released generator: 0, .1, .2, .3, .4).
+        f_1(z) = conv(z),      f_{C+1}(z) = mean(f_C(f_C(z)), conv(z))
+
     Printed at 38.6 M parameters for 20 layers; the construction gives 33,724,618. Not known to reproduce: expect 1 to
     2 points above print. Runge-Kutta of order 2 only for special filters: see the schemes ``fractal`` and ``heun``.
+
+    Args:
+        num_classes: of the head; 0 for none.
+        in_chans: channels of the images.
+        image_size: in pixels. Each block halves the images: 32 pixels allow five blocks, 28 four and 8 three; further
+            ones are left out.
+        columns: C, of each block.
+        widths: of the blocks.
+        width: factor of ``widths``.
+        drop_path: local drop path, the rate at which inputs of joins are dropped.
+        global_drop: global drop path, the share of batches in which one column is kept in the whole network.
+        dropout: a rate, or one for each block (the released generator: 0, .1, .2, .3, .4).
+        norm: of each unit.
+        gradient: mode of all blocks.
 
     Reference: Larsson, Maire, Shakhnarovich, ICLR 2017, arXiv:1605.07648.
     """

@@ -16,8 +16,13 @@ def leapfrog_net(*, scheme: Spec = "leapfrog", gradient: Spec = "reversible", **
 
         u_{n+1} = u_{n-1} + 2 f_n(u_n)
 
-    The paper calls the network of this update the midpoint network; its own fields, K^T sigma(K u + b), are not
-    reproduced here.
+    The paper calls the network of this update the midpoint network; its fields, K^T sigma(K u + b), are not reproduced
+    here.
+
+    Args:
+        scheme: of the flows.
+        gradient: mode; ``reversible`` keeps only the end of each flow.
+        **options: as for :func:`architectures.supervised.resnet.resnet`.
 
     Reference: Chang, Meng, Haber, Ruthotto, Begert, Holtham, AAAI 2018, arXiv:1709.03698.
     """

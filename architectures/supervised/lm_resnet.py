@@ -53,14 +53,18 @@ def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool 
 
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + f_n(u_n)
 
-    The first block of the network and the transitions are plain. After a transition S(u_N) + F(u_N) the state before
-    is, by ``history``: S(u_N) ("shortcut", the released code: 3(n - 1) coefficients are live); none, so that the first
-    step is plain ("restart"); or the older u_{N-1} by a strided 1x1 convolution of its own ("project", which the
-    released code has commented out). The published comparison with ResNet is not controlled
-    (its ResNet rows are copied from a post-activation network trained on fewer images): compare with ``resnet20`` ...
-    here, which differ in k alone. ``lm_resnet50`` and ``lm_resnet101`` are the same rule on ImageNet's layout, whose
-    code was not released: ``resnet50_v2`` and ``resnet101_v2`` with k. ``released_dead_weights`` adds the weights
-    that the authors' code allocates and never uses, to reach its printed counts.
+    The first block of the network and the transitions are plain; with ``history="shortcut"`` (the released code)
+    3(n - 1) coefficients are live. The published comparison with ResNet is not controlled (its ResNet rows are copied
+    from a post-activation network trained on fewer images): compare with ``resnet20`` ... here, which differ in k only.
+    ``lm_resnet50`` and ``lm_resnet101`` are the same rule on ImageNet's layout, whose code was not released:
+    ``resnet50_v2`` and ``resnet101_v2`` with k.
+
+    Args:
+        scheme: of the flows.
+        released_dead_weights: whether the network has the weights that the authors' code allocates and never uses, to
+            reach its printed counts.
+        **options: as for :func:`architectures.supervised.resnet.resnet`, ``history`` among them: the older state after
+            a transition.
 
     Reference: Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121.
     """
@@ -93,6 +97,12 @@ def lm_resnext(
     The published counts (35.1 M, 68.8 M) exceed those of this network by 0.7 M, and suggest that the authors projected
     the older state by a second set of 1x1 convolutions; no code was released. ``history="project"`` has such a set,
     but for the first transition, which has no older state: 655,360 weights. By default this follows their LM-ResNet.
+
+    Args:
+        scheme: of the flows.
+        activation: before the convolutions.
+        transition: the shortcut between stages.
+        **options: as for :func:`architectures.supervised.resnext.resnext`.
 
     Reference: Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121.
     """

@@ -37,11 +37,26 @@ def mlp(
 ) -> Network:
     r"""A stem, one flow of dense residual steps u_{n+1} = u_n + W_2 tanh(W_1 u_n), linear to the classes.
 
-    Takes (batch, in_chans) vectors; images are flattened. Any scheme, as everywhere. The stem is linear to ``hidden``;
-    with ``stem=none`` the flow moves the points themselves, and ``hidden`` is the width inside f. ``augment`` zeros are
-    appended to the state, and the classifier reads all of it. As an ODE-Net: ``field=mlp_time sharing=shared
+    Takes (batch, in_chans) vectors; images are flattened. As an ODE-Net: ``field=mlp_time sharing=shared
     grid.time=1.0``; the map from input to state is then a homeomorphism without stem and augmentation, and cannot
-    take apart what is nested (``data=spheres``).
+    separate what is nested (``data=spheres``).
+
+    Args:
+        num_classes: classes, or outputs of a regression.
+        in_chans: length of the vectors, or channels of the images.
+        image_size: in pixels; None for vectors.
+        steps: of the flow.
+        stem: "linear" to ``hidden``; with "none" the flow moves the points themselves.
+        augment: zeros that are appended to the state; the classifier reads all of it.
+        hidden: width of the state; with ``stem=none`` the width inside f.
+        width: factor of ``hidden``.
+        inner: further factor of the width inside f.
+        field: f, a field on vectors.
+        scheme: of the flow.
+        sharing: of the weights between steps; None for the scheme's default.
+        grid: of the flow.
+        gradient: mode.
+        noise: on the steps.
 
     Reference: Weinan E, "A Proposal on Machine Learning via Dynamical Systems", Commun. Math. Stat. 5, 2017;
     ``augment``: Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.

@@ -33,9 +33,21 @@ def ode_resnet(
 
     Stem, three flows with time as a channel in every convolution, residual transitions between them: the ODE-Net that
     shares stem and head with the ResNets it is compared with (``odenet`` is the paper's). Batch norm keeps its
-    statistics per visited node. Checkpointed by default (the discrete adjoint); ``gradient=adjoint`` is the paper's,
-    right to the order of the scheme. ``augment`` zero channels are appended to the state before each flow, and the
-    head reads those of the last.
+    statistics per visited node.
+
+    Args:
+        num_classes: of the head; 0 for none.
+        in_chans: channels of the images.
+        steps: of each flow.
+        field: f.
+        widths: of the flows.
+        scheme: of the flows.
+        sharing: of the weights between steps; "shared" is one field in each flow.
+        grid: of the flows.
+        gradient: mode; ``checkpoint`` is the discrete adjoint, ``adjoint`` the paper's, right to the order of the
+            scheme.
+        augment: zero channels appended to the state before each flow; the head reads those of the last.
+        **options: as for :func:`architectures.supervised.resnet.resnet`.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; ``augment``: Dupont, Doucet, Teh,
     NeurIPS 2019, arXiv:1904.01681.

@@ -28,12 +28,20 @@ def odenet(
         u' = f(t, u),   t in [0, 1],   u(0) = stem(x),   logits = head(u(1))
 
     f is norm, ReLU, 3x3, norm, ReLU, 3x3, norm on 64 channels, with time as one more in front of them; group norm
-    everywhere, in groups of two channels at every ``width``. The stem is three convolutions (``conv``: states 64x6x6
-    for MNIST, 208,266 parameters) or one and two residual blocks (``res``: 64x7x7, 232,970), as in the authors'
-    example; the paper says 0.22 M. Its initial weights are those of all networks here (He).
+    everywhere, in groups of two channels at every ``width``. The paper says 0.22 M parameters. Initial weights are
+    those of all networks here (He).
 
-    The gradient is the discrete adjoint by default (``checkpoint``, equal to backprop), ``gradient=adjoint`` is the
-    paper's, and ``rknet``, the paper's RK-Net, backpropagates through the solver. ``augment`` is ANODE's.
+    Args:
+        stem: three convolutions ("conv": states 64x6x6 for MNIST, 208,266 parameters), or one and two residual blocks
+            ("res": 64x7x7, 232,970), as in the authors' example.
+        field: f.
+        widths: of the flow.
+        norm: of stem, field and head.
+        scheme: of the flow.
+        grid: of the flow.
+        gradient: mode; ``checkpoint`` is the discrete adjoint, equal to backprop, ``adjoint`` is the paper's, and
+            ``rknet``, the paper's RK-Net, backpropagates through the solver.
+        **options: as for :func:`architectures.supervised.ode_resnet.ode_resnet`; ``augment`` is ANODE's.
 
     Reference: Chen, Rubanova, Bettencourt, Duvenaud, NeurIPS 2018, arXiv:1806.07366; ``augment``: Dupont, Doucet, Teh,
     NeurIPS 2019, arXiv:1904.01681.

@@ -23,6 +23,13 @@ def one_layer_mlp(
 
     No flow, and so no scheme: the first row of the table in which ODE-Nets are compared.
 
+    Args:
+        num_classes: classes.
+        in_chans: length of the vectors, or channels of the images.
+        image_size: in pixels; None for vectors.
+        hidden: width of the hidden layer.
+        width: factor of ``hidden``.
+
     Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings
     of the IEEE, 1998.
     """

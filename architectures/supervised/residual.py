@@ -30,9 +30,15 @@ from schemes.schema import Spec
 
 
 def blocks_of(depth: int | Sequence[int], convolutions: int, widths: Sequence[int]) -> list[int]:
-    """Blocks of each stage: ``depth`` itself where it lists them, else the same number in each.
+    """The number of blocks of each stage.
 
-    As a number it counts the weighted layers, ``convolutions`` of them in a block, one in the stem and one in the head.
+    Args:
+        depth: the blocks of each stage, or the number of weighted layers in all.
+        convolutions: weighted layers in a block; stem and head have one each.
+        widths: of the stages.
+
+    Raises:
+        SchemenetError: for a depth that no number of blocks has.
     """
     require(widths=widths)
     if not isinstance(depth, int):

@@ -85,10 +85,10 @@ def resnet(
 
         u_{n+1} = u_n + f_n(u_n)
 
-    For small images: stem 3x3 to 16, three stages of widths 16, 32, 64 (times 4 for ``bottleneck``), n blocks each:
-    ``depth`` 6n + 2 (``basic``) or 9n + 2 (``bottleneck``); the first block of stages 2 and 3 is the transition.
-    Pre-activation by default (He et al. 2016); ``activation="post"`` with transition A is He et al. 2015 (the names
-    with ``_v1``). ``resnet20`` ... ``resnet110`` differ from ``lm_resnet20`` ... in nothing but k.
+    For small images: stem 3x3 to 16, three stages of widths 16, 32, 64 (times 4 for ``bottleneck``), n blocks each; the
+    first block of stages 2 and 3 is the transition. Pre-activation by default (He et al. 2016); ``activation="post"``
+    with transition A is He et al. 2015 (the names with ``_v1``). ``resnet20`` ... ``resnet110`` differ from
+    ``lm_resnet20`` ... in nothing but k.
 
     For ImageNet (``resnet18`` ... ``resnet152``): the 7x7 stem, four stages of widths 64 ... 512 whose blocks ``depth``
     lists, post-activation, transition B, the stride of a bottleneck on its 3x3 convolution: the layout that torchvision
@@ -98,8 +98,28 @@ def resnet(
     ``resnet_chen`` is what Chen et al. (NeurIPS 2018, arXiv:1806.07366) compare their ODE-Net with: their stem, six
     blocks of 64 channels, group norm; 576,778 parameters on MNIST, 601,482 with ``stem=res``.
 
-    ``width`` and ``inner`` scale the widths and the widths inside the branch. ``history`` is for linear multistep: see
-    ``lm_resnet``.
+    Args:
+        num_classes: of the head; 0 for none.
+        in_chans: channels of the images.
+        depth: number of weighted layers, 6n + 2 (``basic``) or 9n + 2 (``bottleneck``); or the blocks of each stage.
+        stem: 3x3 convolution; 7x7 with pooling (ImageNet); three convolutions or residual blocks that reduce the image
+            ("conv", "res").
+        field: f of a block.
+        widths: channels of each stage.
+        width: factor of ``widths``.
+        inner: factor of the widths inside a branch.
+        activation: norm and ReLU before each convolution ("pre"), or after it, with a ReLU after each step ("post").
+        transition: the shortcut between stages.
+        history: for schemes with past states, such as linear multistep. After a transition S(u_N) + F(u_N) the state
+            before it is S(u_N) ("shortcut"); none, so that the first step is plain ("restart"); or u_{N-1} by a strided
+            1x1 convolution ("project").
+        norm: of stem, branches and head.
+        scheme: of the flows.
+        sharing: of the weights between steps; None for the scheme's default.
+        grid: of the flows.
+        gradient: mode.
+        statistics: of batch norm, at each node of a shared field or not.
+        noise: on the steps.
 
     Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
     """

@@ -41,10 +41,22 @@ def resnext(
 
         u_{n+1} = P(u_n + sum_{i=1..C} T_i(u_n))
 
-    Stem to 64, stages of output widths 256, 512, 1024 ... with inner widths groups * group_width * {1, 2, 4 ...}.
-    ``depth`` is 9n + 2 in three stages, or a list of the blocks of each stage (``resnext50_32x4d``: ImageNet's four,
-    with the 7x7 stem). The published network is post-activation (P = ReLU), transition B; ``activation="pre"`` is what
-    the LM-ResNet paper compares with.
+    Stem to 64, stages of output widths 256, 512, 1024 ... with inner widths groups * group_width * {1, 2, 4 ...}. The
+    published network is post-activation (P = ReLU), transition B; ``activation="pre"`` is what the LM-ResNet paper
+    compares with.
+
+    Args:
+        num_classes: of the head; 0 for none.
+        in_chans: channels of the images.
+        depth: 9n + 2 in three stages, or the blocks of each stage (``resnext50_32x4d``: ImageNet's four, with the 7x7
+            stem).
+        groups: C, the bottlenecks of a block.
+        group_width: channels of each of them in the first stage.
+        width: factor of all widths.
+        inner: further factor of the inner widths.
+        activation: "pre" or "post".
+        transition: the shortcut between stages.
+        **options: as for :func:`architectures.supervised.resnet.resnet`.
 
     Reference: Xie, Girshick, Dollár, Tu, He, CVPR 2017, arXiv:1611.05431.
     """

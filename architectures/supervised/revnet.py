@@ -47,11 +47,21 @@ def revnet(
         x_{n+1} = x_n + F_n(y_n),      y_{n+1} = y_n + G_n(x_{n+1})
 
     The papers call this forward Euler of a coupled system; the map is symplectic Euler, and reversible for any F, G.
-    Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide; a unit holds two branches,
-    so ``depth`` is 12n + 2 (``basic``) or 18n + 2 (``bottleneck``). ImageNet's layouts (``revnet56``, ``revnet104``)
-    have the 7x7 stem and four stages whose units ``depth`` lists. ``layout="revnet"`` is the authors' (first unit of a
-    stage coupled as well, shortcuts by average pooling and zero channels, or raw 1x1 convolutions for
-    ``bottleneck``); ``"memcnn"`` is that library's (first units are plain residual blocks of full width).
+    Stem conv-norm-ReLU to the first of ``widths``; three stages, their halves half as wide; a unit has two branches.
+    ImageNet's layouts (``revnet56``, ``revnet104``) have the 7x7 stem and four stages.
+
+    Args:
+        num_classes: of the head; 0 for none.
+        in_chans: channels of the images.
+        depth: 12n + 2 (``basic``) or 18n + 2 (``bottleneck``), or the units of each stage.
+        field: F and G.
+        widths: channels of each stage, of both halves together.
+        layout: "revnet" is the authors' (first unit of a stage coupled as well, shortcuts by average pooling and zero
+            channels, or raw 1x1 convolutions for ``bottleneck``); "memcnn" is that library's (first units are plain
+            residual blocks of full width).
+        scheme: of coupled systems.
+        gradient: mode; ``reversible`` keeps only the end of each flow.
+        **options: as for :func:`architectures.supervised.resnet.resnet`.
 
     Reference: Gomez, Ren, Urtasun, Grosse, NeurIPS 2017, arXiv:1707.04585.
     """

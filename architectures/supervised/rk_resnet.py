@@ -1,4 +1,4 @@
-"""The Runge-Kutta network proper."""
+"""The Runge-Kutta network of one field per step."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def rk_resnet(*, scheme: Spec = "heun", **options: Any) -> Network:
         u_{n+1} = u_n + 1/2 [f_n(u_n) + f_n(u_n + f_n(u_n))]
 
     Batch norm keeps its statistics per stage. As many parameters as ResNet, as many times its evaluations as stages.
+
+    Args:
+        scheme: of the flows.
+        **options: as for :func:`architectures.supervised.resnet.resnet`.
 
     Reference: Lu, Zhong, Li, Dong, ICML 2018, arXiv:1710.10121, section 2 (the link); no published network has it.
     """
