@@ -38,9 +38,14 @@ SHARINGS = ("shared", "per_step", "per_stage")
 
 @functools.cache
 def accepted() -> list[tuple[str, Any, str]]:
-    """Each gradient mode, scheme and sharing that make a flow; refusals come before any work."""
+    """The gradient modes, schemes and sharings that make a flow: every sharing for one scheme of a kind.
+
+    Others are tried with shared weights, and with other sharings where they accept none.
+    """
     cases = []
     for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, SHARINGS):
+        if sharing != "shared" and called(spec) not in ONE_OF_A_KIND and (mode, spec, "shared") in cases:
+            continue
         with contextlib.suppress(SchemenetError):
             make_flow(scheme=spec, gradient=mode, sharing=sharing, steps=2)
             cases.append((mode, spec, sharing))
@@ -58,17 +63,12 @@ def pairs(modes: Any, one_of_a_kind: bool = False) -> list[Any]:
 
 
 def triples(modes: Any) -> list[Any]:
-    """Modes with the schemes that they accept, and on one scheme of a kind with each sharing.
-
-    A scheme and mode that accept no shared weights keep the first sharing that they accept.
-    """
-    first: dict[tuple[str, str], str] = {}
-    chosen = []
-    for mode, spec, sharing in accepted():
-        is_first = first.setdefault((mode, called(spec)), sharing) == sharing
-        if mode in modes and (is_first or called(spec) in ONE_OF_A_KIND):
-            chosen.append(pytest.param(mode, spec, sharing, id=f"{mode}-{called(spec)}-{sharing}"))
-    return chosen
+    """Modes with the schemes and sharings that they accept, see :func:`accepted`."""
+    return [
+        pytest.param(mode, spec, sharing, id=f"{mode}-{called(spec)}-{sharing}")
+        for mode, spec, sharing in accepted()
+        if mode in modes
+    ]
 
 
 def same_but(flow: Flow, **options: Any) -> Flow:

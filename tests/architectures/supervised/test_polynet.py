@@ -130,7 +130,7 @@ def test_insertion_refuses_what_does_not_fit() -> None:
 
 
 def test_a_run_starts_from_the_trained_steps_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["debug=fast", "architecture.width=0.25"]
+    small = ["debug=fast", "architecture.width=0.25", "data.limit_train=64", "data.limit_test=32"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", *small, f"folder={first}"]) == 0
     grow = ["architecture=polynet32", f"start_from={first}", f"folder={second}", "trainer.limit_train_batches=1"]
