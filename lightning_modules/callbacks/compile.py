@@ -7,8 +7,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import nn
 
+from lightning_modules.tasks.lightning_attributes import network_of
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow
 from schemes.ivp.trajectory_flow import TrajectoryFlow
@@ -29,7 +31,7 @@ class Compiled(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            compile_network(pl_module.network, self.backend)  # type: ignore[arg-type]  # a module's attributes have no types
+            compile_network(network_of(pl_module), self.backend)
 
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
@@ -69,10 +71,15 @@ class TestedLast(Callback):
     stopped while the test set was read has no batch left.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.on_train_batch_end(trainer)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._evaluate_last(trainer)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        self._evaluate_last(trainer)
+
+    def _evaluate_last(self, trainer: pl.Trainer) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 

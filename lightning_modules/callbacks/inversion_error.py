@@ -6,9 +6,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torchmetrics import MaxMetric
 
 from architectures.model import Model
+from lightning_modules.tasks.lightning_attributes import network_of
 
 
 def inversion_error(network: Model) -> float | None:
@@ -24,20 +26,25 @@ class InversionErrorLogger(Callback):
     within an epoch has the worst of the whole of it.
     """
 
-    state_key = "LogInversion"  # in checkpoints, from before the class had this name
-
     def __init__(self) -> None:
         self.worst = MaxMetric()
+
+    @property
+    def state_key(self) -> str:
+        """The name in checkpoints, which is from before the class had its own."""
+        return "LogInversion"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.worst.to(trainer.strategy.root_device)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if (error := inversion_error(module.network)) is not None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        if (error := inversion_error(network_of(pl_module))) is not None:
             self.worst.update(error)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if inversion_error(module.network) is None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if inversion_error(network_of(pl_module)) is None:
             return
         found = {"inversion/error": float(self.worst.compute()), "epoch": trainer.current_epoch}
         self.worst.reset()
@@ -48,5 +55,5 @@ class InversionErrorLogger(Callback):
         with self.worst.sync_context():
             return {"worst": float(self.worst.max_value)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.worst.update(state["worst"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.worst.update(state_dict["worst"])

@@ -23,7 +23,7 @@ class RankSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_rank:
             words = np.random.SeedSequence((self.seed, trainer.global_rank)).generate_state(3)
             for begin, word in zip((torch.manual_seed, np.random.seed, random.seed), words.tolist(), strict=True):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from lightning_modules.storage.atomic_files import write_json
+from lightning_modules.tasks.lightning_attributes import log_interval
 
 
 class Progress(Callback):
@@ -18,7 +21,9 @@ class Progress(Callback):
     def __init__(self, path: Path, every: int = 5) -> None:
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.is_global_zero and trainer.global_step % self.every == 0:
             total = max(1, int(trainer.estimated_stepping_batches))
             write_json(self.path, {"step": trainer.global_step, "steps": total})
@@ -33,14 +38,17 @@ class StopWhenDiverged(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"diverged": self.diverged}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.diverged = state["diverged"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.diverged = state_dict["diverged"]
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop |= self.diverged
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % log_interval(trainer) == 0:
+            assert isinstance(outputs, Mapping)
             here = not torch.isfinite(outputs["loss"])
             self.diverged = trainer.strategy.reduce_boolean_decision(here, all=False)
             trainer.should_stop |= self.diverged

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from lightning_modules.tasks.lightning_attributes import network_of
 from schemes.core.scheme import Coefficient
 
 
@@ -24,31 +25,30 @@ class SchemeCoefficientLogger(Callback):
     """
 
     def __init__(self) -> None:
-        self.told = False
+        self.has_warned = False
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Before anything else is logged: a csv file is written anew whenever a key comes in later.
         if trainer.global_step == 0:  # else the run goes on, and has said so
-            self._log(trainer, module)
+            self._log(trainer, network_of(pl_module).coefficients())
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._log(trainer, module)
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._log(trainer, network_of(pl_module).coefficients())
 
-    def _log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        coefficients: dict[str, Coefficient] = module.network.coefficients()
+    def _log(self, trainer: pl.Trainer, coefficients: dict[str, Coefficient]) -> None:
         if not coefficients or not trainer.is_global_zero:
             return
-        found = torch.stack([coefficient.value.detach() for coefficient in coefficients.values()])
-        values = dict(zip(coefficients, found.tolist(), strict=True))
+        stacked = torch.stack([coefficient.value.detach() for coefficient in coefficients.values()])
+        values: dict[str, float] = dict(zip(coefficients, stacked.tolist(), strict=True))
         for logger in trainer.loggers:
-            logger.log_metrics(values | {"epoch": trainer.current_epoch}, step=trainer.global_step)
-        if not self.told:
-            self._tell(values, coefficients)
+            logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step)
+        if not self.has_warned:
+            self._check_stability(values, coefficients)
 
-    def _tell(self, values: dict[str, float], coefficients: dict[str, Coefficient]) -> None:
+    def _check_stability(self, values: dict[str, float], coefficients: dict[str, Coefficient]) -> None:
         for key, (name, _, _, low, high) in coefficients.items():
             if math.isfinite(values[key]) and not low < values[key] <= high:
-                self.told = True
+                self.has_warned = True
                 warnings.warn(
                     f"{key} = {values[key]:.3g} has left {low:g} < {name} <= {high:g}, where the scheme is "
                     "zero-stable; nothing is clamped, and every value is logged",

@@ -8,12 +8,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torchmetrics import Metric
 
 from architectures.costs.ledger import has_data_dependent_cost
 from architectures.model import Model
+from lightning_modules.data.datamodule import SplitData
 from lightning_modules.machine import process_rank
+from lightning_modules.tasks.lightning_attributes import data_of, network_of
 
 SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
     "nfe/forward": lambda flow: flow.forward_counts.evaluations,
@@ -46,10 +49,10 @@ class SolverCostMetric(Metric):
         self.add_state("most", torch.zeros(len(SOLVER_COSTS), dtype=torch.long), dist_reduce_fx="max")
 
     def update(self, batch: list[int]) -> None:
-        found = torch.tensor(batch, device=self.total.device)
-        self.total += found
+        costs = torch.tensor(batch, device=self.total.device)
+        self.total += costs
         self.batches += 1
-        self.most = self.most.maximum(found)
+        self.most = self.most.maximum(costs)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         return self.total.cpu().double() / self.batches.cpu(), self.most.cpu()
@@ -69,35 +72,49 @@ class SolverCostLogger(Callback):
     A run that resumes within an epoch has those of the whole of it.
     """
 
-    state_key = "LogWork"  # in checkpoints, from before the class had this name
-
     def __init__(self) -> None:
         self.training, self.testing = SolverCostMetric(), SolverCostMetric()
+
+    @property
+    def state_key(self) -> str:
+        """The name in checkpoints, which is from before the class had its own."""
+        return "LogWork"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for metric in (self.training, self.testing):
             metric.to(trainer.strategy.root_device)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if has_data_dependent_cost(module.network):
-            found = counts(module.network)
-            self.training.update(found)
-            module.log_dict(dict(zip(SOLVER_COSTS, map(float, found), strict=True)))
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        network = network_of(pl_module)
+        if has_data_dependent_cost(network):
+            costs = counts(network)
+            self.training.update(costs)
+            pl_module.log_dict(dict(zip(SOLVER_COSTS, map(float, costs), strict=True)))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not has_data_dependent_cost(module.network):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not has_data_dependent_cost(network_of(pl_module)):
             return
         costs = self.training.by_name()
         self.training.reset()
         for logger in trainer.loggers:
             logger.log_metrics(costs | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 
-    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        self.testing.update(counts(module.network))
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.testing.update(counts(network_of(pl_module)))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if has_data_dependent_cost(module.network):
-            module.log(f"{trainer.datamodule.eval_split}/nfe", self.testing.by_name()["nfe/forward/epoch"])
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if has_data_dependent_cost(network_of(pl_module)):
+            pl_module.log(f"{data_of(trainer, SplitData).eval_split}/nfe", self.testing.by_name()["nfe/forward/epoch"])
         self.testing.reset()
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,8 +122,8 @@ class SolverCostLogger(Callback):
             state = self.training.total.tolist(), int(self.training.batches), self.training.most.tolist()
         return dict(zip(("total", "batches", "most"), state, strict=True))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if process_rank() == 0:  # it holds the sums of all processes
-            self.training.total += torch.tensor(state["total"])
-            self.training.batches += state["batches"]
-            self.training.most += torch.tensor(state["most"])
+            self.training.total += torch.tensor(state_dict["total"])
+            self.training.batches += state_dict["batches"]
+            self.training.most += torch.tensor(state_dict["most"])

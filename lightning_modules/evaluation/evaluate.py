@@ -23,6 +23,7 @@ from lightning_modules.config.compose import override_for_eval
 from lightning_modules.config.registries import DATA, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.validate import Config
+from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import MEASURES, Measure, measure_of, task_of
 from lightning_modules.storage.atomic_files import read_json, write_json
 from lightning_modules.storage.run_files import RESULT
@@ -131,7 +132,7 @@ def _refuse_fixed(network: Model, config: ResolvedConfig) -> None:
         )
 
 
-def _restepped(trained: TaskModule, config: ResolvedConfig) -> TaskModule | None:
+def _restepped(trained: TaskModule[Model], config: ResolvedConfig) -> TaskModule[Model] | None:
     """The same weights under another scheme or grid; None where its nodes are those of the training."""
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"gradient": "backprop"}  # nothing is differentiated here
@@ -175,7 +176,7 @@ def _refuse_unlike(old: Flow | TrajectoryFlow, new: Flow | TrajectoryFlow) -> No
             )
 
 
-def _test(trainer: pl.Trainer, module: TaskModule, data: pl.LightningDataModule) -> dict[str, Any]:
+def _test(trainer: pl.Trainer, module: TaskModule[Model], data: SplitData) -> dict[str, Any]:
     """The metrics of the test set after a training epoch; evaluations of f in a batch where batches differ."""
     measured = trainer.validate(module, datamodule=data, verbose=False)[0]
     values = {f"test_{key}": v if math.isfinite(v := measured[f"test/{key}"]) else None for key in module.names}
@@ -194,7 +195,7 @@ def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any
     return steps | {"steps": [len(flow.nodes) for flow in flows], "h": [flow.nodes[0].h for flow in flows]}
 
 
-def _reported(folder: Path, module: TaskModule) -> dict[str, Any] | None:
+def _reported(folder: Path, module: TaskModule[Model]) -> dict[str, Any] | None:
     """The test metrics in the run's result.json; None where there is none in the checkpoint's folder."""
     try:
         result = read_json(folder / RESULT)

@@ -82,7 +82,7 @@ def serve(place: Path) -> int:
 
 def _environments(processes: int) -> list[dict[str, str]]:
     import torch
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     group = LightningEnvironment()
     common = os.environ | import_environment() | {

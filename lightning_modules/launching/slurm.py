@@ -88,17 +88,17 @@ def slurm(
             f"launcher.timeout_min: expected at least {SHORTEST}, got {timeout_min}: a job is warned {WARNING} seconds "
             "before its time is up, to write a checkpoint, and a run takes about as long to begin"
         )
-    nodes = nodes or max((run.config["trainer"].get("num_nodes", 1) for run in runs), default=1)
+    machines: int = nodes or max((run.config["trainer"].get("num_nodes", 1) for run in runs), default=1)
     on_gpus = any(run.config["trainer"]["accelerator"] in ("gpu", "cuda") for run in runs)
     if gpus_per_node is None and gres is None and on_gpus:
         gpus_per_node = devices_of_a_run(runs)
     if tasks_per_node is None:
-        tasks_per_node = devices_of_a_run(runs) if nodes > 1 else 1
+        tasks_per_node = devices_of_a_run(runs) if machines > 1 else 1
     resources = {
         "name": f"schemenet-{runs[0].group}" if runs else "schemenet",
         "timeout_min": timeout_min,
         "cpus_per_task": cpus_per_task,
-        "nodes": nodes,
+        "nodes": machines,
         "tasks_per_node": tasks_per_node,
         "gpus_per_node": gpus_per_node,
         "mem_gb": mem_gb,

@@ -21,12 +21,18 @@ class MetricsFile(Logger):
     row is appended at once and whole, and a run that goes on from a checkpoint keeps the rows that were there then.
     """
 
-    name, version = "metrics", ""  # pyright: ignore[reportAssignmentType]
-
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path, self.rows = path, 0
         self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.config.registries import OPTIMIZERS
+from lightning_modules.data.datamodule import SplitData
+from lightning_modules.tasks.lightning_attributes import data_of, log_interval
+from schemes.errors import SchemenetError
+
+ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True)
 
 
 class Mean(Metric):
@@ -43,12 +48,18 @@ class Mean(Metric):
         return self.total / self.weight
 
 
-class TaskModule(pl.LightningModule, abc.ABC):
+def collected(metrics: Mapping[str, Metric]) -> MetricCollection:
+    """Metrics by name, each with a state of its own."""
+    return MetricCollection(dict(metrics), compute_groups=False)
+
+
+class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
     """Minimises the network's ``loss``, logged as ``train/loss``; measures it on the test set after an epoch.
 
-    A subclass declares the ``names`` of what it measures, logged as ``test/NAME`` (``validation/NAME`` where the data
-    holds out a validation split): ``measure`` adds a batch to its ``metrics``, ``found`` tells the values of an epoch.
-    It is registered with the one by which comparisons judge: ``@TASKS.register("density", measure="nats")``.
+    A subclass declares the class of networks that it trains and the ``names`` of what it measures, logged as
+    ``test/NAME`` (``validation/NAME`` where the data holds out a validation split): ``measure`` adds a batch to its
+    ``metrics``, ``results`` are the values of an epoch. It is registered with the one by which comparisons judge:
+    ``@TASKS.register("density", measure="nats")``.
 
     Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
     checkpoint alone rebuilds it; ``lightning_modules.training.loading`` does, and believes nothing that a file says but
@@ -56,8 +67,10 @@ class TaskModule(pl.LightningModule, abc.ABC):
     folder.
     """
 
-    names: ClassVar[tuple[str, ...]]
-    metrics: nn.ModuleDict
+    names: tuple[str, ...]
+    metrics: MetricCollection
+    network: ModelT_co
+    network_class: type[ModelT_co]
 
     def __init__(
         self,
@@ -69,7 +82,13 @@ class TaskModule(pl.LightningModule, abc.ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.network: Model = create_model(architecture, **data, **options)
+        network = create_model(architecture, **data, **options)
+        if not isinstance(network, self.network_class):
+            raise SchemenetError(
+                f"architecture {architecture!r} is a {type(network).__name__}; {type(self).__name__} trains a "
+                f"{self.network_class.__name__}"
+            )
+        self.network = network
         self.optimizer = dict(optimizer)
 
     @abc.abstractmethod
@@ -77,8 +96,8 @@ class TaskModule(pl.LightningModule, abc.ABC):
         """Add a batch to the metrics."""
 
     @abc.abstractmethod
-    def found(self) -> Mapping[str, Tensor]:
-        """What the metrics amount to, by name."""
+    def results(self) -> Mapping[str, Tensor]:
+        """The values of the metrics, by name."""
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         loss = self.training_loss(batch)
@@ -91,7 +110,7 @@ class TaskModule(pl.LightningModule, abc.ABC):
     def _loss_is_kept(self) -> bool:
         """Whether this batch's loss is logged, or the last: only then its mean over the devices is worth a wait."""
         trainer = self.trainer
-        return (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
+        return (trainer.global_step + 1) % log_interval(trainer) == 0 or trainer.is_last_batch
 
     def _weight_in_window(self, index: int) -> float:
         """By how much a batch counts more than Lightning lets it, which divides by the size of a whole window.
@@ -111,11 +130,10 @@ class TaskModule(pl.LightningModule, abc.ABC):
         self.measure(batch)
 
     def on_validation_epoch_end(self) -> None:
-        measured = self.trainer.datamodule.eval_split
-        for name, value in self.found().items():
-            self.log(f"{measured}/{name}", value, prog_bar=name == self.names[0])
-        for metric in self.metrics.values():
-            metric.reset()  # type: ignore[operator]  # a module's attributes have no types
+        split = data_of(self.trainer, SplitData).eval_split
+        for name, value in self.results().items():
+            self.log(f"{split}/{name}", value, prog_bar=name == self.names[0])
+        self.metrics.reset()
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
+from architectures.model import Model
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import Mean, TaskModule
+from lightning_modules.tasks.base import Mean, TaskModule, collected
 
 
 @TASKS.register("classification", measure="error")
-class ClassificationModule(TaskModule):
+class ClassificationModule(TaskModule[Model]):
     """Cross entropy on (inputs, labels); measures it as ``loss``, and the share of wrong answers as ``error``."""
 
+    network_class = Model
     names = ("error", "loss")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         classes = self.hparams["data"]["num_classes"]
-        self.metrics = nn.ModuleDict({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": Mean()})
+        self.metrics = collected({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": Mean()})
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -33,5 +35,5 @@ class ClassificationModule(TaskModule):
         self.metrics["loss"].update(functional.cross_entropy(logits, labels), weight=len(labels))
         self.metrics["accuracy"].update(logits, labels)
 
-    def found(self) -> Mapping[str, Tensor]:
+    def results(self) -> Mapping[str, Tensor]:
         return {"error": 1 - self.metrics["accuracy"].compute(), "loss": self.metrics["loss"].compute()}

@@ -6,40 +6,44 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import SumMetric
 
+from architectures.density.base import DensityModel
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import Mean, TaskModule
+from lightning_modules.data.density.base import DensityData
+from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.lightning_attributes import data_of
 
 
 @TASKS.register("density", measure="nats")
-class DensityModule(TaskModule):
+class DensityModule(TaskModule[DensityModel]):
     """Mean negative log density, of the data in its own units: ``nats`` of a sample, ``bits_per_dim``.
 
     Where the network can only estimate it, ``standard_error`` is that of nats by the noise of the estimate; that of
     the choice of test samples is not in it.
     """
 
+    network_class = DensityModel
     names = ("nats", "bits_per_dim")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({"nats": Mean()})
+        self.metrics = collected({"nats": Mean()})
         if self.network.estimated:
             self.names = (*self.names, "standard_error")
-            self.metrics.update({"variance": SumMetric(), "count": SumMetric()})
+            self.metrics.add_metrics({"variance": SumMetric(), "count": SumMetric()})
 
     def measure(self, batch: Tensor) -> None:
         log_density, error = self.network.likelihood(batch)
-        self.metrics["nats"].update(-log_density - self.trainer.datamodule.log_jacobian(batch))
+        self.metrics["nats"].update(-log_density - data_of(self.trainer, DensityData).log_jacobian(batch))
         if error is not None:
             self.metrics["variance"].update(error.square())
             self.metrics["count"].update(len(error))
 
-    def found(self) -> Mapping[str, Tensor]:
+    def results(self) -> Mapping[str, Tensor]:
         nats = self.metrics["nats"].compute()
-        told = {"nats": nats, "bits_per_dim": nats / (self.network.dims * math.log(2))}
+        results = {"nats": nats, "bits_per_dim": nats / (self.network.dims * math.log(2))}
         if "standard_error" in self.names:
-            told["standard_error"] = self.metrics["variance"].compute().sqrt() / self.metrics["count"].compute()
-        return told
+            results["standard_error"] = self.metrics["variance"].compute().sqrt() / self.metrics["count"].compute()
+        return results

@@ -6,32 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from architectures.density.base import DensityModel
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import Mean, TaskModule
+from lightning_modules.data.density.energy import Energy
+from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.lightning_attributes import data_of
 
 
 @TASKS.register("energy", measure="kl")
-class EnergyModule(TaskModule):
+class EnergyModule(TaskModule[DensityModel]):
     """Minimises KL(q || p), p = exp(-U) / Z, by E[log q + U] over samples of q made of fresh noise.
 
     ``kl`` is the divergence itself: that mean over the test set's noise, and log Z by quadrature.
     """
 
+    network_class = DensityModel
     names = ("kl",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({"kl": Mean()})
+        self.metrics = collected({"kl": Mean()})
 
     def training_loss(self, batch: Tensor) -> Tensor:
-        return self.network.matching_loss(self.trainer.datamodule.energy, torch.randn_like(batch))
+        return self.network.matching_loss(data_of(self.trainer, Energy).energy, torch.randn_like(batch))
 
     def measure(self, batch: Tensor) -> None:
-        target = self.trainer.datamodule
+        target = data_of(self.trainer, Energy)
         loss = self.network.matching_loss(target.energy, batch)
         self.metrics["kl"].update(loss + target.log_normaliser, weight=len(batch))
 
-    def found(self) -> Mapping[str, Tensor]:
+    def results(self) -> Mapping[str, Tensor]:
         return {"kl": self.metrics["kl"].compute()}

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanSquaredError
 
+from architectures.model import Model
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import TaskModule
+from lightning_modules.tasks.base import TaskModule, collected
 
 
 @TASKS.register("regression", measure="rmse")
-class RegressionModule(TaskModule):
+class RegressionModule(TaskModule[Model]):
     """The mean square error on (inputs, targets); measures its root, over all outputs, in the targets' unit."""
 
+    network_class = Model
     names = ("rmse",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({"rmse": MeanSquaredError(squared=False)})
+        self.metrics = collected({"rmse": MeanSquaredError(squared=False)})
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -29,5 +31,5 @@ class RegressionModule(TaskModule):
         inputs, targets = batch
         self.metrics["rmse"].update(self.network(inputs).float(), targets.float())
 
-    def found(self) -> Mapping[str, Tensor]:
+    def results(self) -> Mapping[str, Tensor]:
         return {"rmse": self.metrics["rmse"].compute()}

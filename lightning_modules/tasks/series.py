@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAUROC
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
@@ -17,7 +18,9 @@ from architectures.series.latent_variable import Variational
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.datamodule import DATA_SEED
 from lightning_modules.data.loader import generator
-from lightning_modules.tasks.base import Mean, TaskModule
+from lightning_modules.data.series.base import SeriesData
+from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.lightning_attributes import data_of
 
 SERIES = 1024
 """So many of the training series, at most, tell the channels' units."""
@@ -59,7 +62,7 @@ def posterior_noise(batch: SeriesBatch, latent: int) -> Tensor:
 
 
 @TASKS.register("series", measure="rmse")
-class SeriesModule(TaskModule):
+class SeriesModule(TaskModule[SeriesModel]):
     """Series as tasks say: see :class:`SeriesBatch`.
 
     ``mse`` and ``rmse`` are over all asked entries of the set, a network with a distribution of answers answering by
@@ -69,40 +72,41 @@ class SeriesModule(TaskModule):
     there are any, and no numbers where they cannot be told.
     """
 
+    network_class = SeriesModel
     names = ("mse", "rmse", "mse_by_channel")
-    network: SeriesModel  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         classes = self.hparams["data"]["num_classes"]
-        metrics: dict[str, nn.Module] = {"mse": Mean(), "mse_by_channel": Mean()}
+        metrics: dict[str, Metric] = {"mse": Mean(), "mse_by_channel": Mean()}
         if isinstance(self.network, Variational):
             metrics["nats"] = Mean()
             self.names = (*self.names, "nats")
         if classes:
             self.names = (*self.names, "error", "auc")
             metrics |= {"error": Mean(), "auc": AreaUnderCurve(classes, ignore_index=UNLABELLED)}
-        self.metrics = nn.ModuleDict(metrics)
+        self.metrics = collected(metrics)
 
     def on_fit_start(self) -> None:
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        chosen = torch.arange(min(SERIES, len(data.train_set)))
-        self.network.adapt(data.train_set[one].observed for one in chosen.split(1))
+        training = data_of(self.trainer, SeriesData).train_set
+        assert training is not None
+        chosen = torch.arange(min(SERIES, len(training)))
+        self.network.adapt(training[one].observed for one in chosen.split(1))
 
     def measure(self, batch: SeriesBatch) -> None:
-        found, targets = self.network.predict(batch), batch.targets
+        prediction, targets = self.network.predict(batch), batch.targets
         here = targets.mask > 0
-        squares = residuals(found.values[0], targets).square()
+        squares = residuals(prediction.values[0], targets).square()
         self.metrics["mse"].update(squares[here])
         self.metrics["mse_by_channel"].update(squares.sum(1) / here.sum(1).clamp(min=1))
         if isinstance(self.network, Variational):
             noise = posterior_noise(batch, self.network.latent).to(squares)
             self.metrics["nats"].update(self.network.negative_bound(batch, noise))
-        if found.logits is not None and batch.labels is not None:
-            wrong, known = found.logits.argmax(1) != batch.labels, batch.labels != UNLABELLED
+        if prediction.logits is not None and batch.labels is not None:
+            wrong, known = prediction.logits.argmax(1) != batch.labels, batch.labels != UNLABELLED
             self.metrics["error"].update(wrong.float(), known.float())
-            self.metrics["auc"].update(found.logits.softmax(1), batch.labels)
+            self.metrics["auc"].update(prediction.logits.softmax(1), batch.labels)
 
-    def found(self) -> Mapping[str, Tensor]:
-        values = {name: metric.compute() for name, metric in self.metrics.items()}  # type: ignore[operator]
+    def results(self) -> Mapping[str, Tensor]:
+        values = {name: metric.compute() for name, metric in self.metrics.items()}
         return values | {"rmse": values["mse"].sqrt()}

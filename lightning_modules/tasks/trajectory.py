@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from architectures.dynamics.base import TrajectoryModel
 from architectures.observations import SeriesBatch
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import Mean, TaskModule
+from lightning_modules.data.dynamics.simulated import TrajectoryData
+from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.lightning_attributes import data_of
 
 SLACK = 1e-4
 """Of the span: times are rounded, the more coarsely the longer a set of series is."""
@@ -20,25 +22,26 @@ SERIES = 1024
 
 
 @TASKS.register("trajectory", measure="rmse")
-class TrajectoryModule(TaskModule):
+class TrajectoryModule(TaskModule[TrajectoryModel]):
     """The distance along the path; measures its root mean square over the observed values, in the data's unit.
 
     ``rmse`` is that within the time which the training series span, ``rmse_beyond`` that of later times. Comparisons
     judge by the first: beyond, a chaotic system tells more of its own instability than of the model.
     """
 
+    network_class = TrajectoryModel
     names = ("rmse", "rmse_beyond")
-    network: TrajectoryModel  # pyright: ignore[reportIncompatibleVariableOverride]
     span: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.metrics = nn.ModuleDict({name: Mean() for name in self.names})
+        self.metrics = collected({name: Mean() for name in self.names})
         self.register_buffer("span", torch.tensor(torch.inf))
 
     def on_fit_start(self) -> None:
-        data: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        data = data_of(self.trainer, TrajectoryData)
         training = data.train_set
+        assert training is not None
         self.network.adapt(training[torch.arange(min(SERIES, len(training)))])
         self.span.fill_(data.span)
 
@@ -52,5 +55,5 @@ class TrajectoryModule(TaskModule):
         for name, counted in (("rmse", ~beyond), ("rmse_beyond", beyond)):
             self.metrics[name].update(squares, weight=targets.mask * counted)
 
-    def found(self) -> Mapping[str, Tensor]:
+    def results(self) -> Mapping[str, Tensor]:
         return {name: metric.compute().sqrt() for name, metric in self.metrics.items()}

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from architectures.model import Model
+from lightning_modules.data.datamodule import SplitData
 from lightning_modules.tasks.base import TaskModule
 
 
 def estimate_statistics(
-    module: TaskModule, trainer: pl.Trainer, data: pl.LightningDataModule, batches: int
+    module: TaskModule[Model], trainer: pl.Trainer, data: SplitData, batches: int
 ) -> dict[str, int] | None:
     """Give every batch norm the statistics of training batches under the network's nodes in evaluation.
 

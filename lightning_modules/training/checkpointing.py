@@ -16,13 +16,16 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from pytorch_lightning.loops.progress import _StartedTracker
 from torch import Tensor, distributed
 
 from lightning_modules import stopping
+from lightning_modules.data.loader import BatchLoader
 from lightning_modules.loggers.csv import MetricsFile
 from lightning_modules.machine import process_rank
 from lightning_modules.storage.atomic_files import whole
 from lightning_modules.storage.run_files import CHECKPOINT, PREVIOUS_CHECKPOINT
+from lightning_modules.tasks.lightning_attributes import callbacks_of
 from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
 
 
@@ -107,7 +110,9 @@ class Resumable(Checkpoint):
         self._saved_step = 0
         self._asked_to_stop = False
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         for file in files:
             file.sync()
@@ -123,7 +128,9 @@ class Resumable(Checkpoint):
         elif self._place is not None:
             _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self._loaded = loaded = checkpoint["resuming"]
         self._saved_step = checkpoint["global_step"]
         self.metrics = {name: torch.as_tensor(value) for name, value in loaded["metrics"].items()}
@@ -137,9 +144,10 @@ class Resumable(Checkpoint):
             for file, rows in zip(files, loaded["rows"], strict=False):
                 file.keep(rows)
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._loaded is not None and (place := self._loaded["place"]) is not None:
             # Lightning offers a loader its state before it has read any, where the schedule asks for the set's length.
+            assert isinstance(trainer.train_dataloader, BatchLoader)
             trainer.train_dataloader.load_state_dict(place)
             if trainer.is_global_zero:
                 steps = int(trainer.estimated_stepping_batches)
@@ -147,45 +155,50 @@ class Resumable(Checkpoint):
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             stopping.handle(self._ask_to_stop)  # Lightning puts the old handlers back
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._go_on(trainer)
-        if index % trainer.accumulate_grad_batches:
+        if batch_idx % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
-        due = index == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        due = batch_idx == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
         if (due or self._asked_to_stop) and step > self._saved_step:
-            self._save(trainer, {"epoch": trainer.current_epoch, "batch": index})
+            self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch_idx})
         if self._asked_to_stop:
             raise KeyboardInterrupt
 
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._loaded is not None:
             # The batch that stands for all of the test set: Lightning takes up again what has begun alone.
             counts = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            assert isinstance(counts, _StartedTracker)
             counts.ready = counts.started = counts.completed
         self._go_on(trainer)
         self._before_test = self._changing(trainer)
 
-    def on_validation_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if self._asked_to_stop:
-            self._save_before_test(trainer, module)
+            self._save_before_test(trainer, pl_module)
             raise KeyboardInterrupt
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._before_test = None
 
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, StepLimitError | TimeLimitError) or trainer.world_size > 1:
             return
         if self._before_test is not None:
-            self._save_before_test(trainer, module)
+            self._save_before_test(trainer, pl_module)
             return
         batch = trainer.fit_loop.epoch_loop.batch_idx
         at_step = trainer.training and batch % trainer.accumulate_grad_batches == 0
         if at_step and trainer.global_step > self._saved_step:
             self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch})
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, None)
 
     def _go_on(self, trainer: pl.Trainer) -> None:
@@ -199,10 +212,10 @@ class Resumable(Checkpoint):
         """What of a checkpoint reading the test set would change."""
         return {"random": random_state(), "metrics": {**self.metrics, **trainer.callback_metrics}}
 
-    def _save_before_test(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for callback in trainer.callbacks:
+    def _save_before_test(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for callback in callbacks_of(trainer):
             if isinstance(callback, WeightAveraging):  # an average is tested; the weights take their place again
-                callback.on_validation_epoch_end(trainer, module)
+                callback.on_validation_epoch_end(trainer, pl_module)
         self._save(trainer, {"epoch": trainer.current_epoch, "batch": trainer.fit_loop.epoch_loop.batch_idx + 1})
 
     def _save(self, trainer: pl.Trainer, place: dict[str, int] | None) -> None:

@@ -78,6 +78,8 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
     if folder is not None:
         attempt(lambda: check_writable(folder))
     problems.raise_if_any()
+    assert data is not None
+    assert net is not None
     return data, net
 
 

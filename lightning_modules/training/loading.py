@@ -54,7 +54,7 @@ class TrainedRun(Generic[ModelT]):
 
     path: Path
     checkpoint: Mapping[str, Any]
-    module: TaskModule
+    module: TaskModule[Model]
     network: ModelT
 
     @property
@@ -79,7 +79,7 @@ class TrainedRun(Generic[ModelT]):
         data.setup()
         return data
 
-    def unaveraged(self) -> TaskModule | None:
+    def unaveraged(self) -> TaskModule[Model] | None:
         """The module with its last weights where those of the checkpoint are an average; None where they are not."""
         weights = self.checkpoint.get("current_model_state")
         return None if weights is None else _build(self.checkpoint["hyper_parameters"], weights)
@@ -133,7 +133,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return {**checkpoint, "hyper_parameters": {**parameters, "config": validate_stored(parameters["config"], path)}}
 
 
-def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule:
+def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule[Model]:
     """The module that a checkpoint describes, with these weights."""
     try:
         module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)

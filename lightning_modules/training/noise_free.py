@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from architectures.model import Model
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
@@ -29,7 +30,7 @@ def noise_free(
     config: ResolvedConfig,
     folder: Path,
     trainer: pl.Trainer,
-    module: TaskModule,
+    module: TaskModule[Model],
     data: SplitData,
     metrics: dict[str, float],
 ) -> dict[str, Any]:

@@ -121,8 +121,8 @@ def _train_rank(
 
 def _fit(
     trainer: pl.Trainer,
-    module: TaskModule,
-    data: pl.LightningDataModule,
+    module: TaskModule[Model],
+    data: SplitData,
     checkpoint: Path | None,
     resumable: Resumable,
 ) -> SolverError | None:
@@ -173,14 +173,14 @@ def _is_missing_others(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
-def _outcome(stopped: SolverError, trainer: pl.Trainer, module: TaskModule) -> dict[str, Any]:
+def _outcome(stopped: SolverError, trainer: pl.Trainer, module: TaskModule[Model]) -> dict[str, Any]:
     """What a solve that could not go on makes of a run's result."""
     status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
     reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
     return {"status": status, "reason": reason, **dict.fromkeys(_measured(module))}
 
 
-def _measured(module: TaskModule) -> list[str]:
+def _measured(module: TaskModule[Model]) -> list[str]:
     """The names of a result's measures: ``test_error``, ``validation_loss`` ..."""
     return [f"{of}_{name}" for of in SETS for name in module.names]
 
@@ -205,7 +205,7 @@ def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
 def _result(
     config: ResolvedConfig,
     trainer: pl.Trainer,
-    module: TaskModule,
+    module: TaskModule[Model],
     data: SplitData,
     name: str,
     metrics: dict[str, float],

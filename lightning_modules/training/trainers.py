@@ -14,18 +14,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_modules.callbacks.compile import ChannelsLast, Compiled, TestedLast
 from lightning_modules.config.registries import TRAINERS
 from lightning_modules.machine import cores
+from lightning_modules.tasks.lightning_attributes import callbacks_of
 from lightning_modules.training.checkpointing import WholeCheckpoints
 from schemes.errors import SchemenetError
 
@@ -118,7 +118,8 @@ def trainer(
         made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
             devices=devices, num_nodes=num_nodes, strategy=strategy, sync_batchnorm=sync_batchnorm,
-            precision=precision, gradient_clip_val=gradient_clip_val,
+            precision=precision,  # pyright: ignore[reportArgumentType]  # a user's word, which Lightning checks
+            gradient_clip_val=gradient_clip_val,
             accumulate_grad_batches=accumulate_grad_batches, deterministic=deterministic,
             limit_train_batches=limit_train_batches, limit_val_batches=limit_test_batches,
             overfit_batches=overfit_batches, log_every_n_steps=log_every_n_steps,
@@ -126,7 +127,7 @@ def trainer(
             enable_progress_bar=bar,
             enable_model_summary=False, num_sanity_val_steps=0, plugins=[WholeCheckpoints(), *_cluster()],
         )  # fmt: skip
-    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise SchemenetError(f"trainer: {error}") from error
     if overfit_batches:  # for which Lightning would also measure so many batches only
         made.limit_val_batches = 1.0 if limit_test_batches is None else limit_test_batches
@@ -135,7 +136,7 @@ def trainer(
     if ema is not None:
         # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
         # Last of all, so that at the end the checkpoint is written before the average takes the weights' place.
-        made.callbacks.append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
+        callbacks_of(made).append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
     return made
 
 

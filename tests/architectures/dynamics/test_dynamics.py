@@ -387,7 +387,7 @@ def test_rmse_is_measured_within_the_span_and_beyond() -> None:
             early = (batch.targets.times <= 0.5)[:, None].expand_as(apart[0])
             within.append(apart[(batch.targets.mask > 0) & early])
             beyond.append(apart[(batch.targets.mask > 0) & ~early])
-    found = module.found()
+    found = module.results()
     for name, parts in (("rmse", within), ("rmse_beyond", beyond)):
         assert float(found[name]) == pytest.approx(float((torch.cat(parts) ** 2).mean().sqrt()), rel=1e-5)
 
@@ -412,7 +412,7 @@ def test_what_is_no_number_is_not_left_out_of_a_mean(wrong: float) -> None:
     answers[tuple(late.nonzero()[0])] = wrong
     module.network.forward = lambda _: answers  # type: ignore[method-assign]
     module.measure(batch)
-    found = {key: float(value) for key, value in module.found().items()}
+    found = {key: float(value) for key, value in module.results().items()}
     assert found["rmse"] == 0
     assert not math.isfinite(found["rmse_beyond"])
 
