@@ -156,8 +156,8 @@ def _train(config: ResolvedConfig) -> int:
     with locked(folder):
         result = train(config, folder)
     if "reason" in result:
-        goes_on = "; with a higher limit the same command goes on" if result["status"] == FAILED else ""
-        print(f"schemenet: {result['status']} {result['reason']}{goes_on}; {folder}", file=sys.stderr)
+        remedy = "; with a higher limit the same command goes on" if result["status"] == FAILED else ""
+        print(f"schemenet: {result['status']} {result['reason']}{remedy}; {folder}", file=sys.stderr)
         return 1
     if first:
         print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")

@@ -16,7 +16,7 @@ from lightning_modules.tasks.lightning_attributes import network_of
 def inversion_error(network: Model) -> float | None:
     """The relative error of the rebuilt starts in the last backward pass, of the worst flow; None where none is."""
     measured = [flow.gradient.diagnostics() for flow in network.flows]
-    return max((found["inversion_error"] for found in measured if "inversion_error" in found), default=None)
+    return max((metrics["inversion_error"] for metrics in measured if "inversion_error" in metrics), default=None)
 
 
 class InversionErrorLogger(Callback):
@@ -46,10 +46,10 @@ class InversionErrorLogger(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if inversion_error(network_of(pl_module)) is None:
             return
-        found = {"inversion/error": float(self.worst.compute()), "epoch": trainer.current_epoch}
+        metrics = {"inversion/error": float(self.worst.compute()), "epoch": trainer.current_epoch}
         self.worst.reset()
         for logger in trainer.loggers:
-            logger.log_metrics(found, step=trainer.global_step)
+            logger.log_metrics(metrics, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         with self.worst.sync_context():

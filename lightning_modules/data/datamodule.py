@@ -17,7 +17,7 @@ from schemes.errors import SchemenetError
 DATA_SEED = 0
 """Seed of splits, subsets and generated points; it does not depend on the seed of a run."""
 
-HELD_OUT = 2
+VALIDATION_STREAM = 2
 """Stream of DATA_SEED that draws a validation split."""
 
 
@@ -51,8 +51,8 @@ class SplitData(pl.LightningDataModule):
         super().__init_subclass__(**kwargs)
         takes: dict[str, inspect.Parameter] = {}
         for base in reversed(cls.__mro__[: cls.__mro__.index(SplitData) + 1]):
-            own = inspect.signature(base.__init__).parameters.values()
-            takes |= {p.name: p for p in own if p.kind is p.KEYWORD_ONLY}
+            parameters = inspect.signature(base.__init__).parameters.values()
+            takes |= {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
         cls.__signature__ = inspect.Signature(list(takes.values()))
 
     def __init__(
@@ -119,8 +119,8 @@ class SplitData(pl.LightningDataModule):
         if self.validation is None:
             self.train_set, self.test_set = train, _limited(self.load(train=False), self.limit_test)
         else:
-            kept, held = held_out(len(train), self.validation)
-            self.train_set, self.validation_set = train.part(kept), train.part(held)
+            training, validation = validation_split(len(train), self.validation)
+            self.train_set, self.validation_set = train.part(training), train.part(validation)
 
     def train_dataloader(self) -> BatchLoader:
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # then each epoch has the same batches
@@ -151,12 +151,12 @@ class SplitData(pl.LightningDataModule):
         return self.loader(samples, self.batch_size, seed=self.seed, **options)
 
 
-def held_out(total: int, share: float) -> tuple[Tensor, Tensor]:
+def validation_split(total: int, share: float) -> tuple[Tensor, Tensor]:
     """Indices of a training set to keep and to hold out, each in order; drawn once and for all, whatever is trained."""
     count = min(max(1, round(share * total)), total - 1)
     if count < 1:
         raise SchemenetError(f"data.validation: a training set of {total} has nothing to hold out")
-    order = torch.randperm(total, generator=generator(DATA_SEED, HELD_OUT))
+    order = torch.randperm(total, generator=generator(DATA_SEED, VALIDATION_STREAM))
     return order[count:].sort().values, order[:count].sort().values
 
 

@@ -55,7 +55,7 @@ def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> It
         yield from (samples[chosen] for chosen in batches)
         return
     loader = DataLoader(
-        cast(Any, _Told(samples)), batch_size=None, sampler=batches, num_workers=workers,
+        cast(Any, _ErrorsAsText(samples)), batch_size=None, sampler=batches, num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the global random state
         worker_init_fn=_leave_stopping_to_the_trainer,
@@ -91,7 +91,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
-class _Told:
+class _ErrorsAsText:
     """Hands a user's mistake over to the main process as its text; torch would wrap it in a traceback."""
 
     def __init__(self, samples: Indexable) -> None:

@@ -94,8 +94,8 @@ class Job:
 
 def devices_of_a_run(jobs: Iterable[Job]) -> int:
     """The most devices on one machine that a run asks for; one, where it leaves that to what it finds ("auto")."""
-    asked = [str(job.config["trainer"]["devices"]) for job in jobs]
-    return max([1, *(int(devices) for devices in asked if devices.isdigit())])
+    requested = [str(job.config["trainer"]["devices"]) for job in jobs]
+    return max([1, *(int(devices) for devices in requested if devices.isdigit())])
 
 
 def read_job(file: Path) -> Job:
@@ -128,7 +128,7 @@ def run_file(arguments: list[str]) -> int:
             raise SchemenetError(result["reason"])
     except Exception as error:
         traceback.print_exc()
-        told = str(error).strip().splitlines() or [""]
-        write_text(folder / FAILURE, f"{type(error).__name__}: {told[-1]}\n")
+        lines = str(error).strip().splitlines() or [""]
+        write_text(folder / FAILURE, f"{type(error).__name__}: {lines[-1]}\n")
         return 1
     return 0

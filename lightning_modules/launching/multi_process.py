@@ -46,8 +46,8 @@ def launch(arguments: Mapping[str, Any], processes: int) -> None:
     """
     ranks: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="schemenet-") as place:
-        told = Path(place)
-        (told / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
+        shared = Path(place)
+        (shared / "arguments.json").write_text(json.dumps(arguments), encoding="utf-8")
         try:
             for environment in _environments(processes):
                 command = module_command("lightning_modules", RANK, place)
@@ -57,7 +57,7 @@ def launch(arguments: Mapping[str, Any], processes: int) -> None:
         finally:
             _end(ranks)
         if any(statuses) and STOPPED not in statuses:
-            raise RankError(_first_failure(told, statuses))
+            raise RankError(_first_failure(shared, statuses))
 
 
 def serve(place: Path) -> int:
@@ -95,9 +95,9 @@ def _environments(processes: int) -> list[dict[str, str]]:
     return [common | {"LOCAL_RANK": f"{local}", "RANK": f"{first + local}"} for local in range(processes)]
 
 
-def _first_failure(told: Path, statuses: Sequence[int | None]) -> str:
+def _first_failure(shared: Path, statuses: Sequence[int | None]) -> str:
     """Why the first process to fail has failed; those after it have only missed it."""
-    reasons = {rank: told / str(rank) for rank, status in enumerate(statuses) if status}
+    reasons = {rank: shared / str(rank) for rank, status in enumerate(statuses) if status}
     for rank, status in enumerate(statuses):
         if status is not None and status < 0:
             death = f"rank {rank} was killed by {signal.Signals(-status).name}"

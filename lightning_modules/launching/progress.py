@@ -70,17 +70,17 @@ class Watch:
         behind = self.finished + sum(shares.values())
         left = self.total - self.skipped
         waiting = left - self.finished - len(shares)
-        told = f"{self.skipped + self.finished - len(self.failed)} of {self.total} done, {len(shares)} running, "
-        told += f"{waiting} waiting, {len(self.failed)} failed; {_duration(now - self._start)} so far"
+        summary = f"{self.skipped + self.finished - len(self.failed)} of {self.total} done, {len(shares)} running, "
+        summary += f"{waiting} waiting, {len(self.failed)} failed; {_duration(now - self._start)} so far"
         if behind:
-            told += f", about {_duration((now - self._start) * (left - behind) / behind)} left"
+            summary += f", about {_duration((now - self._start) * (left - behind) / behind)} left"
         table = Table.grid(padding=(0, 2))
         for job, share in list(shares.items())[:SHOWN]:
             bar = ProgressBar(total=1.0, completed=share, width=24)
             table.add_row(job.name, bar, f"{100 * share:.0f}%", _duration(now - self._began[job]))
         if len(shares) > SHOWN:
             table.add_row(f"and {len(shares) - SHOWN} more")
-        return Group(table, Text(told))
+        return Group(table, Text(summary))
 
 
 def _duration(seconds: float) -> str:

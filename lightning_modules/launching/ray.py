@@ -58,10 +58,10 @@ def ray(
     with _connected(engine, address):
         if num_gpus is None:
             num_gpus = _gpus_of_a_run(runs, "GPU" in engine.cluster_resources())
-        wanted = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
-        if not any(_has(node, wanted) for node in engine.nodes()):
-            asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
-            watch.console.print(f"no node of the Ray cluster has {asked}: runs wait until one joins it")
+        needed = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
+        if not any(_has(node, needed) for node in engine.nodes()):
+            amounts = ", ".join(f"{amount:g} {name}" for name, amount in needed.items() if amount)
+            watch.console.print(f"no node of the Ray cluster has {amounts}: runs wait until one joins it")
         limits = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
         task = engine.remote(max_calls=1, max_retries=max_retries, runtime_env=_python(engine), **limits)(attend)
         given: dict[Any, Job] = {}
@@ -125,8 +125,8 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
                 **options,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise SchemenetError(f"launcher.address: no Ray cluster at {address or 'RAY_ADDRESS'!r}: {told}") from error
+        reason = " ".join(str(error).split())
+        raise SchemenetError(f"launcher.address: no Ray cluster at {address or 'RAY_ADDRESS'!r}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own, which ends the process
     try:
@@ -165,5 +165,5 @@ def _gpus_of_a_run(runs: Sequence[Job], there_are: bool) -> int:
     return devices_of_a_run(on_gpus) if on_gpus else 0
 
 
-def _has(node: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:
-    return node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items())
+def _has(node: Mapping[str, Any], needed: Mapping[str, float]) -> bool:
+    return node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in needed.items())

@@ -34,8 +34,8 @@ from lightning_modules.storage.atomic_files import read_json, remove_empty, writ
 from lightning_modules.storage.run_files import JOB, LOG, SLURM_JOB
 from schemes.errors import SchemenetError
 
-LOOK = {"slurm": 2.0, "local": TICK}  # seconds between two looks at the folders of runs
-ASK = {"slurm": 20.0, "local": 0.5}  # seconds between two questions after the jobs that are left
+LOOK_PERIOD = {"slurm": 2.0, "local": TICK}  # seconds between two looks at the folders of runs
+QUERY_PERIOD = {"slurm": 20.0, "local": 0.5}  # seconds between two questions after the jobs that are left
 WARNING = 120  # seconds between the warning that time is up and the end of a job
 START = 120  # seconds until a run trains, and for Slurm's clock, which may warn a minute early
 SHORTEST = (WARNING + START) // 60
@@ -115,17 +115,17 @@ def slurm(
     by_folder = {run.folder: run for run in runs}
     jobs = {by_folder[folder]: job for folder, job in unfinished_jobs(by_folder).items()}
     if jobs:
-        watch.console.print(f"{_runs(jobs)} queued or running as {_told(jobs.values())}; watching")
+        watch.console.print(f"{_runs(jobs)} queued or running as {_names_of(jobs.values())}; watching")
     new = [run for run in runs if run not in jobs]
     if new:
         submitted = _submit(submitit, new, cluster, max_num_timeout, cpus_per_task, resources)
         jobs |= submitted
-        told = _told(submitted.values())
-        watch.console.print(f"submitted {_runs(submitted)} as {told}; logs in {submitted[new[0]].folder}")
+        names = _names_of(submitted.values())
+        watch.console.print(f"submitted {_runs(submitted)} as {names}; logs in {submitted[new[0]].folder}")
     try:
         _follow(jobs, watch)
     except KeyboardInterrupt:
-        _say_what_goes_on(jobs, watch)
+        _print_remaining(jobs, watch)
         raise
     finally:
         _end_local(jobs)
@@ -150,14 +150,16 @@ class SlurmJob:
             job = SlurmJob(**read_json(folder / SLURM_JOB))
         except (SchemenetError, TypeError):
             return None
-        return job if job.cluster in LOOK else None
+        return job if job.cluster in LOOK_PERIOD else None
 
     @staticmethod
     def left(jobs: Iterable[SlurmJob]) -> set[SlurmJob]:
         """Those that are queued or running. Raises NoAnswer where Slurm does not say."""
-        asking = {"slurm": _queued, "local": _alive}
+        listings = {"slurm": _queued, "local": _alive}
         jobs = list(jobs)
-        ids = {cluster: ask([job for job in jobs if job.cluster == cluster]) for cluster, ask in asking.items()}
+        ids = {
+            cluster: list_ids([job for job in jobs if job.cluster == cluster]) for cluster, list_ids in listings.items()
+        }
         return {job for job in jobs if job.id in ids[job.cluster]}
 
 
@@ -179,7 +181,7 @@ def refuse_unfinished(folders: Iterable[Path]) -> None:
     if jobs:
         end = "scancel" if any(job.cluster == "slurm" for job in jobs.values()) else "kill"
         raise SchemenetError(
-            f"overwrite: {_runs(jobs)} queued or running as {_told(jobs.values())} would train what they were "
+            f"overwrite: {_runs(jobs)} queued or running as {_names_of(jobs.values())} would train what they were "
             f"submitted as; `{end} {' '.join(_arrays(jobs.values()))}` ends them, then give the command again"
         )
 
@@ -252,8 +254,8 @@ def _submit(
     known = _said_to_slurm() | import_environment()
     try:
         with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**known):
-            own = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
-            executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_{key}": own[key] for key in own})
+            options = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
+            executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_{key}": options[key] for key in options})
             executor.update_parameters(**{key: value for key, value in resources.items() if value is not None})
             submitted = executor.map_array(Task(threads), [str(run.folder.resolve()) for run in runs])
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
@@ -280,12 +282,12 @@ def _follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
     waiting, running = dict(jobs), dict(jobs)
     sizes = {run: run.log_size() for run in jobs}
     gone: set[Job] = set()
-    asked, answered = time.monotonic(), True
+    last_query, answered = time.monotonic(), True
     while running:
         for run in [run for run in waiting if run.log_size() != sizes[run] or run.progress()]:
             del waiting[run]
             watch.began(run)
-        if time.monotonic() - asked > min(ASK[job.cluster] for job in running.values()):
+        if time.monotonic() - last_query > min(QUERY_PERIOD[job.cluster] for job in running.values()):
             try:
                 left = SlurmJob.left(running.values())
             except NoAnswer as error:
@@ -298,20 +300,20 @@ def _follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
             # Twice: another machine's file system may show late what the run has written last.
             for run in missed & gone:
                 run.record_failure(f"its job {running[run].id} has ended")
-            gone, asked = missed, time.monotonic()
+            gone, last_query = missed, time.monotonic()
         for run in [run for run in running if run.finished]:
             del running[run]
             waiting.pop(run, None)
             watch.ended(run)
         watch.look()
-        time.sleep(min((LOOK[job.cluster] for job in running.values()), default=0.0))
+        time.sleep(min((LOOK_PERIOD[job.cluster] for job in running.values()), default=0.0))
 
 
-def _say_what_goes_on(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
+def _print_remaining(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
     on_slurm = [job for run, job in jobs.items() if job.cluster == "slurm" and not run.finished]
     if on_slurm:
         watch.console.print(
-            f"{_runs(on_slurm)} go on as {_told(on_slurm)}: the same command watches again, "
+            f"{_runs(on_slurm)} go on as {_names_of(on_slurm)}: the same command watches again, "
             f"`scancel {' '.join(_arrays(on_slurm))}` ends it"
         )
 
@@ -320,12 +322,12 @@ def _queued(jobs: Collection[SlurmJob]) -> set[str]:
     """The ids among those of Slurm jobs that are in its queue, waiting or running."""
     if not jobs:
         return set()
-    asked = ["squeue", "--noheader", "--me", "--array", "--format=%i"]  # one line for each job, of an array as 17_3
+    command = ["squeue", "--noheader", "--me", "--array", "--format=%i"]  # one line for each job, of an array as 17_3
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=120)
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", None) or str(error)).strip()
-        raise NoAnswer(f"Slurm does not say what is queued ({told})") from error
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        raise NoAnswer(f"Slurm does not say what is queued ({reason})") from error
     return set(answer.stdout.split())
 
 
@@ -333,8 +335,8 @@ def _alive(jobs: Collection[SlurmJob]) -> set[str]:
     """The ids among those of submitit's local jobs, which are process numbers, that are there still."""
     if not jobs:
         return set()
-    asked = ["ps", "-o", "pid=,args=", "-p", ",".join(job.id for job in jobs)]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    command = ["ps", "-o", "pid=,args=", "-p", ",".join(job.id for job in jobs)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return {line.split()[0] for line in answer.splitlines() if "submitit.local" in line}
 
 
@@ -374,7 +376,7 @@ def _runs(counted: Collection[Any]) -> str:
     return f"{len(counted)} run{'s' if len(counted) != 1 else ''}"
 
 
-def _told(jobs: Iterable[SlurmJob]) -> str:
+def _names_of(jobs: Iterable[SlurmJob]) -> str:
     jobs = list(jobs)
     kind = "Slurm job" if jobs[0].cluster == "slurm" else "local job"
     numbers = _arrays(jobs)

@@ -33,11 +33,11 @@ def start(
     """
     command = module_command("lightning_modules", "run-file", "--leash", str(file))
     known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
-    with open(file.parent / log, "ab", opener=no_link) as told:
-        told.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
-        told.flush()
+    with open(file.parent / log, "ab", opener=no_link) as stream:
+        stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
+        stream.flush()
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT, cwd=place, env=known,
+            command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, cwd=place, env=known,
             start_new_session=True,
         )  # fmt: skip
 

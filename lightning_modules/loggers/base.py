@@ -50,7 +50,7 @@ def csv(folder: Path) -> list[Logger]:
 def wandb(
     folder: Path,
     about: About,
-    goes_on: bool = False,
+    resumes: bool = False,
     *,
     project: str | None = None,
     entity: str | None = None,
@@ -64,7 +64,7 @@ def wandb(
     the same values.
     """
     run = wandb_runs.begin(
-        folder, mode=mode, id=wandb_runs.run_id(folder, about.key, goes_on), goes_on=goes_on, job_type="train",
+        folder, mode=mode, id=wandb_runs.run_id(folder, about.key, resumes), resumes=resumes, job_type="train",
         project=wandb_runs.project(project), entity=entity, name=about.name, group=about.group, tags=about.tags,
         config=about.config,
     )  # fmt: skip
@@ -117,9 +117,9 @@ class Curves(WandbLogger):
 
 
 @contextmanager
-def opened(logger: Mapping[str, Any], folder: Path, about: About, goes_on: bool) -> Iterator[list[Logger]]:
+def opened(logger: Mapping[str, Any], folder: Path, about: About, resumes: bool) -> Iterator[list[Logger]]:
     """The loggers of a run, which end with the block."""
-    loggers = LOGGERS.build(logger, folder=folder, about=about, goes_on=goes_on)
+    loggers = LOGGERS.build(logger, folder=folder, about=about, resumes=resumes)
     try:
         yield loggers
     finally:

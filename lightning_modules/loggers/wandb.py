@@ -37,20 +37,21 @@ FINISH = 10.0
 IDENTITY = "wandb.json"
 
 
-def asked_mode(mode: str | None) -> Mode | None:
-    """The mode that is asked for, by config or by WANDB_MODE; None where nothing is."""
-    asked = mode or os.environ.get("WANDB_MODE") or None
-    asked = {"dryrun": "offline", "run": "online"}.get(asked or "", asked)
-    if asked is None or asked in get_args(Mode):
-        return asked  # pyright: ignore[reportReturnType]
-    raise SchemenetError(f"logger.mode or WANDB_MODE: expected {', '.join(get_args(Mode))}, got {asked!r}")
+def requested_mode(mode: str | None) -> Mode | None:
+    """The mode of the config or of WANDB_MODE; None where neither is set."""
+    modes: tuple[Mode, ...] = get_args(Mode)
+    requested = mode or os.environ.get("WANDB_MODE") or ""
+    requested = {"dryrun": "offline", "run": "online"}.get(requested, requested)
+    if not requested or requested in modes:
+        return next((known for known in modes if known == requested), None)
+    raise SchemenetError(f"logger.mode or WANDB_MODE: expected {', '.join(modes)}, got {requested!r}")
 
 
 def settled_mode(mode: str | None) -> tuple[Mode, str | None]:
     """The mode in which to log, and why it is offline where nobody asked for that."""
-    asked = asked_mode(mode)
-    if asked in ("offline", "disabled"):
-        return asked, None
+    requested = requested_mode(mode)
+    if requested in ("offline", "disabled"):
+        return requested, None
     why = _no_key() or _no_server()
     return ("online", None) if why is None else ("offline", why)
 
@@ -62,13 +63,13 @@ def settled(logger: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     mode, why = settled_mode(logger["mode"])
     if why is not None:
         print(f"W&B {why}: the runs are logged offline; `wandb sync {folder}/*/seed*/wandb` sends them", flush=True)
-    if mode != asked_mode(logger["mode"]):
+    if mode != requested_mode(logger["mode"]):
         release()
     return {**logger, "mode": mode}
 
 
 def begin(
-    folder: Path, *, mode: str | None, id: str, goes_on: bool = False, patience: float = FINISH, **options: Any
+    folder: Path, *, mode: str | None, id: str, resumes: bool = False, patience: float = FINISH, **options: Any
 ) -> Any | None:
     """A W&B run that writes below ``folder``; None where W&B cannot be started at all. What it is, is said in a line.
 
@@ -77,7 +78,7 @@ def begin(
     """
     end = time.monotonic() + WITHIN
     wandb = _wandb()
-    mode, why = settled_mode("offline" if goes_on and _held(folder).get("mode") == "offline" else mode)
+    mode, why = settled_mode("offline" if resumes and _read_identity(folder).get("mode") == "offline" else mode)
 
     def init(mode: Mode, within: float) -> Any:
         settings = wandb.Settings(
@@ -85,10 +86,10 @@ def begin(
             # What is neither on the disk nor at the server is lost to the curves when a run is killed.
             x_transaction_log_flush_interval=1, x_file_stream_transmit_interval=5,
         )  # fmt: skip
-        own = {"id": id, "resume": "allow" if goes_on else None}
+        overrides = {"id": id, "resume": "allow" if resumes else None}
         if "WANDB_SWEEP_ID" in os.environ:  # the agent has named the run, and its group is the sweep
-            own = {"group": None}
-        return wandb.init(dir=str(folder), mode=mode, reinit="create_new", settings=settings, **options | own)
+            overrides = {"group": None}
+        return wandb.init(dir=str(folder), mode=mode, reinit="create_new", settings=settings, **options | overrides)
 
     run = None
     if mode == "online":
@@ -141,21 +142,21 @@ def release() -> None:
     wandb.teardown()
 
 
-def run_id(folder: Path, key: str, goes_on: bool) -> str:
+def run_id(folder: Path, key: str, resumes: bool) -> str:
     """The id of the W&B run that a folder holds, or is about to hold.
 
     ``key`` tells what is run; to it comes a mark of this beginning, kept in the folder: the same recipe begun
     elsewhere, or anew, is another run.
     """
-    held = _held(folder).get("id", "") if goes_on else ""
-    return held if str(held).startswith(f"{key}-") else f"{key}-{secrets.token_hex(4)}"
+    existing = _read_identity(folder).get("id", "") if resumes else ""
+    return existing if str(existing).startswith(f"{key}-") else f"{key}-{secrets.token_hex(4)}"
 
 
-def _held(folder: Path) -> dict[str, Any]:
+def _read_identity(folder: Path) -> dict[str, Any]:
     """What the folder knows of its W&B run: ``id`` and ``mode``, or nothing."""
     try:
-        found = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        return identity if isinstance(identity, dict) else {}
     except (OSError, ValueError):
         return {}
 
@@ -210,11 +211,11 @@ def _no_key() -> str | None:
 def _no_server() -> str | None:
     """Why the server cannot be used, after ``ANSWER`` seconds at most; names are looked up without any limit."""
     url = _wandb().setup().settings.base_url
-    found: list[str | None] = []
-    asking = threading.Thread(target=lambda: found.append(_refusal(url)), daemon=True)
-    asking.start()
-    asking.join(ANSWER)
-    return found[0] if found else f"does not answer ({url})"
+    reasons: list[str | None] = []
+    request = threading.Thread(target=lambda: reasons.append(_refusal(url)), daemon=True)
+    request.start()
+    request.join(ANSWER)
+    return reasons[0] if reasons else f"does not answer ({url})"
 
 
 def _refusal(url: str) -> str | None:

@@ -42,16 +42,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
     """Rows of metrics.csv with a finite number in a column of this pattern, as (training step, numbers)."""
     path = folder / METRICS
-    rows, found = read_rows(path), []
+    rows, columns = read_rows(path), []
     try:
         for row in rows:
             values = {name: float(value) for name, value in row.items() if value and pattern.fullmatch(name)}
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             if values and row.get("step"):
-                found.append((int(row["step"]), values))
+                columns.append((int(row["step"]), values))
     except (ValueError, TypeError) as error:
         raise SchemenetError(f"{path} cannot be read: {error}") from error
-    return found
+    return columns
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

@@ -64,8 +64,8 @@ def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
 
 def norms_with_statistics(module: nn.Module) -> dict[str, _BatchNorm]:
     """The batch norms that keep running statistics, by name."""
-    found = module.named_modules()
-    return {name: norm for name, norm in found if isinstance(norm, _BatchNorm) and norm.track_running_stats}
+    modules = module.named_modules()
+    return {name: norm for name, norm in modules if isinstance(norm, _BatchNorm) and norm.track_running_stats}
 
 
 def statistics_of(module: nn.Module) -> dict[str, Any]:

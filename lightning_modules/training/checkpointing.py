@@ -103,12 +103,12 @@ class Resumable(Checkpoint):
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
         self.path, self.every_n_steps = folder / CHECKPOINT, every_n_steps
         self.metrics: dict[str, Tensor] = {}
-        self.goes_on = False  # whether a step has begun: what was loaded is in its place
+        self.has_resumed = False  # whether a step has begun: what was loaded is in its place
         self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
         self._before_test: dict[str, Any] | None = None  # while the test set is read: what that changes
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
-        self._asked_to_stop = False
+        self._stop_requested = False
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -153,19 +153,19 @@ class Resumable(Checkpoint):
                 steps = int(trainer.estimated_stepping_batches)
                 print(f"goes on from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            stopping.handle(self._ask_to_stop)  # Lightning puts the old handlers back
+            stopping.handle(self._request_stop)  # Lightning puts the old handlers back
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._go_on(trainer)
+        self._restore_random_state(trainer)
         if batch_idx % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
         due = batch_idx == 0 or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-        if (due or self._asked_to_stop) and step > self._saved_step:
+        if (due or self._stop_requested) and step > self._saved_step:
             self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch_idx})
-        if self._asked_to_stop:
+        if self._stop_requested:
             raise KeyboardInterrupt
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,13 +174,13 @@ class Resumable(Checkpoint):
             counts = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
             assert isinstance(counts, _StartedTracker)
             counts.ready = counts.started = counts.completed
-        self._go_on(trainer)
+        self._restore_random_state(trainer)
         self._before_test = self._changing(trainer)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._asked_to_stop:
+        if self._stop_requested:
             self._save_before_test(trainer, pl_module)
             raise KeyboardInterrupt
 
@@ -201,12 +201,12 @@ class Resumable(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, None)
 
-    def _go_on(self, trainer: pl.Trainer) -> None:
+    def _restore_random_state(self, trainer: pl.Trainer) -> None:
         """Take up the random state of the checkpoint, when what comes next draws from it."""
         if self._loaded is not None:
             set_random_state(self._loaded["random"][trainer.global_rank])
             self._loaded = None
-        self.goes_on = True
+        self.has_resumed = True
 
     def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
         """What of a checkpoint reading the test set would change."""
@@ -222,10 +222,10 @@ class Resumable(Checkpoint):
         self._place, self._saved_step = place, trainer.global_step
         trainer.save_checkpoint(self.path)
 
-    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._asked_to_stop:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stop_requested:
             raise KeyboardInterrupt
-        self._asked_to_stop = True
+        self._stop_requested = True
         print("stopping after this step; once more stops at once", file=sys.stderr, flush=True)
 
 

@@ -48,10 +48,10 @@ def noise_free(
     whole.trainer = None  # who reads a part of the batches only; these are the same for every process
     done = estimate_statistics(module, trainer, whole, EVAL_KEYS["statistics_batches"].default)
     again = TRAINERS.build(config["trainer"], folder=folder, callbacks=[SolverCostLogger()], logger=False)
-    found = again.validate(module, datamodule=data, verbose=False)[0]
+    tested = again.validate(module, datamodule=data, verbose=False)[0]
     keys = [f"{data.eval_split}/{name}" for name in module.names]
     replaced = {f"{key.replace('/', '_', 1)}_{BY_RUNNING}": metrics.get(key) for key in keys}
-    metrics.update({key: float(found[key]) for key in keys})
+    metrics.update({key: float(tested[key]) for key in keys})
     if trainer.is_global_zero:
         checkpoint["state_dict"].update({k: v.cpu() for k, v in statistics_of(module).items()})
         WholeCheckpoints().save_checkpoint(checkpoint, path)

@@ -93,8 +93,10 @@ def _train_rank(
     started_network(config, module.network)
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
     if trainer.is_global_zero:
-        told = about(config, module.network, group, arm)
-        trainer.loggers = stack.enter_context(opened(config["logger"], folder, told, goes_on=checkpoint is not None))
+        description = about(config, module.network, group, arm)
+        trainer.loggers = stack.enter_context(
+            opened(config["logger"], folder, description, resumes=checkpoint is not None)
+        )
     stopped = _fit(trainer, module, data, checkpoint, resumable)
     metrics = {key: float(value) for key, value in {**resumable.metrics, **trainer.callback_metrics}.items()}
     without_noise: dict[str, Any] = {}
@@ -113,9 +115,9 @@ def _train_rank(
     if trainer.is_global_zero:  # last of all: what has a result is not looked at again
         write_json(folder / RESULT, result)
     else:  # it has stopped, as others may have at the same time
-        own = folder / f"{RESULT}.{trainer.global_rank}"
-        write_json(own, result)
-        own.replace(folder / RESULT)
+        path = folder / f"{RESULT}.{trainer.global_rank}"
+        write_json(path, result)
+        path.replace(folder / RESULT)
     return result if stopped is not None else trainer.strategy.broadcast(result)
 
 
@@ -141,7 +143,7 @@ def _fit(
                 f"another process of this run has ended ({str(error).splitlines()[0]}); "
                 "the same command goes on from the last checkpoint"
             ) from error
-        if checkpoint is None or resumable.goes_on:
+        if checkpoint is None or resumable.has_resumed:
             raise
         raise SchemenetError(
             f"{checkpoint} is no checkpoint of this run ({type(error).__name__}: {error}); overwrite=true begins anew"
@@ -211,10 +213,10 @@ def _result(
     metrics: dict[str, float],
     diverged: bool,
 ) -> dict[str, Any]:
-    found = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
+    results = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
     measure = measure_of(config["data"]["name"])
     checked = {measure.key, "loss"} & set(module.names)  # an error stays finite where its loss does not
-    not_finite = [name for name in sorted(checked) if not math.isfinite(found[f"{data.eval_split}_{name}"])]
+    not_finite = [name for name in sorted(checked) if not math.isfinite(results[f"{data.eval_split}_{name}"])]
     if diverged:
         reason = "the training loss is NaN or infinite"
     elif not_finite:
@@ -229,7 +231,7 @@ def _result(
         **({} if reason is None else {"reason": f"after {trainer.global_step} training steps: {reason}"}),
         "epochs": trainer.current_epoch,
         "measure": measure.key,
-        **{key: value if math.isfinite(value) else None for key, value in found.items()},
+        **{key: value if math.isfinite(value) else None for key, value in results.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
         **_costs(network, tuple(data.shape), samples),
         "layout": network.layout,

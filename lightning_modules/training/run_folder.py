@@ -81,13 +81,13 @@ def run_folder(config: ResolvedConfig) -> Path:
 
 def versions() -> dict[str, str]:
     names = ("schemenet", "torch", "torchvision", "pytorch-lightning", "timm", "numpy")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def describe_error(result: dict[str, Any]) -> str:

@@ -177,12 +177,12 @@ def _cluster() -> list[ClusterEnvironment]:
 
 
 def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
-    found: list[Callback] = []
+    callbacks: list[Callback] = []
     if channels_last:
-        found.append(ChannelsLast())
+        callbacks.append(ChannelsLast())
     if compile:
-        found.append(Compiled(compile if isinstance(compile, str) else "inductor"))
-    return found
+        callbacks.append(Compiled(compile if isinstance(compile, str) else "inductor"))
+    return callbacks
 
 
 def _quiet() -> None:

@@ -44,9 +44,9 @@ def log_report(folder: Path, group: str, logger: Mapping[str, Any]) -> None:
 
 
 def _offline_run(folder: Path, group: str, logger: Mapping[str, Any]) -> Any | None:
-    goes_on = (folder / wandb_runs.IDENTITY).exists()
+    resumes = (folder / wandb_runs.IDENTITY).exists()
     return wandb_runs.begin(
-        folder, mode="offline", id=wandb_runs.run_id(folder, "report", goes_on), goes_on=goes_on,
+        folder, mode="offline", id=wandb_runs.run_id(folder, "report", resumes), resumes=resumes,
         project=wandb_runs.project(logger["project"]), entity=logger["entity"], name=f"report {group}", group=group,
         job_type="report",
     )  # fmt: skip

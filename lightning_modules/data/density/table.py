@@ -152,8 +152,8 @@ def _read_npy(path: Path) -> Table:
     except (ValueError, OSError, EOFError, OverflowError) as error:
         raise SchemenetError(f"{path}: cannot be read as an npy: {error}") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiub":
-        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise SchemenetError(f"{path}: expected numbers of shape (rows, columns), got {found}")
+        got = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise SchemenetError(f"{path}: expected numbers of shape (rows, columns), got {got}")
     if values.size > MOST_NUMBERS:
         raise SchemenetError(f"{path}: expected at most {MOST_NUMBERS:,} numbers, got {values.size:,}")
     values = values.astype(np.float64)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from lightning_modules.config.registries import DATA
-from lightning_modules.data.datamodule import held_out
+from lightning_modules.data.datamodule import validation_split
 from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.data.series.csv_reader import SeriesTable, read_series
 from lightning_modules.data.series.series_set import Series, SeriesSet
@@ -89,8 +89,8 @@ class TrajectoriesCSV(TrajectoryData):
 
     def load(self, train: bool) -> SeriesSet:
         total = len(self.series)
-        kept, held = held_out(total, self.test) if self.test and total > 1 else (torch.arange(total),) * 2
-        chosen = [self.series[i] for i in (kept if train else held)]
+        training, test = validation_split(total, self.test) if self.test and total > 1 else (torch.arange(total),) * 2
+        chosen = [self.series[i] for i in (training if train else test)]
         if train:
             early = [one.at(one.times <= self.span) for one in chosen]
             chosen = [piece for one in early for piece in self._pieces(one)]

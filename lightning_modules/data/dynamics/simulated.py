@@ -87,13 +87,13 @@ class Generated(TrajectoryData):
         count, length = (self.train_size, 1.0) if train else (self.test_size, 1.0 + self.beyond)
         stream = generator(DATA_SEED, int(train))
         y0 = self.starts(torch.rand(count, len(self.channels), generator=stream, dtype=torch.float64))
-        times, own = self._moments(count, length, stream)
+        times, indices = self._moments(count, length, stream)
         states = trajectories(self.system, y0, times)
         if train and self.noise:
             spread = states.flatten(0, 1).std(0)
             states = states + self.noise * spread * torch.randn(states.shape, generator=stream, dtype=states.dtype)
         seen = torch.ones_like(states[0], dtype=torch.bool)
-        series = [Series(times, path.float(), seen).at(chosen) for path, chosen in zip(states, own, strict=True)]
+        series = [Series(times, path.float(), seen).at(chosen) for path, chosen in zip(states, indices, strict=True)]
         first, later = slice(0, 1), slice(1, None)
         return SeriesSet([one.at(first) for one in series], [one.at(later) for one in series])
 
@@ -106,8 +106,8 @@ class Generated(TrajectoryData):
             ).expand(count, -1)
         slots = SLOTS * total
         drawn = torch.rand(count, slots, generator=stream).argsort(1)[:, :total].sort(1).values + 1
-        own = torch.cat((torch.zeros(count, 1, dtype=torch.long), drawn), 1)
-        return self.span / self.times / SLOTS * torch.arange(slots + 1, dtype=torch.float64), own
+        indices = torch.cat((torch.zeros(count, 1, dtype=torch.long), drawn), 1)
+        return self.span / self.times / SLOTS * torch.arange(slots + 1, dtype=torch.float64), indices
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
     return order[count:].sort().values, order[:count].sort().values
 
 
-def asked_by(series: list[Series], mode: str, half: float) -> SeriesSet:
+def with_targets(series: list[Series], mode: str, half: float) -> SeriesSet:
     """A set that is asked for what is shown, or that is shown what lies before a time and asked for what lies behind.
 
     Series that have nothing on one side are then left out.

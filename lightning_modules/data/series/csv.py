@@ -10,7 +10,7 @@ import torch
 
 from architectures.standardizer import moments
 from lightning_modules.config.registries import DATA
-from lightning_modules.data.series.base import SeriesData, asked_by, parted
+from lightning_modules.data.series.base import SeriesData, parted, with_targets
 from lightning_modules.data.series.csv_reader import SeriesTable, read_series
 from lightning_modules.data.series.series_set import BITS, SeriesSet
 from schemes.errors import SchemenetError
@@ -101,7 +101,7 @@ class SeriesCSV(SeriesData):
             ]
             for part in (train, test)
         )
-        first, second = (asked_by(part, self.mode, half=0.5) for part in (train, test))
+        first, second = (with_targets(part, self.mode, half=0.5) for part in (train, test))
         return first, second
 
     def _refuse_close(self, length: float) -> None:
@@ -112,9 +112,9 @@ class SeriesCSV(SeriesData):
         least = 2.0 ** (1 - BITS) * length
         for name, one in zip(self.table.names, self.table.series, strict=True):
             if close := (one.times[2:] - one.times[:-2] < 2 * least).nonzero()[:, 0].tolist():
-                told = ", ".join(repr(time) for time in one.times[close[0] : close[0] + 3].tolist())
+                times = ", ".join(repr(time) for time in one.times[close[0] : close[0] + 3].tolist())
                 raise SchemenetError(
-                    f"{self.path}: series {name!r} has the times {told}, closer than {least:.3g}: all series lie on "
+                    f"{self.path}: series {name!r} has the times {times}, closer than {least:.3g}: all series lie on "
                     f"one axis, {length:g} long, on which single precision tells no more apart; if they share no "
                     "clock, count the times of each from its own beginning, else make one row of them"
                 )

@@ -14,7 +14,7 @@ from torch import Tensor
 from architectures.series.base import UNLABELLED
 from lightning_modules.config.registries import DATA
 from lightning_modules.data.on_disk import FromFiles
-from lightning_modules.data.series.base import SeriesData, asked_by, parted
+from lightning_modules.data.series.base import SeriesData, parted, with_targets
 from lightning_modules.data.series.series_set import LARGEST, Series, SeriesSet
 from lightning_modules.storage.atomic_files import refuse_special, whole
 from schemes.errors import SchemenetError, nearest
@@ -136,7 +136,7 @@ class PhysioNet(FromFiles, SeriesData):
         train, test = ([stays[i] for i in part.tolist()] for part in parts)
         low, high = extremes(train)
         scaled = ([scale(stay, low, high) for stay in part] for part in (train, test))
-        first, second = (asked_by(part, self.mode, half=0.5) for part in scaled)
+        first, second = (with_targets(part, self.mode, half=0.5) for part in scaled)
         return first, second
 
     def _outcomes(self, name: str) -> Path:
@@ -145,16 +145,16 @@ class PhysioNet(FromFiles, SeriesData):
     def _stays(self, rows: Observations, died: dict[int, int]) -> Iterator[Series]:
         """The stays of a set that have an observation."""
         channels = len(self.channels)
-        own = rows.channel < channels
-        stay = torch.arange(len(rows.length)).repeat_interleave(rows.length)[own]
+        is_channel = rows.channel < channels
+        stay = torch.arange(len(rows.length)).repeat_interleave(rows.length)[is_channel]
         step = 60 * self.quantisation or 1  # minutes
-        slot = (rows.minute[own] / step).round().long()
+        slot = (rows.minute[is_channel] / step).round().long()
         most = int(slot.max()) + 1 if len(slot) else 1
         points, place = (stay * most + slot).unique(return_inverse=True)
         total = torch.zeros(len(points), channels, dtype=torch.float64)
         count = torch.zeros_like(total)
-        at = (place, rows.channel[own].long())
-        total.index_put_(at, rows.value[own].double(), accumulate=True)
+        at = (place, rows.channel[is_channel].long())
+        total.index_put_(at, rows.value[is_channel].double(), accumulate=True)
         count.index_put_(at, torch.ones(len(place), dtype=torch.float64), accumulate=True)
         values, mask = (total / count.clamp(min=1)).float(), count > 0
         times = (points % most) * (step / (60 * HOURS))
@@ -199,8 +199,8 @@ def kept_rows(folder: Path) -> Observations:
 
 def _newest(files: Sequence[Path]) -> tuple[int, int]:
     """All sizes together, and the time of the last change."""
-    held = [file.stat() for file in files]
-    return sum(of.st_size for of in held), max((of.st_mtime_ns for of in held), default=0)
+    stats = [file.stat() for file in files]
+    return sum(of.st_size for of in stats), max((of.st_mtime_ns for of in stats), default=0)
 
 
 def read_rows(files: Sequence[Path]) -> Observations:

@@ -48,17 +48,17 @@ class SeriesSet:
     """
 
     def __init__(
-        self, observed: Sequence[Series], asked: Sequence[Series] | None = None, resolution: float | None = None
+        self, observed: Sequence[Series], targets: Sequence[Series] | None = None, resolution: float | None = None
     ) -> None:
-        """``asked`` is left out where it is what was observed."""
-        step = resolution or _resolution([*observed, *(asked or ())])
+        """``targets`` is left out where it is what was observed."""
+        step = resolution or _resolution([*observed, *(targets or ())])
         shown = _Ragged.of(observed, step)
         labels = [series.label for series in observed]
         known = [label for label in labels if label is not None]
         if known and len(known) < len(labels):
             raise SchemenetError(f"{len(labels) - len(known)} of {len(labels)} series have no label")
         self._observed = shown
-        self._asked = shown if asked is None else _Ragged.of(asked, step)
+        self._targets = shown if targets is None else _Ragged.of(targets, step)
         self._labels = torch.tensor(known) if known else None
         self._chosen = torch.arange(len(observed))
 
@@ -74,12 +74,12 @@ class SeriesSet:
     def __getitem__(self, indices: Tensor) -> SeriesBatch:
         chosen = self._chosen[indices]
         observed = self._observed.union(chosen)
-        asked = observed if self._asked is self._observed else self._asked.union(chosen)
-        return SeriesBatch(observed, asked, None if self._labels is None else self._labels[chosen], chosen)
+        targets = observed if self._targets is self._observed else self._targets.union(chosen)
+        return SeriesBatch(observed, targets, None if self._labels is None else self._labels[chosen], chosen)
 
     def windows(self, lengths: Tensor, places: Tensor) -> SeriesWindows:
         """A window of each sample, of its length and at its place in [0, 1), both (samples,)."""
-        points = self._observed if self._asked is self._observed else self._observed.joined(self._asked)
+        points = self._observed if self._targets is self._observed else self._observed.joined(self._targets)
         return SeriesWindows(points, self._labels, self._chosen, lengths, places)
 
 
@@ -105,13 +105,13 @@ class SeriesWindows:
         last = series.times[series.first + series.length - 1]
         begins = torch.bincount(which[series.times + lengths[which] < last[which]], minlength=len(chosen))
         begin = series.times[series.first + (self._places[indices] * begins).long()]
-        asked = series.where(series.times >= begin[which])
-        since = (asked.times - begin[asked.which()]).double()
-        slots = _apart((since / WINDOW_STEP).round(), asked.which())
-        asked = asked._replace(times=(slots * WINDOW_STEP).to(series.times.dtype))
-        observed, everything = asked.where(since < lengths[asked.which()]), torch.arange(len(chosen))
+        targets = series.where(series.times >= begin[which])
+        since = (targets.times - begin[targets.which()]).double()
+        slots = _apart((since / WINDOW_STEP).round(), targets.which())
+        targets = targets._replace(times=(slots * WINDOW_STEP).to(series.times.dtype))
+        observed, everything = targets.where(since < lengths[targets.which()]), torch.arange(len(chosen))
         labels = None if self._labels is None else self._labels[chosen]
-        return SeriesBatch(observed.union(everything), asked.union(everything), labels, chosen)
+        return SeriesBatch(observed.union(everything), targets.union(everything), labels, chosen)
 
 
 class _Ragged(NamedTuple):
@@ -185,8 +185,8 @@ def _apart(slots: Tensor, which: Tensor) -> Tensor:
     Of ten thousands of times drawn at random some fall together; a step is no more than what rounding moves.
     """
     order = torch.arange(len(slots))
-    own = which * (2 * (slots.abs().max() + len(slots)) + 1) if len(slots) else which
-    return (slots - order + own).cummax(0).values + order - own
+    offset = which * (2 * (slots.abs().max() + len(slots)) + 1) if len(slots) else which
+    return (slots - order + offset).cummax(0).values + order - offset
 
 
 def _resolution(series: Sequence[Series]) -> float:

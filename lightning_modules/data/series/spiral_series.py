@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.config.registries import DATA
-from lightning_modules.data.datamodule import DATA_SEED, held_out, subset
+from lightning_modules.data.datamodule import DATA_SEED, subset, validation_split
 from lightning_modules.data.loader import generator
 from lightning_modules.data.series.base import SeriesData
 from lightning_modules.data.series.series_set import Series, SeriesSet
@@ -62,14 +62,14 @@ class SpiralSeries(SeriesData):
         super().setup(stage)
         if first and self.validation is not None:
             chosen = subset(self.train_size, self.limit_train)
-            held = held_out(len(chosen), self.validation)[1]
-            self.validation_set = self._examined(train=True).part(chosen[held])
+            validation = validation_split(len(chosen), self.validation)[1]
+            self.validation_set = self._examined(train=True).part(chosen[validation])
 
     def _examined(self, train: bool) -> SeriesSet:
         """Series that are asked for what comes behind their span."""
         points, times = self._points(train, 2 * SPAN), torch.arange(SPAN, 2 * SPAN) / SPAN
-        asked = [Series(times, values, torch.ones_like(values)) for values in points[:, SPAN:]]
-        return SeriesSet(self._shown(points[:, :SPAN], train), asked)
+        targets = [Series(times, values, torch.ones_like(values)) for values in points[:, SPAN:]]
+        return SeriesSet(self._shown(points[:, :SPAN], train), targets)
 
     def _shown(self, points: Tensor, train: bool) -> list[Series]:
         """Some of the points of the span, with noise."""
@@ -77,7 +77,7 @@ class SpiralSeries(SeriesData):
         points = points + self.noise * torch.randn(points.shape, generator=stream)
         chosen = torch.rand(points.shape[:2], generator=stream).argsort(1)[:, : self.observed].sort(1).values
         times, everything = torch.arange(SPAN) / SPAN, torch.ones(SPAN, 2)
-        return [Series(times, values, everything).at(own) for values, own in zip(points, chosen, strict=True)]
+        return [Series(times, values, everything).at(indices) for values, indices in zip(points, chosen, strict=True)]
 
     def _points(self, train: bool, length: int) -> Tensor:
         """Pieces of spirals, (spirals, length, 2), without noise."""

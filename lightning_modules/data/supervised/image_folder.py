@@ -92,7 +92,7 @@ class ImageFolder(FromFiles, LabelledData):
         chosen = subset(len(paths), self.limit_train if train else self.limit_test)
         images = Images([paths[index] for index in chosen], self.size)
         inputs = images if self.decode == "each_epoch" else self._read(images, torch.arange(len(images)))
-        _tell_of(images)
+        _warn_of_conversions(images)
         if train:
             self.mean, self.std = statistics(self._read(inputs, subset(len(images), MEASURED)))
         return Labelled(inputs, torch.tensor(labels)[chosen])
@@ -154,19 +154,19 @@ def to_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def _tell_of(images: Images) -> None:
+def _warn_of_conversions(images: Images) -> None:
     """Say what is made of images that are no plain 8-bit ones, by the headers of those that are measured."""
     from PIL import Image
 
-    found: dict[str, list[str]] = {}
+    conversions: dict[str, list[str]] = {}
     for index in subset(len(images), MEASURED).tolist():
         path = images.paths[int(index)]
         with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as file:  # told where it is decoded
             if file.mode.startswith("I"):
-                found.setdefault("have 16 bits a pixel and are scaled to 8", []).append(path)
+                conversions.setdefault("have 16 bits a pixel and are scaled to 8", []).append(path)
             if file.has_transparency_data:
-                found.setdefault("are transparent in places, which are taken as black", []).append(path)
-    for what, paths in found.items():
+                conversions.setdefault("are transparent in places, which are taken as black", []).append(path)
+    for what, paths in conversions.items():
         warnings.warn(f"data: {len(paths)} images {what}, {paths[0]} for one", stacklevel=3)
 
 

@@ -36,15 +36,14 @@ class PublishedData(FromFiles, LabelledData):
 def _objection(path: Path, published: str) -> str | None:
     """What is wrong with a file: it cannot be read, or has been changed."""
     try:
-        held = path.stat()
-        found = _digest(path, held.st_size, held.st_mtime_ns)
+        status = path.stat()
+        digest = _digest(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    if found == published:
+    if digest == published:
         return None
-    return (
-        f"{path} is not the published file (delete it): {held.st_size} bytes with the MD5 sum {found}, not {published}"
-    )
+    size = status.st_size
+    return f"{path} is not the published file (delete it): {size} bytes with the MD5 sum {digest}, not {published}"
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from lightning_modules.comparing.match_budget import Matching
 from lightning_modules.comparing.plan import Plan, make_plan
 from lightning_modules.config.compose import compose
 from lightning_modules.config.sections import section
-from lightning_modules.data.datamodule import held_out
+from lightning_modules.data.datamodule import validation_split
 from lightning_modules.data.loader import Part
 from lightning_modules.data.supervised.toy_points import Moons, Points
 from lightning_modules.launching.job import Job
@@ -70,7 +70,7 @@ class TestHeldOut:
         with pytest.raises(SchemenetError, match=r"data\.validation: expected a share"):
             Moons(validation=share)
         with pytest.raises(SchemenetError, match="nothing to hold out"):
-            held_out(1, 0.5)
+            validation_split(1, 0.5)
 
 
 class TestChoice:

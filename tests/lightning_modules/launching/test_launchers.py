@@ -158,7 +158,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     slurm_stand_in.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("STAND_IN_FOR_SLURM", str(state))
-    for table in (slurm.ASK, slurm.LOOK):
+    for table in (slurm.QUERY_PERIOD, slurm.LOOK_PERIOD):
         monkeypatch.setitem(table, "slurm", 0.2)
     return state
 
@@ -224,7 +224,7 @@ def test_slurm_that_does_not_answer_is_told_once_and_asked_again(
         return answer
 
     monkeypatch.setattr(slurm, "_queued", queued)
-    for table in (slurm.ASK, slurm.LOOK):
+    for table in (slurm.QUERY_PERIOD, slurm.LOOK_PERIOD):
         monkeypatch.setitem(table, "slurm", 0.0)
     left = make_job(tmp_path, 0)
     left.write()

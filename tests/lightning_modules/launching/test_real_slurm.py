@@ -171,8 +171,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(slurm.ASK, "slurm", 2.0)
-    monkeypatch.setitem(slurm.LOOK, "slurm", 0.2)
+    monkeypatch.setitem(slurm.QUERY_PERIOD, "slurm", 2.0)
+    monkeypatch.setitem(slurm.LOOK_PERIOD, "slurm", 0.2)
 
 
 class Jobs:
@@ -238,7 +238,7 @@ def test_preempted_jobs_go_on_and_a_controller_that_is_gone_is_waited_for(
         assert main(words) == 2
         assert "2 runs queued or running as Slurm job" in capsys.readouterr().err
         cluster.stop_controller()
-        yield from pause(5 * slurm.ASK["slurm"])
+        yield from pause(5 * slurm.QUERY_PERIOD["slurm"])
         cluster.start_controller()
         yield from jobs.begin_again()
 

@@ -234,8 +234,8 @@ def test_a_network_that_is_lost_costs_nothing(
 
 def test_a_run_that_goes_on_continues_its_curve(stub: Stub, tmp_path: Path) -> None:
     ids = []
-    for goes_on in (False, True, False):
-        with opened(WANDB, tmp_path, ABOUT, goes_on) as made:
+    for resumes in (False, True, False):
+        with opened(WANDB, tmp_path, ABOUT, resumes) as made:
             made[-1].log_metrics({"train/loss": 1.0}, step=len(ids))
         ids.append(only_id(tmp_path))
     assert ids[0] == ids[1] != ids[2]
@@ -249,7 +249,7 @@ def test_parts_of_an_offline_run_are_sent_as_one_curve(
     stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(log(tmp_path, range(3), mode="offline"), tmp_path, 0)
-    run = log(tmp_path, range(3, 5), goes_on=True)
+    run = log(tmp_path, range(3, 5), resumes=True)
     assert run.offline  # though there is a server now
     finish(run, tmp_path, 0)
     assert not stub.runs
@@ -283,7 +283,7 @@ def test_training_goes_on_when_the_process_of_wandb_is_killed(
         raise ConnectionResetError("Connection lost")
 
     config = {"name": "wandb", "project": None, "entity": None, "mode": "offline"}
-    with opened(config, tmp_path, About(key="r-s0", name="run"), goes_on=False) as (rows, curves):
+    with opened(config, tmp_path, About(key="r-s0", name="run"), resumes=False) as (rows, curves):
         monkeypatch.setattr(curves.experiment, "log", gone)
         for step in (0, 1):
             for logger in (rows, curves):
