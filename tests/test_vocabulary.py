@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OLDER = {"callbacks", "tasks", "training", "loggers", "launching", "storage", "data"}  # of lightning_modules, for now
 BANNED = {"told", "tell", "asked", "ask", "held", "found", "own", "beside", "noted", "wanted"}
 
 
@@ -29,7 +28,5 @@ def defined(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("package", ["schemes", "architectures", "lightning_modules", "configs", "benchmarks"])
 def test_names_are_of_what_they_are(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
-        if package == "lightning_modules" and OLDER & set(path.parts):
-            continue
         words = {name: set(re.findall(r"[a-z]+", name.lower())) for name in defined(ast.parse(path.read_text("utf-8")))}
         assert not (wrong := {name for name, parts in words.items() if parts & BANNED}), f"{path}: rename {wrong}"
