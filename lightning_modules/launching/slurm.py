@@ -123,7 +123,7 @@ def slurm(
         names = _names_of(submitted.values())
         watch.console.print(f"submitted {_runs(submitted)} as {names}; logs in {submitted[new[0]].folder}")
     try:
-        _follow(jobs, watch)
+        follow(jobs, watch)
     except KeyboardInterrupt:
         _print_remaining(jobs, watch)
         raise
@@ -277,7 +277,7 @@ def _said_to_slurm() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
 
 
-def _follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
+def follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
     """Watch jobs until all have ended; what became of each run stands in its folder."""
     waiting, running = dict(jobs), dict(jobs)
     sizes = {run: run.log_size() for run in jobs}

@@ -57,7 +57,7 @@ def figure(arguments: Sequence[str]) -> int:
     """
     what, names, out = _read(arguments)
     path = out or FOLDER / file_name(what, names)
-    _check_file(path)
+    check_file(path)
     save(KINDS[what](names), path)
     print(path)
     return 0
@@ -129,7 +129,7 @@ def file_name(what: str, names: Sequence[str]) -> str:
     return f"{safe_name(re.sub(r'[^A-Za-z0-9_.=]+', '-', '-'.join([what, *names])).strip('-'))}.png"
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raise SchemenetError for a path that cannot be written, before anything is computed or created."""
     if path.suffix.lower() not in FORMATS:
         raise SchemenetError(f"--out: expected a file name that ends in {', '.join(FORMATS)}, got {os.fspath(path)!r}")

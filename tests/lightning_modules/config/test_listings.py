@@ -8,7 +8,7 @@ import pytest
 
 from lightning_modules.comparing.arm_names import arm_names
 from lightning_modules.comparing.statistics.rule import RULE
-from lightning_modules.plotting.command import _check_file, save
+from lightning_modules.plotting.command import check_file, save
 from lightning_modules.plotting.style import new_figure
 from lightning_modules.text import aligned
 from schemes.errors import SchemenetError
@@ -39,11 +39,11 @@ def test_a_table_without_a_width_has_a_line_for_each_row() -> None:
 )
 def test_a_picture_has_the_format_of_its_name(ending: str, begins: bytes, tmp_path: Path) -> None:
     path = tmp_path / f"p.{ending}"
-    _check_file(path)
+    check_file(path)
     save(new_figure(1, 1), path)
     assert path.read_bytes().startswith(begins)
     with pytest.raises(SchemenetError, match=r"ends in .png, .pdf, .svg, got"):
-        _check_file(tmp_path / "p.txt")
+        check_file(tmp_path / "p.txt")
 
 
 def test_arms_keep_the_names_they_were_trained_under() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.cli import main
 from lightning_modules.config.compose import compose, override_for_eval
 from lightning_modules.config.resolved import ResolvedConfig
-from lightning_modules.evaluation import evaluate as evaluating
 from lightning_modules.evaluation.evaluate import evaluate
 from lightning_modules.launching.multi_process import train
 from lightning_modules.training.batch_statistics import reestimate
@@ -79,13 +79,13 @@ def test_the_checkpoint_alone_is_enough(runs: Path, tmp_path: Path, monkeypatch:
 def evaluated(monkeypatch: pytest.MonkeyPatch, place: Path, *overrides: str) -> tuple[Any, Any]:
     """The networks as they were tested: as trained, and changed."""
     tested = []
-    measure = evaluating._test
+    validate = pl.Trainer.validate
 
-    def spying(trainer: Any, module: Any, data: Any) -> dict[str, Any]:
+    def recording(trainer: pl.Trainer, module: Any, *arguments: Any, **options: Any) -> Any:
         tested.append(module.network)
-        return measure(trainer, module, data)
+        return validate(trainer, module, *arguments, **options)
 
-    monkeypatch.setattr(evaluating, "_test", spying)
+    monkeypatch.setattr(pl.Trainer, "validate", recording)
     evaluate(place, overrides)
     trained, changed = tested
     return trained.eval(), changed.eval()

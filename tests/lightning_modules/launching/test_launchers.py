@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,21 +216,21 @@ def test_slurm_that_does_not_answer_is_told_once_and_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As while its controller is restarted; the job has ended meanwhile."""
-    answers: list[set[str] | None] = [{"7_0"}, None, None, {"7_0"}, None, set(), set()]
+    answers: list[bool | None] = [True, None, None, True, None, False, False]
 
-    def queued(jobs: Any) -> set[str]:
-        if (answer := answers.pop(0)) is None:
+    def left(jobs: Iterable[slurm.SlurmJob]) -> set[slurm.SlurmJob]:
+        if (queued := answers.pop(0)) is None:
             raise slurm.NoAnswer("Slurm does not say what is queued (connection refused)")
-        return answer
+        return set(jobs) if queued else set()
 
-    monkeypatch.setattr(slurm, "_queued", queued)
+    monkeypatch.setattr(slurm.SlurmJob, "left", left)
     for table in (slurm.QUERY_PERIOD, slurm.LOOK_PERIOD):
         monkeypatch.setitem(table, "slurm", 0.0)
-    left = make_job(tmp_path, 0)
-    left.write()
-    write_json(left.folder / slurm.SLURM_JOB, {"id": "7_0", "folder": str(tmp_path), "cluster": "slurm"})
-    with Meddling([left]) as watch:
-        slurm._follow({left: slurm.SlurmJob("7_0", str(tmp_path), "slurm")}, watch)
+    job = make_job(tmp_path, 0)
+    job.write()
+    write_json(job.folder / slurm.SLURM_JOB, {"id": "7_0", "folder": str(tmp_path), "cluster": "slurm"})
+    with Meddling([job]) as watch:
+        slurm.follow({job: slurm.SlurmJob("7_0", str(tmp_path), "slurm")}, watch)
     told = watch.told.getvalue()
     assert told.count("(connection refused); the jobs go on, and it is asked again") == 2  # of two times
     assert "its job 7_0 has ended" in told

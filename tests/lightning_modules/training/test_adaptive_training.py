@@ -18,7 +18,7 @@ from lightning_modules.callbacks.inversion_error import InversionErrorLogger
 from lightning_modules.callbacks.run_status import Progress
 from lightning_modules.callbacks.solver_cost import SOLVER_COSTS, SolverCostLogger, SolverCostMetric
 from lightning_modules.cli import main
-from lightning_modules.comparing.records import _read_run
+from lightning_modules.comparing.records import read_run
 from lightning_modules.config.compose import compose
 from lightning_modules.evaluation.evaluate import describe, evaluate
 from lightning_modules.launching.job import Job, run_file
@@ -210,7 +210,7 @@ def test_a_comparison_tells_of_such_an_arm(tmp_path: Path) -> None:
     assert run_file([str(job.write())]) == 1
     assert "step limit max_steps=1" in (job.folder / FAILURE).read_text()
     assert not job.done  # tried again by the same command
-    read = _read_run(tmp_path, "mlp", 0, MEASURES["error"])
+    read = read_run(job.folder, "mlp", 0, MEASURES["error"], {"arm": "mlp", "seed": 0})
     assert read.status == "failed"
     assert "step limit" in read.reason
 

@@ -233,10 +233,7 @@ def parallel_worker(rank: int, folder: str, settings: tuple[str, ...]) -> None:
 
 
 IN_GATE = ("DDP", "DDP with no_sync", "fully_shard of the network")
-PARTS = [
-    IN_GATE,
-    pytest.param(tuple(setting for setting in SETTINGS if setting not in IN_GATE), marks=pytest.mark.slow),
-]
+REST = tuple(setting for setting in SETTINGS if setting not in IN_GATE)
 
 
 @pytest.mark.parametrize("settings", [IN_GATE, pytest.param(REST, marks=pytest.mark.slow)], ids=["common", "rest"])
