@@ -21,7 +21,7 @@ from architectures import create_model
 
 
 class Residual(nn.Module):
-    """x + F(x), with a projection beside the first block of a stage."""
+    """x + F(x), with a projection in the shortcut of the first block of a stage."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

@@ -63,7 +63,7 @@ def throughput(step: Callable[[], None], steps: int, batch: int = BATCH, warm_up
 
 @contextlib.contextmanager
 def peak() -> Iterator[list[int]]:
-    """Bytes that the allocator held at most inside the context, above what it held before."""
+    """The peak of the allocated bytes inside the context, above those before it."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before, peak_bytes = torch.cuda.memory_allocated(), [0]

@@ -1,4 +1,4 @@
-"""Time and memory of the gradient modes against depth, with MemCNN beside them on the same network.
+"""Time and memory of the gradient modes against depth, and those of MemCNN on the same network.
 
     python benchmarks/gradient_modes.py [repetitions]
 
@@ -7,10 +7,10 @@ Heun steps on 32 channels, and the same made reversible by ``reversible_wrap``, 
 
 For each mode: the time of forward + backward on one thread's CPU, the median over rounds in which all take turns of the
 ratio to backprop; bytes kept, which are those alive between forward and backward with the flow's input and output among
-them; and the most bytes alive at any time, without the parameters' gradients. Bytes are told in states, one state being
-the input of a flow. The row "floor" is backprop and one more forward pass without a graph: no mode that evaluates each
-f again can take less. All modes are first checked to give backprop's gradient. MemCNN has rows where it is installed:
-``pip install -e ".[bench]"``.
+them; and the most bytes alive at any time, without the parameters' gradients. Bytes are counted in states, one state
+being the input of a flow. The row "floor" is backprop and one more forward pass without a graph: no mode that evaluates
+each f again can take less. All modes are first checked to give backprop's gradient. MemCNN has rows where it is
+installed: ``pip install -e ".[bench]"``.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def batch(channels: int) -> Tensor:
 
 def train(network: nn.Module, x: Tensor) -> None:
     network.zero_grad(set_to_none=True)
-    # A copy of the input, as a layer before would hand over: MemCNN empties what it is given.
+    # A copy of the input, as a layer before would make it: MemCNN empties its input.
     network(x.clone().requires_grad_()).square().mean().backward()
 
 
@@ -136,7 +136,7 @@ def gap(network: nn.Module, reference: nn.Module, x: Tensor) -> float:
 
 
 def table(depth: int, networks: dict[str, nn.Module], x: Tensor, rounds: int) -> None:
-    """One row for each network; the first one is what the times are held against."""
+    """One row for each network; the times are relative to the first one's."""
     first = next(iter(networks.values()))
     costs = {name: memory(network, x) for name, network in networks.items()}
     jobs = {name: lambda n=network: train(n, x) for name, network in networks.items()}

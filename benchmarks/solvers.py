@@ -1,10 +1,10 @@
-"""What solving costs beside torchdiffeq and torchode: the same problem, in one process, on one thread.
+"""The cost of a solve against torchdiffeq's and torchode's: the same problem, in one process, on one thread.
 
     python benchmarks/solvers.py [repetitions] [--without-compile]
 
 Counts (operations, reads, evaluations, bytes) are exact; times are processor times of this process, medians over
 interleaved repetitions, and only their ratios mean something. f is timed inside the solve and taken out. Each row says
-what was wanted, what came out, and whether the row holds. torchdiffeq and torchode are in the extra ``dev``.
+what was expected, what was measured, and whether the row holds. torchdiffeq and torchode are in the extra ``dev``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class VanDerPol(nn.Module):
 
 
 def ours(f: nn.Module, y0: Tensor, end: float) -> int:
-    """Solves, and tells the number of steps attempted."""
+    """Solve; the number of attempted steps."""
     grid = {"name": "adaptive", "rtol": TOL, "atol": TOL}
     work = solve(f, y0, [0.0, end], grid=grid, gradient="backprop").statistics.forward
     return work.accepted + work.rejected

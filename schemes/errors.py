@@ -57,11 +57,11 @@ class Problems:
         return len(self._messages)
 
     def add(self, *messages: str) -> None:
-        """Note mistakes, a line or several each."""
+        """Add mistakes, a line or several each."""
         self._messages += [f"{self._prefix}{message}" for message in messages]
 
     def attempt(self, make: Callable[[], T], prefix: str = "") -> T | None:
-        """The result of a call; None where it raises a SchemenetError, which is noted."""
+        """The result of a call; None where it raises a SchemenetError, which is added."""
         try:
             return make()
         except SchemenetError as error:
@@ -93,7 +93,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """The sentence for a name that is none: kind, name, the near names and all of them."""
+    """The sentence for an unknown name: kind, name, the near names and all of them."""
     known = list(known)
     hint = nearest(str(name), known)
     return f"no {kind} {name!r}; {hint + ' ' if hint else ''}known: {', '.join(known)}"

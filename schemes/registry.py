@@ -125,7 +125,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._aliases |= dict.fromkeys(aliases, name)
 
     def remove(self, name: str) -> None:
-        """Take an entry out with its sizes and aliases, so that its name can be registered anew."""
+        """Take an entry out with its sizes and aliases, so that its name can be registered again."""
         family = self.entry(name).family
         self._entries = {key: entry for key, entry in self._entries.items() if entry.family != family}
         self._aliases = {alias: key for alias, key in self._aliases.items() if key in self._entries}

@@ -47,8 +47,8 @@ class Projection(nn.Conv2d):
     """The 1x1 convolution of a shortcut, on every stride-th row and column.
 
     On a CPU with AVX2 oneDNN's strided 1x1 convolution of channels-last images writes behind the end of a buffer in
-    backward (seen with torch 2.15: the process aborts, or goes on with a damaged heap). There the rows and columns are
-    picked first and convolved with stride 1: the same products.
+    backward (seen with torch 2.15: the process aborts, or continues with a damaged heap). There the rows and columns
+    are picked first and convolved with stride 1: the same products.
     """
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
@@ -62,11 +62,21 @@ class Projection(nn.Conv2d):
 
 
 def shortcut(kind: str, channels: int, out: int, stride: int, norm: str) -> nn.Module:
-    """The path beside a transition's branch. Five variants circulate under the one name "ResNet":
+    """The shortcut of a transition. Five variants are in use under the one name "ResNet".
 
     A: subsampling and zero channels, no parameters (He et al. 2015 on CIFAR); B: 1x1 convolution and norm;
     C: 1x1 convolution; D: norm, ReLU, 1x1 convolution (LM-ResNet's code); pool: average pooling and zero channels on
     both sides (RevNet's code).
+
+    Args:
+        kind: "A", "B", "C", "D" or "pool".
+        channels: of the input.
+        out: channels of the output.
+        stride: of the convolution, or of the subsampling.
+        norm: a name of ``architectures.layers.norms``.
+
+    Raises:
+        SchemenetError: for A and pool where the channels do not grow.
     """
     if kind in ("A", "pool") and out < channels:
         raise SchemenetError(

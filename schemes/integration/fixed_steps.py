@@ -31,7 +31,7 @@ class FixedStepLoop(Loop):
 
     ``output_fractions`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a
     step the state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A
-    multistep scheme begins anew where the step size changes. With ``perturb`` f is evaluated just inside the ends of a
+    multistep scheme restarts where the step size changes. With ``perturb`` f is evaluated just inside the ends of a
     step, never on them. A ``detector`` ends the loop at its event; ``callback`` is called before each step.
     """
 

@@ -28,11 +28,12 @@ class PerSampleLoop(AdaptiveLoop):
     """As :class:`schemes.integration.adaptive_loop.AdaptiveLoop`, every row of the batch at its own pace.
 
     All rows are attempted together, with times and step sizes of shape (batch,); a row whose attempt was rejected, or
-    that has arrived, stays where it is, which is a step of size zero: so the nodes that are noted, taken again, give
-    the same states. f must act on each row alone. ``controllers`` tell what each sample was asked; ``output_fractions``
-    are tensors (batch,), one for each round of output times within a step, ``places`` the rows and output times that
-    they are for. ``limits`` are, for each step with a row that begins or ends where f jumps, the least and the greatest
-    times (batch,) at which f may be asked. For a row of no length f gets the time and state of another row, a stand-in.
+    that has arrived, stays where it is, which is a step of size zero: so the recorded nodes, taken again, give the same
+    states. f must act on each row alone. ``controllers`` have the times and step sizes of each sample;
+    ``output_fractions`` are tensors (batch,), one for each round of output times within a step, ``places`` the rows and
+    output times that they are for. ``limits`` are, for each step with a row that begins or ends where f jumps, the
+    least and the greatest times (batch,) at which f may be evaluated. For a row of no length f gets the time and state
+    of another row, a stand-in.
     """
 
     rows_share_times: ClassVar[bool] = False
@@ -115,14 +116,14 @@ class PerSampleLoop(AdaptiveLoop):
         warn_of_least_steps(self.controllers)
 
     def _find_stand_ins(self, like: Tensor) -> None:
-        """For each row the one at whose time and state f is asked: itself, or the first one of any length."""
+        """For each row the one at whose time and state f is evaluated: itself, or the first one of any length."""
         moving = [row for row, controller in enumerate(self.controllers) if not controller.arrived]
         if len(moving) < len(self.controllers):
             rows = [moving[0] if controller.arrived else row for row, controller in enumerate(self.controllers)]
             self.stand_ins = torch.tensor(rows, device=like.device)
 
     def _note_limits(self, node: Node, sizes: Sequence[float], like: Tensor) -> None:
-        """Where f may be asked in the steps of these sizes, if it jumps at an end of one of them."""
+        """The times at which f may be evaluated in the steps of these sizes, if it jumps at an end of one of them."""
         self.limits.pop(node.step, None)
         jumps = [
             jumps_at(controller.t, h, self.settings.jump_t)

@@ -22,10 +22,17 @@ from schemes.integration.step_size_controller import ErrorControl, StepSizeSetti
 
 
 class ScipyGrid(Grid):
-    """Leaves a whole initial value problem to ``scipy.integrate.solve_ivp``, on the host in float64.
+    """Solves a whole initial value problem by ``scipy.integrate.solve_ivp``, on the host in float64.
 
-    ``solver`` is RK45, RK23, DOP853, Radau, BDF or LSODA. No gradient passes through it: the continuous adjoint
-    (``gradient="adjoint"`` with a scheme of its own) needs none.
+    No gradient passes through it: the continuous adjoint (``gradient="adjoint"`` with a scheme for the solve backwards)
+    needs none.
+
+    Args:
+        solver: RK45, RK23, DOP853, Radau, BDF or LSODA.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_step: largest step size; None for any.
+        min_step: smallest step size, of LSODA alone.
 
     Reference: Virtanen et al., "SciPy 1.0: fundamental algorithms for scientific computing in Python", Nature Methods
     17, 2020.
@@ -100,7 +107,7 @@ class ScipyLoop(Loop):
         return list(self.times)
 
     def error_control(self) -> ErrorControl:
-        """That of the continuous adjoint, where it has no grid of its own."""
+        """The tolerances of the continuous adjoint, where it has no other grid."""
         return self.solver.error_control()
 
     def detect(self, detector: EventDetector, beyond: bool) -> None:

@@ -46,7 +46,7 @@ class ErrorControl(NamedTuple):
 class StepSizeController:
     """The step sizes of one solve over ``times``, decided by the error ratios of the attempts.
 
-    ``h`` is the size that is wanted next; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
+    ``h`` is the proposed size of the next step; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
     ``passed`` counts the output times so far. After an accepted step ``output_fractions`` are the output times in it,
     as fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at
     those times that the grid names. ``missed`` are the error ratios of steps that were too large for the tolerance, but
@@ -93,7 +93,7 @@ class StepSizeController:
         self.h = self.direction * min(max(size, self.settings.min_step), self.span)
 
     def proposal(self) -> float:
-        """The signed size of the next step: what is wanted, cut at the next time that a step must end at."""
+        """The signed size of the next step: the proposed one, cut at the next time that a step must end at."""
         assert self.h is not None
         while self.direction * (self._stops[-1] - self.t) <= 0:
             self._stops.pop()

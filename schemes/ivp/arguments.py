@@ -59,9 +59,9 @@ def _is_batched(leaf: Tensor) -> bool:
 def checked_times(t: Any, like: Tensor, batching: str) -> tuple[Tensor, Any]:
     """The output times as a tensor, and as numbers of the host.
 
-    Where no tensor was given it has the state's precision, or float64 where that would not tell near times apart.
+    Where no tensor was given it has the state's precision, or float64 where that would join near times.
     """
-    given = isinstance(t, Tensor)  # f tells apart what its state can
+    given = isinstance(t, Tensor)  # f gets them in the precision of its state
     times = t.to(like.device, torch.promote_types(t.dtype, like.real.dtype)) if given else exact(t)
     per_sample = batching == "per_sample" and like.dim() > 0 and times.dim() == 2 and times.shape[0] == like.shape[0]
     if (times.dim() != 1 and not per_sample) or not times.shape[-1]:

@@ -136,7 +136,7 @@ class _Run(NamedTuple):
     statistics: Statistics
     interpolant: Interpolant | None
     context: list[Any]
-    """What the backward pass of these outputs needs beside tensors."""
+    """The non-tensor context of the backward pass of these outputs."""
 
 
 class _Problem:
@@ -204,7 +204,7 @@ class _Problem:
         return self.mode.transport(self._slope_by_times(), self.start, first, first.detach())
 
     def _slope_by_times(self) -> Slope:
-        """f for derivatives by the times. Made anew for each use: kept here, it would be a reference cycle."""
+        """f for derivatives by the times. Made for each use: stored here, it would be a reference cycle."""
         rows = len(self.leaves[0]) if self.batching == "per_sample" else 1
         return slopes_by_time(self._counted_slope, self.host, rows)
 

@@ -19,7 +19,7 @@ def of_no_length(times: Any) -> list[bool]:
 
 
 def slopes_by_time(slope: Slope, times: Any, rows: int) -> Slope:
-    """What tells the slope by which a solution over these times moves with them."""
+    """Computes the slope by which a solution over these times moves with them."""
     no_length = of_no_length(times)
     no_length *= rows // len(no_length)
     if not any(no_length) or torch._C._are_functorch_transforms_active():  # which hide the numbers

@@ -10,7 +10,7 @@ purpose:
 - An adaptive solve ends at the last time; torchdiffeq steps beyond it and interpolates. Values agree to the tolerance.
 - ``odeint_adjoint`` adds up the parameters' gradient outside the solve: by default it takes no part in the norm
   (torchdiffeq's seminorm), and t has no share in it.
-- ``explicit_adams`` and the other Adams methods are of order 4 at most, and begin anew where the step size changes.
+- ``explicit_adams`` and the other Adams methods are of order 4 at most, and restart where the step size changes.
 - The value of f's first call is checked to be like the state; f is called once more there if it drew random numbers.
 - ``scipy_solver`` and the implicit methods in ``odeint_adjoint`` go backwards by dopri5 unless ``adjoint_method`` says
   otherwise.
@@ -181,9 +181,20 @@ def odeint_event(
     """The time at which an entry of event_fn(t, y) first crosses zero, and the states at t0 and there.
 
     Both depend on y0, on the parameters and on t0 as the solution does, by the implicit function theorem; unlike with
-    torchdiffeq also on the parameters of ``event_fn``. :class:`schemes.integration.events.Event` has the rules for what
-    is an event, and can be given as ``event_fn`` for one direction only. ``odeint_interface`` is :func:`odeint`,
-    :func:`odeint_adjoint`, or a function that calls one of them.
+    torchdiffeq also on the parameters of ``event_fn``.
+
+    Args:
+        func: the vector field ``func(t, y) -> dy``.
+        y0: the state at t0, a tensor or a tuple of tensors.
+        t0: the start time, a tensor of one number.
+        event_fn: ``event_fn(t, y) -> values``, or an :class:`schemes.integration.events.Event`, which has the rules for
+            what is an event and can be restricted to one direction.
+        reverse_time: whether the solve runs backwards in time.
+        odeint_interface: :func:`odeint`, :func:`odeint_adjoint`, or a function that calls one of them.
+        **kwargs: its other arguments.
+
+    Returns:
+        The event's time and the states at t0 and at the event, with one more dimension before the others.
     """
     t0 = torch.as_tensor(t0)
     start = t0.double().reshape(-1)  # a late time and the next one are the same in float32
@@ -204,9 +215,23 @@ def odeint_dense(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Callable[[Any], Any]:
-    """The solution from t0 to t1 as a function of time: of a number, or of a tensor of times (one more dimension).
+    """The solution from t0 to t1 as a function of time. Differentiable by backprop.
 
-    Any adaptive method and, unlike with torchdiffeq, a tuple of tensors will do. Differentiable by backprop.
+    Args:
+        func: the vector field ``func(t, y) -> dy``.
+        y0: the state at t0, a tensor or, unlike with torchdiffeq, a tuple of tensors.
+        t0: the start time.
+        t1: the end time.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        method: any adaptive method; None: dopri5.
+        options: the method's options, with torchdiffeq's names.
+
+    Returns:
+        A function of a number, or of a tensor of times (one more dimension for each of its own).
+
+    Raises:
+        SchemenetError: for a method that has no interpolant.
     """
     call = _Call(func, y0, torch.stack([exact(t0), exact(t1)]), rtol, atol, method, options)
     if call.method.kind != "adaptive":
@@ -256,7 +281,7 @@ class _Method(NamedTuple):
         return cls(name, ours, kind)
 
     def scheme(self, options: Mapping[str, Any]) -> Scheme:
-        """The scheme, with the options that are its own."""
+        """The scheme, with those of the options that are the scheme's."""
         if self.kind != "adams":
             return SCHEMES.build(single_step(self.ours))
         spec: dict[str, Any] = {"name": self.ours}

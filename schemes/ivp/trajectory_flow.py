@@ -77,7 +77,7 @@ class TrajectoryFlow(nn.Module):
             y0: the state at ``times[0]``, a tensor or a nest of them.
             times: start and output times, monotone, of shape (times,).
             args: further tensors for f.
-            accumulate: whether the counts are added to those of the solves before, instead of beginning anew.
+            accumulate: whether the counts are added to those of the solves before, instead of replacing them.
 
         Returns:
             The solution, its values stacked along a new first dimension.

@@ -19,10 +19,10 @@ from schemes.registry import SCHEMES
 
 
 class Adams(Scheme, abstract=True):
-    """A method that remembers the slopes of ``history`` steps before.
+    """A method that stores the slopes of ``history`` earlier steps.
 
-    The first steps are steps of the Runge-Kutta method ``start_up``, on the module of the step that they start; their
-    first stage is the value that is remembered. Uniform step sizes.
+    The first steps are steps of the Runge-Kutta method ``start_up``, with the weights of the step that they start;
+    their first stage is the slope that is stored. Uniform step sizes.
     """
 
     start_up: RungeKutta
@@ -34,11 +34,18 @@ class Adams(Scheme, abstract=True):
             k = self.start_up.evaluate(f, node, y)
             return self.start_up.advance(node, y, k), (k[0], *solver_state)
         slopes = (f(node, y), *solver_state)
-        return self.go_on(f, node, y, slopes), slopes[: self.history]
+        return self.next_state(f, node, y, slopes), slopes[: self.history]
 
     @abc.abstractmethod
-    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
-        """The state one step on, from the slopes f_n, f_{n-1}, ..."""
+    def next_state(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+        """The state after the step.
+
+        Args:
+            f: the right-hand side.
+            node: step index, time and size.
+            y: the state before the step.
+            slopes: f_n, f_{n-1}, ...
+        """
 
 
 class AdamsBashforth(Adams, abstract=True):
@@ -61,7 +68,7 @@ class AdamsBashforth(Adams, abstract=True):
         super().__init__()
         self.start_up = self.starter()
 
-    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+    def next_state(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         return combine(y, ((node.h * float(b), slope) for b, slope in zip(self.weights, slopes, strict=True)))
 
 
@@ -110,11 +117,15 @@ class AdamsMoulton(Adams):
 
         v_0     = u_n + h sum_j b_j f_{n-j}                                         predictor, order p - 1
         v_{i+1} = u_n + h (a_{-1} f(t_n + h, v_i) + sum_j a_j f_{n-j})              corrector, order p
-        u_{n+1} = v_m,      m = ``iterations``
+        u_{n+1} = v_m
 
     for example (p = 4) a = (9, 19, -5, 1)/24 and b = (23, -16, 5)/12. One iteration gives the order; more of them
     approach the implicit method where h f is a contraction. The first p - 2 steps are Runge-Kutta steps of order p.
     Uniform step sizes.
+
+    Args:
+        order: p.
+        iterations: m, of the corrector.
 
     Reference: Moulton, "New Methods in Exterior Ballistics", Chicago 1926; Hairer, Nørsett, Wanner, "Solving Ordinary
     Differential Equations I", 2nd ed., Springer 1993, section III.1.
@@ -133,7 +144,7 @@ class AdamsMoulton(Adams):
         self.predictor, self.corrector = quadrature(nodes), quadrature((1, *nodes))
         self.start_up = {2: Heun, 3: RK3, 4: RK4}[order]()
 
-    def go_on(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
+    def next_state(self, f: VectorField, node: Node, y: State, slopes: tuple[State, ...]) -> State:
         following = combine(y, ((node.h * b, slope) for b, slope in zip(self.predictor, slopes, strict=True)))
         for stage in range(1, self.stages):
             terms = zip(self.corrector, (f(node.at(stage, 1.0), following), *slopes), strict=True)

@@ -24,10 +24,14 @@ class BackwardEulerPoly(Scheme):
     Backward Euler's series, and consistent with u' = f at all, only for linear homogeneous f (order 1 there): for
     nonlinear f, F(F(u)) is composition, not the second iterate F(u + F(u)). Truncation also loses what an implicit
     method is used for: the real stability interval of degree 2 is [-1, 0], half of forward Euler's. ``way`` is
-    consistent with u' = f + g, not with u' = f. The powers are evaluated at t_n + h, as backward Euler does.
-    ``scaling`` is the paper's residual scaling beta (0.3 against divergence): u + beta (F(u) + F(F(u)) + ...); other
-    than 1 it makes the order None. PolyNet never published CIFAR results: a CIFAR PolyNet here is this project's own
-    baseline.
+    consistent with u' = f + g, not with u' = f. The powers are evaluated at t_n + h, as backward Euler does. PolyNet
+    never published CIFAR results: a CIFAR PolyNet here is a baseline of this project.
+
+    Args:
+        degree: terms of the series.
+        form: "poly", "mpoly" or "way".
+        scaling: the paper's residual scaling beta (0.3 against divergence): u + beta (F(u) + F(F(u)) + ...); other than
+            1 it makes the order None.
 
     Reference: Zhang, Li, Loy, Lin, "PolyNet: A Pursuit of Structural Diversity in Very Deep Networks", CVPR 2017,
     arXiv:1611.05725.

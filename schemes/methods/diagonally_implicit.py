@@ -85,8 +85,11 @@ class Kvaerno5(DiagonallyImplicit):
 
 
 class FourSubsteps(DiagonallyImplicit, abstract=True):
-    """A method of low order, of which four steps make up one: at h = 1 an untrained block is too far from a contraction
-    for one or two."""
+    """A method of low order with four substeps by default.
+
+    At h = 1 an untrained block is too far from a contraction for one or two. Arguments as of
+    :class:`ImplicitRungeKutta`.
+    """
 
     def __init__(
         self, tolerance: float | None = None, iterations: int = 20, krylov: int = 40, substeps: int = 4

@@ -32,10 +32,13 @@ class Fractal(Scheme):
     family k_3 = 1, k_1 + k_2 = 1, f_1 = a h f, f_2 = b h f with k_2 a + b = 1 and a b = 1/2, Heun's among them, which
     free training does not keep to. ``heun`` is the RK2 network proper.
 
-    Local drop-path drops each input of a join with probability ``drop_path`` in training, at least one survives, and
-    the mean is over the survivors; one pattern per batch. Global drop-path is the network's choice of one column: a
-    0-dimensional integer tensor handed to ``init_state`` as the only past state (-1: none), so that every gradient mode
-    sees it as data.
+    Global drop path is the network's choice of one column: a 0-dimensional integer tensor, passed to ``init_state`` as
+    the only past state (-1: none), so that every gradient mode sees it as data.
+
+    Args:
+        columns: C.
+        drop_path: local drop path, the probability with which each input of a join is dropped in training; at least one
+            survives, and the mean is over the survivors; one pattern per batch.
 
     Reference: Larsson, Maire, Shakhnarovich, "FractalNet: Ultra-Deep Neural Networks without Residuals", ICLR 2017,
     arXiv:1605.07648.
@@ -98,7 +101,16 @@ class Fractal(Scheme):
 
 
 def survivors(count: int, drop: float, device: torch.device) -> Tensor:
-    """Which of ``count`` inputs of a join survive, each with probability 1 - drop, at least one (booleans)."""
+    """A random mask of the inputs of a join that survive, at least one of them.
+
+    Args:
+        count: how many inputs there are.
+        drop: the probability with which each is dropped.
+        device: of the mask.
+
+    Returns:
+        Booleans, (count,).
+    """
     alive = torch.rand(count, device=device) >= drop
     spare = torch.arange(count, device=device) == torch.randint(count, (), device=device)
     return torch.where(alive.any(), alive, spare)

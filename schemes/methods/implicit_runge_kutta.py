@@ -24,16 +24,20 @@ from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapola
 class ImplicitRungeKutta(Scheme, abstract=True):
     """y_{n+1} = y_n + h sum_i b_i k_i with k_i = f(t_n + c_i h, y_n + h sum_j a_ij k_j).
 
-    The equations are solved by Newton-Krylov to a relative ``tolerance`` (None: down to rounding, and at least to
-    eps^(2/3), eps that of the precision that f computes in) within ``iterations`` of ``krylov`` vectors; where that
-    fails, :class:`schemes.nonlinear.newton_krylov.NoConvergence` says so: at h = 1 an untrained block is far from a
-    contraction. ``substeps`` parts of equal size make up a step, all with its weights. Gradients are the implicit
-    function theorem's. Batch norm normalises by the batch at each evaluation, the running statistics see the solution
-    only; a dropout mask is one for the whole solve. A state in parts, or a complex one, is solved for as one real
-    vector.
+    The equations are solved by Newton-Krylov; where that fails, :class:`schemes.nonlinear.newton_krylov.NoConvergence`
+    is raised: at h = 1 an untrained block is far from a contraction. Gradients are the implicit function theorem's.
+    Batch norm normalises by the batch at each evaluation, the running statistics see the solution only; a dropout mask
+    is one for the whole solve. A state in parts, or a complex one, is solved for as one real vector.
 
-    Costs depend on the data: on the meta device (sizes, multiply-adds) one trial evaluation stands for all of them,
-    counted evaluations tell what was needed.
+    Costs depend on the data: on the meta device (sizes, multiply-adds) one trial evaluation stands for all of them;
+    the counted evaluations are the true ones.
+
+    Args:
+        tolerance: relative, in (0, 1); None: down to rounding, and at least to eps^(2/3), eps that of the precision
+            that f computes in.
+        iterations: of Newton's method, at most.
+        krylov: vectors of GMRES, at most.
+        substeps: parts of equal size that make up a step, all with its weights.
     """
 
     tableau: ClassVar[ButcherTableau]
@@ -99,12 +103,13 @@ class ImplicitRungeKutta(Scheme, abstract=True):
 class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
     """An implicit method whose stages are solved one after the other: a_ij = 0 for j > i.
 
-    With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the
-    step's result, and cubic Hermite interpolation its continuous extension unless the tableau has one. An attempt
-    solves its stages to a part of the tolerance that the step is held to (``schemes.nonlinear.simplified_newton``) and
-    takes the slopes from the equations; only where gradients are needed is f evaluated at the solutions once more.
-    Steps end at output times: of a stiff problem no polynomial in the slopes is as good as the ends of steps, whatever
-    its order.
+    With embedded weights it is a pair for adaptive grids: its first stage is explicit, the last one is f at the step's
+    result, and cubic Hermite interpolation its continuous extension unless the tableau has one. An attempt solves its
+    stages to a fraction of the tolerance of the step (``schemes.nonlinear.simplified_newton``) and takes the slopes
+    from the equations; only where gradients are needed is f evaluated at the solutions once more. Steps end at output
+    times: of a stiff problem no polynomial in the slopes is as good as the ends of steps, whatever its order.
+
+    Arguments as of :class:`ImplicitRungeKutta`.
     """
 
     steps_end_at_outputs = True

@@ -21,11 +21,14 @@ class LinearMultistep(Scheme):
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + h f_n(u_n)               scale false, as published
         u_{n+1} = (1 - k_n) u_n + k_n u_{n-1} + h (1 + k_n) f_n(u_n)     scale true
 
-    ``k`` is trained (one scalar a step, drawn from U[-0.1, 0]), zero (ResNet), or a fixed number. Zero-stable for
-    -1 < k <= 1. A method for u' = f only where f is scaled by 1 + k: order 1, and 2 at k = 1; unscaled it integrates
-    over the time T / (1 + k), so ``order`` is None there and for a trained k. The first step is forward Euler, unless
-    the flow gets the state before (LM-ResNet passes on the projected shortcut of a stage's first block).
+    Zero-stable for -1 < k <= 1. A method for u' = f only where f is scaled by 1 + k: order 1, and 2 at k = 1; unscaled
+    it integrates over the time T / (1 + k), so ``order`` is None there and for a trained k. The first step is forward
+    Euler, unless the flow gets the state before (LM-ResNet passes on the projected shortcut of a stage's first block).
     The released code trains kappa = 1 - k.
+
+    Args:
+        k: "trained" (one scalar a step, drawn from U[-0.1, 0]), "zero" (ResNet), or a fixed number.
+        scale: whether f is scaled by 1 + k.
 
     Reference: Lu, Zhong, Li, Dong, "Beyond Finite Layer Neural Networks: Bridging Deep Architectures and Numerical
     Differential Equations", ICML 2018, arXiv:1710.10121.

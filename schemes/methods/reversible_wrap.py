@@ -25,22 +25,25 @@ class ReversibleWrap(Scheme):
 
         y_{n+1} = l y_n + (1 - l) z_n + Psi_h(t_n, z_n),        z_{n+1} = z_n - Psi_{-h}(t_{n+1}, y_{n+1})
 
-    u + Psi_h(t, u) is one step of ``base``: the name of an explicit one-step method, or a mapping with its parameters.
-    Both start at u_0; y is the state, z the memory, and either is right to the base's order. The inverse is explicit,
+    u + Psi_h(t, u) is one step of ``base``. Both start at u_0; y is the state, z the solver state, and either is right
+    to the base's order. The inverse is explicit,
 
         z_n = z_{n+1} + Psi_{-h}(t_{n+1}, y_{n+1}),             y_n = z_n + (y_{n+1} - z_n - Psi_h(t_n, z_n)) / l
 
-    and stretches an error of y - z by 1/l a step. ``coupling`` is l in (0, 1]. The smaller it is, the more closely z
-    is held to y (around forward Euler the real stability interval is [l - 1, 0]; at l = 1 it is empty around any base).
-    ``coupling`` None therefore takes the smallest one with l^-n <= 10 over a flow of n steps, l = 10^(-1/n): for the
-    coupling's sake the inverse loses one decimal digit at most. The stability intervals then depend on n as well.
-    With a smaller one of the user's, gradient=reversible warns as soon as the rebuilt states are off. On adaptive
-    grids n is not known beforehand, and None is 0.999. An attempt estimates its error by that of ``base``, then a pair
-    with an estimate of its own, in Psi_h(t_n, z_n).
+    and stretches an error of y - z by 1/l a step. The smaller l is, the more closely z follows y (around forward Euler
+    the real stability interval is [l - 1, 0]; at l = 1 it is empty around any base). An attempt estimates its error by
+    that of ``base``, then a pair that estimates its error, in Psi_h(t_n, z_n).
 
-    The step back has the weights of its step; its stages are numbered on, s to 2s - 1, which makes them nodes of their
-    own: batch norm keeps its statistics at each, and ``sharing=per_stage`` gives each its own weights, by which the map
-    stays reversible but z is no longer held to y.
+    The step back has the weights of its step; its stages are numbered on, s to 2s - 1, which makes them further nodes:
+    batch norm keeps its statistics at each, and ``sharing=per_stage`` gives each separate weights, by which the map
+    stays reversible but z no longer follows y.
+
+    Args:
+        base: the name of an explicit one-step method, or a mapping with its parameters.
+        coupling: l in (0, 1]. None takes the smallest one with l^-n <= 10 over a flow of n steps, l = 10^(-1/n): the
+            inverse loses one decimal digit at most, and the stability intervals depend on n as well. On adaptive grids
+            n is not known beforehand, and None is 0.999. With a smaller coupling gradient=reversible warns as soon as
+            the rebuilt states are off.
 
     Reference: McCallum, Foster, "Efficient, Accurate and Stable Gradients for Neural ODEs", 2024, arXiv:2410.11648.
     """

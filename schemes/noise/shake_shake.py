@@ -17,7 +17,7 @@ from schemes.registry import NOISES
 
 @NOISES.register("shake_shake")
 class ShakeShake(Noise):
-    r"""A convex combination of two branches, drawn anew in training, the mean in evaluation.
+    r"""A convex combination of two branches, random in training, the mean in evaluation.
 
         u_{n+1} = u_n + eta f_n(u_n) + (1 - eta) g_n(u_n),      eta ~ U(0, 1), in evaluation 1/2
 

@@ -14,7 +14,7 @@ from schemes.registry import NOISES
 
 @NOISES.register("stochastic_paths")
 class StochasticPaths(Dropping):
-    r"""Each term of a step is dropped on its own, e.g. I + F + GF + HGF to I + GF.
+    r"""Each term of a step is dropped independently, e.g. I + F + GF + HGF to I + GF.
 
         u_{n+1} = u_n + sum_s eta_{n,s} T_s(u_n),      eta = 0 with probability d_l, else 1 / (1 - d_l)
 

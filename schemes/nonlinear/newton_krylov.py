@@ -129,7 +129,7 @@ class Solver:
     def _failure(self, node: Node, a: float, here: _Iterate) -> NoConvergence:
         where = f"implicit step {node.step} (t = {node.t:g}, stage {node.stage})"
         if not np.isfinite(here.size):
-            return NoConvergence(f"{where}: f gives no number there, or the state is none")
+            return NoConvergence(f"{where}: f returned NaN or Inf there, or the state is not finite")
         return NoConvergence(
             f"{where}: y = base + {a:g} f(y) was not solved: relative residual {here.size / here.scale:.1g}, "
             f"expected {self._enough(here.precision):.1g}, after at most {self.iterations} Newton iterations of "

@@ -26,7 +26,7 @@ from schemes.nonlinear.newton_krylov import FORCING, Linearised, NoConvergence
 ACCURACY = 0.01
 """What a solve may be off by, in units of the tolerance of the step."""
 SLOW = 0.2
-"""The rate above which the Jacobian is taken anew."""
+"""The rate above which the Jacobian is computed again."""
 ITERATIONS = 8
 DEGREE = 3
 """Of the polynomial by which slopes are extrapolated to a stage."""
@@ -77,7 +77,7 @@ class StageSolver:
     def _failure(self, node: Node, a: float, size: float) -> NoConvergence:
         where = f"implicit step {node.step} (t = {node.t:g}, h = {node.h:g}, stage {node.stage})"
         if not np.isfinite(size):
-            return NoConvergence(f"{where}: f gives no number there, or the state is none")
+            return NoConvergence(f"{where}: f returned NaN or Inf there, or the state is not finite")
         return NoConvergence(
             f"{where}: y = base + {a:g} f(y) was not solved in {ITERATIONS} Newton iterations of {self.krylov} Krylov "
             f"vectors: the last step is {size:.2g} of the tolerance; take a smaller step"

@@ -25,7 +25,7 @@ from schemes.integration.loop import FieldOwner
 
 Place = tuple[int, int, int]
 Buffers = list[tuple[nn.Module, str, int | None]]
-"""Module, name and position of the buffer among what is noted; None where there was none yet."""
+"""Module, name and position of the buffer among the recorded ones; None where there was none yet."""
 
 
 class _Apply(nn.Module):
@@ -52,7 +52,7 @@ def _without_cached_weights() -> Iterator[None]:
 class Replay:
     """Records one forward run of a module's f, and repeats its evaluations under the same conditions.
 
-    What is noted are tensors. In between they are autograd's, to be freed with all else that it saves: ``hand_over``
+    The records are tensors. In between they are autograd's, to be freed with all else that it saves: ``hand_over``
     gives them away, ``again`` takes them back.
     """
 
@@ -90,7 +90,7 @@ class Replay:
         return slice(start, len(self._recorded))
 
     def _note_buffers(self, module: nn.Module) -> Buffers:
-        """Copies of a module's buffers, but of those that are what they were when they were last noted."""
+        """Copies of a module's buffers, but of those that have not changed since they were last recorded."""
         return [
             (part, name, None if buffer is None else self._note_buffer(buffer))
             for part, name, buffer in buffers_of(module)
@@ -110,7 +110,7 @@ class Replay:
             part._buffers[name] = None if i is None else copies[i]
 
     def hand_over(self) -> list[Tensor]:
-        """All that was noted, which is then forgotten."""
+        """All records, which are then dropped here."""
         recorded, self._recorded, self._copied_buffers = self._recorded, [], {}
         return recorded
 
@@ -126,14 +126,14 @@ class Replay:
             torch.cuda.set_rng_state(states[1], self.device)
 
     def _note_random(self) -> slice:
-        """The random state now; the last one noted where nothing was drawn since."""
+        """The random state now; the last recorded one where nothing was drawn since."""
         states = self._random_state()
         if not self._random or not all(map(torch.equal, states, self._recorded[self._random[-1]])):
             self._random.append(self._note(states))
         return self._random[-1]
 
     def record(self, f: VectorField) -> VectorField:
-        """f, with what each call finds noted: the random state, and the buffers of a field that serves again."""
+        """f, each call with its recorded random state, and with the buffers of a field that is used again."""
 
         def recorded(node: Node, y: State) -> State:
             if not node.trial:  # a trial leaves no trace: the evaluation that counts finds the same random state
