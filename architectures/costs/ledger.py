@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -78,12 +79,18 @@ def train_flops(network: Model, shape: tuple[int, ...]) -> int:
     weights and on its device; else nothing is computed.
     """
     if not has_data_dependent_cost(network):
-        replica = on_meta(network).train()
-        return _of_one_sample(replica, shape, lambda batch: replica.loss(batch).backward())
+        return _training_pass_on_meta(network, shape)["train_flops"]
     replica = copy.deepcopy(network).train()
     with _CountFlops() as counter:
         replica.loss(replica.random_batch(shape, 2)).backward()
     return counter.flops // 2
+
+
+def _training_pass_on_meta(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
+    """``train_flops`` and :func:`evaluations` by one pass; not for a data-dependent cost."""
+    replica = on_meta(network).train()
+    flops = _of_one_sample(replica, shape, lambda batch: replica.loss(batch).backward())
+    return {"train_flops": flops, **_evaluation_counts(replica)}
 
 
 HUGE = 2**30
@@ -160,10 +167,22 @@ def bytes_kept(network: Model, shape: tuple[int, ...], batch_size: int) -> int:
 def _watched_forward(network: Model, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, LiveBytes]:
     batch = network.random_batch(shape, batch_size)
     mode = LiveBytes([*filter(torch.is_tensor, tree_leaves(batch)), *network.parameters(), *network.buffers()])
-    with mode:
+    with _cycles_collected(), mode:
         loss = network.loss(batch)
-    gc.collect()
     return loss, mode
+
+
+@contextlib.contextmanager
+def _cycles_collected() -> Iterator[None]:
+    """Collects the reference cycles that were made inside, and nothing older, which would take longer than the rest."""
+    enabled = gc.isenabled()
+    gc.disable()  # new objects then stay in the youngest generation
+    try:
+        yield
+        gc.collect(0)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
@@ -172,6 +191,11 @@ def evaluations(network: Model, shape: tuple[int, ...]) -> dict[str, int]:
     Not among them are the calls by which a solve checks f, and those for derivatives by its times.
     """
     network.loss(network.random_batch(shape, 2)).backward()
+    return _evaluation_counts(network)
+
+
+def _evaluation_counts(network: Model) -> dict[str, int]:
+    """The evaluations of the last pass."""
     flows = network.flows
     return {
         "nfe_forward": sum(flow.forward_counts.evaluations for flow in flows),
@@ -221,11 +245,10 @@ def ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str,
     try:
         if has_data_dependent_cost(network):
             batch_size = affordable_batch(replica, shape, batch_size)
-        solving = {
-            "train_flops": train_flops(replica, shape),
-            **evaluations(replica, shape),
-            **memory(replica, shape, batch_size),
-        }
+            solving = {"train_flops": train_flops(replica, shape), **evaluations(replica, shape)}
+        else:
+            solving = _training_pass_on_meta(replica, shape)
+        solving |= memory(replica, shape, batch_size)
     except SolverError:
         solving = {}
     return {
