@@ -101,7 +101,12 @@ class SeriesModel(Model):
         """
 
     def label_loss(self, logits: Tensor | None, labels: Tensor | None) -> Tensor | float:
-        """The weighted cross entropy of the labels; 0 without labels."""
+        """The weighted cross entropy of the labels; 0 without labels.
+
+        Args:
+            logits: (batch, classes), or None.
+            labels: (batch,), or None; :data:`UNLABELLED` ones add nothing.
+        """
         if logits is None or labels is None:
             return 0.0
         known = labels != UNLABELLED
@@ -109,7 +114,12 @@ class SeriesModel(Model):
         return self.label_weight * losses / known.sum().clamp(min=1)
 
     def random_batch(self, shape: tuple[int, ...], batch_size: int) -> SeriesBatch:
-        """Regular series, all of them observed: an upper bound of what irregular ones cost."""
+        """A batch of regular series, all of them observed: an upper bound of what irregular ones cost.
+
+        Args:
+            shape: (times, channels).
+            batch_size: number of series.
+        """
         like = self.like()
         times = torch.linspace(0, 1, shape[0], **like)
         values = torch.randn(batch_size, *shape, **like)
@@ -171,11 +181,25 @@ class Autoregressive(SeriesModel):
 
     @abc.abstractmethod
     def advance(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
-        """The state right before an event, after the gap (batch,) that begins at ``start`` (batch,)."""
+        """The state right before an event.
+
+        Args:
+            state: after the event before.
+            start: the time of that event, (batch,).
+            gap: the time between both, (batch,).
+            accumulate: whether the evaluations of f are added to those of the gaps before.
+        """
 
     @abc.abstractmethod
     def update(self, state: State, values: Tensor, mask: Tensor, ahead: Tensor) -> State:
-        """The state after an event with entries (batch, channels); ``ahead`` (batch,) is the next gap in mean gaps."""
+        """The state after an event.
+
+        Args:
+            state: right before it.
+            values: of the event, (batch, channels).
+            mask: 1 where a channel was observed, (batch, channels).
+            ahead: the next gap in mean gaps, (batch,).
+        """
 
     def unroll(self, events: Timeline) -> tuple[Tensor, Tensor]:
         """The prediction of each event (batch, events, channels), and the state after the last observation.
@@ -217,12 +241,28 @@ def residuals(values: Tensor, targets: Observations) -> Tensor:
 
 
 def two_layers(channels: int, hidden: int, out: int, activation: str = "tanh") -> nn.Sequential:
-    """Linear, activation, linear."""
+    """Linear, activation, linear.
+
+    Args:
+        channels: of the input.
+        hidden: width between the layers.
+        out: channels of the output.
+        activation: a name of ``architectures.layers.activations``.
+    """
     return nn.Sequential(nn.Linear(channels, hidden), activation_layer(activation), nn.Linear(hidden, out))
 
 
 def vector_field(field: Spec, width: int, inner: int) -> nn.Module:
-    """A registered field on vectors; refused where it takes images."""
+    """A registered field on vectors.
+
+    Args:
+        field: its name, or a mapping with parameters.
+        width: of the state.
+        inner: width inside the field.
+
+    Raises:
+        SchemenetError: for a field that takes images.
+    """
     require_vector_field(field)
     return FIELDS.build(field, channels=width, out=width, inner=inner)
 

@@ -131,8 +131,15 @@ class Variational(SeriesModel):
 
     @abc.abstractmethod
     def generate(self, z: Tensor, targets: Observations) -> Tensor:
-        """Standardized predictions at the target times, (samples, batch, times, channels), for latent states
-        (samples, batch, latent)."""
+        """Standardized predictions at the target times.
+
+        Args:
+            z: latent states, (samples, batch, latent).
+            targets: whose times are read.
+
+        Returns:
+            (samples, batch, times, channels).
+        """
 
     def decode(self, z: Tensor, targets: Observations) -> Tensor:
         """The same in the units of the data."""
@@ -144,7 +151,7 @@ class Variational(SeriesModel):
         return mean, (0.5 * log_variance).exp()
 
     def predict(self, batch: SeriesBatch, samples: int = 0) -> Prediction:
-        """By the mean of q where ``samples`` is 0, else by so many draws from it."""
+        """Predict by the mean of q where ``samples`` is 0, else by so many draws from it."""
         mean, sd = self.encode(batch.observed)
         z = mean[None] if samples == 0 else mean + sd * torch.randn(samples, *mean.shape, **self.like())
         return Prediction(self.decode(z, batch.targets), self._logits(mean))

@@ -36,11 +36,24 @@ class JumpFlow(nn.Module):
         self.cell = nn.GRUCell(2 * channels, hidden)
 
     def through(self, state: Tensor, start: Tensor, gap: Tensor, accumulate: bool) -> Tensor:
-        """The state after the gap (batch,) that begins at ``start`` (batch,)."""
+        """The state after a gap.
+
+        Args:
+            state: (batch, hidden).
+            start: the time at which the gap begins, (batch,).
+            gap: its length, (batch,); negative ones lead back in time.
+            accumulate: whether the evaluations of f are added to those of the gaps before.
+        """
         return self.path(state, (0.0, 1.0), start, gap, accumulate=accumulate).values[-1]
 
     def jump(self, state: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """The state after an observation; as it was for a series in which no channel was observed."""
+        """The state after an observation; unchanged for a series in which no channel was observed.
+
+        Args:
+            state: (batch, hidden).
+            values: (batch, channels).
+            mask: 1 where a channel was observed, (batch, channels).
+        """
         after = self.cell(torch.cat((values, mask), 1), state)
         return torch.where(mask.any(1, keepdim=True), after, state)
 

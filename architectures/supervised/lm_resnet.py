@@ -16,9 +16,15 @@ from schemes.schema import Spec
 
 
 class DeadWeights(nn.Module):
-    """Weights of the released code that no output depends on; for parameter tables only (plain DDP refuses them)."""
+    """Weights of the released code that no output depends on; for parameter tables only (plain DDP rejects them).
 
-    def __init__(self, network: Network, in_width: int, out_width: int, unused_k: int) -> None:
+    Args:
+        in_width: channels of the stem.
+        out_width: channels of the first stage.
+        unused_k: coefficients.
+    """
+
+    def __init__(self, in_width: int, out_width: int, unused_k: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(in_width)
         if in_width == out_width:
@@ -71,7 +77,7 @@ def lm_resnet(*, scheme: Spec = "linear_multistep", released_dead_weights: bool 
     network = resnet(scheme=scheme, **options)
     if released_dead_weights:
         widths = network.layout["widths"]
-        network.dead_weights = DeadWeights(network, 16, widths[0], unused_k=3)
+        network.dead_weights = DeadWeights(16, widths[0], unused_k=3)
     return network
 
 

@@ -27,8 +27,14 @@ POOLS = {"avg": lambda x: x.mean(dim=(2, 3)), "max": lambda x: x.amax(dim=(2, 3)
 class Stage(nn.Module):
     """One resolution level: the transition into it, if any, and its flow, if any.
 
-    Maps (state, past states) to (state, past states). ``augment`` zero channels are appended to all of them before the
-    flow: trajectories that would cross in the dimensions of the state can then pass one another.
+    Maps (state, past states) to (state, past states).
+
+    Args:
+        transition: from the states of the level before.
+        flow: of this level.
+        augment: zero channels that are appended to all states before the flow: trajectories that would cross in the
+            dimensions of the state can then pass one another.
+
     Reference (augment): Dupont, Doucet, Teh, "Augmented Neural ODEs", NeurIPS 2019, arXiv:1904.01681.
     """
 
@@ -111,7 +117,12 @@ class Network(Model):
         return self.finish(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits from features, or with ``pre_logits`` the inputs of the classifier."""
+        """The head.
+
+        Args:
+            x: features, (batch, channels, height, width) or (batch, channels).
+            pre_logits: return the inputs of the classifier instead of the logits.
+        """
         x = POOLS[self.global_pool](x) if x.dim() == 4 else x
         x = functional.dropout(x, self.drop_rate, self.training)
         return x if pre_logits else self.classifier(x)
@@ -135,7 +146,12 @@ class Network(Model):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier; ``num_classes`` 0 for none, ``global_pool`` "avg", "max", or "" for none."""
+        """Replace the classifier.
+
+        Args:
+            num_classes: 0 for none.
+            global_pool: "avg", "max", or "" for none; None leaves it as it is.
+        """
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in POOLS:
             raise SchemenetError(unknown("global_pool", pool, map(repr, POOLS)))
@@ -196,9 +212,15 @@ class Network(Model):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages after the last of ``indices``, and return these as numbers from the front.
+        """Remove the stages after the last of ``indices``.
 
-        ``finish`` belongs to the last stage, and is removed with it.
+        Args:
+            indices: of the stages; None for all, a number n for the last n.
+            prune_norm: remove ``finish``, which belongs to the last stage and is also removed with it.
+            prune_head: remove the classifier.
+
+        Returns:
+            The indices as numbers from the front.
         """
         taken = self._indices(indices)
         kept = max(taken) + 1

@@ -244,8 +244,10 @@ def read_run(place: Path, arm: str, seed: int, measure: Measure, expected: Mappi
     if status == "done" and value is None:
         status, reason = "diverged", f"the test {measure.words} is not a finite number"
     elif status == "diverged":
-        said = f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.format(value)}"
-        reason = reason or said
+        outcome = (
+            f"no finite test {measure.words}" if value is None else f"test {measure.words} {measure.format(value)}"
+        )
+        reason = reason or outcome
     elif status != "done":
         status, reason = "failed", reason or f"its status is {status!r}"
     return Run(

@@ -54,7 +54,7 @@ def begin(
         return 1
     import wandb
 
-    id = wandb.sweep(sweep, entity=entity, project=project)  # says where it is to be seen
+    id = wandb.sweep(sweep, entity=entity, project=project)  # prints its address
     points = math.prod(len(values) for values in grid.axes.values())
     place = "/".join(filter(None, (entity or os.environ.get("WANDB_ENTITY"), project, id)))
     print(f"{points} runs; on every machine that is to train, as often as it has room: wandb agent {place}")

@@ -204,10 +204,10 @@ def _said_by_files(config: Config, command: str, groups: Mapping[str, str], conf
     expected = _hydra(command, {}, None, Problems())
     named = {group: groups[group] for group in ("launcher", "logger") if group in groups}
     expected |= {group: _hydra(command, {group: named[group]}, config_dir, Problems()).get(group) for group in named}
-    said = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
+    reserved = [key for key in FROM_COMMAND_LINE if config.get(key) != expected.get(key)]
     logger, default = (of["logger"] if isinstance(of.get("logger"), dict) else {} for of in (config, expected))
-    said += [f"logger.{key}" for key in logger if key != "name" and logger[key] != default.get(key)]
-    return [from_command_line(said)] if said else []
+    reserved += [f"logger.{key}" for key in logger if key != "name" and logger[key] != default.get(key)]
+    return [from_command_line(reserved)] if reserved else []
 
 
 def for_command_line_only(key: str) -> bool:

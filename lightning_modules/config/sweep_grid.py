@@ -184,8 +184,8 @@ def _of_file(path: Path) -> dict[str, str]:
         raise SchemenetError(f"{path}: the key {twice!r} is given twice; leave one out")
     if odd := [key for key in entries if re.fullmatch(r"[\w.-]+", key) is None]:  # as Hydra's +folder
         raise SchemenetError(f"{path}: expected keys such as scheme or trainer.max_epochs, got {odd[0]!r}")
-    if said := [key for key in entries if for_command_line_only(key)]:
-        raise SchemenetError(from_command_line(said, str(path)))
+    if reserved := [key for key in entries if for_command_line_only(key)]:
+        raise SchemenetError(from_command_line(reserved, str(path)))
     return entries
 
 

@@ -186,7 +186,7 @@ def _test(trainer: pl.Trainer, module: TaskModule[Model], data: SplitData) -> di
 def _described_steps(network: Model, config: Mapping[str, Any]) -> dict[str, Any]:
     """Number and size of the steps of each flow, or the tolerances that decide them, and the end times."""
     flows = network.flows
-    along = not any(isinstance(flow, Flow) for flow in flows)  # of which the data says the time
+    along = not any(isinstance(flow, Flow) for flow in flows)  # whose end times are those of the data
     steps = {"scheme": config.get("scheme"), "time": [] if along else [flow.time for flow in flows]}
     if adaptive := [flow.grid for flow in flows if flow.adaptive]:  # an encoder's flow comes before the one of ``grid``
         return steps | dict(zip(TOLERANCES, adaptive[-1].tolerances(training=False), strict=True))
@@ -279,14 +279,14 @@ def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
     values = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
     if values[measure.key] is None:
         return f"test {measure.words} no number"
-    said = [f"test {measure.words} {measure.format(values.pop(measure.key))}"]
+    parts = [f"test {measure.words} {measure.format(values.pop(measure.key))}"]
     for key, value in values.items():
         if value is None:  # nothing to be measured by it
             continue
         other = MEASURES.get(key)
-        said.append(
+        parts.append(
             f"test {other.words} {other.format(value)}" if other else f"test {key.replace('_', ' ')} {value:.4f}"
         )
     if "nfe" in measured:
-        said.append(f"{measured['nfe']:.4g} evaluations of f a batch")
-    return ", ".join(said)
+        parts.append(f"{measured['nfe']:.4g} evaluations of f a batch")
+    return ", ".join(parts)

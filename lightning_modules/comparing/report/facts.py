@@ -1,4 +1,4 @@
-"""The facts of a report: a comparison, its summaries and the rule that judged them. The sentences are a template's."""
+"""The facts of a report: a comparison, its summaries and the rule that judged them. A template has the sentences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ PACKAGES = ("schemenet", "torch")  # that the runs of one comparison share
 
 @dataclass(frozen=True)
 class Facts:
-    """What tables and sentences of a report read."""
+    """The data of the tables and sentences of a report.
+
+    Args:
+        comparison: as read from its folders.
+        summaries: one for each arm, the baseline first.
+        rule: that judged them.
+    """
 
     comparison: Comparison
     summaries: Sequence[Summary]
@@ -30,6 +36,7 @@ class Facts:
 
     @classmethod
     def of(cls, comparison: Comparison, rule: SignFlipRule = RULE) -> Facts:
+        """The facts of a comparison, judged by a rule."""
         return cls(comparison, summarise(comparison, rule), rule)
 
     @property

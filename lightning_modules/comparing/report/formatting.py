@@ -24,7 +24,7 @@ LABELS = {
 
 
 def human(number: float | None, unit: str = "") -> str:
-    """219873 -> "219.9 k", 12.3e6 bytes -> "12.3 MB"; powers of ten, absent is "-"."""
+    """A number with a prefix of powers of ten: 219873 -> "219.9 k", 12.3e6 bytes -> "12.3 MB"; None is "-"."""
     if number is None:
         return ABSENT
     for power, prefix in ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T")):
@@ -36,7 +36,7 @@ def human(number: float | None, unit: str = "") -> str:
 
 
 def seconds(time: float | None) -> str:
-    """0.0123 -> "12.3 ms"."""
+    """A time with its unit: 0.0123 -> "12.3 ms"."""
     if time is None:
         return ABSENT
     return f"{time:.2f} s" if time >= 1 else f"{1e3 * time:.3g} ms"
@@ -52,6 +52,7 @@ def amount(name: str, value: float) -> str:
 
 
 def error(s: Summary) -> str:
+    """Mean and standard deviation of the errors, and of how many runs."""
     if s.mean is None:
         return f"{ABSENT} (0/{s.planned})"
     n = len(s.errors)
@@ -66,7 +67,7 @@ def difference(s: Summary) -> str:
 
 
 def interval(measure: Measure, low: float, high: float) -> str:
-    """Of differences; a diverged run can take an end to infinity."""
+    """An interval of differences; a diverged run can take an end to infinity."""
     return f"[{measure.signed(low)}, {measure.signed(high)}]"
 
 
@@ -87,17 +88,20 @@ def improvement(s: Summary) -> str:
 
 
 def cost(s: Summary, name: str, unit: str = "") -> str:
+    """A mean cost with a prefix and a unit."""
     cost = s.costs.get(name)
     return human(None if cost is None else cost.mean, unit)
 
 
 def mean_and_sd(mean: float | None, sd: float | None) -> str:
+    """A mean with its standard deviation, where there is one."""
     if mean is None:
         return ABSENT
     return f"{mean:.4g}" + (f" ± {sd:.2g}" if sd is not None else "")
 
 
 def evaluations(s: Summary, name: str, spread: bool = False) -> str:
+    """Mean evaluations of f; with ``spread`` also the least and the most."""
     cost = s.costs.get(name)
     if cost is None:
         return ABSENT

@@ -46,7 +46,7 @@ def _text(value: Any) -> str:
 
 
 def facts(f: Facts, budget: str) -> str:
-    """The conditions that all runs share."""
+    """The conditions that all runs share, ``budget`` among them in words."""
     comparison = f.comparison
     rows = {
         "data": f.data,
@@ -81,7 +81,7 @@ def recipe(settings: Sequence[Setting]) -> str:
 
 
 def errors(f: Facts, summaries: Sequence[Summary]) -> str:
-    """Errors, differences to the baseline and verdicts."""
+    """Errors, differences to the baseline and verdicts of some arms."""
     measure, level = f.measure, f"[{f.rule.level:.0%}]"
 
     def name(s: Summary) -> str:
@@ -128,7 +128,12 @@ def all_pairs(f: Facts) -> str:
 
 
 def tuning(tuning: Mapping[str, Any], measure: Measure) -> str:
-    """The validation errors of each arm with each learning rate; the chosen one is strong."""
+    """The validation errors of each arm with each learning rate; the chosen one is strong.
+
+    Args:
+        tuning: the section of comparison.json.
+        measure: of the errors.
+    """
     candidates, chosen = list(tuning.get("lr") or ()), tuning.get("chosen") or {}
 
     def cell(arm: str, results: Mapping[str, Sequence[float | None]], lr: float) -> str:

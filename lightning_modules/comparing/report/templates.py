@@ -53,12 +53,12 @@ def _on_one_line(value: object) -> object:
 
 def sentences(name: str, facts: Facts) -> list[str]:
     """The sentences of a macro of sentences.j2, unescaped."""
-    said = getattr(_sentences().module, name)(facts)
-    return [" ".join(sentence.split()) for sentence in re.split(r"\n\s*\n", said) if sentence.strip()]
+    text = getattr(_sentences().module, name)(facts)
+    return [" ".join(sentence.split()) for sentence in re.split(r"\n\s*\n", text) if sentence.strip()]
 
 
 def sentence(name: str, facts: Facts) -> str:
-    """The only sentence of a macro, "" where it says nothing."""
+    """The only sentence of a macro; "" where it has none."""
     return " ".join(sentences(name, facts))
 
 

@@ -44,7 +44,12 @@ NARROW = 16
 
 
 def screen_table(comparison: Comparison, width: int | None = None) -> str:
-    """The comparison for a terminal: arms, then controls, then what can and cannot be concluded."""
+    """The comparison for a terminal: arms, then controls, then what can and cannot be concluded.
+
+    Args:
+        comparison: as read from its folders.
+        width: columns of the terminal; None for ``WIDTH``.
+    """
     width = width or WIDTH
     facts = Facts.of(comparison)
     measure, rule = facts.measure, facts.rule

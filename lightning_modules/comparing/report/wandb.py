@@ -21,10 +21,15 @@ PATIENCE = 60.0
 
 
 def log_report(folder: Path, group: str, logger: Mapping[str, Any]) -> None:
-    """Log the tables, plots and page that stand in a comparison's folder; nothing where the logger is not W&B.
+    """Log tables, plots and page of a comparison's folder to W&B; nothing for another logger.
 
     The run has job type ``report`` and one id for the folder, so that a report that is written again follows the old
     one. It is written offline and then sent: while tables and files are logged online, W&B waits for the server.
+
+    Args:
+        folder: of the comparison.
+        group: W&B's group of its runs.
+        logger: the config of the runs' logger.
     """
     if logger["name"] != "wandb":
         return

@@ -18,12 +18,24 @@ from lightning_modules.storage.atomic_files import write_text
 
 
 def write(folder: str | Path) -> Path:
-    """Write the report of a comparison's folder into it; report.html's path."""
+    """Write the report of a comparison's folder into it.
+
+    Returns:
+        The path of report.html.
+    """
     return write_of(read_comparison(folder))
 
 
 def write_of(comparison: Comparison, rule: SignFlipRule = RULE) -> Path:
-    """Write tables, pictures, report.md and report.html into ``comparison.folder``; the last one's path."""
+    """Write tables, pictures, report.md and report.html into ``comparison.folder``.
+
+    Args:
+        comparison: as read from its folders.
+        rule: by which arms are judged.
+
+    Returns:
+        The path of report.html.
+    """
     # matplotlib takes a second to import, and the screen needs none of it
     from lightning_modules.comparing.report.figures import draw_all
 
@@ -89,5 +101,5 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _inert(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is led by an apostrophe; it may be from elsewhere."""
+    """A text that a spreadsheet would read as a formula, with an apostrophe before it: it may be of unknown origin."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,4 +1,4 @@
-"""Whether the controls allow to read anything into the differences between architectures, by rule."""
+"""Findings on the controls: whether differences between architectures can be interpreted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ControlFinding:
 
 @dataclass(frozen=True)
 class ControlFindings:
-    """All controls. One whose error is within ``factor`` of the baseline's says that nothing separates here."""
+    """All controls. One whose error is within ``factor`` of the baseline's shows that the task separates nothing."""
 
     controls: Sequence[ControlFinding]
     factor: float
@@ -43,7 +43,12 @@ class ControlFindings:
 
 
 def judge_controls(summaries: Sequence[Summary], factor: float = CONTROL_FACTOR) -> ControlFindings:
-    """The findings on the controls; none where the baseline has no finished run."""
+    """The findings on the controls; empty where the baseline has no finished run.
+
+    Args:
+        summaries: of all arms.
+        factor: of the baseline's error, within which a control is near.
+    """
     baseline = next((s.mean for s in summaries if s.verdict == BASELINE), None)
     if baseline is None:
         return ControlFindings([], factor)

@@ -21,7 +21,15 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's correlation; None with fewer than three pairs (two always give -1 or 1) or without spread."""
+    """Pearson's correlation.
+
+    Args:
+        first: errors of one arm, (pairs,).
+        second: of the other, (pairs,).
+
+    Returns:
+        None with fewer than three pairs (two always give -1 or 1) or without spread.
+    """
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
@@ -30,7 +38,12 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 def bootstrap_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean of paired differences by bias-corrected and accelerated bootstrap, always the same draws.
 
-    None below six differences, where any is infinite and where all are equal.
+    Args:
+        differences: one for each pair.
+        level: of the interval.
+
+    Returns:
+        Its ends; None below six differences, where any is infinite and where all are equal.
 
     Reference: Efron, "Better bootstrap confidence intervals", Journal of the American Statistical Association 1987.
     """
@@ -59,7 +72,11 @@ def holm(ps: Mapping[Name, float], comparisons: int | None = None) -> dict[Name,
     """Adjusted p of each member of a family, which bounds the probability of any false claim among them.
 
     The smallest p is multiplied by the number of comparisons m, the next by m - 1, ...; none is below one before it, or
-    above 1. ``comparisons`` counts members without a p as well, as if theirs were 1.
+    above 1.
+
+    Args:
+        ps: by the name of the member.
+        comparisons: m, which counts members without a p as well, as if theirs were 1; None for ``len(ps)``.
 
     Reference: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
     """

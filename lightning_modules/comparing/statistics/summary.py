@@ -1,8 +1,7 @@
-"""What a comparison's runs amount to: one summary for each arm, against one baseline over the seeds in common.
+"""The summary of each arm of a comparison, against one baseline over the seeds in common.
 
 A difference is arm minus baseline in the measure, of classifiers the test error, so below zero is better. Arms are one
-family for the rule's correction; each control is judged on its own, since what is said about controls needs all of them
-to lose.
+family for the rule's correction; each control is judged alone, since a claim about controls needs all of them to lose.
 """
 
 from __future__ import annotations
@@ -87,7 +86,12 @@ class Summary:
 
 
 def summarise(comparison: Comparison, rule: SignFlipRule = RULE) -> list[Summary]:
-    """One summary per arm in the order of the plan, the baseline first. Means are over finished runs only."""
+    """One summary per arm, the baseline first, then in the order of the plan. Means are over finished runs only.
+
+    Args:
+        comparison: as read from its folders.
+        rule: judges arms and controls.
+    """
     outcomes = {arm.name: outcomes_of(comparison, arm.name) for arm in comparison.arms}
     base = next((arm for arm in comparison.arms if arm.name == comparison.baseline), None)
     of_base = outcomes[base.name] if base else {}
@@ -164,7 +168,7 @@ def _other_measures(runs: Sequence[Run]) -> dict[str, tuple[float | None, float 
 
 
 def outcomes_of(comparison: Comparison, arm: str) -> dict[int, float]:
-    """The measure by seed of the runs of an arm that are done, infinite for those that diverged."""
+    """The measure by seed of the runs of an arm that are done; infinite for those that diverged."""
     return {
         run.seed: run.value if run.status == "done" and run.value is not None else math.inf
         for run in comparison.of(arm)
@@ -179,10 +183,19 @@ def paired_differences(first: Mapping[int, float], second: Mapping[int, float]) 
 
 
 def improvements(comparison: Comparison, arms: Sequence[str]) -> dict[tuple[str, str], tuple[float, int]]:
-    """In how many of how many pairs the first arm is better than the second, ties half, for all pairs of arms.
+    """In how many pairs the first arm is better than the second, ties half, for all pairs of arms.
 
-    Descriptive: nothing is tested here. Reference: Bouthillier et al., "Accounting for variance in machine learning
-    benchmarks", MLSys 2021, arXiv:2103.03098.
+    Descriptive: nothing is tested here.
+
+    Args:
+        comparison: as read from its folders.
+        arms: names of arms.
+
+    Returns:
+        By (first, second): the number of pairs won, and the number of pairs.
+
+    Reference: Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021,
+        arXiv:2103.03098.
     """
     outcomes = {arm: outcomes_of(comparison, arm) for arm in arms}
     improved = {}

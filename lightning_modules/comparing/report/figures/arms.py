@@ -1,4 +1,4 @@
-"""What the pictures of a comparison share: how an arm looks in all of them, its legend, its curves over the seeds."""
+"""The style of the pictures of a comparison: looks and legend of the arms, curves over the seeds, axes of costs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ BANDS = 8  # more arms than that would hide one another behind their bands
 
 
 class Drawn(NamedTuple):
+    """A picture and its caption."""
+
     figure: Figure
     caption: str
 
@@ -55,7 +57,14 @@ def off_scale(shown: Sequence[Summary]) -> list[Summary]:
 
 
 def arm_legend(figure: Figure, shown: Sequence[Summary], looks: Looks, lines: bool = True) -> None:
-    """Below the panels, so that it covers no point."""
+    """A legend below the panels, so that it covers no point.
+
+    Args:
+        figure: that gets it.
+        shown: the arms.
+        looks: by the names of the arms.
+        lines: whether the picture has lines as well as markers.
+    """
     handles = []
     for s in shown:
         look = looks[s.arm.name]
@@ -72,7 +81,15 @@ def arm_legend(figure: Figure, shown: Sequence[Summary], looks: Looks, lines: bo
 def draw_curves(
     ax: Axes, shown: Sequence[Summary], curves: Mapping[str, Sequence[Curve]], looks: Looks, marked: bool = False
 ) -> None:
-    """The mean over the seeds of each arm, with a band of one standard deviation where there are few arms."""
+    """The mean over the seeds of each arm, with a band of one standard deviation where there are few arms.
+
+    Args:
+        ax: the panel.
+        shown: the arms.
+        curves: of each arm, one for each seed.
+        looks: by the names of the arms.
+        marked: whether the points have markers.
+    """
     lows, highs = [], []
     drawn = [s for s in shown if any(curves[s.arm.name])]
     for s in drawn:
@@ -131,7 +148,13 @@ def smooth(curve: Curve) -> dict[float, float]:
 
 
 def cost_axis(ax: Axes, xs: Sequence[float], text: Callable[[float], str]) -> None:
-    """Logarithmic where the largest is more than three times the smallest, else linear, at least 10% wide."""
+    """An axis of costs: logarithmic if they differ by more than a factor of three, else linear, at least 10% wide.
+
+    Args:
+        ax: the panel.
+        xs: the costs.
+        text: writes one of them.
+    """
     if not xs:
         return
     low, high = min(xs), max(xs)

@@ -15,7 +15,7 @@ from lightning_modules.plotting.style import GREY, count, in_bytes, in_seconds, 
 
 COLUMNS = 3
 SAME = 0.01
-"""Costs of all arms within this share of the least are one cost, where no budget says how close arms have to be."""
+"""Costs of all arms within this share of the least are one cost, without a budget with a tolerance."""
 
 
 class Amount(NamedTuple):

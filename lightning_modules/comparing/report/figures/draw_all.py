@@ -1,4 +1,4 @@
-"""All pictures of a comparison: each has its module, and what there is no data for is not drawn."""
+"""All pictures of a comparison; one without data is not drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ PICTURES = {
 
 
 def write(comparison: Comparison, summaries: Sequence[Summary]) -> dict[str, str]:
-    """Draw what there is to draw into the comparison's folder; captions by file names."""
+    """Draw the pictures into the comparison's folder.
+
+    Args:
+        comparison: as read from its folders.
+        summaries: one for each arm.
+
+    Returns:
+        Captions by file names.
+    """
     looks, captions = looks_of(summaries), {}
     for name, draw in PICTURES.items():
         if (drawn := draw(comparison, summaries, looks)) is not None:
