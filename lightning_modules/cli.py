@@ -1,4 +1,4 @@
-"""The command ``schemenet``. Nothing heavy is imported before the words on the command line are checked."""
+"""The command ``schemenet``. Torch is imported only after the command line is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trainer's options do beside Lightning's own."""
+"""Callbacks of the trainer options that Lightning lacks: compilation, memory format, a last evaluation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from schemes.ivp.trajectory_flow import TrajectoryFlow
 class Compiled(Callback):
     """``torch.compile`` in place, which renames nothing in the checkpoint.
 
-    Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward would fall into
-    many small ones; there the fields are compiled, and its loop calls them. On an adaptive grid each step is a graph.
+    Under backprop the whole network is one graph. A gradient mode that evaluates f again in backward would be split
+    into many small graphs; there the fields are compiled, and its loop calls them. On an adaptive grid each step is a
+    graph.
+
+    Args:
+        backend: the name of a backend of torch.compile.
+
+    Raises:
+        SchemenetError: there is no such backend.
     """
 
     def __init__(self, backend: str) -> None:
@@ -35,7 +42,15 @@ class Compiled(Callback):
 
 
 def compile_network(network: nn.Module, backend: str = "inductor") -> None:
-    """Compile the whole network, or its fields where the flows' gradient modes own their loops."""
+    """Compile a network in place: all of it, or its fields where a gradient mode runs the loop over the steps.
+
+    Args:
+        network: a network whose flows are known at construction.
+        backend: the name of a backend of torch.compile.
+
+    Raises:
+        SchemenetError: the network solves along the times of its data, or a scheme is implicit.
+    """
     if any(isinstance(module, TrajectoryFlow) for module in network.modules()):
         raise SchemenetError(
             "trainer.compile: this network's flow is solved along the times of its data, in steps that no graph knows "
@@ -65,10 +80,10 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
 
 
 class TestedLast(Callback):
-    """Reads the test set after the last epoch, however seldom it is read before: a result is that of the last weights.
+    """Forces an evaluation after the last epoch, whatever ``check_val_every_n_epoch``: a result is of the last weights.
 
-    Looked at after each batch: a run that goes on from the middle of an epoch begins none. And before all: one that was
-    stopped while the test set was read has no batch left.
+    Checked after each batch, because a run that resumes within an epoch begins none; and at the start of training,
+    because one that was stopped during the evaluation has no batch left.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""How well reversible gradients rebuild the states that they need."""
+"""Callback that logs the reconstruction error of reversible gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lightning_modules.tasks.lightning_attributes import network_of
 
 
 def inversion_error(network: Model) -> float | None:
-    """The relative error of the rebuilt starts in the last backward pass, of the worst flow; None where none is."""
+    """The relative error of the reconstructed initial states in the last backward pass, of the worst flow.
+
+    None where no flow reconstructs its states.
+    """
     measured = [flow.gradient.diagnostics() for flow in network.flows]
     return max((metrics["inversion_error"] for metrics in measured if "inversion_error" in metrics), default=None)
 
@@ -22,8 +25,8 @@ def inversion_error(network: Model) -> float | None:
 class InversionErrorLogger(Callback):
     """Logs ``inversion/error`` after each epoch: the worst of its batches and of all processes.
 
-    Measured in each backward pass anyway, see :class:`schemes.gradients.reversible.Reversible`. A run that goes on
-    within an epoch has the worst of the whole of it.
+    Measured in each backward pass anyway, see :class:`schemes.gradients.reversible.Reversible`. A run that resumes
+    within an epoch logs the worst of the whole epoch.
     """
 
     def __init__(self) -> None:
@@ -31,7 +34,7 @@ class InversionErrorLogger(Callback):
 
     @property
     def state_key(self) -> str:
-        """The name in checkpoints, which is from before the class had its own."""
+        """The key in checkpoints: the name of the class when the first ones were written."""
         return "LogInversion"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run on several devices needs beside Lightning."""
+"""Seeds of the processes of a run on several devices, and a check of synchronised norms."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from architectures.model import Model
 
 
 class RankSeed(Callback):
-    """Gives each process after the first random numbers of its own, so that no two draw the same dropout masks.
+    """Seeds each process after the first separately, so that no two draw the same dropout masks.
 
-    Until training begins all draw the same, for the same weights; then rank r goes on from (seed, r). A run that goes
-    on from a checkpoint has its random numbers from there.
+    Until training begins all processes draw the same numbers, for the same weights; then rank r draws from (seed, r).
+    A run that resumes takes its random state from the checkpoint.
+
+    Args:
+        seed: the seed of the run.
     """
 
     def __init__(self, seed: int) -> None:
@@ -31,7 +34,11 @@ class RankSeed(Callback):
 
 
 def unequal(network: Model) -> str | None:
-    """Why synchronised norms would wait for each other for ever; None where they would not."""
+    """Why synchronised batch norm would deadlock; None where it would not.
+
+    Under an implicit scheme the number of evaluations of f differs between devices, and each of them waits for the
+    others.
+    """
     for flow in network.flows:
         if flow.scheme.implicit and any(isinstance(part, _BatchNorm) for part in flow.modules()):
             return (

@@ -1,4 +1,4 @@
-"""Callbacks that write the progress of a run and stop a diverged one."""
+"""Callbacks that write the progress of a run and stop it when it diverges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from lightning_modules.tasks.lightning_attributes import log_interval
 
 
 class Progress(Callback):
-    """Writes how far a run is to a small file, for whoever watches several runs."""
+    """Writes the progress of a run to a JSON file, which the display of a comparison reads.
+
+    Args:
+        path: the file: ``step`` and ``steps``, both in optimiser steps.
+        every: optimiser steps between two writes.
+    """
 
     def __init__(self, path: Path, every: int = 5) -> None:
         self.path, self.every = path, every
@@ -30,7 +35,7 @@ class Progress(Callback):
 
 
 class StopWhenDiverged(Callback):
-    """Ends a run whose training loss is no number: what follows could only waste time."""
+    """Stops a run whose training loss is NaN or infinite; looked at whenever the loss is logged."""
 
     def __init__(self) -> None:
         self.diverged = False

@@ -1,4 +1,4 @@
-"""What becomes of the coefficients that a scheme learns."""
+"""Callback that logs the learnable coefficients of schemes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class ZeroStabilityWarning(UserWarning):
 class SchemeCoefficientLogger(Callback):
     """Logs every learnable coefficient of a network's schemes, before training and after each epoch.
 
-    Keys are those of ``Model.coefficients``. The first to leave the range in which its scheme is zero-stable is told
-    once; none is clamped.
+    Keys are those of ``Model.coefficients``. The first coefficient outside the range in which its scheme is zero-stable
+    is reported by one :class:`ZeroStabilityWarning`; none is clamped.
     """
 
     def __init__(self) -> None:
         self.has_warned = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Before anything else is logged: a csv file is written anew whenever a key comes in later.
-        if trainer.global_step == 0:  # else the run goes on, and has said so
+        # Before anything else is logged: a new key makes the csv file be rewritten.
+        if trainer.global_step == 0:  # else the run resumes, and has logged them
             self._log(trainer, network_of(pl_module).coefficients())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What the solves inside a network cost, batch by batch."""
+"""Callback that logs the cost of the solves inside a network: evaluations of f, Jacobian products, steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
     "steps/accepted": lambda flow: flow.forward_counts.accepted,
     "steps/rejected": lambda flow: flow.forward_counts.rejected,
 }
-"""Calls of f, products of vectors with its Jacobian, and steps forward, of the last pass through a flow."""
+"""Evaluations of f, vector-Jacobian products and steps of the last forward and backward pass through a flow."""
 
 
 def counts(network: Model) -> list[int]:
@@ -35,7 +35,7 @@ def counts(network: Model) -> list[int]:
 
 
 class SolverCostMetric(Metric):
-    """The mean of ``SOLVER_COSTS`` over batches, those of all processes together, and the most that a batch took."""
+    """Mean and maximum of ``SOLVER_COSTS`` over batches, those of all processes together."""
 
     full_state_update = False
     total: Tensor
@@ -58,7 +58,7 @@ class SolverCostMetric(Metric):
         return self.total.cpu().double() / self.batches.cpu(), self.most.cpu()
 
     def by_name(self) -> dict[str, float]:
-        """The means by name, as ``.../epoch``, and the most, as ``.../most``."""
+        """The means by name, as ``.../epoch``, and the maxima, as ``.../most``."""
         both = zip(("epoch", "most"), self.compute(), strict=True)
         return {f"{name}/{kind}": v for kind, of in both for name, v in zip(SOLVER_COSTS, of.tolist(), strict=True)}
 
@@ -77,7 +77,7 @@ class SolverCostLogger(Callback):
 
     @property
     def state_key(self) -> str:
-        """The name in checkpoints, which is from before the class had its own."""
+        """The key in checkpoints: the name of the class when the first ones were written."""
         return "LogWork"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -123,7 +123,7 @@ class SolverCostLogger(Callback):
         return dict(zip(("total", "batches", "most"), state, strict=True))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if process_rank() == 0:  # it holds the sums of all processes
+        if process_rank() == 0:  # the sums are those of all processes
             self.training.total += torch.tensor(state_dict["total"])
             self.training.batches += state_dict["batches"]
             self.training.most += torch.tensor(state_dict["most"])

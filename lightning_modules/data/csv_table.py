@@ -12,7 +12,7 @@ from lightning_modules.storage.atomic_files import refuse_special
 from schemes.errors import SchemenetError
 
 SHOWN = 5
-"""So many mistakes of a file are reported one by one."""
+"""The most mistakes of a file that are reported singly."""
 
 
 class CsvTable:
@@ -52,12 +52,20 @@ class CsvTable:
         self.mistakes.append((line, mistake))
 
     def check_unique(self, line: int, columns: list[str]) -> None:
-        """No two columns have one name."""
+        """Collect a mistake where two columns have the same name."""
         if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
             self.wrong(line, f"column {twice[0]!r} stands there twice")
 
     def number(self, line: int, column: str, cell: str, limit: float = math.inf, hint: str = "") -> float:
-        """The number in a cell; NaN where it is not a number below the limit in magnitude, which is a mistake."""
+        """The number in a cell; where it is none below the limit in magnitude, NaN, and a mistake is collected.
+
+        Args:
+            line: of the cell, for the message.
+            column: name of its column, for the message.
+            cell: its text.
+            limit: of the magnitude.
+            hint: end of the message.
+        """
         value = parsed(cell)
         if value is not None and abs(value) < limit:
             return value
@@ -77,7 +85,7 @@ class CsvTable:
 
 
 def parsed(cell: str) -> float | None:
-    """The number that a cell holds, None where it holds none; Python's own ``1_000`` is none."""
+    """The number in a cell, None where there is none; Python's ``1_000`` is none."""
     try:
         return None if "_" in cell else float(cell)
     except ValueError:

@@ -18,25 +18,35 @@ DATA_SEED = 0
 """Seed of splits, subsets and generated points; it does not depend on the seed of a run."""
 
 VALIDATION_STREAM = 2
-"""Stream of DATA_SEED that draws a validation split."""
+"""RNG stream of DATA_SEED for the validation split."""
 
 
 class Samples(Indexable, Protocol):
-    """A training or test set: parts of it are sets of the same kind."""
+    """A training or test set, of which parts are sets of the same kind."""
 
     def part(self, chosen: Tensor, /) -> Samples:
-        """The samples at these indices, as a set of their own."""
+        """The set of the samples at these indices, (samples,)."""
         ...
 
 
 class SplitData(pl.LightningDataModule):
-    """A training and a test set; ``load`` is what a subclass adds, and the ``shape`` of a sample.
+    """A training and a test set; a subclass defines ``load`` and the ``shape`` of a sample.
 
     ``val_dataloader`` reads the test set for the learning curves; nothing is ever selected on it. With ``validation``,
-    a share of the training set, drawn once and for all, is held out and measured instead, and the test set is not read.
+    a fixed share of the training set is held out and evaluated instead, and the test set is not read.
 
-    A constructor may take ``**options`` and hand them on: its signature, which is the schema of the user's
-    config, then shows the parameters of its bases too.
+    A constructor may take ``**options`` and pass them on: its signature, which is the schema of the user's config, then
+    shows the parameters of its bases too.
+
+    Args:
+        batch_size: samples of a batch, on each device.
+        seed: of the order of training samples and of augmentation.
+        limit_train: the most training samples; null: all.
+        limit_test: the most test samples; null: all.
+        validation: share of the training set that is held out, in (0, 1); null: the test set is evaluated.
+
+    Raises:
+        SchemenetError: with all mistakes in the parameters.
     """
 
     shape: tuple[int, ...]
@@ -45,7 +55,7 @@ class SplitData(pl.LightningDataModule):
     least: ClassVar[Mapping[str, float]] = {"batch_size": 1, "seed": 0, "limit_train": 1, "limit_test": 1}
 
     most: ClassVar[Mapping[str, float]] = {"train_size": 10**7, "test_size": 10**7, "size": 4096, "workers": 64}
-    """What memory and the process table survive, of the parameters that a set has."""
+    """Upper limits of parameters: more would exhaust memory or processes."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,7 +84,7 @@ class SplitData(pl.LightningDataModule):
             raise SchemenetError("\n".join(wrong))
 
     def mistakes(self) -> list[str]:
-        """What is wrong with the parameters, one line each."""
+        """The mistakes in the parameters, one line each."""
         given = {name: getattr(self, name) for name in self.least}
         wrong = [
             f"data.{name}: expected at least {self.least[name]}, got {value}"
@@ -92,13 +102,13 @@ class SplitData(pl.LightningDataModule):
 
     @property
     def context(self) -> dict[str, Any]:
-        """What ``create_model`` needs to know of the data: classes, channels, and the side of images."""
+        """Arguments of ``create_model`` that depend on the data: classes, channels, and the side of images."""
         channels, *size = self.shape
         return {"num_classes": self.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
 
     @property
     def eval_split(self) -> str:
-        """What errors are of: "test" or "validation"; metrics and results are named by it."""
+        """The set that is evaluated, "test" or "validation", by which metrics and results are named."""
         return "test" if self.validation is None else "validation"
 
     @property
@@ -110,7 +120,7 @@ class SplitData(pl.LightningDataModule):
         raise NotImplementedError
 
     def check(self) -> None:
-        """Refuse, before anything is read in full, what ``setup`` would fail on."""
+        """Raise SchemenetError, before anything is read in full, where ``setup`` would fail."""
 
     def setup(self, stage: str | None = None) -> None:
         if self.train_set is not None:
@@ -138,7 +148,7 @@ class SplitData(pl.LightningDataModule):
         return min(self.batch_size, loaded)
 
     def first(self, count: int) -> Any:
-        """The first samples of the set that is measured, as a network is handed them."""
+        """The first samples of the evaluated set, as inputs of a network."""
         loader = self._loader(self.measured_set)
         loader.batch_size = count
         return self.on_after_batch_transfer(next(iter(loader)), 0)
@@ -152,7 +162,15 @@ class SplitData(pl.LightningDataModule):
 
 
 def validation_split(total: int, share: float) -> tuple[Tensor, Tensor]:
-    """Indices of a training set to keep and to hold out, each in order; drawn once and for all, whatever is trained."""
+    """Split a training set; the same for every run.
+
+    Args:
+        total: samples of the training set.
+        share: of them that is held out.
+
+    Returns:
+        Indices to train on and to hold out, both in order.
+    """
     count = min(max(1, round(share * total)), total - 1)
     if count < 1:
         raise SchemenetError(f"data.validation: a training set of {total} has nothing to hold out")
@@ -165,7 +183,7 @@ def _limited(samples: Samples, limit: int | None) -> Samples:
 
 
 def subset(total: int, limit: int | None) -> Tensor:
-    """The indices of at most ``limit`` samples in order, drawn once and for all, so that sorted classes stay mixed."""
+    """Indices of at most ``limit`` of ``total`` samples, in order; a fixed random draw, for sets sorted by class."""
     if limit is None or limit >= total:
         return torch.arange(total)
     return torch.randperm(total, generator=generator(DATA_SEED))[:limit].sort().values

@@ -20,7 +20,7 @@ from schemes.errors import SchemenetError
 
 
 class Indexable(Protocol):
-    """A set of which indices make a batch, a tensor or a nest of them."""
+    """A set whose samples at given indices, (batch,), are a batch: a tensor or a nest of them."""
 
     def __getitem__(self, chosen: Tensor, /) -> Any: ...
 
@@ -28,7 +28,7 @@ class Indexable(Protocol):
 
 
 class Part:
-    """Some of the samples of a set that is not held in memory, by their indices there."""
+    """Samples of a set that is not in memory, by their indices there."""
 
     def __init__(self, samples: Indexable, chosen: Tensor) -> None:
         self.samples, self.chosen = samples, chosen
@@ -41,15 +41,21 @@ class Part:
 
 
 def generator(*words: int) -> torch.Generator:
-    """A stream of its own for each tuple of words; the global random state is neither read nor moved."""
+    """A random generator for each tuple of numbers; the global random state is neither read nor changed."""
     seed = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(seed[0]))
 
 
 def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> Iterator[Any]:
-    """``samples`` at each batch of indices, in their order, by so many processes besides this one.
+    """Read batches of a set, in order; the same for every number of workers, which draw no random numbers.
 
-    What comes is the same for every number of workers: they are told indices, and draw nothing.
+    Args:
+        samples: the set.
+        batches: the indices of each batch, (batch,).
+        workers: processes that read; 0: this one.
+
+    Raises:
+        SchemenetError: a sample cannot be read, also where that was in a worker.
     """
     if not workers:
         yield from (samples[chosen] for chosen in batches)
@@ -62,7 +68,7 @@ def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> It
     )  # fmt: skip
     others = set(active_children())
     iterator = iter(loader)
-    # A process that ends while it reads asks its workers to end, once, and waits for them: they would not hear that.
+    # A process that ends while it reads sends its workers a signal that they ignore, and would wait for them.
     at_exit = Finalize(None, _kill, (set(active_children()) - others,), exitpriority=1)
     try:
         for fetched in iterator:
@@ -74,17 +80,17 @@ def fetch(samples: Indexable, batches: Sequence[Tensor], workers: int = 0) -> It
 
 
 def _kill(workers: Iterable[BaseProcess]) -> None:
-    if hasattr(signal, "SIGCHLD"):  # by which torch hears of a worker's death, and raises
+    if hasattr(signal, "SIGCHLD"):  # upon which torch raises
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in workers:
         worker.kill()
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:
-    """What asks a run to stop often goes to all of its processes: the step that is to be finished needs its batch.
+    """Ignore signals to stop in a worker: the step that the run finishes needs its batch.
 
-    A terminal sends SIGINT so, and SIGHUP when it is closed, Slurm SIGTERM; the second SIGTERM is torch's own, to a
-    worker that does not end.
+    A terminal sends SIGINT, and SIGHUP when it is closed, to all processes of a run, Slurm SIGTERM; the second SIGTERM
+    is sent by torch, to a worker that does not end.
     """
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -92,7 +98,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
 
 
 class _ErrorsAsText:
-    """Hands a user's mistake over to the main process as its text; torch would wrap it in a traceback."""
+    """Returns a SchemenetError to the main process as text; torch would wrap it in a traceback."""
 
     def __init__(self, samples: Indexable) -> None:
         self.samples = samples
@@ -108,17 +114,31 @@ class BatchLoader:
     """Slices of a permutation of the set, gathered from memory or by ``workers``.
 
     The order depends on (seed, epoch), neither on the network, nor on the batch size, nor on the number of ranks, so
-    that what is compared sees the same data.
+    that compared networks see the same data.
 
-    In training every rank has the same number of samples, batch b of all ranks together is batch b of one
-    rank with ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only
-    one. Otherwise the order is that of the set, and each sample is on exactly one rank.
+    In training every rank has the same number of samples, batch b of all ranks together is batch b of one rank with
+    ``world_size`` times the batch size, and a ragged last batch is dropped unless it is the only one. Otherwise the
+    order is that of the set, and each sample is on exactly one rank.
 
-    Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints; what workers
-    have fetched in advance does not count there.
+    Lightning calls ``sampler.set_epoch`` before each epoch, and keeps ``state_dict`` in its checkpoints; batches that
+    workers have fetched in advance do not count there.
+
+    Args:
+        samples: the set.
+        batch_size: samples of a batch, on each rank.
+        workers: processes that read samples; 0: this one.
+        train: the default of ``shuffle`` and ``drop_last``, and whether ranks have equal numbers of samples.
+        shuffle: whether the order is a permutation; None: in training.
+        drop_last: whether a ragged last batch is dropped; None: in training.
+        seed: of the permutation.
+        rank: of this process.
+        world_size: the number of ranks.
+
+    Raises:
+        SchemenetError: there are fewer samples than ranks.
     """
 
-    batch_sampler = None  # Lightning looks for both wherever it finds one
+    batch_sampler = None  # Lightning reads both attributes where there is one
 
     def __init__(
         self,
@@ -148,12 +168,12 @@ class BatchLoader:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; a place to resume from is kept only within its own epoch."""
+        """Set the epoch, which determines the order; a place to resume from is dropped in another epoch."""
         if epoch != self.epoch:
             self.epoch, self.batch, self._start = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were handed out."""
+        """The epoch, and the number of its batches that were returned."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -167,7 +187,7 @@ class BatchLoader:
         return whole if self.drop_last and whole else math.ceil(self.size / self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        # Lightning asks for the iterator before it tells the epoch; a generator waits for the first next().
+        # Lightning makes the iterator before it sets the epoch; a generator begins with the first next().
         start, self._start = self._start, 0
         batches = self._order().split(self.batch_size)[start : len(self)]
         handed = self.handing()
@@ -180,7 +200,7 @@ class BatchLoader:
         return self.samples
 
     def handing(self) -> Callable[[Any, Tensor], Any]:
-        """What makes of the samples at some indices the batch of this epoch."""
+        """A function of samples and their indices that returns the batch, the same for one epoch."""
         return lambda taken, chosen: taken
 
     def _order(self) -> Tensor:

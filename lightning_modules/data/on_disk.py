@@ -11,7 +11,12 @@ from schemes.errors import SchemenetError
 
 
 class FromFiles(SplitData):
-    """A set that is read from files below ``root``, else ``$SCHEMENET_DATA``, else ``./data``."""
+    """A set that is read from files.
+
+    Args:
+        root: the folder; null: ``$SCHEMENET_DATA``, else ``./data``.
+        download: whether missing files are fetched.
+    """
 
     remedy = (
         "name the folder that holds it by data.root=... or by the environment variable SCHEMENET_DATA, "
@@ -24,7 +29,7 @@ class FromFiles(SplitData):
         super().__init__(**options)
 
     def missing(self) -> str | None:
-        """What keeps the files from being read, with their path; None if nothing does."""
+        """Why the files cannot be read, with their path; None where they can."""
         raise NotImplementedError
 
     def fetch(self) -> None:

@@ -1,6 +1,6 @@
-"""One run to do, handed over by a file to the process that does it.
+"""Job description of one run, passed to its worker process as JSON.
 
-Torch is imported by who does a run or judges it: a process that only waits for one does without.
+Torch is imported by the functions that do a run or read its result: a process that only waits does without.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from schemes.errors import SchemenetError
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run of a comparison or sweep; what became of it stands in its folder, and nowhere else."""
+    """One run of a comparison or sweep; its state is in its folder alone.
+
+    Attributes:
+        folder: the run folder.
+        config: the resolved config.
+        arm: the name of the network in the comparison.
+        group: the name of the comparison or sweep.
+    """
 
     folder: Path
     config: ResolvedConfig
@@ -40,26 +47,26 @@ class Job:
         return find_run(self.folder) == ExistingRun(self.config.recipe_hash, self.config["seed"], finished=True)
 
     def write(self) -> Path:
-        """The file that tells a process of its own what to do."""
+        """Write the job file, which a worker process reads; returns its path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
         write_json(self.folder / JOB, {"config": dict(self.config), "arm": self.arm, "group": self.group})
         return self.folder / JOB
 
     def withdraw(self) -> None:
-        """Take back what `write` has written, for a launcher that cannot begin the run."""
+        """Remove what `write` has written, for a launcher that cannot begin the run."""
         (self.folder / JOB).unlink(missing_ok=True)
         remove_empty(self.folder, self.folder.parent)
 
     def log_size(self) -> int:
-        """Bytes of its log, to which every process of it adds when it begins."""
+        """Bytes of its log, to which each of its processes writes when it begins."""
         try:
             return (self.folder / LOG).stat().st_size
         except OSError:
             return 0
 
     def progress(self) -> float:
-        """How much of the training is behind it, between 0 and 1."""
+        """The share of the training that is done, between 0 and 1."""
         try:
             state = read_json(self.folder / PROGRESS)
             return min(1.0, state["step"] / state["steps"])
@@ -72,13 +79,13 @@ class Job:
         return self.done or (self.folder / FAILURE).exists()
 
     def record_failure(self, reason: str) -> None:
-        """A process that died without a word still gets its reason on file."""
+        """Write the reason of a failure, unless the process itself has written one."""
         path = self.folder / FAILURE
         if not self.done and not path.exists():
             write_text(path, f"{reason}; see {self.folder / LOG}\n")
 
     def outcome(self) -> str:
-        """What became of it, in a few words."""
+        """Its result in a few words."""
         from lightning_modules.training.run_folder import DONE, describe_error
 
         if not self.done:
@@ -93,7 +100,7 @@ class Job:
 
 
 def devices_of_a_run(jobs: Iterable[Job]) -> int:
-    """The most devices on one machine that a run asks for; one, where it leaves that to what it finds ("auto")."""
+    """The largest number of devices on one machine that a run requests; "auto" counts as one."""
     requested = [str(job.config["trainer"]["devices"]) for job in jobs]
     return max([1, *(int(devices) for devices in requested if devices.isdigit())])
 
@@ -105,10 +112,16 @@ def read_job(file: Path) -> Job:
 
 
 def run_file(arguments: list[str]) -> int:
-    """``run-file [--leash] FILE``: do one run; with a leash, end when the process that holds standard input does.
+    """``run-file [--leash] FILE``: do one run.
 
-    Where another process does that run, as one may that is ending, or that the same command given twice has begun, it
-    is waited for: what it leaves undone is done here.
+    Where another process has locked the run folder (one that is ending, or one of the same command given twice), this
+    one waits, and does what the other has left undone.
+
+    Args:
+        arguments: the job file, with ``--leash`` before it to end with the process at the other end of standard input.
+
+    Returns:
+        The exit status: 0, or 1 where the run has failed; the reason is then in the folder.
     """
     *options, file = arguments
     if "--leash" in options:

@@ -1,4 +1,4 @@
-"""Runs on this machine: one process for each, so many side by side."""
+"""Launcher for this machine: one process for each run, several at once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from lightning_modules.training.trainers import MOST, processes_to_begin
 from schemes.errors import SchemenetError
 
 JOBS_A_CORE = 8
-"""Runs side by side that a core is trusted with at most: each takes half a gigabyte before it trains anything."""
+"""The most runs at once for each core: a run takes half a gigabyte before it trains."""
 
 
 @LAUNCHERS.register("local")
 def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads: int | None = None) -> None:
-    """Processes on this machine, ``jobs`` side by side; each has a process group of its own and ends with this one.
+    """Processes on this machine; each has a separate process group and ends with this process.
 
-    ``jobs`` null: one for each device, or set of devices where a run takes several; two on a machine without. Devices
-    are those of CUDA_VISIBLE_DEVICES, or all. ``threads`` null: the cores are shared out among the jobs.
+    Args:
+        runs: the jobs to do.
+        watch: the display of their progress.
+        jobs: runs at once; null: one for each device (of CUDA_VISIBLE_DEVICES, or all), or for each set of devices
+            where a run takes several; two on a machine without devices.
+        threads: CPU threads of each run; null: the cores are divided among the jobs.
+
+    Raises:
+        SchemenetError: ``jobs`` or ``threads`` is out of range, or a run cannot begin its processes here.
     """
     if jobs is not None and jobs < 1:
         raise SchemenetError(f"launcher.jobs: expected at least 1, got {jobs}")
@@ -45,7 +52,7 @@ def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads
         while waiting or running:
             for job in [job for job in waiting if not is_locked(job.folder)][: jobs - len(running)]:
                 waiting.remove(job)
-                if job.done:  # by the process that held it
+                if job.done:  # by the process that had locked it
                     watch.ended(job)
                     continue
                 seat = min(set(range(jobs)) - {taken for _, taken in running.values()})
@@ -68,7 +75,15 @@ def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads
 
 
 def device_shares(devices: Sequence[str], of_a_run: int) -> list[str]:
-    """The values of CUDA_VISIBLE_DEVICES that share devices out, so many to a run; none where there are too few."""
+    """Divide devices among runs.
+
+    Args:
+        devices: names of devices.
+        of_a_run: devices of each run.
+
+    Returns:
+        Values of CUDA_VISIBLE_DEVICES, one for each run at once; none where there are too few devices.
+    """
     whole = len(devices) // of_a_run * of_a_run
     return [",".join(devices[first : first + of_a_run]) for first in range(0, whole, of_a_run)]
 

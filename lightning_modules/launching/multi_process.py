@@ -1,7 +1,7 @@
-"""The processes of one run on several devices of this machine: begun together, and ended together.
+"""Starts the processes of one run on several devices of this machine, and ends them together.
 
-Lightning's own launcher runs the user's whole command again in each process, ends a run without a word when one of its
-processes has died, and leaves the others behind where the first is killed. Here a process that trains nothing begins
+Lightning's launcher runs the user's whole command again in each process, ends a run without a message when one of its
+processes has died, and leaves the others running where the first is killed. Here a process that does not train begins
 one for each device, which joins the others by Lightning's environment variables, and waits for them. Across machines
 torchrun or srun begin them.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RANK = "rank"  # the command of these processes
 TICK = 0.1  # seconds between two looks
 STOPPED = 3
-"""The exit status of a process that has ended the run by itself, and has written its result."""
+"""Exit status of a process that has ended the run alone and has written its result."""
 
 
 class RankError(SchemenetError):
@@ -40,9 +40,14 @@ class RankError(SchemenetError):
 
 
 def launch(arguments: Mapping[str, Any], processes: int) -> None:
-    """Do a run, the arguments of ``train_rank`` as plain data, by so many processes; its result is in its folder.
+    """Do a run by several processes; its result is in its folder.
 
-    Raises RankError, with the reason of the first process that fails, when all have ended.
+    Args:
+        arguments: those of ``train_rank``, as plain data.
+        processes: how many to begin, one for each device.
+
+    Raises:
+        RankError: with the reason of the first process that failed, when all have ended.
     """
     ranks: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="schemenet-") as place:
@@ -61,7 +66,14 @@ def launch(arguments: Mapping[str, Any], processes: int) -> None:
 
 
 def serve(place: Path) -> int:
-    """One process of a run; returns its exit status, and leaves the reason of a failure for the one that waits."""
+    """Do the part of one process of a run.
+
+    Args:
+        place: the folder with the arguments; the reason of a failure is written there.
+
+    Returns:
+        The exit status.
+    """
     exit_with_parent(sys.stdin.fileno(), patience=0.0)
     arguments = json.loads((place / "arguments.json").read_text(encoding="utf-8"))
     from lightning_modules.config.resolved import ResolvedConfig
@@ -96,7 +108,7 @@ def _environments(processes: int) -> list[dict[str, str]]:
 
 
 def _first_failure(shared: Path, statuses: Sequence[int | None]) -> str:
-    """Why the first process to fail has failed; those after it have only missed it."""
+    """The reason of the process that failed first; later ones fail because it is gone."""
     reasons = {rank: shared / str(rank) for rank, status in enumerate(statuses) if status}
     for rank, status in enumerate(statuses):
         if status is not None and status < 0:
@@ -111,7 +123,7 @@ def _first_failure(shared: Path, statuses: Sequence[int | None]) -> str:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End what still runs. By force: one that waits for another would not hear a request."""
+    """Kill what still runs: a process that waits for another does not handle SIGTERM."""
     for process in processes:
         process.kill()
         process.wait()
@@ -122,13 +134,25 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 def train(
     config: ResolvedConfig, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
 ) -> dict[str, Any]:
-    """Train one network as a checked config says; everything is written into ``folder``. Returns the result.
+    """Train one network; everything is written into ``folder``.
 
-    An unfinished run of the same recipe and seed goes on where its folder stands, of a finished one the result is
-    returned; ``overwrite`` begins it anew.
-    A solve that cannot go on ends the run with its reason, as ``diverged``, or as ``failed`` where a limit on steps or
-    seconds was reached: such a run is unfinished. ``name`` and ``group`` are for loggers; ``arm`` is what a comparison
-    calls the network. On several devices of this machine each has a process, which is begun here.
+    An unfinished run of the same recipe and seed resumes from its checkpoint, of a finished one the result is returned;
+    ``overwrite`` begins anew. A solve that fails ends the run with its reason, as ``diverged``, or as ``failed`` where
+    a limit on steps or seconds was reached: such a run is unfinished. On several devices of this machine one process
+    for each is begun here.
+
+    Args:
+        config: a checked config.
+        folder: the run folder.
+        name: of the run, for its result; null: made of its recipe and seed.
+        group: of the run, for loggers.
+        arm: the name of the network in a comparison.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        SchemenetError: the folder holds another run, or the run cannot be done.
     """
     from lightning_modules.training.run import train_rank
     from lightning_modules.training.run_folder import find_same_run

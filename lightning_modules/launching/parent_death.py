@@ -1,4 +1,4 @@
-"""A process that ends with the one that began it, however that one ends."""
+"""Terminates this process when its parent dies, also when the parent is killed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import threading
 import time
 
 PATIENCE = 60.0
-"""Seconds between the request to stop and the end by force: time for a step and a checkpoint."""
+"""Seconds between SIGTERM and SIGKILL: time for a step and a checkpoint."""
 
 
 def exit_with_parent(pipe: int, patience: float = PATIENCE) -> None:
-    """Stop this process when the other end of a pipe is closed, as it is by the kernel if its holder is killed.
+    """Stop this process when the other end of a pipe is closed, which the kernel does when the parent dies.
 
-    First SIGTERM, upon which training writes a checkpoint after its step; then, if that takes too long, SIGKILL to the
-    whole process group, which the process must lead.
+    First SIGTERM, upon which training writes a checkpoint after its step; then SIGKILL to the process group, which this
+    process must lead.
+
+    Args:
+        pipe: file descriptor of the end to read from; the parent keeps the other end.
+        patience: seconds between the two signals.
     """
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""What runs, what is done, what has failed: a live table on a terminal, a line for each run elsewhere."""
+"""Display of the progress of runs: a live table on a terminal, a line for each run elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ SHOWN = 30  # running rows in the table; the rest are counted
 
 
 class Watch:
-    """Follows runs as a launcher tells of them; a context manager, so that the terminal is left as it was."""
+    """Displays runs while a launcher reports their starts and ends; a context manager, which restores the terminal.
+
+    Args:
+        jobs: all runs, those that are done already among them.
+        console: where to print; null: standard output.
+    """
 
     def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
@@ -46,7 +51,12 @@ class Watch:
         self._began[job] = time.monotonic()
 
     def ended(self, job: Job, outcome: str | None = None) -> None:
-        """A process has ended; what became of the run stands in its folder, if it could be begun at all."""
+        """Report that a process has ended.
+
+        Args:
+            job: its run.
+            outcome: in words, where the run could not be begun; null: read from the folder of the run.
+        """
         began = self._began.pop(job, None)
         self.finished += 1
         if not job.done:
@@ -56,7 +66,7 @@ class Watch:
         self.console.print(f"{counted} {job.name}: {outcome or job.outcome()}{after}", markup=False)
 
     def look(self, elsewhere: Sequence[Job] = ()) -> None:
-        """Draw the table anew; ``elsewhere`` are runs that another process trains."""
+        """Redraw the table; ``elsewhere`` are runs that another process trains."""
         for job in elsewhere:
             if job not in self.elsewhere:
                 self.console.print(f"{job.name} is being trained by another process; waiting for it", markup=False)

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster, one that is there or one begun on this machine for them."""
+"""Launcher for Ray: one task for each run, on an existing cluster or one that is begun on this machine."""
 
 from __future__ import annotations
 
@@ -43,12 +43,21 @@ def ray(
     resources: Mapping | None = None,
     max_retries: int = 20,
 ) -> None:
-    """One Ray task for each run; parameters are those of ``ray.init`` and ``ray.remote``.
+    """One Ray task for each run; all nodes must see the folder of the runs.
 
-    ``address`` null: RAY_ADDRESS, else a cluster is begun here and ended with the runs; ``auto`` is one that runs on
-    this machine already. Each run takes ``num_cpus`` cores and threads, and ``num_gpus`` (null: trainer.devices, where
-    trainer.accelerator is gpu or cuda, or auto and the cluster has GPUs). A task whose worker or node dies is tried
-    again ``max_retries`` times, and its run goes on from its checkpoint. All nodes must see the folder of the runs.
+    Args:
+        runs: the jobs to do.
+        watch: the display of their progress.
+        address: of ``ray.init``; null: RAY_ADDRESS, else a cluster is begun here and ended with the runs; ``auto`` is
+            one that runs on this machine already.
+        num_cpus: cores and threads of each run.
+        num_gpus: GPUs of each run; null: trainer.devices, where trainer.accelerator is gpu or cuda, or auto and the
+            cluster has GPUs.
+        resources: of ``ray.remote``, by name.
+        max_retries: how often a task is repeated whose worker or node dies; its run resumes from its checkpoint.
+
+    Raises:
+        SchemenetError: Ray is not installed, there is no cluster at ``address``, or ``num_cpus`` is below 1.
     """
     engine = _ray()
     if num_cpus < 1:
@@ -82,13 +91,22 @@ def ray(
 
 
 def attend(folder: str, threads: int, place: str) -> None:
-    """What a task does: one run, by a process of its own in the folder ``place``, which ends with the task's."""
+    """The function of a Ray task: one run, by a separate process that ends with the task's.
+
+    Args:
+        folder: the run folder, an absolute path.
+        threads: CPU threads of the run.
+        place: the folder from which relative paths of the run are read.
+
+    Raises:
+        SchemenetError: this node does not see the run folder.
+    """
     if not Path(folder, JOB).exists():
         raise SchemenetError(
             f"node {socket.gethostname()} does not see {folder}; the nodes of a Ray cluster need a file system that "
             "all of them share, with the runs on it (folder=...)"
         )
-    # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script has been told to ignore it.
+    # By SIGINT Ray cancels tasks; a cluster begun in the background of a shell script ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(Path(folder, JOB), threads, place=place)
     try:
@@ -100,7 +118,7 @@ def attend(folder: str, threads: int, place: str) -> None:
 
 
 def _ray() -> ModuleType:
-    # Read when it is imported: nothing is told to anybody, and who asks for no GPU keeps CUDA_VISIBLE_DEVICES.
+    # Read at import: no usage statistics are sent, and a task without GPUs keeps CUDA_VISIBLE_DEVICES.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -113,7 +131,7 @@ def _ray() -> ModuleType:
 
 @contextlib.contextmanager
 def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
-    """A connection to a cluster, in silence."""
+    """A connection to a cluster, without Ray's messages."""
     handler = signal.getsignal(signal.SIGTERM)
     options = {"include_dashboard": False, "configure_logging": False, "log_to_driver": False}
     try:
@@ -128,7 +146,7 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise SchemenetError(f"launcher.address: no Ray cluster at {address or 'RAY_ADDRESS'!r}: {reason}") from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray has put its own, which ends the process
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by one that ends the process
     try:
         yield
     finally:
@@ -136,7 +154,7 @@ def _connected(engine: ModuleType, address: str | None) -> Iterator[None]:
 
 
 def _python(engine: ModuleType) -> dict[str, str]:
-    """This interpreter for workers on this machine: Ray has a shell read its path, and none starts in "my folder"."""
+    """This interpreter, for workers on this machine: a shell reads its path, which may contain spaces."""
     here = all(node["NodeManagerHostname"] == socket.gethostname() for node in engine.nodes())
     return {"py_executable": shlex.join(interpreter())} if here else {}
 

@@ -1,4 +1,4 @@
-"""Runs as jobs of a Slurm cluster, by submitit: one array, whose jobs are requeued when their time is up."""
+"""Launcher for Slurm, by submitit: one array of jobs, which are requeued when their time is up."""
 
 from __future__ import annotations
 
@@ -66,15 +66,33 @@ def slurm(
 ) -> None:
     """One array of jobs, a run in each; parameters are those of submitit and sbatch.
 
-    A job whose time (``timeout_min``) is up, or that is preempted, has its run write a checkpoint and is requeued,
-    after time-outs at most ``max_num_timeout`` times. ``nodes`` null: trainer.num_nodes. ``tasks_per_node`` null: one,
-    which begins the processes of several devices itself; trainer.devices on several nodes. ``gpus_per_node`` null:
-    trainer.devices where trainer.accelerator is gpu or cuda. ``setup`` lines are run before the job, as in
-    ``['module load cuda']``; ``additional_parameters`` are sbatch's by their names. With ``cluster`` local, submitit
-    begins all jobs at once on this machine, to try things.
-
-    Jobs outlive the command: after Ctrl-C they go on, and the same command watches them again instead of submitting
+    Jobs outlive the command: after Ctrl-C they continue, and the same command watches them again instead of submitting
     what is queued or runs. Those of ``cluster`` local end with it.
+
+    Args:
+        runs: the jobs to do.
+        watch: the display of their progress.
+        cluster: ``local`` has submitit begin all jobs at once on this machine, for trials.
+        partition: of sbatch.
+        qos: of sbatch.
+        account: of sbatch.
+        constraint: of sbatch.
+        gres: of sbatch.
+        gpus_per_node: null: trainer.devices where trainer.accelerator is gpu or cuda.
+        cpus_per_task: CPU cores, and threads of a run.
+        mem_gb: memory of a job.
+        nodes: null: trainer.num_nodes.
+        tasks_per_node: null: one, which begins the processes of several devices itself; trainer.devices on several
+            nodes.
+        timeout_min: minutes after which the run of a job writes a checkpoint and the job is requeued, as when it is
+            preempted.
+        max_num_timeout: how often a job is requeued after its time was up.
+        array_parallelism: jobs that run at once.
+        setup: shell lines that are run before the job, as in ``['module load cuda']``.
+        additional_parameters: of sbatch, by their names.
+
+    Raises:
+        SchemenetError: submitit or Slurm is missing, a parameter is out of range, or Slurm refuses the jobs.
     """
     submitit = _submitit()
     if cluster == "slurm" and (missing := [name for name in ("sbatch", "squeue") if shutil.which(name) is None]):
@@ -132,12 +150,18 @@ def slurm(
 
 
 class NoAnswer(SchemenetError):
-    """Slurm does not say what is queued, as a busy controller or one that is restarted does not."""
+    """Slurm does not answer what is queued: its controller is busy or restarts."""
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A run's job: what submitit calls it, where its files are, and what cluster has it."""
+    """The Slurm job of a run.
+
+    Attributes:
+        id: submitit's name of the job, as 17_3 in an array.
+        folder: of submitit's files.
+        cluster: ``slurm`` or ``local``.
+    """
 
     id: str
     folder: str
@@ -145,7 +169,7 @@ class SlurmJob:
 
     @staticmethod
     def of(folder: Path) -> SlurmJob | None:
-        """The job that a run was last submitted as."""
+        """The job as which a run was last submitted; None where there is none."""
         try:
             job = SlurmJob(**read_json(folder / SLURM_JOB))
         except (SchemenetError, TypeError):
@@ -154,7 +178,7 @@ class SlurmJob:
 
     @staticmethod
     def left(jobs: Iterable[SlurmJob]) -> set[SlurmJob]:
-        """Those that are queued or running. Raises NoAnswer where Slurm does not say."""
+        """Those of the jobs that are queued or running. Raises NoAnswer where Slurm does not answer."""
         listings = {"slurm": _queued, "local": _alive}
         jobs = list(jobs)
         ids = {
@@ -164,14 +188,14 @@ class SlurmJob:
 
 
 def unfinished_jobs(folders: Iterable[Path]) -> dict[Path, SlurmJob]:
-    """The jobs, queued or running, that runs were submitted as. Raises NoAnswer where Slurm does not say."""
+    """The queued or running jobs of run folders. Raises NoAnswer where Slurm does not answer."""
     submitted = {folder: job for folder in folders if (job := SlurmJob.of(folder)) is not None}
     left = SlurmJob.left(submitted.values())
     return {folder: job for folder, job in submitted.items() if job in left}
 
 
 def refuse_unfinished(folders: Iterable[Path]) -> None:
-    """Refuse to begin runs anew that are queued or running as jobs: these would train what they were submitted as."""
+    """Refuse to overwrite runs that are queued or running: their jobs would train what they were submitted as."""
     try:
         jobs = unfinished_jobs(folders)
     except NoAnswer as error:
@@ -187,7 +211,7 @@ def refuse_unfinished(folders: Iterable[Path]) -> None:
 
 
 class Task:
-    """What a job does: one run, by a process of its own. submitit pickles it, and calls it again when requeued."""
+    """The function of a job: one run, by a separate process. submitit pickles it, and calls it again when requeued."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -245,7 +269,7 @@ def _submit(
     threads: int,
     resources: Mapping[str, Any],
 ) -> dict[Job, SlurmJob]:
-    """Hand all over as one array, and leave in each run's folder what job it is."""
+    """Submit all runs as one array, and write the job of each into its folder."""
     folder = Path(os.path.commonpath([run.folder.resolve().parent for run in runs]), "submitit")
     existing = set(folder.glob("*"))
     first = [run for run in runs if not (run.folder / JOB).exists()]
@@ -272,13 +296,13 @@ def _submit(
 
 
 def _said_to_slurm() -> dict[str, str]:
-    """Of Slurm's variables, those by which the user speaks; others tell of the job that this process is part of."""
+    """The variables of Slurm that are the user's settings; others describe the job that this process is part of."""
     names = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
 
 
 def follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
-    """Watch jobs until all have ended; what became of each run stands in its folder."""
+    """Watch jobs until all have ended; the result of each run is in its folder."""
     waiting, running = dict(jobs), dict(jobs)
     sizes = {run: run.log_size() for run in jobs}
     gone: set[Job] = set()
@@ -353,7 +377,7 @@ def _end_local(jobs: Mapping[Job, SlurmJob]) -> None:
 
 @contextlib.contextmanager
 def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Begin processes that do not hear a signal: Slurm sends its warning to all of a job, it is for the first alone."""
+    """Block a signal in new processes: Slurm sends its warning to all of a job, and it is for the first alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})  # which a process inherits
     try:
         yield

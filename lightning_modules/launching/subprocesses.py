@@ -1,4 +1,4 @@
-"""The process of a run: in a session of its own, ended together with all that it has begun."""
+"""Starts the worker process of a run in a separate session, and ends it with all its children."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when 
 def start(
     file: Path, threads: int, *, devices: str | None = None, log: str = LOG, place: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Begin the run of a job's ``file``; it ends when this process does. What it says is added to the log beside it.
+    """Begin the run of a job file; it ends when this process does. Its output is appended to the log in its folder.
 
-    ``devices`` is the value of CUDA_VISIBLE_DEVICES, ``place`` the folder from which relative paths of the run are
-    read; None leaves either as it is.
+    Args:
+        file: the job file.
+        threads: CPU threads of the run.
+        devices: the value of CUDA_VISIBLE_DEVICES; None leaves it.
+        log: the name of the log.
+        place: the folder from which relative paths of the run are read; None: the current one.
     """
     command = module_command("lightning_modules", "run-file", "--leash", str(file))
     known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
@@ -43,20 +47,20 @@ def start(
 
 
 def module_command(module: str, *words: str) -> list[str]:
-    """The command that runs a module in a process of its own, which imports nothing from the current folder.
+    """The command that runs a module in another process, which imports nothing from the current folder.
 
-    There may be a stranger's ``random.py`` in it, or the user's own ``torch.py``.
+    A ``random.py`` or ``torch.py`` may lie there.
     """
     return [*interpreter(), "-m", module, *words]
 
 
 def interpreter() -> list[str]:
-    """This Python, which leaves the current folder out of what it imports from."""
+    """This Python, without the current folder on its import path."""
     return [sys.executable, "-P"]
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What every process of a run gets to know."""
+    """The environment variables of each process of a run."""
     return os.environ | import_environment() | {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -65,15 +69,14 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def import_environment() -> dict[str, str]:
-    """The variables by which a process, and those that it begins, find these packages and no others of their names."""
+    """The variables by which a process and its children import these packages, and no others of their names."""
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path()}
 
 
 def import_path() -> str:
-    """A PYTHONPATH by which these packages are found, also in a clone that is not installed, from any folder.
+    """A PYTHONPATH by which these packages are found from any folder, also in a clone that is not installed.
 
-    The clone itself is named only where it is not found without: it would come before the standard library, with
-    whatever else lies in it.
+    The clone is on it only where it is needed: it would come before the standard library, with all files in it.
     """
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # "" is the current folder
     return os.pathsep.join(given if _origin(os.pathsep.join(given)) == ROOT else [str(ROOT), *given])
@@ -99,9 +102,13 @@ def wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE) -> None:
-    """Ask all to stop, so that each writes a checkpoint; those that take too long are killed.
+    """Stop runs: SIGTERM, upon which each writes a checkpoint, then SIGKILL.
 
-    The first process of each alone is asked: its data workers would end at once, and the run for the lack of them.
+    Only the first process of each gets SIGTERM: data workers would end at once, and the run without them.
+
+    Args:
+        processes: the first process of each run.
+        patience: seconds between the two signals.
     """
     for process in processes:
         process.terminate()
@@ -118,7 +125,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE
 
 
 def kill_rest(process: subprocess.Popen[bytes]) -> None:
-    """End what a run has left behind, such as data workers."""
+    """Kill what is left of a run, such as data workers."""
     with contextlib.suppress(ProcessLookupError):  # the group is empty already
         os.killpg(process.pid, signal.SIGKILL)
     if process.stdin is not None:

@@ -1,4 +1,4 @@
-"""Where metrics go: a csv file always, Weights & Biases beside it."""
+"""Loggers of a run: a csv file always, Weights & Biases optionally."""
 
 from __future__ import annotations
 
@@ -26,12 +26,20 @@ AXES = {
         ["test/*", "validation/*", "k/*", "inversion/*", *(f"{name}/epoch" for name in SOLVER_COSTS)], EPOCH
     ),
 }
-"""What W&B draws each curve against."""
+"""The horizontal axis of each curve of W&B."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run is, told to its loggers once. ``key`` is the same for the same recipe and seed."""
+    """The description of a run for its loggers.
+
+    Attributes:
+        key: the same for the same recipe and seed.
+        name: of the run, for people.
+        group: the comparison or sweep that the run is part of.
+        tags: its network, data and size.
+        config: the complete config.
+    """
 
     key: str
     name: str
@@ -56,12 +64,18 @@ def wandb(
     entity: str | None = None,
     mode: Literal["offline", "online", "disabled"] | None = None,
 ) -> list[Logger]:
-    """The csv file and a W&B run; loggers are of the first process alone.
+    """The csv file and a W&B run, in the first process of a run.
 
-    ``mode`` null: the environment variable WANDB_MODE if set, else online; where there is no key, or no server that
-    takes it, the run is logged offline, and ``wandb sync FOLDER/wandb`` sends it later. ``project`` null: WANDB_PROJECT
-    if set, else schemenet. A run that goes on keeps its id; what was logged after its checkpoint is logged again, with
-    the same values.
+    A run that resumes keeps its id; what was logged after its checkpoint is logged again, with the same values.
+
+    Args:
+        folder: the run folder.
+        about: the description of the run.
+        resumes: whether the run resumes from a checkpoint.
+        project: of W&B; null: WANDB_PROJECT if set, else schemenet.
+        entity: of W&B.
+        mode: null: WANDB_MODE if set, else online; where there is no key, or no server that takes it, the run is logged
+            offline, and ``wandb sync FOLDER/wandb`` sends it later.
     """
     run = wandb_runs.begin(
         folder, mode=mode, id=wandb_runs.run_id(folder, about.key, resumes), resumes=resumes, job_type="train",
@@ -72,7 +86,7 @@ def wandb(
 
 
 class Curves(WandbLogger):
-    """What Lightning logs, as curves of a W&B run; what is known once stands in its config and its summary."""
+    """Metrics as curves of a W&B run; the config and the result are its config and its summary."""
 
     def __init__(self, run: Any, folder: Path) -> None:
         super().__init__(experiment=run, save_dir=folder)
@@ -84,7 +98,7 @@ class Curves(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They are in the run's config."""
+        """Nothing: they are in the config of the W&B run."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -92,7 +106,7 @@ class Curves(WandbLogger):
             super().log_metrics(metrics, step)
 
     def conclude(self, result: Mapping[str, Any]) -> None:
-        """What became of the run, for its summary."""
+        """Write the result of the run into the summary."""
         always = ("status", "reason", "epochs", "train_loss", "ledger")
         measured = {k: v for k, v in result.items() if k.startswith(("test_", "validation_")) and v is not None}
         with self._dispensable():
@@ -100,14 +114,14 @@ class Curves(WandbLogger):
         self._exit_code = 0 if result["status"] == "done" else 1
 
     def finish(self) -> None:
-        """End the run, as a failed one where nothing was concluded."""
+        """End the W&B run, as a failed one where there was no result."""
         if not self._gone:
             with self._dispensable():
                 wandb_runs.finish(self.experiment, self.folder, self._exit_code)
 
     @contextmanager
     def _dispensable(self) -> Iterator[None]:
-        """W&B's own process may be killed, or die for want of memory: training goes on without it."""
+        """Errors of the connection to W&B's process, which may be killed: training continues without it."""
         try:
             yield
         except OSError as error:  # of the connection to it
@@ -118,7 +132,14 @@ class Curves(WandbLogger):
 
 @contextmanager
 def opened(logger: Mapping[str, Any], folder: Path, about: About, resumes: bool) -> Iterator[list[Logger]]:
-    """The loggers of a run, which end with the block."""
+    """The loggers of a run, which end with the block.
+
+    Args:
+        logger: the logger's section of the config.
+        folder: the run folder.
+        about: the description of the run.
+        resumes: whether the run resumes from a checkpoint.
+    """
     loggers = LOGGERS.build(logger, folder=folder, about=about, resumes=resumes)
     try:
         yield loggers
@@ -128,7 +149,7 @@ def opened(logger: Mapping[str, Any], folder: Path, about: About, resumes: bool)
 
 
 def conclude(loggers: Sequence[Logger], result: Mapping[str, Any]) -> None:
-    """Tell the loggers what became of the run."""
+    """Pass the result of the run to those loggers that keep it."""
     for curves in _curves(loggers):
         curves.conclude(result)
 

@@ -1,4 +1,4 @@
-"""The file of a run's metrics, which survives the run's death."""
+"""Logger of metrics into a csv file that is kept when a run is killed and resumes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from lightning_modules.storage.atomic_files import append, read_rows, sync, writ
 
 
 class MetricsFile(Logger):
-    """A csv file with a row each time something is logged; what a row does not tell is left empty.
+    """A csv file with a row for each call of ``log_metrics``; columns of other rows are left empty.
 
-    Lightning's own ``CSVLogger`` deletes the file of a run that goes on, and empties it to write a new header. Here a
-    row is appended at once and whole, and a run that goes on from a checkpoint keeps the rows that were there then.
+    Lightning's ``CSVLogger`` deletes the file when a run resumes, and empties it to write a new header. Here a row is
+    appended at once and whole, and a run that resumes keeps the rows of its checkpoint.
+
+    Args:
+        path: the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +39,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """They are in the run's config.json."""
+        """Nothing: they are in config.json."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -48,7 +51,7 @@ class MetricsFile(Logger):
         self.rows += 1
 
     def keep(self, rows: int) -> None:
-        """Drop what was logged after the first ``rows``: it will be logged again."""
+        """Drop all but the first ``rows``: the others will be logged again."""
         kept = read_rows(self.path)[:rows]
         if len(kept) < rows:
             print(f"{self.path} has lost {rows - len(kept)} rows since the checkpoint; the run goes on without them")
@@ -69,7 +72,7 @@ class MetricsFile(Logger):
         self.sync()
 
     def _notice_loss(self) -> None:
-        """Say that somebody has deleted the file while the run goes on; what is logged next begins a new one."""
+        """Report that the file was deleted during the run; the next row begins a new one."""
         if self.rows and not self.path.exists():
             print(f"{self.path} is gone, with all rows that were logged ({self.rows}); a new one is begun", flush=True)
             self.rows, self._columns = 0, []

@@ -1,7 +1,6 @@
-"""Runs of Weights & Biases that ask nobody and wait for nobody.
+"""W&B runs without prompts; offline where there is no key or no server within ``WITHIN`` seconds.
 
-Online where there is a key and a server that takes it, else offline, decided within ``WITHIN`` seconds. A run that has
-lost its server goes on; what was not sent stays in FOLDER/wandb, from where ``wandb sync`` brings it.
+Training continues when the server is lost; what was not sent stays in FOLDER/wandb, for ``wandb sync``.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from schemes.errors import SchemenetError
 Mode = Literal["offline", "online", "disabled"]
 
 WITHIN = 11.0
-"""Seconds after which a run begins offline; to stop W&B's own process takes two more."""
+"""Seconds after which a run begins offline; to stop W&B's process takes two more."""
 
 ANSWER = 4.0
 """Seconds within which a server must answer a first question."""
 
 FINISH = 10.0
-"""Seconds that a run which has ended waits until its last rows are sent."""
+"""Seconds to wait at the end of a run until its last rows are sent."""
 
 IDENTITY = "wandb.json"
 
@@ -48,7 +47,7 @@ def requested_mode(mode: str | None) -> Mode | None:
 
 
 def settled_mode(mode: str | None) -> tuple[Mode, str | None]:
-    """The mode in which to log, and why it is offline where nobody asked for that."""
+    """The mode in which to log, and the reason where it is offline without the user's request."""
     requested = requested_mode(mode)
     if requested in ("offline", "disabled"):
         return requested, None
@@ -57,7 +56,15 @@ def settled_mode(mode: str | None) -> tuple[Mode, str | None]:
 
 
 def settled(logger: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The logger of the runs below a folder, with the mode decided, and told, once for all of them."""
+    """Decide and report the mode once for all runs below a folder.
+
+    Args:
+        logger: the logger's section of the config.
+        folder: of the comparison or sweep.
+
+    Returns:
+        The section with its mode set.
+    """
     if logger["name"] != "wandb":
         return dict(logger)
     mode, why = settled_mode(logger["mode"])
@@ -71,10 +78,21 @@ def settled(logger: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def begin(
     folder: Path, *, mode: str | None, id: str, resumes: bool = False, patience: float = FINISH, **options: Any
 ) -> Any | None:
-    """A W&B run that writes below ``folder``; None where W&B cannot be started at all. What it is, is said in a line.
+    """Begin a W&B run, and print its address or why it is offline.
 
-    A run that goes on continues the curves of its ``id``. One that was begun offline goes on offline, so that
-    ``wandb sync`` finds all of its parts and in their order.
+    A run that resumes continues the curves of its id. One that was begun offline stays offline, so that ``wandb sync``
+    sends all of its parts in their order.
+
+    Args:
+        folder: below which W&B writes.
+        mode: of the config.
+        id: of the W&B run, see :func:`run_id`.
+        resumes: whether the run resumes from a checkpoint.
+        patience: seconds to wait at its end until its last rows are sent.
+        options: further ones of ``wandb.init``.
+
+    Returns:
+        The W&B run; None where W&B cannot be started at all.
     """
     end = time.monotonic() + WITHIN
     wandb = _wandb()
@@ -112,7 +130,7 @@ def begin(
 
 
 def finish(run: Any, folder: Path, exit_code: int) -> None:
-    """End a run; where not all of it could be sent in time, say how to send the rest."""
+    """End a W&B run; where not all of it could be sent in time, print the command that sends the rest."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -125,7 +143,7 @@ def finish(run: Any, folder: Path, exit_code: int) -> None:
 
 
 def give_up(folder: Path, error: OSError) -> None:
-    """W&B's own process is gone: say what is left of a run, and have nobody ask for that process again."""
+    """W&B's process is gone: print how to send what it had, and shut down the connection to it."""
     print(
         f"W&B's process has ended ({_first_line(error)}): metrics are logged without it; "
         f"`wandb sync --include-online {folder / 'wandb'}` sends what it had",
@@ -136,24 +154,26 @@ def give_up(folder: Path, error: OSError) -> None:
 
 
 def release() -> None:
-    """End W&B's own process, which processes begun by this one would share."""
+    """End W&B's process, which child processes would share."""
     import wandb
 
     wandb.teardown()
 
 
 def run_id(folder: Path, key: str, resumes: bool) -> str:
-    """The id of the W&B run that a folder holds, or is about to hold.
+    """The id of the W&B run of a folder.
 
-    ``key`` tells what is run; to it comes a mark of this beginning, kept in the folder: the same recipe begun
-    elsewhere, or anew, is another run.
+    Args:
+        folder: the run folder, in which the id is kept.
+        key: of the recipe and the seed; a random suffix makes the same recipe, begun elsewhere or anew, another run.
+        resumes: whether the run resumes from a checkpoint: it then keeps its id.
     """
     existing = _read_identity(folder).get("id", "") if resumes else ""
     return existing if str(existing).startswith(f"{key}-") else f"{key}-{secrets.token_hex(4)}"
 
 
 def _read_identity(folder: Path) -> dict[str, Any]:
-    """What the folder knows of its W&B run: ``id`` and ``mode``, or nothing."""
+    """``id`` and ``mode`` of the W&B run of a folder; empty where there is none."""
     try:
         identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
         return identity if isinstance(identity, dict) else {}
@@ -162,12 +182,12 @@ def _read_identity(folder: Path) -> dict[str, Any]:
 
 
 def _wandb() -> Any:
-    """The library, told to keep its messages to itself; but for those about data that it could not send."""
-    # What W&B reports about itself is sent at the end of a process, and waits for a server that does not answer.
+    """The library, with its messages off but for those about data that it could not send."""
+    # Error reports of W&B are sent at the end of a process, and wait for a server that does not answer.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if not os.environ.get("WANDB_MODE", "unset"):
         del os.environ["WANDB_MODE"]  # set to nothing: W&B would refuse that
-    logging.raiseExceptions = False  # its own log lies in the run folder: of a full disk, one message is enough
+    logging.raiseExceptions = False  # its log is in the run folder: of a full disk, one message is enough
     import wandb
     from wandb.sdk import wandb_setup
 
@@ -198,7 +218,7 @@ def _say_what_is_not_read() -> None:
 
 
 def _no_key() -> str | None:
-    """Why W&B knows no key, without asking anybody for one."""
+    """Why W&B has no key, without a prompt; None where it has one."""
     wandb = _wandb()
     if wandb.run is not None:  # which W&B takes as answer enough
         return "run of this process is offline" if wandb.run.offline else None
@@ -209,7 +229,7 @@ def _no_key() -> str | None:
 
 
 def _no_server() -> str | None:
-    """Why the server cannot be used, after ``ANSWER`` seconds at most; names are looked up without any limit."""
+    """Why the server cannot be used, after ``ANSWER`` seconds at most; a lookup of its name alone has no limit."""
     url = _wandb().setup().settings.base_url
     reasons: list[str | None] = []
     request = threading.Thread(target=lambda: reasons.append(_refusal(url)), daemon=True)
@@ -219,7 +239,7 @@ def _no_server() -> str | None:
 
 
 def _refusal(url: str) -> str | None:
-    """What is wrong with a server, by asking it who we are."""
+    """Why a server does not take our key; None where it does."""
     import requests
 
     key = os.environ.get("WANDB_API_KEY")  # else requests looks into the netrc file
@@ -229,7 +249,7 @@ def _refusal(url: str) -> str | None:
             timeout=ANSWER,
         )  # fmt: skip
     except requests.exceptions.SSLError:
-        return None  # somebody is there; W&B has certificates of its own
+        return None  # a server answers; W&B uses other certificates
     except requests.RequestException:
         return f"does not answer ({url})"
     if answer.status_code in (401, 403):
@@ -244,5 +264,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def project(named: str | None) -> str:
-    """The project that runs belong to."""
+    """The W&B project of runs."""
     return named or os.environ.get("WANDB_PROJECT") or "schemenet"

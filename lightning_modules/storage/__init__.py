@@ -1,1 +1,1 @@
-"""Files that are written whole, and those of a run folder."""
+"""Atomic writes, and the files of a run folder."""

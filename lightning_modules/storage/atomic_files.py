@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written; texts as names of files."""
+"""Atomic writes of files, checked reads, and safe file names."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ LONGEST_NAME = 120
 
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a draft beside ``path`` that takes its name at the end of the block; until then the old file stands.
+    """Write a file atomically: a draft in the same folder takes its name at the end of the block.
 
-    On the disk when the block is left, so that not even a loss of power leaves a part of it. Raises SchemenetError
-    where the file system refuses, a full disk for one. A process that is killed leaves its draft behind.
+    Until then the old file stays. The content is on the disk when the block is left, so that not even a loss of power
+    leaves a part of it. A process that is killed leaves its draft behind (:func:`remove_drafts`).
+
+    Raises:
+        SchemenetError: the file system refuses to write, as when the disk is full.
     """
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # another process's has another name
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # different for each process
     try:
         with _refusals(path):
-            with draft.open("xb") as file:  # never through a link that is laid there
+            with draft.open("xb") as file:  # never through an existing link
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -45,22 +48,22 @@ def whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_empty(*folders: Path) -> None:
-    """Remove folders, in this order, as far as nothing is in them."""
+    """Remove those of the folders that are empty, in this order."""
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove the drafts of a file that processes have left which were killed; nobody may be writing it."""
+    """Remove the drafts that killed processes have left of a file; no process may be writing it."""
     for draft in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
         draft.unlink(missing_ok=True)
 
 
 def append(path: Path, text: str) -> None:
-    """Add whole lines at the end of a file; where they do not fit, the file is left as it was.
+    """Append whole lines to a file; where the disk is full, the file stays as it was.
 
-    What a process adds at its death may be cut: readers leave out a last line without an end.
+    The last line of a killed process may be cut: readers leave out a last line without an end.
     """
     with _refusals(path), path.open("ab") as file:
         size = file.tell()
@@ -74,7 +77,7 @@ def append(path: Path, text: str) -> None:
 
 
 def no_link(path: str, flags: int) -> int:
-    """The opener of a file that is written in place: a folder from others may hold a link to one of the user's."""
+    """An ``opener`` for files that are written in place: a foreign run folder may contain a link to a user's file."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
@@ -94,13 +97,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is there and holds no bytes of its own: reading a pipe waits for who may never write."""
+    """Refuse a path that exists and is no regular file: reading a pipe would wait for a writer."""
     if path.exists() and not path.is_file():
         raise SchemenetError(f"{path} cannot be read: it is {'a folder' if path.is_dir() else 'no regular file'}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping that a file holds. Raises SchemenetError where there is none, or something else."""
+    """The mapping in a JSON file. Raises SchemenetError where it cannot be read, or is no mapping."""
     refuse_special(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a csv file, none where there is no file. A last one that was cut is left out."""
+    """The rows of a csv file, none where there is no file. A last row that was cut is left out."""
     refuse_special(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -126,9 +129,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def safe_name(text: str) -> str:
     """``text`` as the name of one file or folder, at most 120 characters, different for different texts.
 
-    Letters, digits and ``_ . = , + -`` stay. Where anything else was replaced, or the end cut off, a short hash tells
-    texts apart; also with capitals, which some file systems do not tell from small letters. Never ``.`` or ``..``,
-    never hidden, never an option.
+    Letters, digits and ``_ . = , + -`` stay. Where anything else was replaced, or the end cut off, a short hash is
+    added; also where there are capitals, which some file systems do not distinguish from small letters. Never ``.`` or
+    ``..``, never hidden, never an option of a command.
     """
     name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "-", text).lstrip(".-")
     if name == text.lower() and 0 < len(name) <= LONGEST_NAME:
@@ -138,7 +141,7 @@ def safe_name(text: str) -> str:
 
 
 def writable(folder: Path) -> None:
-    """Make a folder, or say why a run cannot be written there."""
+    """Make a folder, and try to write in it. Raises SchemenetError with the reason where that fails."""
     with _refusals_of_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -146,9 +149,9 @@ def writable(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Try a folder as :func:`writable` does, and leave nothing behind.
+    """Try whether a folder could be made and written to, as :func:`writable` does, and leave nothing behind.
 
-    Not in its place: what another run that begins there at the same time has made would be taken away with it.
+    Tried in a temporary folder next to its first existing parent: another run may begin in the folder itself.
     """
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     with _refusals_of_folder(folder), tempfile.TemporaryDirectory(dir=there) as place:
@@ -157,7 +160,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def _refusals_of_folder(folder: Path) -> Iterator[None]:
-    """What the file system refuses of a run folder."""
+    """Errors of the file system in a run folder as SchemenetError."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -169,7 +172,7 @@ def _refusals_of_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """What the file system refuses, as a message that names the file."""
+    """Errors of the file system as SchemenetError that names the file."""
     try:
         yield
     except OSError as error:
@@ -177,7 +180,7 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def _sync_names(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, on systems that know such a thing."""
+    """Wait until the names in a folder are on the disk, where the system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

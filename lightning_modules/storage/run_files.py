@@ -25,7 +25,7 @@ TUNING = "tuning"  # folder of an arm, with the runs by which its learning rate 
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run, refused where there is none."""
+    """The run folder of this name. Raises SchemenetError where there is none."""
     folder = Path(name)
     if not folder.is_dir():
         raise SchemenetError(f"no run folder {name!r}")
@@ -35,12 +35,20 @@ def run_folder(name: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run, as it stands in the file: what of it is used is to be checked."""
+    """The resolved config of a run, as in its file, unchecked."""
     return read_json(folder / CONFIG)
 
 
 def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict[str, float]]]:
-    """Rows of metrics.csv with a finite number in a column of this pattern, as (training step, numbers)."""
+    """Rows of metrics.csv with a finite number in a column that matches.
+
+    Args:
+        folder: the run folder.
+        pattern: of the whole names of columns.
+
+    Returns:
+        (training step, finite numbers by column) of each row.
+    """
     path = folder / METRICS
     rows, columns = read_rows(path), []
     try:
@@ -55,7 +63,7 @@ def read_columns(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, dict
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Short names that tell run folders apart: what their paths do not share, or one folder's own name."""
+    """Short distinct names of run folders: their paths below the common parent, or the name of a single folder."""
     absolute = [folder.absolute() for folder in folders]
     if len(absolute) == 1:
         return [absolute[0].name]

@@ -1,1 +1,1 @@
-"""Lightning modules, one for each task."""
+"""Lightning modules: what is minimised and measured, one module for each task."""

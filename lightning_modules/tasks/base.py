@@ -1,4 +1,4 @@
-"""Training a network by its own loss, and measuring it as its task says."""
+"""Base class of the task modules: the training loss, the metrics, the optimiser."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True)
 
 
 class Mean(Metric):
-    """The mean of values by their weights. Where one of them is no number, it is none.
+    """The weighted mean of values, NaN where one of them is NaN.
 
-    torchmetrics' own leaves such values out: a network would be judged by the samples that it does not fail on. What
-    has no weight is not looked at, finite or not.
+    torchmetrics.MeanMetric leaves such values out: a network would be judged by the samples that it does not fail on.
+    Values of weight 0 are ignored, finite or not.
     """
 
     full_state_update = False
@@ -39,7 +39,12 @@ class Mean(Metric):
         self.add_state("weight", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: Tensor | float = 1.0) -> None:
-        """``weight`` has the shape of ``value``, or is broadcast to it."""
+        """Add values.
+
+        Args:
+            value: of any shape.
+            weight: of the shape of ``value``, or broadcast to it.
+        """
         weight = torch.as_tensor(weight, device=value.device).expand_as(value)
         self.total += (value * weight).where(weight != 0, 0).sum()
         self.weight += weight.sum()
@@ -49,22 +54,29 @@ class Mean(Metric):
 
 
 def collected(metrics: Mapping[str, Metric]) -> MetricCollection:
-    """Metrics by name, each with a state of its own."""
+    """A collection of metrics by name, none of which share their state."""
     return MetricCollection(dict(metrics), compute_groups=False)
 
 
 class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
-    """Minimises the network's ``loss``, logged as ``train/loss``; measures it on the test set after an epoch.
+    """Minimises the network's ``loss``, logged as ``train/loss``; evaluates it on the test set after an epoch.
 
     A subclass declares the class of networks that it trains and the ``names`` of what it measures, logged as
     ``test/NAME`` (``validation/NAME`` where the data holds out a validation split): ``measure`` adds a batch to its
     ``metrics``, ``results`` are the values of an epoch. It is registered with the one by which comparisons judge:
     ``@TASKS.register("density", measure="nats")``.
 
-    Everything it is made of is plain data (``network``: a name with options, the data's shape and classes), so that a
-    checkpoint alone rebuilds it; ``lightning_modules.training.loading`` does, and believes nothing that a file says but
-    data. ``config``, the whole run's, is only carried along, for whoever evaluates the checkpoint far from its run
-    folder.
+    Its arguments are plain data, so that ``lightning_modules.training.loading`` rebuilds it from a checkpoint alone.
+
+    Args:
+        architecture: the name of the network.
+        options: the network's options, axes such as ``scheme`` and ``grid`` among them.
+        data: what ``create_model`` needs to know of the data: ``num_classes``, ``in_chans``, ``image_size``.
+        optimizer: the optimiser's section of the config.
+        config: the config of the run, stored in the checkpoint for evaluation without the run folder.
+
+    Raises:
+        SchemenetError: the architecture is not for this task.
     """
 
     names: tuple[str, ...]
@@ -108,14 +120,15 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
         return loss * self._weight_in_window(index)
 
     def _loss_is_kept(self) -> bool:
-        """Whether this batch's loss is logged, or the last: only then its mean over the devices is worth a wait."""
+        """Whether the loss of this batch is logged, or the last of an epoch: only then it is averaged over devices."""
         trainer = self.trainer
         return (trainer.global_step + 1) % log_interval(trainer) == 0 or trainer.is_last_batch
 
     def _weight_in_window(self, index: int) -> float:
-        """By how much a batch counts more than Lightning lets it, which divides by the size of a whole window.
+        """The factor on the loss of a batch in the last window of gradient accumulation.
 
-        The last window of an epoch has as many batches as are left; its gradient is the mean over those.
+        Lightning divides by the size of a whole window; the last one of an epoch has as many batches as are left, and
+        its gradient is the mean over those.
         """
         window, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
         if math.isinf(batches) or index < batches - batches % window:
@@ -123,7 +136,7 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
         return window / (batches % window)
 
     def training_loss(self, batch: Any) -> Tensor:
-        """What is minimised; a task that is not about the network's own loss says another."""
+        """The loss that is minimised: by default that of the network."""
         return self.network.loss(batch)
 
     def validation_step(self, batch: Any, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Training a network to classify."""
+"""The classification task: cross entropy and error rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a density by maximum likelihood."""
+"""The density task: maximum likelihood of samples."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lightning_modules.tasks.lightning_attributes import data_of
 
 @TASKS.register("density", measure="nats")
 class DensityModule(TaskModule[DensityModel]):
-    """Mean negative log density, of the data in its own units: ``nats`` of a sample, ``bits_per_dim``.
+    """Mean negative log density of the data in their original units: ``nats`` of a sample, ``bits_per_dim``.
 
-    Where the network can only estimate it, ``standard_error`` is that of nats by the noise of the estimate; that of
-    the choice of test samples is not in it.
+    Where the network estimates it by random vectors, ``standard_error`` is that of nats by the noise of the estimate;
+    the choice of test samples is not part of it.
     """
 
     network_class = DensityModel

@@ -1,4 +1,4 @@
-"""Training a density to match one that is given by an energy."""
+"""The energy task: a density is fitted to an unnormalised one, exp(-U)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lightning_modules.tasks.lightning_attributes import data_of
 
 @TASKS.register("energy", measure="kl")
 class EnergyModule(TaskModule[DensityModel]):
-    """Minimises KL(q || p), p = exp(-U) / Z, by E[log q + U] over samples of q made of fresh noise.
+    """Minimises KL(q || p), p = exp(-U) / Z, by E[log q + U] over samples of q from fresh noise.
 
-    ``kl`` is the divergence itself: that mean over the test set's noise, and log Z by quadrature.
+    ``kl`` is the divergence: that mean over the noise of the test set, plus log Z by quadrature.
     """
 
     network_class = DensityModel

@@ -1,4 +1,4 @@
-"""Training a network to give numbers for numbers."""
+"""The regression task: mean square error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_modules.tasks.base import TaskModule, collected
 
 @TASKS.register("regression", measure="rmse")
 class RegressionModule(TaskModule[Model]):
-    """The mean square error on (inputs, targets); measures its root, over all outputs, in the targets' unit."""
+    """Mean square error on (inputs, targets); ``rmse`` is its root over all outputs, in the unit of the targets."""
 
     network_class = Model
     names = ("rmse",)

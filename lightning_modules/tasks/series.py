@@ -1,4 +1,4 @@
-"""Training a network to predict series of irregular observations."""
+"""The series task: prediction and classification of irregularly observed series."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from lightning_modules.tasks.base import Mean, TaskModule, collected
 from lightning_modules.tasks.lightning_attributes import data_of
 
 SERIES = 1024
-"""So many of the training series, at most, tell the channels' units."""
+"""Training series, at most, from which the units of the channels are computed."""
 
 DRAWS = 5
-"""From the posterior, for the bound on the likelihood; a series has the same ones in every evaluation."""
+"""Draws from the posterior for the bound on the likelihood; the same for a series in every evaluation."""
 
 NOISE = 4
-"""Stream of the draws from the posterior, beside the seed of the data."""
+"""RNG stream of DATA_SEED for the draws from the posterior."""
 
 
 class AreaUnderCurve(MulticlassAUROC):
-    """The area under the ROC curve: of two classes that of the second, of more the mean of each against the others.
+    """Area under the ROC curve: of two classes that of the second, of more the mean of each against the others.
 
-    A class that all series are of, or none, has no curve. It is left out, and where none is left there is no number;
-    torchmetrics counts such a class as 0.
+    A class of all series, or of none, has no curve and is left out; NaN where none is left. torchmetrics counts such a
+    class as 0.
     """
 
     def compute(self) -> Tensor:
@@ -50,10 +50,17 @@ class AreaUnderCurve(MulticlassAUROC):
 
 
 def posterior_noise(batch: SeriesBatch, latent: int) -> Tensor:
-    """Standard normal numbers (draws, batch, latent), for each series those that its index in the data set decides.
+    """Standard normal numbers that depend on the index of a series in its data set alone.
 
-    So a bound is the same whatever the batch size and the number of devices, and the errors of its draws are
-    independent from series to series. A batch of no set counts as one of its own.
+    So a bound is the same for any batch size and number of devices, and the errors of the draws are independent between
+    series.
+
+    Args:
+        batch: series; where they have no indices, their places in the batch count.
+        latent: the dimension of the latent state.
+
+    Returns:
+        (draws, batch, latent).
     """
     size = batch.targets.values.shape[0]
     indices = range(size) if batch.indices is None else batch.indices.tolist()
@@ -63,13 +70,12 @@ def posterior_noise(batch: SeriesBatch, latent: int) -> Tensor:
 
 @TASKS.register("series", measure="rmse")
 class SeriesModule(TaskModule[SeriesModel]):
-    """Series as tasks say: see :class:`SeriesBatch`.
+    """Predicts the targets of a :class:`SeriesBatch` from its observed part.
 
-    ``mse`` and ``rmse`` are over all asked entries of the set, a network with a distribution of answers answering by
-    the mean of its posterior. ``mse_by_channel`` is the mean over series and channels of the error of each, 0 where
-    nothing is asked of one: so the published code of the latent ODE takes it. ``nats`` is the
-    negative evidence bound of a series where there is one, by 5 draws; ``error`` and ``auc`` are of the labels, where
-    there are any, and no numbers where they cannot be told.
+    ``mse`` and ``rmse`` are over all target entries of the set; a variational network predicts the mean of its
+    posterior. ``mse_by_channel`` is the mean over series and channels of the error of each, 0 where a channel has no
+    target, as in the published code of the latent ODE. ``nats`` is the negative evidence bound of a series where there
+    is one, by 5 draws; ``error`` and ``auc`` are of the labels, where there are any, and NaN where they are undefined.
     """
 
     network_class = SeriesModel

@@ -1,4 +1,4 @@
-"""Fitting a model to observed trajectories."""
+"""The trajectory task: a model of a dynamical system is fitted to observed trajectories."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lightning_modules.tasks.base import Mean, TaskModule, collected
 from lightning_modules.tasks.lightning_attributes import data_of
 
 SLACK = 1e-4
-"""Of the span: times are rounded, the more coarsely the longer a set of series is."""
+"""Tolerance on the end of the span, relative to it: times are rounded to a part of the longest series."""
 SERIES = 1024
-"""So many of the training series tell the data's units, at most."""
+"""Training series, at most, from which the units of the data are computed."""
 
 
 @TASKS.register("trajectory", measure="rmse")
 class TrajectoryModule(TaskModule[TrajectoryModel]):
-    """The distance along the path; measures its root mean square over the observed values, in the data's unit.
+    """Minimises the distance to the observed trajectory; measures its root mean square, in the unit of the data.
 
-    ``rmse`` is that within the time which the training series span, ``rmse_beyond`` that of later times. Comparisons
-    judge by the first: beyond, a chaotic system tells more of its own instability than of the model.
+    ``rmse`` is over the time that the training series span, ``rmse_beyond`` over later times. Comparisons judge by the
+    first: beyond it, the error in a chaotic system is that of its instability more than that of the model.
     """
 
     network_class = TrajectoryModel

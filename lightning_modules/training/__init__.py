@@ -1,1 +1,1 @@
-"""One training run, from config to result."""
+"""Training of one run, from config to result, and loading of trained runs."""

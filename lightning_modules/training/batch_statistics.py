@@ -1,4 +1,4 @@
-"""Batch norm's running statistics, estimated anew on training batches."""
+"""Re-estimates the running statistics of batch norm on training batches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from lightning_modules.tasks.base import TaskModule
 def estimate_statistics(
     module: TaskModule[Model], trainer: pl.Trainer, data: SplitData, batches: int
 ) -> dict[str, int] | None:
-    """Give every batch norm the statistics of training batches under the network's nodes in evaluation.
+    """Give every batch norm the statistics of training batches at the nodes of evaluation.
 
-    Training batches as the network saw them (shuffled, augmented if they were), but without noise on the steps. Returns
-    what was done; None where there is no batch norm.
+    Training batches as the network saw them (shuffled, augmented if they were), but without noise on the steps.
+
+    Args:
+        module: whose batch norms are changed.
+        trainer: gives device and precision.
+        data: the training set.
+        batches: how many to use, or all where they are fewer.
+
+    Returns:
+        The numbers of ``layers`` and ``batches``, and the ``batch_size``; None where there is no batch norm.
     """
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
     loader = data.train_dataloader()
@@ -41,9 +49,17 @@ def estimate_statistics(
 
 @torch.no_grad()
 def reestimate(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace every running mean and variance by the plain average over batches; returns how many norms there are.
+    """Replace every running mean and variance by the plain average over batches.
 
-    Unlike ``torch.optim.swa_utils.update_bn``, all else is in evaluation mode: dropout would inflate the variances.
+    Unlike ``torch.optim.swa_utils.update_bn``, the rest of the network is in evaluation mode: dropout would inflate the
+    variances.
+
+    Args:
+        network: left in evaluation mode.
+        batches: its inputs.
+
+    Returns:
+        The number of batch norms.
     """
     norms = list(norms_with_statistics(network).values())
     network.eval()

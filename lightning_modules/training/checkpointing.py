@@ -1,4 +1,4 @@
-"""A run that is killed goes on by the same command, and ends with the same weights, bit for bit on a CPU."""
+"""Checkpoints from which a killed run resumes exactly: on a CPU it ends with the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and keeps the one before it.
+    """Writes checkpoints atomically, and keeps the one before.
 
-    Lightning's own goes through a temporary folder, which may be on another file system, and waits for no disk.
+    Lightning's implementation writes by a temporary folder, which may be on another file system, and does not wait for
+    the disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -40,16 +41,20 @@ class WholeCheckpoints(TorchCheckpointIO):
         with whole(path) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides the reason behind a complaint of its own
+            except RuntimeError as error:  # torch hides the reason behind an error that does not name it
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
             file.flush()
-            os.fsync(file.fileno())  # before the old one gives up its name
+            os.fsync(file.fileno())  # before the old one is renamed
             if path.exists():
                 os.replace(path, path.with_name(PREVIOUS_CHECKPOINT))
 
 
 def load_plain(path: Path) -> Any:
-    """What a file of torch holds, on the CPU: plain data and tensors, nothing else is ever unpickled."""
+    """The content of a file of torch, on the CPU; only plain data and tensors are ever unpickled.
+
+    Raises:
+        SchemenetError: it cannot be read, or contains something else.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle fail in any way there is; what torch then advises is unsafe
@@ -60,7 +65,7 @@ def load_plain(path: Path) -> Any:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that can be read; a damaged one is told, and put aside.
+    """The newest checkpoint of a folder that can be read; a damaged one is reported and renamed.
 
     Raises SchemenetError where there are checkpoints and none can be read.
     """
@@ -86,26 +91,30 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 class Resumable(Checkpoint):
-    """Writes ``last.ckpt`` at the end of each epoch and every so many steps, and goes on from it exactly.
+    """Writes ``last.ckpt`` at the end of each epoch and every so many steps, and resumes from it exactly.
 
-    A checkpoint is taken between two optimiser steps, when the next batch is there and nothing is computed on it: what
-    belongs to the steps before is done and logged, and of the next one nothing is drawn but the batch, which seed and
-    epoch alone decide. Beside what Lightning keeps (weights, optimiser, schedule, counters) it holds the random state
-    of each process, the place in the epoch, the number of rows of ``metrics.csv`` and the latest metrics: plain data
-    and tensors only, so that ``weights_only=True`` loads it.
+    A checkpoint is taken between two optimiser steps, after the next batch was fetched and before it is used: the steps
+    before are done and logged, and the batch depends on seed and epoch alone. In addition to Lightning's content
+    (weights, optimiser, schedule, counters) it contains the random state of each process, the place in the epoch, the
+    number of rows of ``metrics.csv`` and the latest metrics: plain data and tensors only, so that ``weights_only=True``
+    loads it.
 
-    Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second one at once with the one before;
-    with several processes, which would have to agree on a step, always at once. While the test set is read they leave a
-    checkpoint of before that, from which the run goes on by reading it. A solve that reaches a limit leaves the
-    checkpoint before its batch, or before the test set.
+    Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second signal at once with the one
+    before; with several processes, which would have to agree on a step, always at once. During an evaluation they leave
+    a checkpoint from before it, and the run resumes by repeating it. A solve that reaches a limit leaves the checkpoint
+    before its batch, or before the evaluation.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: optimiser steps between two checkpoints within an epoch; None: none.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None) -> None:
         self.path, self.every_n_steps = folder / CHECKPOINT, every_n_steps
         self.metrics: dict[str, Tensor] = {}
-        self.has_resumed = False  # whether a step has begun: what was loaded is in its place
-        self._place: dict[str, int] | None = None  # where in the training data the checkpoint that is written goes on
-        self._before_test: dict[str, Any] | None = None  # while the test set is read: what that changes
+        self.has_resumed = False  # whether a step has begun after the checkpoint was loaded
+        self._place: dict[str, int] | None = None  # in the training data, where the written checkpoint resumes
+        self._before_test: dict[str, Any] | None = None  # during an evaluation: the state from before it
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
         self._stop_requested = False
@@ -146,7 +155,7 @@ class Resumable(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._loaded is not None and (place := self._loaded["place"]) is not None:
-            # Lightning offers a loader its state before it has read any, where the schedule asks for the set's length.
+            # Not by Lightning, which restores a loader before it has read a batch, when the schedule needs its length.
             assert isinstance(trainer.train_dataloader, BatchLoader)
             trainer.train_dataloader.load_state_dict(place)
             if trainer.is_global_zero:
@@ -170,7 +179,7 @@ class Resumable(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._loaded is not None:
-            # The batch that stands for all of the test set: Lightning takes up again what has begun alone.
+            # One batch counts for the whole test set: Lightning resumes only an evaluation that has begun.
             counts = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
             assert isinstance(counts, _StartedTracker)
             counts.ready = counts.started = counts.completed
@@ -202,19 +211,19 @@ class Resumable(Checkpoint):
         self._save(trainer, None)
 
     def _restore_random_state(self, trainer: pl.Trainer) -> None:
-        """Take up the random state of the checkpoint, when what comes next draws from it."""
+        """Set the random state of the checkpoint, immediately before it is used."""
         if self._loaded is not None:
             set_random_state(self._loaded["random"][trainer.global_rank])
             self._loaded = None
         self.has_resumed = True
 
     def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """What of a checkpoint reading the test set would change."""
+        """The part of a checkpoint that an evaluation changes."""
         return {"random": random_state(), "metrics": {**self.metrics, **trainer.callback_metrics}}
 
     def _save_before_test(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for callback in callbacks_of(trainer):
-            if isinstance(callback, WeightAveraging):  # an average is tested; the weights take their place again
+            if isinstance(callback, WeightAveraging):  # the average is evaluated; swap the weights back
                 callback.on_validation_epoch_end(trainer, pl_module)
         self._save(trainer, {"epoch": trainer.current_epoch, "batch": trainer.fit_loop.epoch_loop.batch_idx + 1})
 
@@ -263,7 +272,7 @@ def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
-    """Take back from Lightning's counters that the next batch, its optimiser step, or the next epoch has begun."""
+    """Set Lightning's counters to before the next batch, its optimiser step, or the next epoch."""
     batches = fit_loop["epoch_loop.batch_progress"]
     batches["is_last_batch"] = False
     begun = [batches, *fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"].values()]
@@ -273,7 +282,7 @@ def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
 
 
 def _count_no_test(fit_loop: dict[str, Any]) -> None:
-    """Have Lightning's counters say that the test set is to be read, and none of it has been."""
+    """Set Lightning's counters to an evaluation that has begun and has read no batch."""
     progress = fit_loop["epoch_loop.val_loop.batch_progress"]
     total, current = progress["total"], progress["current"]
     before = total["completed"] - current["completed"]

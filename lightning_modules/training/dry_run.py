@@ -1,4 +1,4 @@
-"""Builds and tries data and network on the meta device before anything is trained."""
+"""Dry run: builds and tries data and network on the meta device before training."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ from schemes.errors import Problems, SchemenetError
 
 
 def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[SplitData, Model]:
-    """Build data module and network and try both, on the meta device; SchemenetError tells every mistake at once.
+    """Build data module and network and try both, on the meta device.
 
-    ``folder`` is tried as well, where one is given.
+    Args:
+        config: a config whose keys are checked.
+        folder: the run folder, which is tried too; None: not.
+
+    Returns:
+        The data module, not loaded, and the network on the meta device.
+
+    Raises:
+        SchemenetError: with all mistakes at once.
     """
     problems = Problems()
     attempt = problems.attempt
@@ -59,7 +67,7 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
                 raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
             return net
 
-    # Without its data a network for images can be tried on others; one for another task on none.
+    # Without its data a network for images can be tried on default shapes; one for another task cannot.
     tried = context or task_of(config["data"]["name"]) == CLASSIFICATION
     net = attempt(network) if tried else None
     if config["start_from"] is not None and net is not None:
@@ -84,6 +92,6 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
 
 
 def started_network(config: ResolvedConfig, network: Model) -> Model:
-    """The network with the weights that it is to start from."""
+    """The network with the weights of the run in ``start_from``, unchanged where that is null."""
     place = config.get("start_from")
     return network if place is None else insert(load_run(Path(place), Model).network, network)

@@ -1,8 +1,8 @@
-"""The last test of a network that was trained with noise on its steps, with statistics that saw no noise.
+"""Last evaluation of a network that was trained with noise on its steps, with batch norm's statistics without noise.
 
-In training batch norm sees what random steps make of a batch, and keeps the average over the draws; in evaluation the
-steps are those of the scheme, whose activations are distributed otherwise. So the statistics are estimated anew after
-training, without noise, and the network is tested once more. Both numbers are kept, and nothing is chosen between them.
+In training batch norm averages over random steps; in evaluation the steps are those of the scheme, and activations are
+distributed otherwise. So the statistics are re-estimated after training, without noise, and the network is evaluated
+again. Both results are kept, and nothing is selected between them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,18 @@ def noise_free(
     data: SplitData,
     metrics: dict[str, float],
 ) -> dict[str, Any]:
-    """Re-estimate statistics and test again, in each process of a run; the first one's checkpoint then holds them.
+    """Re-estimate statistics and evaluate again, in each process of a run.
 
-    Replaces the measures in ``metrics``. Returns what a result says of it beside them: the measures that they replace,
-    and ``statistics``; nothing for a network that has no noise or no batch norm.
+    Args:
+        config: of the run.
+        folder: of the run; its checkpoint gets the statistics.
+        trainer: that has trained the network.
+        module: with the network, whose statistics are changed.
+        data: of the run.
+        metrics: by name; those of the evaluation are replaced.
+
+    Returns:
+        Entries of the result: the replaced measures and ``statistics``; none for a network without noise or batch norm.
     """
     if not module.network.random_steps or not norms_with_statistics(module):
         return {}
@@ -45,7 +53,7 @@ def noise_free(
     checkpoint = load_plain(path)
     module.load_state_dict(checkpoint["state_dict"])  # averaged ones, where training ended in an earlier process
     whole = copy.copy(data)
-    whole.trainer = None  # who reads a part of the batches only; these are the same for every process
+    whole.trainer = None  # else each process would read its part; these batches are the same for all
     done = estimate_statistics(module, trainer, whole, EVAL_KEYS["statistics_batches"].default)
     again = TRAINERS.build(config["trainer"], folder=folder, callbacks=[SolverCostLogger()], logger=False)
     tested = again.validate(module, datamodule=data, verbose=False)[0]

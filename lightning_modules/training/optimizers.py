@@ -1,4 +1,4 @@
-"""Optimisers with their learning-rate schedules."""
+"""Optimisers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -32,10 +32,26 @@ def sgd(
 ) -> dict[str, Any]:
     """Stochastic gradient descent.
 
-    ``schedule=step`` multiplies lr by ``gamma`` at each of ``milestones``, which are shares of the training;
-    ``exponential`` by the same factor after every step, so that it ends at gamma lr; ``cosine`` ends at 0.
+    The coefficients of schemes (k_n) are not decayed: decay would pull them towards ResNet.
 
-    A scheme's own coefficients (k_n) are not decayed: decay would pull them towards ResNet.
+    Args:
+        network: whose parameters are trained.
+        total_steps: optimiser steps of the training.
+        lr: the learning rate, at the start of the schedule.
+        momentum: in [0, 1).
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: factor of the parameters that is added to their gradients.
+        schedule: ``step`` multiplies lr by ``gamma`` at each of ``milestones``; ``exponential`` by the same factor
+            after every step, so that it ends at gamma lr; ``cosine`` ends at 0.
+        milestones: shares of the training, in [0, 1].
+        gamma: see ``schedule``.
+        warmup_steps: steps at the beginning in which lr rises linearly.
+
+    Returns:
+        Optimiser and scheduler, as Lightning's ``configure_optimizers`` returns them.
+
+    Raises:
+        SchemenetError: a value is out of range.
     """
     _require(momentum, nesterov, lr=lr, weight_decay=weight_decay, gamma=gamma, warmup_steps=warmup_steps)
     groups = _groups(network, weight_decay)
@@ -75,7 +91,7 @@ def adamax(
 ) -> dict[str, Any]:
     """Adam with the largest recent gradient in place of the mean square; schedules and groups as for ``sgd``.
 
-    The weight decay is added to the gradient. One large gradient shortens about a thousand of the steps behind it.
+    The weight decay is added to the gradient. One large gradient shortens about a thousand of the steps after it.
 
     Reference: Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, arXiv:1412.6980, section 7.1.
     """

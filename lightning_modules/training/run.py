@@ -1,8 +1,8 @@
 """One training run: from a checked config to a run folder.
 
-A run folder holds ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (while it runs with
-``previous.ckpt`` and ``progress.json`` beside it), and ``result.json`` with final metrics and the ledger, written last:
-it is the done mark. A run that was killed before goes on from its checkpoint.
+A run folder contains ``config.json`` (resolved), ``metrics.csv``, the checkpoint ``last.ckpt`` (during the run also
+``previous.ckpt`` and ``progress.json``), and ``result.json`` with final metrics and the ledger, which is written last
+and marks the run as done. A run that was killed before resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -48,11 +48,18 @@ from lightning_modules.training.run_folder import (
 from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
 
 LIMITS = (StepLimitError, TimeLimitError)
-"""What ends a solve that might have come to its end; other reasons are the equation's own."""
+"""Errors of solves that a higher limit would let finish; others are due to the equation."""
 
 
 def about(config: ResolvedConfig, network: Model, group: str | None, arm: str | None) -> About:
-    """What loggers are told of a run; its name says the network, or the arm of a comparison, the size and the seed."""
+    """The description of a run for loggers.
+
+    Args:
+        config: of the run.
+        network: its network, whose size is part of the name.
+        group: the comparison or sweep that the run is part of.
+        arm: the name of the network in a comparison, which the run's name then begins with.
+    """
     *networks, data = config.names
     size, seed = short(parameters(network)), f"s{config['seed']}"
     return About(
@@ -67,9 +74,9 @@ def about(config: ResolvedConfig, network: Model, group: str | None, arm: str | 
 def train_rank(
     config: ResolvedConfig, folder: Path, *, name: str | None, group: str | None, arm: str | None
 ) -> dict[str, Any]:
-    """``train`` as one of the processes of a run, often the only one.
+    """Train as one of the processes of a run, often the only one; arguments are those of ``train``.
 
-    The first alone reads and writes the folder, and says where the run begins; all return its result.
+    The first process alone reads and writes the folder, and prints where the run resumes; all return its result.
     """
     with contextlib.ExitStack() as stack:  # loggers end with it, whatever becomes of the run
         return _train_rank(config, folder, name or run_name(config), group, arm, stack)
@@ -84,7 +91,7 @@ def _train_rank(
     callbacks = [watch, Progress(folder / PROGRESS), RankSeed(config["seed"])]
     callbacks += [SchemeCoefficientLogger(), SolverCostLogger(), InversionErrorLogger(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
-    trainer.strategy.setup_environment()  # from here on the processes hear each other
+    trainer.strategy.setup_environment()  # from here on the processes communicate
     checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
     module = TASKS[task_of(config["data"]["name"])](
@@ -156,7 +163,7 @@ def _fit(
 
 
 def _claim(config: ResolvedConfig, folder: Path) -> Path | None:
-    """Make the folder that of this run; the checkpoint from which it goes on, None where it begins."""
+    """Prepare the folder for this run; returns the checkpoint from which it resumes, None where it begins."""
     writable(folder)
     existing = find_same_run(config, folder)
     checkpoint = newest_checkpoint(folder) if existing is not None and not existing.finished else None
@@ -171,12 +178,12 @@ def _claim(config: ResolvedConfig, folder: Path) -> Path | None:
 
 
 def _is_missing_others(error: Exception) -> bool:
-    """Whether it says that another process is gone; gloo has no exception of its own."""
+    """Whether the error says that another process is gone; gloo raises a plain RuntimeError."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _outcome(stopped: SolverError, trainer: pl.Trainer, module: TaskModule[Model]) -> dict[str, Any]:
-    """What a solve that could not go on makes of a run's result."""
+    """The entries of the result of a run that a failed solve has ended."""
     status = FAILED if isinstance(stopped, LIMITS) else DIVERGED
     reason = f"in epoch {trainer.current_epoch}, after {trainer.global_step} training steps: {stopped}"
     return {"status": status, "reason": reason, **dict.fromkeys(_measured(module))}
@@ -188,13 +195,13 @@ def _measured(module: TaskModule[Model]) -> list[str]:
 
 
 def _samples_per_step(trainer: pl.Trainer, data: SplitData) -> int:
-    """Those of a whole step, all devices together; a small set may not fill a batch, nor an epoch its window."""
+    """Samples of an optimiser step on all devices; a small set may fill neither a batch nor a window of batches."""
     batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches or 1)
     return int(data.samples_per_batch(trainer.world_size) * trainer.world_size * batches)
 
 
 def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, Any]:
-    """The ledger of a trained network. What goes wrong in counting is said there, and costs no result."""
+    """The ledger of a trained network; an error in counting is reported there, and the result is kept."""
     try:
         return {"ledger": ledger(network, shape, batch_size)}
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, the recipe hash, and the run that it holds already."""
+"""The folder of a run: its name, and the run that it contains already."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PRE
 from schemes.errors import SchemenetError
 
 FAILED, DIVERGED, DONE = "failed", "diverged", "done"
-"""What becomes of a run: one that has failed goes on by the same command, the others are finished."""
+"""Status of a run; only ``failed`` runs are resumable."""
 
 SETS = ("test", "validation")
-"""What measures can be of; a result holds those of one set, and None for the other."""
+"""The sets that measures can be of; a result has those of one set, and None for the other."""
 
 
 @dataclass(frozen=True)
 class ExistingRun:
-    """The run in a folder: its recipe and seed, and whether it is finished or can resume from a checkpoint."""
+    """The run in a folder.
+
+    Attributes:
+        recipe: its recipe hash.
+        seed: its seed.
+        finished: whether it is finished; else it can resume from a checkpoint.
+    """
 
     recipe: str
     seed: int
@@ -32,7 +38,7 @@ class ExistingRun:
 
 
 def find_run(folder: Path) -> ExistingRun | None:
-    """The run in a folder; None where there is nothing that could be lost or mixed up."""
+    """The run in a folder; None where there is neither a result nor a checkpoint."""
     try:
         result = read_json(folder / RESULT)
         return ExistingRun(result["recipe"], result["seed"], finished=result["status"] != FAILED)
@@ -43,12 +49,16 @@ def find_run(folder: Path) -> ExistingRun | None:
     try:
         config = read_json(folder / CONFIG)
         return ExistingRun(ResolvedConfig(config).recipe_hash, config["seed"], finished=False)
-    except (ValueError, KeyError, TypeError, AttributeError):  # whatever stands there, it is no config
+    except (ValueError, KeyError, TypeError, AttributeError):  # the file is no config
         return ExistingRun("unknown", -1, finished=False)
 
 
 def find_same_run(config: ResolvedConfig, folder: Path) -> ExistingRun | None:
-    """The run of this config in a folder, if there is one; with overwrite=true nothing counts.
+    """The run of this config in a folder; None where there is none, or with overwrite=true.
+
+    Args:
+        config: of the run.
+        folder: of the run.
 
     Raises:
         SchemenetError: if the folder holds a run with another recipe or seed.
@@ -62,19 +72,19 @@ def find_same_run(config: ResolvedConfig, folder: Path) -> ExistingRun | None:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what a run left in its folder, so that another begins there."""
+    """Remove the files of a run from its folder, so that another begins there."""
     for name in (RESULT, PROGRESS, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
         with contextlib.suppress(IsADirectoryError, PermissionError):
             (folder / name).unlink(missing_ok=True)
 
 
 def run_name(config: ResolvedConfig) -> str:
-    """A name that no other recipe or seed has."""
+    """A name that is unique to the recipe and the seed."""
     return f"{'-'.join(config.names)}-{config.recipe_hash}-s{config['seed']}"
 
 
 def run_folder(config: ResolvedConfig) -> Path:
-    """Where a run is written: ``folder``, or where that is null or ends with a slash, below it under the run's name."""
+    """The run folder: ``folder``, or where that is null or ends with a slash, the run's name below it."""
     named = config["folder"] or "runs/train/"
     return Path(named, run_name(config)) if named.endswith("/") else Path(named)
 
@@ -91,7 +101,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_error(result: dict[str, Any]) -> str:
-    """The error of a result as people read it, and of which set it is."""
+    """The measure of a result in words, with the set that it is of: ``test error 2.80 %``."""
     measure = MEASURES[result.get("measure", "error")]
     for measured in SETS:
         if (value := result.get(f"{measured}_{measure.key}")) is not None:

@@ -1,4 +1,4 @@
-"""Lightning's trainer, from plain parameters."""
+"""Builds Lightning's trainer from the trainer section of a config."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lightning_modules.training.checkpointing import WholeCheckpoints
 from schemes.errors import SchemenetError
 
 MOST = 1024
-"""Devices of one machine, machines and threads: beyond it a number is a slip, and no machine survives its trial."""
+"""The most devices of one machine, machines and threads: a larger number is a mistake that would exhaust it."""
 
 
 @TRAINERS.register("default")
@@ -62,19 +62,39 @@ def trainer(
     channels_last: bool = False,
     ema: float | None = None,
 ) -> pl.Trainer:
-    """A ``pl.Trainer``; parameters have the meaning of its own.
+    """A ``pl.Trainer``; parameters without a description have the meaning of its arguments.
 
-    ``devices`` are those of each of ``num_nodes`` machines; each trains on batches of its own, and gradients are those
-    of all of them joined. With ``sync_batchnorm`` so are the statistics of batch norm, on GPUs.
-    ``overfit_batches`` trains on the same few batches in every epoch; what is measured is the whole test set.
-    The last step of an epoch takes the mean of the batches that are left where ``accumulate_grad_batches`` does not
-    divide their number. The test set is read every ``check_test_every_n_epoch`` epochs for the learning curve, and
-    after the last.
-    Checkpoints are written at the end of each epoch, and every ``checkpoint_every_n_steps`` optimiser steps unless that
-    is null. ``progress_bar`` null draws one only on a terminal. ``threads`` null leaves torch's number of CPU threads
-    as it is. ``oversubscribe`` allows more processes on CPUs than there are cores. ``compile`` true is torch.compile's
-    usual backend, a word names another. ``ema`` is the decay of an exponential moving average of the weights and of
-    batch norm's statistics, one update a step: what is tested and kept is then the average.
+    Args:
+        folder: the run folder.
+        callbacks: of the run; those of the options are added.
+        logger: of ``pl.Trainer``.
+        max_epochs: of the training.
+        accelerator: of ``pl.Trainer``.
+        devices: those of each machine; each trains on different batches, and gradients are those of the joined batch.
+        num_nodes: machines.
+        strategy: of ``pl.Trainer``; not one that spawns or forks processes.
+        sync_batchnorm: whether the statistics of batch norm are those of the joined batch; on GPUs only.
+        precision: of ``pl.Trainer``.
+        gradient_clip_val: the largest norm of a gradient.
+        accumulate_grad_batches: batches of an optimiser step; the last step of an epoch takes the mean of those that
+            are left.
+        deterministic: of ``pl.Trainer``.
+        limit_train_batches: batches of an epoch, or a share of them.
+        limit_test_batches: batches of an evaluation, or a share of them.
+        overfit_batches: train on the same few batches in every epoch; the whole test set is evaluated.
+        log_every_n_steps: optimiser steps between two rows of metrics.
+        check_test_every_n_epoch: epochs between two evaluations for the learning curve; the last is always evaluated.
+        checkpoint_every_n_steps: optimiser steps between two checkpoints within an epoch; null: at its end alone.
+        progress_bar: null draws one only on a terminal.
+        threads: CPU threads of torch; null leaves their number.
+        oversubscribe: whether there may be more processes on CPUs than cores.
+        compile: true: torch.compile with its default backend; a word: with that backend.
+        channels_last: whether convolutions use the memory format channels_last.
+        ema: the decay of an exponential moving average of the weights and of batch norm's statistics, one update for
+            each optimiser step; the average is evaluated and kept.
+
+    Raises:
+        SchemenetError: with all mistakes.
     """
     wrong = [
         f"trainer.{key}: expected at least 1, got {value}"
@@ -112,7 +132,7 @@ def trainer(
         torch.set_num_threads(threads)
     _quiet()
     bar = sys.stdout.isatty() if progress_bar is None else progress_bar
-    # Named, or Lightning's choice would hang on what else is installed.
+    # Named, because Lightning's default depends on which packages are installed.
     callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), TestedLast(), *callbacks]
     try:
         made = pl.Trainer(
@@ -134,16 +154,20 @@ def trainer(
     if sync_batchnorm and made.world_size > 1 and made.strategy.root_device.type == "cpu":
         raise SchemenetError("trainer.sync_batchnorm: torch has it on GPUs only; norm=group needs none")
     if ema is not None:
-        # Where no device is named, the average stays where the module is before it is moved: not on the accelerator.
-        # Last of all, so that at the end the checkpoint is written before the average takes the weights' place.
+        # Without a device the average would stay on the CPU, where the module is built.
+        # The last callback, so that at the end the checkpoint is written before the average replaces the weights.
         callbacks_of(made).append(EMAWeightAveraging(decay=ema, device=made.strategy.root_device))
     return made
 
 
 def processes_to_begin(options: Mapping[str, Any]) -> int:
-    """How many processes a run with these parameters is still to be begun in; 1 for this one alone.
+    """The number of processes that this one has to begin for a run; 1 where it trains itself.
 
-    Raises SchemenetError where this machine alone cannot begin them.
+    Args:
+        options: the trainer's section of the config.
+
+    Raises:
+        SchemenetError: they are too many for this machine, or the other machines need a launcher.
     """
     strategy = TRAINERS.build(options, folder=Path(), callbacks=[], logger=False).strategy
     launcher = strategy.launcher
@@ -164,10 +188,10 @@ def processes_to_begin(options: Mapping[str, Any]) -> int:
 
 
 def _cluster() -> list[ClusterEnvironment]:
-    """Under Slurm, what is not Lightning's own choice.
+    """Under Slurm, the environment that replaces Lightning's default.
 
-    Its requeueing is a second one beside that of whoever submits jobs, with checkpoints of its own. And a job of one
-    task that asks for several devices begins its processes itself.
+    Its requeueing would be a second one with different checkpoints; and a job of one task with several devices begins
+    its processes itself.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return []
@@ -186,7 +210,7 @@ def _of_options(compile: bool | str, channels_last: bool) -> list[Callback]:
 
 
 def _quiet() -> None:
-    """Leave out Lightning's advertisements and the advice that does not apply here."""
+    """Turn off Lightning's advertisements and the advice that does not apply here."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     for text in (

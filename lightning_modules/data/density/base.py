@@ -1,4 +1,4 @@
-"""Data sets of vectors for density estimation."""
+"""Base class of data sets for density estimation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Rows:
 
 
 class DensityData(SplitData):
-    """Samples x of a density, perhaps made of the data's own v by an invertible map.
+    """Samples x of a density, which may be an invertible map of the original data v.
 
-    Densities are told of v: log p(v) = log p(x) + ``log_jacobian(x)``.
+    Densities are reported for v: log p(v) = log p(x) + ``log_jacobian(x)``.
     """
 
     picture: tuple[int, int] | None = None

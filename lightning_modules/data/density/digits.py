@@ -1,4 +1,4 @@
-"""Handwritten digits as samples of a density of 64 numbers."""
+"""Handwritten digits, 8x8, as samples of a density of 64 dimensions."""
 
 from __future__ import annotations
 

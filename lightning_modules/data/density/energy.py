@@ -1,4 +1,4 @@
-"""Densities that are given by an energy, and noise to match them with."""
+"""Unnormalised densities exp(-U) in the plane, with noise as samples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lightning_modules.data.density.base import DensityData, Rows
 from lightning_modules.data.loader import generator
 
 EDGE, SOFTNESS = 4.0, 0.4
-"""Where the wall is that the energies 2 to 4 need, and how soft."""
+"""Position and width of the wall of the energies 2 to 4."""
 BOX, POINTS = 8.0, 1601
-"""Half the side of the square over which the normaliser is added up, and the points along it."""
+"""Half the side of the square over which the normaliser is summed, and the points along a side."""
 
 
 def _w1(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The eight sets of the plane on which densities are compared."""
+"""Eight toy densities in the plane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own table of numbers as samples of a density."""
+"""The user's table of numbers as samples of a density."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lightning_modules.storage.atomic_files import refuse_special
 from schemes.errors import SchemenetError
 
 FEWEST = 10
-"""Rows that a table must have."""
+"""The fewest rows of a table."""
 MOST_NUMBERS = 2**28
-"""What a table may hold: it is kept in memory."""
+"""The most numbers of a table, which is kept in memory."""
 SPLIT = 4
-"""Stream of DATA_SEED that splits training and test rows."""
+"""RNG stream of DATA_SEED for the split into training and test rows."""
 
 
 class Table(NamedTuple):
@@ -34,7 +34,7 @@ class Table(NamedTuple):
 
 
 class Parted(NamedTuple):
-    """The rows of a table by what they are for, with mean and deviation of those for training."""
+    """Training and test rows of a table, with mean and deviation of the training rows."""
 
     train: np.ndarray
     test: np.ndarray
@@ -46,8 +46,8 @@ class Parted(NamedTuple):
 class TableData(DensityData):
     """Rows of ``file``, a csv of numbers (a first line of names, or none) or a two-dimensional npy.
 
-    A share of the rows, drawn once and for all, is the test set. The network sees each column less its mean, over its
-    standard deviation, both of the training rows; nats are of the table's own units.
+    A fixed random share of the rows is the test set. The network sees each column standardised by mean and deviation of
+    the training rows; nats are in the units of the table.
     """
 
     unit = "standard deviations"
@@ -115,7 +115,7 @@ class TableData(DensityData):
 
 @lru_cache(maxsize=4)
 def _read(path: Path, stamp: int) -> Table:
-    """The table that a file holds; ``stamp`` is its time, so that a file that was changed is read again."""
+    """The table in a file; ``stamp`` is its time of change, so that a changed file is read again."""
     table = {".csv": _read_csv, ".npy": _read_npy}.get(path.suffix.lower(), _refuse)(path)
     if len(table.values) < FEWEST:
         raise SchemenetError(f"{path}: expected at least {FEWEST} rows of numbers, got {len(table.values)}")

@@ -1,4 +1,4 @@
-"""Trajectories from the user's csv."""
+"""Trajectories from a csv file of the user."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TrajectoriesCSV(TrajectoryData):
 
     @cached_property
     def series(self) -> list[Series]:
-        """The series from where they begin, their times counted from there."""
+        """The series from the first time at which all channels are known, from which their times count."""
         begun = []
         for name, one in zip(self.table.names, self.table.series, strict=True):
             whole = one.mask.all(1).nonzero()

@@ -1,4 +1,4 @@
-"""Generated trajectories of known systems, each from its own initial state."""
+"""Simulated trajectories of known dynamical systems from random initial states."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lightning_modules.data.series.series_set import Series, SeriesSet
 from schemes.ivp.solve import solve
 
 SLOTS = 8
-"""Irregular times are drawn from so many times as many equal ones, so that a batch's union of them stays small."""
+"""Irregular times are drawn from SLOTS times as many equal ones, so that the union over a batch stays small."""
 
 GRID = {"name": "adaptive", "rtol": 1e-10, "atol": 1e-12}
 
 
 class TrajectoryData(SplitData):
-    """Series of which the first state is shown and the later ones are asked for.
+    """Series of which the first state is observed and the later ones are targets.
 
-    Times count from the first state of each. ``span`` is how long the training series last; those of the test set may
-    go on, and are measured within the span and beyond it.
+    Times count from the first state of each. ``span`` is the length of the training series; those of the test set may
+    be longer, and are evaluated within the span and beyond it.
     """
 
     span: float
@@ -46,9 +46,9 @@ class TrajectoryData(SplitData):
 class Generated(TrajectoryData):
     """``times`` equal steps of time over ``span``, or as many times drawn at random (``irregular``).
 
-    The test set has other initial states of the same kind, and goes on for ``beyond`` spans more. ``noise``, in
-    standard deviations of each channel, is added to the training set alone: what is measured is the dynamics, not the
-    noise. The same for every run. Solved by dopri8 to 1e-10 in double precision.
+    The test set has other initial states of the same kind, and is ``beyond`` spans longer. ``noise``, in standard
+    deviations of each channel, is added to the training set alone: the dynamics are evaluated, not the noise. The same
+    for every run. Solved by dopri8 to 1e-10 in double precision.
     """
 
     kind: ClassVar[str]

@@ -1,4 +1,4 @@
-"""What sets of irregular series share."""
+"""Base class of sets of irregular series, and their loader."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from lightning_modules.data.series.series_set import Series, SeriesSet
 from schemes.errors import SchemenetError
 
 SPLIT = 3
-"""Stream of DATA_SEED that splits a set into training and test."""
+"""RNG stream of DATA_SEED for the split into training and test series."""
 
 
 class SeriesLoader(BatchLoader):
-    """Batches of series, in training with a window of each that (seed, epoch, its index) decide."""
+    """Batches of series; in training, windows of them that depend on (seed, epoch, index of the series).
+
+    Args:
+        samples: the set.
+        batch_size: series of a batch, on each rank.
+        window: the least share of the span that is observed; None: series are not cut.
+        options: those of :class:`BatchLoader`.
+    """
 
     samples: SeriesSet
 
@@ -33,17 +40,17 @@ class SeriesLoader(BatchLoader):
 
 
 class SeriesData(SplitData):
-    """Series whose ``shape`` is (times, channels): as many times as a series has in the middle, for counting costs.
+    """Series whose ``shape`` is (times, channels), with the median number of times, for counting costs.
 
-    With ``window``, a share of the span, a network is shown so much of each series or more in training, from one of
-    its points on, and asked for what is shown and for all that comes behind it, whatever ``mode`` says of measuring:
-    it learns to go on beyond what it has read. Length and beginning are drawn anew in each epoch.
+    With ``window``, a share of the span, a network observes at least so much of each series in training, from one of
+    its points on; its targets are what it observes and all that follows, in every ``mode`` of evaluation: it learns to
+    extrapolate. Length and beginning are drawn anew in each epoch.
     """
 
     loader = SeriesLoader
     channels: tuple[str, ...]
     unit: str = ""
-    """What values are counted in where it is not what the user's file or the equation has."""
+    """Unit of the values where it is not that of the user's file or of the equation."""
 
     def __init__(self, *, window: float | None = None, **options: Any) -> None:
         self.window = window
@@ -66,7 +73,15 @@ class SeriesData(SplitData):
 
 
 def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
-    """Indices of a training and a test set, the latter a ``share`` of all; drawn once and for all."""
+    """Split a set; the same for every run.
+
+    Args:
+        total: the number of series.
+        share: of them that is the test set.
+
+    Returns:
+        Indices of the training and of the test set, both in order.
+    """
     if total < 2:
         raise SchemenetError(f"{total} series cannot be parted into training and test set; expected at least 2")
     order = torch.randperm(total, generator=generator(DATA_SEED, SPLIT))
@@ -75,9 +90,16 @@ def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
 
 
 def with_targets(series: list[Series], mode: str, half: float) -> SeriesSet:
-    """A set that is asked for what is shown, or that is shown what lies before a time and asked for what lies behind.
+    """A set of series with their targets.
 
-    Series that have nothing on one side are then left out.
+    Args:
+        series: all observations.
+        mode: ``interpolation``: the observations are the targets; ``extrapolation``: observations before ``half``,
+            targets from then on, without the series that have nothing on one side.
+        half: a time.
+
+    Raises:
+        SchemenetError: no series is left.
     """
     if mode == "interpolation":
         return SeriesSet(series)

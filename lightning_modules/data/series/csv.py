@@ -1,4 +1,4 @@
-"""The user's irregular series, from a csv file."""
+"""Irregular series from a csv file of the user."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from schemes.errors import SchemenetError
 class SeriesCSV(SeriesData):
     """The series of a csv file (``series,time,CHANNEL,...``, perhaps ``label``) with channels missing here and there.
 
-    A share ``test`` of the series, drawn once and for all, is held out and measured. Times count from the first of all,
-    in units of the span up to the last of the training part. Channels are counted in their standard deviations from
-    their means over the training part, unless ``scale=none``; errors are in these units. With ``mode=interpolation`` a
-    network is asked for what it is shown, with ``extrapolation`` it is shown the first half of the span and asked for
-    the second; series that have nothing on one side are then left out. Where there are labels, the class of a series is
-    learned too.
+    A fixed random share ``test`` of the series is the test set. Times count from the first of all, in units of the span
+    up to the last of the training part. Channels are standardised by the training part, unless ``scale=none``; errors
+    are in these units. With ``mode=interpolation`` the targets are the observations, with ``extrapolation`` the first
+    half of the span is observed and the second is the target; series that have nothing in one half are then left out.
+    Where there are labels, the class of a series is learned too.
     """
 
     least: ClassVar = {**SeriesData.least, "test": 0}
@@ -105,9 +104,9 @@ class SeriesCSV(SeriesData):
         return first, second
 
     def _refuse_close(self, length: float) -> None:
-        """Tell of times that would be one in single precision, in which all of them lie on one axis of this length.
+        """Refuse times that are equal in single precision on one axis of this length.
 
-        Two that fall together are kept apart by a step, and more are not.
+        Two equal ones are separated by a step, more are not.
         """
         least = 2.0 ** (1 - BITS) * length
         for name, one in zip(self.table.names, self.table.series, strict=True):

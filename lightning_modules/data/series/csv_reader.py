@@ -1,4 +1,4 @@
-"""The user's series, one row an observation: ``series,time,CHANNEL,...`` and, if there are classes, ``label``."""
+"""Reader of series from a csv file, a row for each observation: ``series,time,CHANNEL,...``, perhaps ``label``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISSING = "; a value that is missing is an empty cell"
 
 
 class SeriesTable(NamedTuple):
-    """What a file holds: its series in the order of their first rows, their names, the channels' and the classes'."""
+    """The content of a file: its series in the order of their first rows, and names of series, channels and classes."""
 
     series: list[Series]
     names: list[str]
@@ -47,7 +47,7 @@ class _Rows:
     last: int = 0  # the line of its latest time
     times: list[float] = field(default_factory=list)
     values: list[list[float]] = field(default_factory=list)  # NaN: not observed
-    labels: set[str | None] = field(default_factory=set)  # its own, and others that were reported
+    labels: set[str | None] = field(default_factory=set)  # its label, and others that were reported
 
 
 class _Reading:
@@ -113,7 +113,7 @@ class _Reading:
         return None
 
     def check_values(self) -> None:
-        """Each series and each channel was observed."""
+        """Collect a mistake for each series and each channel without a value."""
         if not self.series:
             self.csv.wrong(1, "no rows below the names of the columns; expected one for each observation")
         for name, rows in self.series.items():

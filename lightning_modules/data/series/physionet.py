@@ -20,7 +20,7 @@ from lightning_modules.storage.atomic_files import refuse_special, whole
 from schemes.errors import SchemenetError, nearest
 
 STATIC = ("Age", "Gender", "Height", "ICUType")
-"""Descriptors of a patient, told once."""
+"""Descriptors of a patient, which have one value in a stay."""
 
 CHANNELS = (
     "Albumin", "ALP", "ALT", "AST", "Bilirubin", "BUN", "Cholesterol", "Creatinine", "DiasABP", "FiO2", "GCS",
@@ -29,18 +29,23 @@ CHANNELS = (
     "Weight", *STATIC,
 )  # fmt: skip
 HOURS, TYPICAL = 48, 75
-"""The length of a stay; the different minutes in the middle at which one has observations, of 37 channels."""
+"""Hours of a stay; the median number of distinct minutes with observations of the 37 channels."""
 
 HEADER, OUTCOMES = "Time,Parameter,Value", "RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
 SHOWN = 5
-"""So many mistakes of a set are told one by one."""
+"""The most mistakes of a set that are reported singly."""
 
 
 class Observations(NamedTuple):
-    """All observations of a set in one row; of each stay its number and its ``length`` of rows.
+    """All observations of a set, concatenated; missing ones (-1) have no row.
 
-    ``minute``, ``channel`` (an index of CHANNELS) and ``value`` (rows,); what is missing (-1) has no row.
+    Attributes:
+        record: number of each stay, (stays,).
+        length: rows of each stay, (stays,).
+        minute: of each observation, (rows,).
+        channel: index of CHANNELS, (rows,).
+        value: (rows,).
     """
 
     record: Tensor
@@ -58,15 +63,15 @@ class PhysioNet(FromFiles, SeriesData):
     the stays is the test set. Times are rounded to multiples of ``quantisation`` hours, and what falls together is
     averaged; -1 is a missing value. Each channel is scaled so that its values in the training part lie between 0 and 1.
     ``statics`` adds the patient's age, sex, height and ward (41 channels, as the published code has them). With
-    ``mode=interpolation`` a network is asked for what it is shown, with ``extrapolation`` it is shown the first half
-    and asked for the second. ``labels`` hands out whether the patient died in hospital, where a set has outcomes.
+    ``mode=interpolation`` the targets are the observations, with ``extrapolation`` the first half is observed and the
+    second is the target. ``labels`` adds whether the patient died in hospital, where a set has outcomes.
 
     Stays without an observation are left out (with ``extrapolation`` in either half), and so are the rows of set c
     that name no parameter. The published code scales by the extremes of training and test set together, counts -1 as
     a value, and has all of its 41 channels.
 
     Files: ``set-a/*.txt`` and ``Outcomes-a.txt``, in ``root`` or in ``root/physionet2012``. What was read of a set is
-    kept beside it, as ``set-a.pt``.
+    cached in the same folder, as ``set-a.pt``.
 
     Reference: Silva, Moody, Scott, Celi, Mark, "Predicting In-Hospital Mortality of ICU Patients: The
     PhysioNet/Computing in Cardiology Challenge 2012", Computing in Cardiology 2012.
@@ -184,10 +189,10 @@ def scale(stay: Series, low: Tensor, high: Tensor) -> Series:
 
 
 def kept_rows(folder: Path) -> Observations:
-    """The rows of a set, from what was kept of an earlier reading where its files have not changed since."""
+    """The rows of a set, from the cache of an earlier reading where its files have not changed since."""
     kept, files = folder.with_suffix(".pt"), sorted(folder.glob("*.txt"))
     stamp = torch.tensor([[len(files), *_newest(files)]], dtype=torch.long)
-    with contextlib.suppress(Exception):  # whatever stands there, it is only what the files say
+    with contextlib.suppress(Exception):  # a damaged cache is ignored
         stored = torch.load(kept, weights_only=True)
         if torch.equal(stored["stamp"], stamp):
             return Observations(**stored["rows"])
@@ -198,13 +203,13 @@ def kept_rows(folder: Path) -> Observations:
 
 
 def _newest(files: Sequence[Path]) -> tuple[int, int]:
-    """All sizes together, and the time of the last change."""
+    """The sum of the sizes, and the time of the last change."""
     stats = [file.stat() for file in files]
     return sum(of.st_size for of in stats), max((of.st_mtime_ns for of in stats), default=0)
 
 
 def read_rows(files: Sequence[Path]) -> Observations:
-    """What files say. Raises :class:`SchemenetError` with the first mistakes, each with its file and line."""
+    """The rows of stays, a file for each. Raises :class:`SchemenetError` with the first mistakes, by file and line."""
     record, length, minutes, channels, values, wrong = [], [], [], [], [], []
     for file in files:
         before = len(values)
@@ -230,7 +235,11 @@ def read_rows(files: Sequence[Path]) -> Observations:
 
 
 def rows_below(header: str, file: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file below its first, with their numbers. Raises :class:`SchemenetError` where that is another."""
+    """The numbered lines of a file below its header.
+
+    Raises:
+        SchemenetError: the file cannot be read, or its first line is not ``header``.
+    """
     refuse_special(file)
     try:
         first, *others = file.read_text(encoding="utf-8").splitlines() or [""]
@@ -245,7 +254,7 @@ INDEX = {name: i for i, name in enumerate(CHANNELS)}
 
 
 def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
-    """Minute, channel and value of each row of a stay, but for what is missing."""
+    """Minute, channel and value of each row of a stay, without missing values."""
 
     def wrong(line: int, what: str) -> SchemenetError:
         return SchemenetError(f"{file}, line {line}: {what}")
@@ -284,7 +293,7 @@ def read_stay(file: Path) -> Iterator[tuple[int, int, float]]:
 
 
 def read_outcomes(file: Path) -> dict[int, int]:
-    """By the number of a stay, 1 where the patient died in hospital, else 0."""
+    """For each number of a stay, 1 where the patient died in hospital, else 0."""
     died: dict[int, int] = {}
     for line, text in rows_below(OUTCOMES, file):
         cells = text.split(",")

@@ -1,4 +1,4 @@
-"""Sets of series of observations, whose batches lie on the union of their times."""
+"""Sets of irregularly observed series; a batch is on the union of the times of its series."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ LARGEST = 1e38
 
 
 class Series(NamedTuple):
-    """What was observed of one series.
+    """The observations of one series.
 
-    ``times`` (points,), increasing; ``values`` (points, channels); ``mask`` like it, True where there is a value;
-    ``label`` the series' class, if it has one.
+    Attributes:
+        times: (points,), increasing.
+        values: (points, channels).
+        mask: (points, channels), True where there is a value.
+        label: the class of the series, if it has one.
     """
 
     times: Tensor
@@ -40,17 +43,24 @@ class Series(NamedTuple):
 
 
 class SeriesSet:
-    """Samples of which each is two series: what a network is shown, and what it is asked for.
+    """Samples of two series each: the observations that a network sees, and its targets.
 
-    Indices make a :class:`SeriesBatch` of them, each half on the union of its series' times. Times are rounded once to
-    multiples of ``resolution`` (by default the largest time's part that single precision still holds exactly), so that
-    what is one time in two series is one in their union, and a series has the same times in every batch.
+    Samples at given indices are a :class:`SeriesBatch`, each half on the union of the times of its series. Times are
+    rounded once to multiples of ``resolution``, so that equal times in two series are one in their union, and a series
+    has the same times in every batch.
+
+    Args:
+        observed: the observations.
+        targets: as many series; None: the observations.
+        resolution: None: a part of the largest time that single precision represents exactly.
+
+    Raises:
+        SchemenetError: some series have a label and others none, or times do not increase.
     """
 
     def __init__(
         self, observed: Sequence[Series], targets: Sequence[Series] | None = None, resolution: float | None = None
     ) -> None:
-        """``targets`` is left out where it is what was observed."""
         step = resolution or _resolution([*observed, *(targets or ())])
         shown = _Ragged.of(observed, step)
         labels = [series.label for series in observed]
@@ -78,17 +88,22 @@ class SeriesSet:
         return SeriesBatch(observed, targets, None if self._labels is None else self._labels[chosen], chosen)
 
     def windows(self, lengths: Tensor, places: Tensor) -> SeriesWindows:
-        """A window of each sample, of its length and at its place in [0, 1), both (samples,)."""
+        """A window of each sample.
+
+        Args:
+            lengths: in units of time, (samples,).
+            places: in [0, 1), (samples,): which of the points is the first of the window.
+        """
         points = self._observed if self._targets is self._observed else self._observed.joined(self._targets)
         return SeriesWindows(points, self._labels, self._chosen, lengths, places)
 
 
 class SeriesWindows:
-    """Samples that are shown a window of their time, and asked for what is shown and for all that comes behind it.
+    """Samples of which a window of time is observed; the targets are the window and all that follows.
 
     A window begins at a point of its series, chosen by ``places`` among those from which it ends before the last
-    point, or at the first where there are none. What lies before it is left out, and time is counted from its
-    beginning, to multiples of WINDOW_STEP: differences of rounded times that would be equal are then nearly always so.
+    point, or at the first where there are none. Earlier points are left out, and times count from the beginning of the
+    window, in multiples of WINDOW_STEP: equal differences of times then nearly always stay equal.
     """
 
     def __init__(self, points: _Ragged, labels: Tensor | None, chosen: Tensor, lengths: Tensor, places: Tensor) -> None:
@@ -115,7 +130,7 @@ class SeriesWindows:
 
 
 class _Ragged(NamedTuple):
-    """Series in one row: ``times`` (points,), ``values`` and ``mask`` (points, channels); where each begins."""
+    """Concatenated series: ``times`` (points,), ``values`` and ``mask`` (points, channels), ``first``, ``length``."""
 
     times: Tensor
     values: Tensor
@@ -143,7 +158,7 @@ class _Ragged(NamedTuple):
         return cls((apart * step).to(values.dtype), values.where(mask, 0), mask, first, length)
 
     def which(self) -> Tensor:
-        """(points,): the series that each is of."""
+        """The series of each point, (points,)."""
         return torch.arange(len(self.length)).repeat_interleave(self.length)
 
     def part(self, chosen: Tensor) -> _Ragged:
@@ -180,9 +195,9 @@ class _Ragged(NamedTuple):
 
 
 def _apart(slots: Tensor, which: Tensor) -> Tensor:
-    """The nearest strictly increasing slots at or after those given, in each series by itself.
+    """The nearest strictly increasing slots at or after the given ones, in each series separately.
 
-    Of ten thousands of times drawn at random some fall together; a step is no more than what rounding moves.
+    Of ten thousands of random times some are equal after rounding; a shift by one step is as small as the rounding.
     """
     order = torch.arange(len(slots))
     offset = which * (2 * (slots.abs().max() + len(slots)) + 1) if len(slots) else which

@@ -1,4 +1,4 @@
-"""Spirals of two directions, seen at irregular times."""
+"""Clockwise and counterclockwise spirals in the plane, observed at irregular times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_modules.data.series.base import SeriesData
 from lightning_modules.data.series.series_set import Series, SeriesSet
 
 SPAN = 100
-"""Points of the span that is observed, and of the one behind it; the first is a unit of time."""
+"""Points of the observed span, and of the one after it; a span is a unit of time."""
 
 POINTS, END = 1000, 6 * math.pi
 """Points of a whole spiral, and the angle at which it ends."""
@@ -23,11 +23,11 @@ POINTS, END = 1000, 6 * math.pi
 
 @DATA.register("spiral_series", task="series", described_by=("observed",), measure="rmse")
 class SpiralSeries(SeriesData):
-    """Plane spirals, half of them clockwise, each from another start: ``observed`` of 100 noisy points are shown.
+    """Plane spirals, half of them clockwise, each from another start, with ``observed`` of 100 noisy points.
 
     The points are drawn without replacement and have normal ``noise``. A network is trained to predict the points that
-    it is shown, and measured on the 100 points behind the span that they are of, without noise, of other spirals; with
-    ``validation`` so on spirals that are held out of the training set.
+    it observes, and evaluated on the next 100 points, without noise, of other spirals; with ``validation`` on those of
+    spirals that are held out of the training set.
 
     The paper says 1000 spirals with 100 equally spaced times, 30, 50 or 100 of them observed; how far they turn, and
     the noise, it does not. These are as torchdiffeq's example means them: pieces of two whole spirals of 1000 points on
@@ -66,7 +66,7 @@ class SpiralSeries(SeriesData):
             self.validation_set = self._examined(train=True).part(chosen[validation])
 
     def _examined(self, train: bool) -> SeriesSet:
-        """Series that are asked for what comes behind their span."""
+        """Series whose targets are the points after their span."""
         points, times = self._points(train, 2 * SPAN), torch.arange(SPAN, 2 * SPAN) / SPAN
         targets = [Series(times, values, torch.ones_like(values)) for values in points[:, SPAN:]]
         return SeriesSet(self._shown(points[:, :SPAN], train), targets)

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network sees, for a whole batch on its device."""
+"""Normalisation and augmentation of a batch of images on its device."""
 
 from __future__ import annotations
 
@@ -10,18 +10,30 @@ from torch.nn.functional import pad as zero_pad
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes (batch, channel, height, width) to floats of mean 0 and deviation 1 in each channel.
+    """Normalise images to mean 0 and deviation 1 in each channel.
 
-    ``mean`` and ``std`` are those of pixels between 0 and 1.
+    Args:
+        images: bytes, (batch, channel, height, width).
+        mean: of each channel, of pixels between 0 and 1.
+        std: of each channel, of pixels between 0 and 1.
+
+    Returns:
+        float32, (batch, channel, height, width).
     """
     centre, spread = torch.tensor([mean, std], device=images.device).mul(255).view(2, -1, 1, 1)
     return (images - centre) / spread
 
 
 def move(images: Tensor, moves: Tensor, pad: int) -> Tensor:
-    """Pad by zeros (the mean of normalised images), crop each at its (dy, dx), mirror where flip is 1.
+    """Shift and mirror each image; zeros, the mean of normalised images, fill what a shift uncovers.
 
-    ``moves`` (batch, 3) holds dy and dx between 0 and 2 pad (``pad`` leaves an image where it is), and flip.
+    Args:
+        images: (batch, channel, height, width).
+        moves: (batch, 3): dy and dx between 0 and 2 pad, where ``pad`` is no shift, and flip, 0 or 1.
+        pad: the largest shift in pixels.
+
+    Returns:
+        (batch, channel, height, width).
     """
     height, width = images.shape[2:]
     crops = zero_pad(images, [pad] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: (b, c, dy, dx, h, w)

@@ -1,4 +1,4 @@
-"""Inputs with labels, images among them: normalised, and moved where they are augmented, on the device."""
+"""Base class of sets of inputs with labels; images are normalised and augmented on the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_modules.data.loader import BatchLoader, Indexable, Part
 from lightning_modules.data.supervised.augment import move, normalise
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs as they are stored, labels, and the moves (dy, dx, flip) of each sample where it is augmented."""
+"""Inputs as stored, labels, and the moves (batch, 3) of :func:`move`, None without augmentation."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,15 @@ class Labelled:
 
 
 class LabelledLoader(BatchLoader):
-    """Batches of :class:`Labelled` samples, in training with moves of each that depend on (seed, epoch, its index)."""
+    """Batches of :class:`Labelled` samples, with moves for augmentation that depend on (seed, epoch, index).
+
+    Args:
+        samples: the set.
+        batch_size: samples of a batch, on each rank.
+        pad: the largest shift in pixels.
+        flip: whether images are mirrored at random.
+        options: those of :class:`BatchLoader`.
+    """
 
     def __init__(self, samples: Labelled, batch_size: int, *, pad: int = 0, flip: bool = False, **options: Any) -> None:
         self.pad, self.flip = pad, flip
@@ -56,7 +64,12 @@ class LabelledLoader(BatchLoader):
 
 
 class LabelledData(SplitData):
-    """Sets of :class:`Labelled` samples, and a few facts of images."""
+    """A data set of :class:`Labelled` samples.
+
+    Args:
+        augment: whether training images are shifted and mirrored at random.
+        options: those of :class:`SplitData`.
+    """
 
     loader = LabelledLoader
     mean: tuple[float, ...] | None = None  # of pixels between 0 and 1; None: inputs are left as they are
@@ -80,7 +93,7 @@ class LabelledData(SplitData):
         return super()._loader(samples, train=train, **options)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """On the device: normalise, and move where the loader drew moves."""
+        """Normalise on the device, and augment where the loader drew moves."""
         inputs, labels, moves = batch
         if self.mean is not None and self.std is not None:
             inputs = normalise(inputs, self.mean, self.std)

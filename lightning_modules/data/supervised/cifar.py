@@ -1,4 +1,4 @@
-"""CIFAR-10, as torchvision keeps it."""
+"""CIFAR-10 and CIFAR-100, from torchvision's files."""
 
 from __future__ import annotations
 

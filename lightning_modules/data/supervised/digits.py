@@ -1,4 +1,4 @@
-"""Handwritten digits that ship inside scikit-learn."""
+"""Handwritten digits, 8x8, that are part of scikit-learn."""
 
 from __future__ import annotations
 

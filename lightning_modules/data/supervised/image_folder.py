@@ -1,4 +1,4 @@
-"""One folder per class, as torchvision lists it."""
+"""Images of the user, a folder for each class."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder as Listing
 
 MEASURED = 4096
-"""Training images from which mean and deviation are taken, at most."""
+"""The most training images from which mean and deviation are computed."""
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Those of the endings that torchvision lists; what else Pillow reads, it hands in part to other programs."""
+"""Those of torchvision's endings; Pillow passes some other formats to external programs."""
 
 
 @DATA.register("image_folder")
@@ -106,7 +106,7 @@ class ImageFolder(FromFiles, LabelledData):
 
 
 class Images:
-    """Colour images in files, decoded to (chosen, 3, size, size) bytes when they are asked for by index."""
+    """Colour images in files, decoded on access to bytes, (chosen, 3, size, size)."""
 
     def __init__(self, paths: Sequence[str], size: int) -> None:
         self.paths: Sequence[str] = paths
@@ -125,7 +125,7 @@ class Images:
             refuse_special(Path(path))
             with Image.open(path, formats=FORMATS) as file:
                 image = to_rgb(file)
-        except Exception as error:  # whatever a damaged file makes of a decoder
+        except Exception as error:  # a damaged file may raise anything in a decoder
             raise SchemenetError(
                 f"cannot read the image {path}: {error}; put an undamaged one in its place, or delete it"
             ) from error
@@ -135,9 +135,9 @@ class Images:
 
 
 def to_rgb(image: Image) -> Image:
-    """An image of any kind as 8-bit colours: 16-bit grey values are scaled, and what is transparent shows black.
+    """An image of any mode as 8-bit colours: 16-bit grey values are scaled, transparent pixels become black.
 
-    Raises ValueError for pixels of which nobody can say what is white.
+    Raises ValueError for modes in which the value of white is unknown.
     """
     from PIL import Image
 
@@ -155,13 +155,13 @@ def to_rgb(image: Image) -> Image:
 
 
 def _warn_of_conversions(images: Images) -> None:
-    """Say what is made of images that are no plain 8-bit ones, by the headers of those that are measured."""
+    """Warn of images that are not plain 8-bit ones, by the headers of the MEASURED ones."""
     from PIL import Image
 
     conversions: dict[str, list[str]] = {}
     for index in subset(len(images), MEASURED).tolist():
         path = images.paths[int(index)]
-        with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as file:  # told where it is decoded
+        with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as file:  # reported when it is decoded
             if file.mode.startswith("I"):
                 conversions.setdefault("have 16 bits a pixel and are scaled to 8", []).append(path)
             if file.has_transparency_data:

@@ -1,4 +1,4 @@
-"""MNIST, as torchvision keeps it."""
+"""MNIST and Fashion-MNIST, from torchvision's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regression of a sine."""
+"""Regression of a sine function."""
 
 from __future__ import annotations
 

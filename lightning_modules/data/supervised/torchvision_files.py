@@ -1,4 +1,4 @@
-"""Sets that torchvision knows where to fetch and how to read."""
+"""Base class of data sets that torchvision downloads and reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PublishedData(FromFiles, LabelledData):
 
 
 def _objection(path: Path, published: str) -> str | None:
-    """What is wrong with a file: it cannot be read, or has been changed."""
+    """Why a file is not the published one: it cannot be read, or was changed; None where it is."""
     try:
         status = path.stat()
         digest = _digest(path, status.st_size, status.st_mtime_ns)
@@ -48,6 +48,6 @@ def _objection(path: Path, published: str) -> str | None:
 
 @functools.cache
 def _digest(path: Path, size: int, changed: int) -> str:
-    """Read once by a process, and again where size or time say that it is another file."""
+    """The MD5 sum, computed once for each size and time of change."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Generated sets of two classes in the plane, on which a flow can be looked at."""
+"""Toy sets of two classes in the plane."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from lightning_modules.data.supervised.base import Labelled, LabelledData
 
 
 class Points(LabelledData):
-    """As many points of class 0 as of class 1, normal ``noise`` on their coordinates; the same for every run.
-
-    ``draw`` makes them from labels and two uniform numbers in [0, 1) for each point.
-    """
+    """Equal numbers of points of two classes, with normal ``noise`` on their coordinates; the same for every run."""
 
     shape, num_classes = (2,), 2
     least: ClassVar = {**LabelledData.least, "train_size": 1, "test_size": 1, "noise": 0}
@@ -28,6 +25,7 @@ class Points(LabelledData):
         super().__init__(**options)
 
     def draw(self, labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """Points (points, 2) without noise, from labels and two uniform numbers in [0, 1) of each, (points,)."""
         raise NotImplementedError
 
     def load(self, train: bool) -> Labelled:
@@ -38,6 +36,7 @@ class Points(LabelledData):
 
 
 def polar(radius: Tensor, angle: Tensor) -> Tensor:
+    """Cartesian coordinates (points, 2) of polar ones, (points,) each."""
     return torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
 
 
