@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains what the tables of docs/ show and puts their csv beside them: docs/tables.sh [TABLE ...], without a name all.
-# Hours on one core. Kill it at any time: the same call goes on from the last checkpoints.
+# Hours on one core. Kill it at any time: the same call resumes from the last checkpoints.
 #   DATA    folder of MNIST, and of PhysioNet's set-a, set-c and Outcomes files in DATA/physionet
 #   RUNS    where runs are kept (runs/tables)
 #   PYTHON  interpreter (python)

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"schemenet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nschemenet: interrupted; the same command goes on from where that leaves it", file=sys.stderr)
+        print("\nschemenet: interrupted; the same command resumes", file=sys.stderr)
         return 130
 
 
@@ -156,7 +156,7 @@ def _train(config: ResolvedConfig) -> int:
     with locked(folder):
         result = train(config, folder)
     if "reason" in result:
-        remedy = "; with a higher limit the same command goes on" if result["status"] == FAILED else ""
+        remedy = "; with a higher limit the same command resumes" if result["status"] == FAILED else ""
         print(f"schemenet: {result['status']} {result['reason']}{remedy}; {folder}", file=sys.stderr)
         return 1
     if first:

@@ -54,7 +54,7 @@ class CsvTable:
     def check_unique(self, line: int, columns: list[str]) -> None:
         """Collect a mistake where two columns have the same name."""
         if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
-            self.wrong(line, f"column {twice[0]!r} stands there twice")
+            self.wrong(line, f"column {twice[0]!r} appears twice")
 
     def number(self, line: int, column: str, cell: str, limit: float = math.inf, hint: str = "") -> float:
         """The number in a cell; where it is none below the limit in magnitude, NaN, and a mistake is collected.

@@ -134,7 +134,7 @@ def run_file(arguments: list[str]) -> int:
     try:
         name = f"{job.group}-{job.arm}-s{job.config['seed']}"
         if is_locked(folder):
-            print(f"{folder} is held by another process; waiting for it", flush=True)
+            print(f"{folder} is locked by another process; waiting for it", flush=True)
         with locked(folder, patience=math.inf):
             result = train(job.config, folder, name=name, group=job.group, arm=job.arm)
         if result["status"] == FAILED:

@@ -113,7 +113,7 @@ def _first_failure(shared: Path, statuses: Sequence[int | None]) -> str:
     for rank, status in enumerate(statuses):
         if status is not None and status < 0:
             death = f"rank {rank} was killed by {signal.Signals(-status).name}"
-            return f"{death}; the same command goes on from the last checkpoint"
+            return f"{death}; the same command resumes from the last checkpoint"
     left = [rank for rank, file in reasons.items() if file.exists()]
     if not left:
         rank = next(iter(reasons))

@@ -316,7 +316,7 @@ def follow(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
                 left = SlurmJob.left(running.values())
             except NoAnswer as error:
                 if answered:
-                    watch.console.print(f"{error}; the jobs go on, and it is asked again", markup=False)
+                    watch.console.print(f"{error}; the jobs continue, and the query is repeated", markup=False)
                 left, answered = set(running.values()), False
             else:
                 answered = True
@@ -337,7 +337,7 @@ def _print_remaining(jobs: Mapping[Job, SlurmJob], watch: Watch) -> None:
     on_slurm = [job for run, job in jobs.items() if job.cluster == "slurm" and not run.finished]
     if on_slurm:
         watch.console.print(
-            f"{_runs(on_slurm)} go on as {_names_of(on_slurm)}: the same command watches again, "
+            f"{_runs(on_slurm)} continue as {_names_of(on_slurm)}: the same command watches again, "
             f"`scancel {' '.join(_arrays(on_slurm))}` ends it"
         )
 

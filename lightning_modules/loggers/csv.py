@@ -54,7 +54,7 @@ class MetricsFile(Logger):
         """Drop all but the first ``rows``: the others will be logged again."""
         kept = read_rows(self.path)[:rows]
         if len(kept) < rows:
-            print(f"{self.path} has lost {rows - len(kept)} rows since the checkpoint; the run goes on without them")
+            print(f"{self.path} has lost {rows - len(kept)} rows since the checkpoint; the run continues without them")
         self.rows = len(kept)
         if kept:
             self._rewrite(kept, list(kept[0]))

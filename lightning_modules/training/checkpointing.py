@@ -79,7 +79,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
             damaged.append(str(error))
             continue
         if not isinstance(checkpoint, dict) or "resuming" not in checkpoint:
-            damaged.append(f"{path} holds no run that could go on")
+            damaged.append(f"{path} holds no run that could resume")
             continue
         if damaged and process_rank() == 0:
             (folder / CHECKPOINT).replace(folder / f"{CHECKPOINT}.damaged")
@@ -145,8 +145,8 @@ class Resumable(Checkpoint):
         self.metrics = {name: torch.as_tensor(value) for name, value in loaded["metrics"].items()}
         if (processes := len(loaded["random"])) != trainer.world_size:
             raise SchemenetError(
-                f"{self.path.parent} holds a run on {processes} devices, which cannot go on with {trainer.world_size}; "
-                "overwrite=true begins it anew"
+                f"{self.path.parent} holds a run on {processes} devices, which cannot resume on "
+                f"{trainer.world_size}; overwrite=true begins it anew"
             )
         if trainer.is_global_zero:
             files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
@@ -160,7 +160,7 @@ class Resumable(Checkpoint):
             trainer.train_dataloader.load_state_dict(place)
             if trainer.is_global_zero:
                 steps = int(trainer.estimated_stepping_batches)
-                print(f"goes on from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
+                print(f"resumes from epoch {place['epoch']}, step {trainer.global_step} of {steps}", flush=True)
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             stopping.handle(self._request_stop)  # Lightning puts the old handlers back
 

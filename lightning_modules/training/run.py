@@ -148,7 +148,7 @@ def _fit(
         if trainer.world_size > 1 and _is_missing_others(error):
             raise SchemenetError(
                 f"another process of this run has ended ({str(error).splitlines()[0]}); "
-                "the same command goes on from the last checkpoint"
+                "the same command resumes from the last checkpoint"
             ) from error
         if checkpoint is None or resumable.has_resumed:
             raise

@@ -125,7 +125,7 @@ def trainer(
     if ema is not None and not 0 < ema < 1:
         wrong.append(f"trainer.ema: expected a decay between 0 and 1, e.g. 0.999, got {ema}")
     if strategy.endswith(("spawn", "fork", "notebook")):
-        wrong.append(f"trainer.strategy: {strategy} begins its processes too late for a run to be told; use ddp")
+        wrong.append(f"trainer.strategy: {strategy} is not supported: it begins processes within the training; use ddp")
     if wrong:
         raise SchemenetError("\n".join(wrong))
     if threads is not None:

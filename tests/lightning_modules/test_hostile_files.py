@@ -28,7 +28,7 @@ def table(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x,x\n" + ROWS, "line 1: column 'x' stands there twice"),
+        ("x,x\n" + ROWS, "line 1: column 'x' appears twice"),
         ("a,b\n1_000,2\n" + ROWS, "line 2: column 'a': expected a finite number, got '1_000'"),
     ],
 )

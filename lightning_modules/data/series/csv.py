@@ -114,6 +114,6 @@ class SeriesCSV(SeriesData):
                 times = ", ".join(repr(time) for time in one.times[close[0] : close[0] + 3].tolist())
                 raise SchemenetError(
                     f"{self.path}: series {name!r} has the times {times}, closer than {least:.3g}: all series lie on "
-                    f"one axis, {length:g} long, on which single precision tells no more apart; if they share no "
-                    "clock, count the times of each from its own beginning, else make one row of them"
+                    f"one axis, {length:g} long, on which single precision cannot separate them; if they share no "
+                    "clock, count the times of each from its first time, else make one row of them"
                 )

@@ -243,18 +243,18 @@ def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> N
 
     process = begin(folder, screen)
     logs = [folder / scheme / "seed0" / "log.txt" for scheme in ("forward_euler", "rk2")]
-    wait_for(lambda: any("goes on from epoch" in log.read_text() for log in logs if log.exists()), process, screen)
+    wait_for(lambda: any("resumes from epoch" in log.read_text() for log in logs if log.exists()), process, screen)
     run = next(number for number, line in of_folder(folder).items() if b"run-file" in line)
     os.kill(run, signal.SIGKILL)
     wait_for(lambda: "killed by SIGKILL" in screen.read_text(), process, screen)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
-    assert "the same command goes on" in screen.read_text()
+    assert "the same command resumes" in screen.read_text()
     assert not of_folder(folder)
 
     process = begin(folder, screen)
     assert process.wait() == 0, screen.read_text()
-    assert "goes on from epoch" in "".join(log.read_text() for log in logs)
+    assert "resumes from epoch" in "".join(log.read_text() for log in logs)
     assert {run.status for run in read_comparison(folder).runs} == {"done"}
     assert json.loads((folder / "comparison.json").read_text())["kind"] == "sweep"
 

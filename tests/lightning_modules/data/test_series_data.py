@@ -159,7 +159,7 @@ def test_a_file_is_read(tmp_path):
         ("series;time;x\na;0;1\n", "line 1: no column 'series'"),
         ("series,time\na,0\n", "line 1: no channel beside 'series', 'time'"),
         ("series,time,x,\na,0,1,1\n", "line 1: column 4 has no name"),
-        ("series,time,x,x\na,0,1,1\n", "line 1: column 'x' stands there twice"),
+        ("series,time,x,x\na,0,1,1\n", "line 1: column 'x' appears twice"),
         ("series,time,x\n", "line 1: no rows below the names of the columns"),
         ("series,time,x\na,0,1\na,1,warm\n", "line 3: column 'x': expected a finite number, got 'warm'; a value that"),
         ("series,time,x\na,0,nan\n", "line 2: column 'x': expected a finite number, got 'nan'"),

@@ -78,7 +78,7 @@ def log(job: Job) -> str:
 
 
 def went_on(job: Job) -> bool:
-    return job.done and re.search(r"goes on from epoch \d+, step [1-9]", log(job)) is not None
+    return job.done and re.search(r"resumes from epoch \d+, step [1-9]", log(job)) is not None
 
 
 def trainer_of(job: Job) -> int:
@@ -183,7 +183,7 @@ def test_slurm_jobs_outlive_the_command_and_are_never_submitted_twice(tmp_path: 
         LAUNCHERS.build({"name": "slurm", **options}, runs=jobs, watch=watch)
     told = watch.told.getvalue()
     assert "submitted 2 runs as Slurm job 100" in told
-    assert "2 runs go on as Slurm job 100: the same command watches again, `scancel 100` ends it" in told
+    assert "2 runs continue as Slurm job 100: the same command watches again, `scancel 100` ends it" in told
     script = (stand_in / "100.sh").read_text()
     asked = ("array=0-1%2", "partition=gpu", "gres=gpu:1", "time=90", "ntasks-per-node=1", "signal=USR2@120")
     assert not [line for line in asked if f"#SBATCH --{line}\n" not in script]
@@ -232,7 +232,7 @@ def test_slurm_that_does_not_answer_is_told_once_and_asked_again(
     with Meddling([job]) as watch:
         slurm.follow({job: slurm.SlurmJob("7_0", str(tmp_path), "slurm")}, watch)
     told = watch.told.getvalue()
-    assert told.count("(connection refused); the jobs go on, and it is asked again") == 2  # of two times
+    assert told.count("(connection refused); the jobs continue, and the query is repeated") == 2  # of two times
     assert "its job 7_0 has ended" in told
     assert not answers
 

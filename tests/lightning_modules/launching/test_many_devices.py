@@ -454,7 +454,7 @@ def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ("time.sleep(600)", "os.kill(os.getpid(), 9)", "rank 1 was killed by SIGKILL; the same command goes on"),
+        ("time.sleep(600)", "os.kill(os.getpid(), 9)", "rank 1 was killed by SIGKILL; the same command resumes"),
         ("time.sleep(600)", "os._exit(7)", "rank 1 ended with exit status 7"),
         ("time.sleep(0.05); tell('peer is gone')", "tell('cause')", "rank 1: cause"),
         ("time.sleep(600)", f"os._exit({ranks.STOPPED})", None),

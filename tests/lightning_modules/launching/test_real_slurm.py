@@ -244,7 +244,7 @@ def test_preempted_jobs_go_on_and_a_controller_that_is_gone_is_waited_for(
 
     told = jobs.launch(story())
     assert "submitted 2 runs as Slurm job" in told
-    assert told.count("the jobs go on, and it is asked again") == 1
+    assert told.count("the jobs continue, and the query is repeated") == 1
     assert [job.name for job in jobs.jobs if not went_on(job)] == []
 
 

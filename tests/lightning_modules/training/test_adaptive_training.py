@@ -162,7 +162,7 @@ def test_a_step_limit_ends_a_run_that_goes_on_with_a_higher_one(whole: Path, tmp
     assert [row["nfe/forward"] for row in logged] == [row["nfe/forward"] for row in unlimited][: len(logged)]
 
     assert main(["train", *recipe]) == 0
-    assert f"goes on from epoch 0, step {len(logged)}" in capsys.readouterr().out
+    assert f"resumes from epoch 0, step {len(logged)}" in capsys.readouterr().out
     assert_same_run(whole, tmp_path)
 
 

@@ -97,7 +97,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("hook", "step", "goes_on"),
+    ("hook", "step", "place"),
     [
         ("on_train_batch_end", 4, "epoch 0, step 2 of 15"),  # its row is not logged yet
         ("on_validation_end", 10, "epoch 1, step 8 of 15"),
@@ -105,12 +105,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_killed_at_any_place(
-    hook: str, step: int, goes_on: str, whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+    hook: str, step: int, place: str, whole: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     config = compose("train", QUICK)
     train_killed(monkeypatch, config, tmp_path, hook, step)
     multi_process.train(config, tmp_path)
-    assert f"goes on from {goes_on}" in capsys.readouterr().out
+    assert f"resumes from {place}" in capsys.readouterr().out
     assert_same_run(whole, tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_command_killed_within_an_epoch_with_two_workers(tmp_path: Path, capsys:
     died = subprocess.run([sys.executable, "-c", die_at_step_5, *streamed], check=False, start_new_session=True)
     assert died.returncode == -signal.SIGKILL
     assert main(streamed) == 0
-    assert "goes on from epoch 0, step 4 of 24" in capsys.readouterr().out
+    assert "resumes from epoch 0, step 4 of 24" in capsys.readouterr().out
     assert main([*command, f"folder={tmp_path / 'whole'}"]) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
@@ -180,9 +180,9 @@ def test_a_signal_ends_the_run_after_its_step(
     with monkeypatch.context() as patch:
         dying(patch, "on_train_batch_end", 7, lambda: os.kill(os.getpid(), number))
         assert main(command) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert main(command) == 0
-    assert "goes on from epoch 1, step 7 of 15" in capsys.readouterr().out
+    assert "resumes from epoch 1, step 7 of 15" in capsys.readouterr().out
     assert_same_run(whole, tmp_path)
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     multi_process.train(config, tmp_path)
     told = capsys.readouterr().out.splitlines()
     assert "last.ckpt cannot be read as a checkpoint (RuntimeError): it is damaged, or something else; the" in told[0]
-    assert "goes on from epoch 1, step 6 of 15" in told[1]
+    assert "resumes from epoch 1, step 6 of 15" in told[1]
     assert_same_run(whole, tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_recipes_are_not_mixed_and_overwrite_begins_anew(tmp_path: Path, monkeyp
     assert main(other) == 2
     assert "another recipe or seed" in capsys.readouterr().err
     assert main([*other, "overwrite=true"]) == 0
-    assert "goes on" not in capsys.readouterr().out
+    assert "resumes" not in capsys.readouterr().out
     same = run_folder.ExistingRun(compose("train", other[1:-1]).recipe_hash, 0, True)
     assert run_folder.find_run(tmp_path) == same
 
@@ -288,7 +288,7 @@ def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monke
     config = json.loads(json.dumps({**planned.config, "seed": 0}))  # as it is handed to the run's process
     train_killed(monkeypatch, config, tmp_path / "fractalnet" / "seed0", "on_train_batch_end", 9)
     assert main(["compare", *overrides]) == 0
-    assert "goes on from epoch 1, step 8 of 15" in (tmp_path / "fractalnet" / "seed0" / "log.txt").read_text()
+    assert "resumes from epoch 1, step 8 of 15" in (tmp_path / "fractalnet" / "seed0" / "log.txt").read_text()
     multi_process.train(config, tmp_path / "whole")
     assert_same_run(tmp_path / "whole", tmp_path / "fractalnet" / "seed0")
 
