@@ -38,7 +38,9 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
             textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in rest
         ]
         rows = [row[:kept] for row in rows]
-        widths = shared_out([max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width)
+        widths = fitted_widths(
+            [max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width
+        )
     gap = "  " if width is None or sum(widths) + 2 * len(widths) - 2 <= width else " "
     texts = []
     for row, more in zip(rows, below, strict=True):
@@ -59,8 +61,14 @@ def _least(rows: Sequence[Sequence[str]], columns: int) -> int:
     return sum(_longest_words(rows, columns)) + columns - 1
 
 
-def shared_out(widths: list[int], least: list[int], width: int) -> list[int]:
-    """Widths of columns that fit: the widest gives way first, none below its longest word."""
+def fitted_widths(widths: list[int], least: list[int], width: int) -> list[int]:
+    """Widths of columns that fit: the widest is reduced first, none below its longest word.
+
+    Args:
+        widths: characters of each column.
+        least: the longest word of each column.
+        width: characters of a line, with one between two columns.
+    """
     widths = list(widths)
     while sum(widths) + len(widths) - 1 > width:
         spare = [(have, i) for i, (have, need) in enumerate(zip(widths, least, strict=True)) if have > need]

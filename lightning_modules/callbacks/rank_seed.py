@@ -33,7 +33,7 @@ class RankSeed(Callback):
                 begin(word)
 
 
-def unequal(network: Model) -> str | None:
+def deadlock_reason(network: Model) -> str | None:
     """Why synchronised batch norm would deadlock; None where it would not.
 
     Under an implicit scheme the number of evaluations of f differs between devices, and each of them waits for the

@@ -112,7 +112,8 @@ class SplitData(pl.LightningDataModule):
         return "test" if self.validation is None else "validation"
 
     @property
-    def measured_set(self) -> Any:
+    def eval_set(self) -> Samples | None:
+        """The set that is evaluated, None before ``setup``."""
         return self.test_set if self.validation is None else self.validation_set
 
     def load(self, train: bool) -> Samples:
@@ -137,10 +138,10 @@ class SplitData(pl.LightningDataModule):
         return self._loader(self.train_set, train=True, shuffle=not overfit)
 
     def val_dataloader(self) -> BatchLoader:
-        return self._loader(self.measured_set)
+        return self._loader(self.eval_set)
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader(self.measured_set)
+        return self._loader(self.eval_set)
 
     def samples_per_batch(self, world_size: int = 1) -> int:
         """The training samples that one device sees at once: ``batch_size``, or all where they are fewer."""
@@ -149,7 +150,7 @@ class SplitData(pl.LightningDataModule):
 
     def first(self, count: int) -> Any:
         """The first samples of the evaluated set, as inputs of a network."""
-        loader = self._loader(self.measured_set)
+        loader = self._loader(self.eval_set)
         loader.batch_size = count
         return self.on_after_batch_transfer(next(iter(loader)), 0)
 

@@ -190,16 +190,16 @@ class BatchLoader:
         # Lightning makes the iterator before it sets the epoch; a generator begins with the first next().
         start, self._start = self._start, 0
         batches = self._order().split(self.batch_size)[start : len(self)]
-        handed = self.handing()
+        collate = self.collate_fn()
         for batch, taken in enumerate(fetch(self.epoch_samples(), batches, self.workers), start):
             self.batch = batch + 1
-            yield handed(taken, batches[batch - start])
+            yield collate(taken, batches[batch - start])
 
     def epoch_samples(self) -> Indexable:
         """The set as it is in this epoch."""
         return self.samples
 
-    def handing(self) -> Callable[[Any, Tensor], Any]:
+    def collate_fn(self) -> Callable[[Any, Tensor], Any]:
         """A function of samples and their indices that returns the batch, the same for one epoch."""
         return lambda taken, chosen: taken
 

@@ -275,7 +275,7 @@ def _submit(
     first = [run for run in runs if not (run.folder / JOB).exists()]
     for run in runs:
         run.write()
-    known = _said_to_slurm() | import_environment()
+    known = _user_settings() | import_environment()
     try:
         with submitit.helpers.clean_env(), submitit.core.utils.environment_variables(**known):
             options = {"max_num_timeout": max_num_timeout, "python": shlex.join(interpreter())}
@@ -295,7 +295,7 @@ def _submit(
     return jobs
 
 
-def _said_to_slurm() -> dict[str, str]:
+def _user_settings() -> dict[str, str]:
     """The variables of Slurm that are the user's settings; others describe the job that this process is part of."""
     names = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}

@@ -87,8 +87,8 @@ def _origin(path: str) -> Path | None:
     """The folder that a process with this PYTHONPATH has these packages from."""
     code = "import importlib.util as u; print(getattr(u.find_spec('lightning_modules'), 'origin', ''))"
     known = os.environ | {"PYTHONPATH": path}
-    said = subprocess.run([*interpreter(), "-c", code], capture_output=True, text=True, check=False, env=known).stdout
-    return Path(said.strip()).resolve().parent.parent if said.strip() else None
+    output = subprocess.run([*interpreter(), "-c", code], capture_output=True, text=True, check=False, env=known).stdout
+    return Path(output.strip()).resolve().parent.parent if output.strip() else None
 
 
 def wait(process: subprocess.Popen[bytes]) -> int:

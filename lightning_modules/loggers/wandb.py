@@ -131,11 +131,11 @@ def begin(
 
 def finish(run: Any, folder: Path, exit_code: int) -> None:
     """End a W&B run; where not all of it could be sent in time, print the command that sends the rest."""
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             run.finish(exit_code)
-        lost = "sync" in said.getvalue()
+        lost = "sync" in output.getvalue()
     except TimeoutError:
         lost = True
     if lost:

@@ -12,7 +12,7 @@ from architectures.factory import create_model
 from architectures.model import Model
 from architectures.registry import CLASSIFICATION
 from architectures.supervised.insertion import insert
-from lightning_modules.callbacks.rank_seed import unequal
+from lightning_modules.callbacks.rank_seed import deadlock_reason
 from lightning_modules.config.registries import DATA, OPTIMIZERS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
@@ -63,7 +63,7 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
                 net.eval().loss(net.random_batch(shape, 2))
             except RuntimeError as error:
                 raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
-            if config["trainer"]["sync_batchnorm"] and (reason := unequal(net)) is not None:
+            if config["trainer"]["sync_batchnorm"] and (reason := deadlock_reason(net)) is not None:
                 raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
             return net
 

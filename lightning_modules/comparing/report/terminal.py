@@ -22,7 +22,7 @@ from lightning_modules.comparing.report.formatting import (
 from lightning_modules.comparing.report.templates import sentence, sentences
 from lightning_modules.comparing.statistics.rule import NO_PAIR
 from lightning_modules.comparing.statistics.summary import Summary
-from lightning_modules.text import shared_out
+from lightning_modules.text import fitted_widths
 
 WIDTH = 120
 """Columns where there is no terminal that has a width."""
@@ -129,7 +129,7 @@ def _table(
 ) -> list[str]:
     rows = [head, *arms, *controls]
     widths = [max(len(row[column]) for row in rows) for column in columns]
-    widths = shared_out(widths, [_narrowest(rows, column) for column in columns], width)
+    widths = fitted_widths(widths, [_narrowest(rows, column) for column in columns], width)
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
     rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
 

@@ -33,7 +33,7 @@ class Table(NamedTuple):
     values: np.ndarray
 
 
-class Parted(NamedTuple):
+class SplitTable(NamedTuple):
     """Training and test rows of a table, with mean and deviation of the training rows."""
 
     train: np.ndarray
@@ -76,7 +76,7 @@ class TableData(DensityData):
         return _read(path, stamp)
 
     @cached_property
-    def parted(self) -> Parted:
+    def split(self) -> SplitTable:
         """The table's rows."""
         columns, values = self.table
         order = torch.randperm(len(values), generator=generator(DATA_SEED, SPLIT)).numpy()
@@ -88,10 +88,10 @@ class TableData(DensityData):
                 f"{self.file}: column {columns[constant[0]]!r} is {mean[constant[0]]:g} in all training rows, and has "
                 "no density; leave it out"
             )
-        return Parted(train, test, torch.from_numpy(mean), torch.from_numpy(deviation))
+        return SplitTable(train, test, torch.from_numpy(mean), torch.from_numpy(deviation))
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # known when the file is
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         return (len(self.table.columns),)
 
     @property
@@ -99,18 +99,18 @@ class TableData(DensityData):
         return self.table.columns
 
     def check(self) -> None:
-        _ = self.parted
+        _ = self.split
 
     def load(self, train: bool) -> Rows:
-        parted = self.parted
-        rows = torch.from_numpy(parted.train if train else parted.test)
-        return Rows(((rows - parted.mean) / parted.deviation).float())
+        split = self.split
+        rows = torch.from_numpy(split.train if train else split.test)
+        return Rows(((rows - split.mean) / split.deviation).float())
 
     def log_jacobian(self, x: Tensor) -> Tensor:
-        return -self.parted.deviation.log().sum().to(x).expand(len(x))
+        return -self.split.deviation.log().sum().to(x).expand(len(x))
 
     def original(self, x: Tensor) -> Tensor:
-        return x * self.parted.deviation.to(x) + self.parted.mean.to(x)
+        return x * self.split.deviation.to(x) + self.split.mean.to(x)
 
 
 @lru_cache(maxsize=4)

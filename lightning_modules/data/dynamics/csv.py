@@ -74,16 +74,16 @@ class TrajectoriesCSV(TrajectoryData):
         return begun
 
     @property
-    def channels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def channels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         return tuple(self.table.channels)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         points = [len(one.times) - 1 for one in self.series]
         return min(self.window or max(points), max(points)), len(self.channels)
 
     @property
-    def span(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def span(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         """The time from which on nothing is trained on, since the beginning of a series."""
         return (1 - self.beyond) * max(float(one.times[-1]) for one in self.series)
 

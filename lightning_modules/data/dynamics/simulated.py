@@ -75,9 +75,17 @@ class Generated(TrajectoryData):
         self.shape = (times, len(self.channels))
         super().__init__(**options)
 
+    @property
+    def system(self) -> System:
+        return self._system
+
     @cached_property
-    def system(self) -> System:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return SYSTEMS.build(self.kind).double().requires_grad_(False)
+    def _system(self) -> System:
+        return SYSTEMS.build(self.equation()).double().requires_grad_(False)
+
+    def equation(self) -> str | dict[str, Any]:
+        """Name of the system, with its options where there are any."""
+        return self.kind
 
     def starts(self, u: Tensor) -> Tensor:
         """Initial states from uniform numbers in [0, 1), (series, channels) both."""
@@ -151,9 +159,8 @@ class PendulumData(Generated):
         self.damping = damping
         super().__init__(span=span, **options)
 
-    @cached_property
-    def system(self) -> System:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return SYSTEMS.build({"name": "pendulum", "damping": self.damping}).double().requires_grad_(False)
+    def equation(self) -> dict[str, Any]:
+        return {"name": self.kind, "damping": self.damping}
 
     def starts(self, u: Tensor) -> Tensor:
         return (2 * u - 1) * torch.tensor([2.0, 1.0], dtype=u.dtype)

@@ -72,7 +72,7 @@ class SeriesData(SplitData):
         return {"num_classes": self.num_classes, "in_chans": self.shape[1], "image_size": None}
 
 
-def parted(total: int, share: float) -> tuple[Tensor, Tensor]:
+def test_split(total: int, share: float) -> tuple[Tensor, Tensor]:
     """Split a set; the same for every run.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 
 from architectures.standardizer import moments
 from lightning_modules.config.registries import DATA
-from lightning_modules.data.series.base import SeriesData, parted, with_targets
+from lightning_modules.data.series.base import SeriesData, test_split, with_targets
 from lightning_modules.data.series.csv_reader import SeriesTable, read_series
 from lightning_modules.data.series.series_set import BITS, SeriesSet
 from schemes.errors import SchemenetError
@@ -57,19 +57,19 @@ class SeriesCSV(SeriesData):
         return read_series(Path(str(self.path)).expanduser())
 
     @property
-    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         return len(self.table.classes)
 
     @property
-    def channels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def channels(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         return tuple(self.table.channels)
 
     @property
-    def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def unit(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         return "standard deviations" if self.scale == "standard" else ""
 
     @property
-    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def shape(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
         middle = sorted(len(one.times) for one in self.table.series)
         return middle[len(middle) // 2], len(self.table.channels)
 
@@ -84,7 +84,7 @@ class SeriesCSV(SeriesData):
                 f"{self.path}, line 1: column 'label': all series are of one class, {self.table.classes[0]!r}; "
                 "leave it out"
             )
-        parts = parted(len(self.table.series), self.test)
+        parts = test_split(len(self.table.series), self.test)
         train, test = ([self.table.series[i] for i in part.tolist()] for part in parts)
         begin = min(float(one.times[0]) for one in self.table.series)
         self._refuse_close(max(float(one.times[-1]) for one in self.table.series) - begin)

@@ -14,7 +14,7 @@ from torch import Tensor
 from architectures.series.base import UNLABELLED
 from lightning_modules.config.registries import DATA
 from lightning_modules.data.on_disk import FromFiles
-from lightning_modules.data.series.base import SeriesData, parted, with_targets
+from lightning_modules.data.series.base import SeriesData, test_split, with_targets
 from lightning_modules.data.series.series_set import LARGEST, Series, SeriesSet
 from lightning_modules.storage.atomic_files import refuse_special, whole
 from schemes.errors import SchemenetError, nearest
@@ -137,7 +137,7 @@ class PhysioNet(FromFiles, SeriesData):
             rows = kept_rows(self.home / f"set-{name}")
             died = read_outcomes(self._outcomes(name)) if self.labels and self._outcomes(name).exists() else {}
             stays += self._stays(rows, died)
-        parts = parted(len(stays), 0.2)
+        parts = test_split(len(stays), 0.2)
         train, test = ([stays[i] for i in part.tolist()] for part in parts)
         low, high = extremes(train)
         scaled = ([scale(stay, low, high) for stay in part] for part in (train, test))

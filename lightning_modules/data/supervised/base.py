@@ -50,7 +50,7 @@ class LabelledLoader(BatchLoader):
         self.pad, self.flip = pad, flip
         super().__init__(samples, batch_size, **options)
 
-    def handing(self) -> Callable[[Any, Tensor], Batch]:
+    def collate_fn(self) -> Callable[[Any, Tensor], Batch]:
         moves = self._moves()
         return lambda taken, chosen: (*taken, None if moves is None else moves[chosen])
 

@@ -60,7 +60,7 @@ class ImageFolder(FromFiles, LabelledData):
         return super().mistakes() + downloads
 
     @property
-    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def num_classes(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the files
         self.check()
         return len(self._listing["train"].classes)
 
