@@ -84,7 +84,7 @@ def measured(folder: Path) -> Spectrum:
     network = load_run(folder, Model).network.eval()
     if not isinstance(network, Network):
         raise SchemenetError("it solves through times that its data give, and has no steps of its own")
-    inputs = _test_images(json.dumps(read_config(folder).get("data"), sort_keys=True))
+    inputs = images_of_test_set(json.dumps(read_config(folder).get("data"), sort_keys=True))
     result = spectrum(network, inputs)
     with contextlib.suppress(SchemenetError):  # in a folder that cannot be written to it is computed each time
         write_json(folder / FILE, {"of": key, **_plain(result)})
@@ -92,7 +92,7 @@ def measured(folder: Path) -> Spectrum:
 
 
 @lru_cache(maxsize=2)
-def _test_images(config: str) -> Tensor:
+def images_of_test_set(config: str) -> Tensor:
     """The first images of a test set, as the network gets them. Nothing is downloaded for a picture."""
     options = {**json.loads(config), "validation": None}  # with a validation split there is no test set
     data = DATA.build(options | ({"download": False} if "download" in options else {}), seed=0)

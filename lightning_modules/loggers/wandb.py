@@ -95,7 +95,7 @@ def begin(
         The W&B run; None where W&B cannot be started at all.
     """
     end = time.monotonic() + WITHIN
-    wandb = _wandb()
+    wandb = wandb_module()
     mode, why = settled_mode("offline" if resumes and _read_identity(folder).get("mode") == "offline" else mode)
 
     def init(mode: Mode, within: float) -> Any:
@@ -181,7 +181,7 @@ def _read_identity(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _wandb() -> Any:
+def wandb_module() -> Any:
     """The library, with its messages off but for those about data that it could not send."""
     # Error reports of W&B are sent at the end of a process, and wait for a server that does not answer.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -191,7 +191,7 @@ def _wandb() -> Any:
     import wandb
     from wandb.sdk import wandb_setup
 
-    _say_what_is_not_read()
+    warn_of_ignored_settings()
     settings = wandb.Settings(show_info=False, x_disable_viewer=True, root_dir=os.getcwd())
     with elsewhere():  # files are read at the first time; a process begun here would stay here
         wandb_setup._setup(settings, start_service=False)
@@ -207,7 +207,7 @@ def elsewhere() -> Iterator[Path]:
 
 
 @cache
-def _say_what_is_not_read() -> None:
+def warn_of_ignored_settings() -> None:
     for path in (Path("wandb", "settings"), Path(".wandb", "settings")):
         if path.exists():
             print(
@@ -219,7 +219,7 @@ def _say_what_is_not_read() -> None:
 
 def _no_key() -> str | None:
     """Why W&B has no key, without a prompt; None where it has one."""
-    wandb = _wandb()
+    wandb = wandb_module()
     if wandb.run is not None:  # which W&B takes as answer enough
         return "run of this process is offline" if wandb.run.offline else None
     try:
@@ -230,7 +230,7 @@ def _no_key() -> str | None:
 
 def _no_server() -> str | None:
     """Why the server cannot be used, after ``ANSWER`` seconds at most; a lookup of its name alone has no limit."""
-    url = _wandb().setup().settings.base_url
+    url = wandb_module().setup().settings.base_url
     reasons: list[str | None] = []
     request = threading.Thread(target=lambda: reasons.append(_refusal(url)), daemon=True)
     request.start()

@@ -59,7 +59,7 @@ def draw(folder: Path) -> Figure:
     """The first test series: in the plane if two channels are always observed together, else over time."""
     network, data, description = _load(folder)
     batch = data.first(SHOWN)
-    plane = len(data.channels) == 2 and all(_whole(points) for points in batch[:2])
+    plane = len(data.channels) == 2 and all(every_channel_known(points) for points in batch[:2])
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data.channels, data.unit)
@@ -68,7 +68,7 @@ def draw(folder: Path) -> Figure:
     return figure
 
 
-def _whole(points: Observations) -> bool:
+def every_channel_known(points: Observations) -> bool:
     """Whether no point of any series lacks a channel."""
     return bool((points.mask.amin(2) == points.mask.amax(2)).all())
 

@@ -200,7 +200,7 @@ def _samples_per_step(trainer: pl.Trainer, data: SplitData) -> int:
     return int(data.samples_per_batch(trainer.world_size) * trainer.world_size * batches)
 
 
-def _costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, Any]:
+def run_costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, Any]:
     """The ledger of a trained network; an error in counting is reported there, and the result is kept."""
     try:
         return {"ledger": ledger(network, shape, batch_size)}
@@ -240,7 +240,7 @@ def _result(
         "measure": measure.key,
         **{key: value if math.isfinite(value) else None for key, value in results.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
-        **_costs(network, tuple(data.shape), samples),
+        **run_costs(network, tuple(data.shape), samples),
         "layout": network.layout,
         "devices": trainer.world_size,
         "samples_per_step": _samples_per_step(trainer, data),

@@ -62,13 +62,13 @@ class SeriesSet:
         self, observed: Sequence[Series], targets: Sequence[Series] | None = None, resolution: float | None = None
     ) -> None:
         step = resolution or _resolution([*observed, *(targets or ())])
-        shown = _Ragged.of(observed, step)
+        shown = RaggedSeries.of(observed, step)
         labels = [series.label for series in observed]
         known = [label for label in labels if label is not None]
         if known and len(known) < len(labels):
             raise SchemenetError(f"{len(labels) - len(known)} of {len(labels)} series have no label")
         self._observed = shown
-        self._targets = shown if targets is None else _Ragged.of(targets, step)
+        self._targets = shown if targets is None else RaggedSeries.of(targets, step)
         self._labels = torch.tensor(known) if known else None
         self._chosen = torch.arange(len(observed))
 
@@ -106,7 +106,9 @@ class SeriesWindows:
     window, in multiples of WINDOW_STEP: equal differences of times then nearly always stay equal.
     """
 
-    def __init__(self, points: _Ragged, labels: Tensor | None, chosen: Tensor, lengths: Tensor, places: Tensor) -> None:
+    def __init__(
+        self, points: RaggedSeries, labels: Tensor | None, chosen: Tensor, lengths: Tensor, places: Tensor
+    ) -> None:
         self._points, self._labels, self._chosen = points, labels, chosen
         self._lengths, self._places = lengths, places
 
@@ -129,7 +131,7 @@ class SeriesWindows:
         return SeriesBatch(observed.union(everything), targets.union(everything), labels, chosen)
 
 
-class _Ragged(NamedTuple):
+class RaggedSeries(NamedTuple):
     """Concatenated series: ``times`` (points,), ``values`` and ``mask`` (points, channels), ``first``, ``length``."""
 
     times: Tensor
@@ -139,7 +141,7 @@ class _Ragged(NamedTuple):
     length: Tensor
 
     @classmethod
-    def of(cls, series: Sequence[Series], step: float) -> _Ragged:
+    def of(cls, series: Sequence[Series], step: float) -> RaggedSeries:
         length = torch.tensor([len(one.times) for one in series])
         values = torch.cat([one.values for one in series])
         mask = torch.cat([one.mask for one in series]).bool()
@@ -161,19 +163,19 @@ class _Ragged(NamedTuple):
         """The series of each point, (points,)."""
         return torch.arange(len(self.length)).repeat_interleave(self.length)
 
-    def part(self, chosen: Tensor) -> _Ragged:
+    def part(self, chosen: Tensor) -> RaggedSeries:
         """Some of the series."""
         length = self.length[chosen]
         first = length.cumsum(0) - length
         points = torch.arange(int(length.sum())) + (self.first[chosen] - first).repeat_interleave(length)
-        return _Ragged(self.times[points], self.values[points], self.mask[points], first, length)
+        return RaggedSeries(self.times[points], self.values[points], self.mask[points], first, length)
 
-    def where(self, here: Tensor) -> _Ragged:
+    def where(self, here: Tensor) -> RaggedSeries:
         """Some of the points (points,) of every series."""
         length = torch.bincount(self.which()[here], minlength=len(self.length))
-        return _Ragged(self.times[here], self.values[here], self.mask[here], length.cumsum(0) - length, length)
+        return RaggedSeries(self.times[here], self.values[here], self.mask[here], length.cumsum(0) - length, length)
 
-    def joined(self, other: _Ragged) -> _Ragged:
+    def joined(self, other: RaggedSeries) -> RaggedSeries:
         """The points of both, which have no time in common."""
         times, which = (
             torch.cat((mine, others)) for mine, others in ((self.times, other.times), (self.which(), other.which()))
@@ -182,7 +184,7 @@ class _Ragged(NamedTuple):
         order = order[which[order].argsort(stable=True)]
         values, mask = (torch.cat((mine, others))[order] for mine, others in zip(self[1:3], other[1:3], strict=True))
         length = self.length + other.length
-        return _Ragged(times[order], values, mask, length.cumsum(0) - length, length)
+        return RaggedSeries(times[order], values, mask, length.cumsum(0) - length, length)
 
     def union(self, chosen: Tensor) -> Observations:
         """Some of the series as one batch."""

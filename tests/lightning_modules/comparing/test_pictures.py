@@ -178,7 +178,7 @@ def test_curves_over_seeds_are_at_what_all_of_them_logged() -> None:
 
 def test_curves_of_runs_whose_steps_cost_different_amounts_have_their_points_in_common() -> None:
     done = [runs.Run("a0", s, "done", samples_per_step=10, ledger={"train_flops": 1e3 + s}) for s in (0, 2)]
-    first, second = curves._by_flops(done, [{0: 0.5, 9: 0.25}] * 2, scale=100)
+    first, second = curves.curves_by_flops(done, [{0: 0.5, 9: 0.25}] * 2, scale=100)
     assert first == second == {1.001e4: 50, 1.001e5: 25}
     unknown = [done[0], runs.Run("a0", 3, "done")]
-    assert curves._by_flops(unknown, [{0: 0.5}] * 2) == [{}, {}]
+    assert curves.curves_by_flops(unknown, [{0: 0.5}] * 2) == [{}, {}]

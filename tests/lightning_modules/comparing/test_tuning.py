@@ -137,7 +137,7 @@ def test_a_chosen_rate_is_of_the_arm_and_not_of_the_shared_recipe() -> None:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """What was trained, in this process, and by no run with a tuning seed on a test set; no times, no report."""
+    """What was trained, in this process, and by no run with a tuning seed on a test set; no report."""
     done: list[Job] = []
     load = Points.load
 
@@ -153,7 +153,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
     monkeypatch.setattr(Points, "load", watched_load)
     monkeypatch.setattr(runner, "launch", launch)
-    monkeypatch.setattr(runner, "_measure", lambda *_: None)
     monkeypatch.setattr(runner.report, "write", lambda folder: folder)
     return done
 

@@ -20,7 +20,7 @@ from lightning_modules.config.compose import compose
 from lightning_modules.data.series.base import SeriesLoader
 from lightning_modules.data.series.csv import SeriesCSV
 from lightning_modules.data.series.physionet import CHANNELS, HEADER, OUTCOMES, PhysioNet
-from lightning_modules.data.series.series_set import _Ragged
+from lightning_modules.data.series.series_set import RaggedSeries
 from lightning_modules.data.series.spiral_series import SpiralSeries
 from lightning_modules.evaluation.evaluate import evaluate
 from lightning_modules.launching.multi_process import train
@@ -393,9 +393,9 @@ def test_a_picture_of_another_task_is_refused(tmp_path: Path, capsys: pytest.Cap
 def test_series_are_drawn_in_the_plane_where_no_point_lacks_a_channel() -> None:
     times, values = torch.tensor([0.0, 1.0]), torch.zeros(2, 2, 2)
     padded = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])  # one series has no second point
-    assert series_picture._whole(Observations(times, values, padded))
+    assert series_picture.every_channel_known(Observations(times, values, padded))
     padded[1, 1, 0] = 0
-    assert not series_picture._whole(Observations(times, values, padded))
+    assert not series_picture.every_channel_known(Observations(times, values, padded))
 
 
 def test_a_picture_goes_on_behind_what_was_observed_where_nothing_later_was_asked() -> None:
@@ -445,8 +445,8 @@ def test_where_all_that_are_measured_are_of_one_class_there_is_no_auc(tmp_path: 
 
 def test_units_are_taken_from_series_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On the union of a thousand series' own times they would fill memory."""
-    sizes, union = [], _Ragged.union
-    monkeypatch.setattr(_Ragged, "union", lambda self, chosen: sizes.append(len(chosen)) or union(self, chosen))
+    sizes, union = [], RaggedSeries.union
+    monkeypatch.setattr(RaggedSeries, "union", lambda self, chosen: sizes.append(len(chosen)) or union(self, chosen))
     file = waves(tmp_path / "w.csv")
     run(
         tmp_path,

@@ -96,8 +96,8 @@ def test_the_settings_of_a_strangers_folder_say_neither_server_nor_entity(
     Path("wandb").mkdir()
     Path("wandb", "settings").write_text("[default]\nbase_url = http://127.0.0.1:9/theirs\nentity = them\n")
     monkeypatch.delenv("WANDB_BASE_URL")
-    wandb_runs._say_what_is_not_read.cache_clear()
-    settings = wandb_runs._wandb().setup().settings
+    wandb_runs.warn_of_ignored_settings.cache_clear()
+    settings = wandb_runs.wandb_module().setup().settings
     assert "theirs" not in settings.base_url
     assert (settings.entity, settings.root_dir) == (None, os.getcwd())
     assert capsys.readouterr().out.startswith("wandb/settings is not read, whoever wrote it: logger.project, ")

@@ -124,7 +124,7 @@ def test_killed_before_the_first_checkpoint_begins_anew(whole: Path, tmp_path: P
 def test_killed_between_the_last_step_and_the_result(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
     config = compose("train", QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_result", lambda *_: kill())
+        patch.setattr(running, "ledger", lambda *_: kill())
         with pytest.raises(Killed):
             multi_process.train(config, tmp_path)
     multi_process.train(config, tmp_path)
@@ -296,7 +296,7 @@ def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monke
 def test_a_diverged_run_stays_so(tmp_path: Path, monkeypatch: Any) -> None:
     config = compose("train", [*QUICK, "optimizer.lr=1e9", "architecture.norm=none"])
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_result", lambda *_: kill())
+        patch.setattr(running, "ledger", lambda *_: kill())
         with pytest.raises(Killed):
             multi_process.train(config, tmp_path)
     step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]

@@ -172,7 +172,7 @@ def test_a_ledger_that_fails_costs_no_result(monkeypatch: pytest.MonkeyPatch, ca
         raise RuntimeError("can't allocate memory\nmore of it")
 
     monkeypatch.setattr(running, "ledger", fail)
-    told = running._costs(create_model("mlp", in_chans=1, image_size=8), (1, 8, 8), 7)
+    told = running.run_costs(create_model("mlp", in_chans=1, image_size=8), (1, 8, 8), 7)
     assert told["ledger_failure"] == "RuntimeError: can't allocate memory"
     assert told["ledger"]["parameters"] > 0
     assert told["ledger"]["batch_size"] == 7

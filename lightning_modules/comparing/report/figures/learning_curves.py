@@ -33,10 +33,10 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     errors = {arm: [_by_epoch(run, measure) for run in of_arm] for arm, of_arm in runs.items()}
     losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in of_arm] for arm, of_arm in runs.items()}
     by_flops = {
-        arm: _by_flops(of_arm, [read_metrics(run, f"test/{measure.key}") for run in of_arm], measure.scale)
+        arm: curves_by_flops(of_arm, [read_metrics(run, f"test/{measure.key}") for run in of_arm], measure.scale)
         for arm, of_arm in runs.items()
     }
-    losses_by_flops = {arm: _by_flops(of_arm, losses[arm]) for arm, of_arm in runs.items()}
+    losses_by_flops = {arm: curves_by_flops(of_arm, losses[arm]) for arm, of_arm in runs.items()}
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
@@ -78,7 +78,7 @@ def _by_epoch(run: Run, measure: Measure) -> dict[float, float]:
     return {run.epochs: measure.scale * run.value} if run.epochs and run.value is not None else {}
 
 
-def _by_flops(runs: Sequence[Run], curves: Sequence[Curve], scale: float = 1.0) -> list[dict[float, float]]:
+def curves_by_flops(runs: Sequence[Run], curves: Sequence[Curve], scale: float = 1.0) -> list[dict[float, float]]:
     """Curves by training step over what the training had cost until then; empty where that is not known.
 
     The cost of a step is the mean over the runs: on adaptive grids each has its own, and their curves would have no
