@@ -56,7 +56,7 @@ def locked(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process trains in a folder: one of this machine, or of all that see its file system's locks."""
-    if not folder.is_dir():  # which filelock would make
+    if not (folder / LOCK).exists():  # nothing has begun there; filelock would make file and folder
         return False
     try:
         _acquire(folder, patience=0).release()
