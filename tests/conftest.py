@@ -63,6 +63,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"tests that {reason}"))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now is no garbage. Collections, which tests and libraries ask for, then look at less."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """No test is left out in silence, not even under -q."""
     for marker, reason in LEFT_OUT.items():

@@ -67,7 +67,7 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capt
 def test_train_and_what_is_done_already(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["train", "debug=fast", "architecture.width=0.25", "folder=a run"]
+    arguments = ["train", "debug=fast", "architecture.depth=8", "architecture.width=0.25", "folder=a run"]
     ran = command(*arguments, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "parameters" in ran.stdout

@@ -31,7 +31,9 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("network", ["rk_resnet", "revnet"])
 def test_every_family_learns_digits_and_evaluates_as_it_trains(network: str, tmp_path: Path) -> None:
     """Evaluation mode must work too: with shared batch-norm statistics multi-stage networks are at chance there."""
-    result = run(tmp_path, f"architecture={network}", "architecture.width=0.5", "trainer.max_epochs=4")
+    depth = {"rk_resnet": 8, "revnet": 14}[network]
+    sizes = [f"architecture={network}", f"architecture.depth={depth}", "architecture.width=0.5"]
+    result = run(tmp_path, *sizes, "trainer.max_epochs=4")
     assert result["status"] == "done"
     assert result["test_error"] < 0.25
     assert result["train_loss"] < 0.6
@@ -91,7 +93,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path: Path) ->
 def test_gradient_modes_train_alike(tmp_path: Path) -> None:
     """Verlet on T = 1: all four modes apply; three of them are the same to rounding, the adjoint drifts and says so."""
     options = [
-        "architecture=ode_resnet", "scheme=verlet", "architecture.width=0.25", "architecture.steps=2",
+        "architecture=mlp", "scheme=verlet", "grid.time=1.0", "architecture.hidden=8", "architecture.steps=2",
         "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.limit_test=64", "trainer.precision=64-true",
     ]  # fmt: skip
     losses = {mode: run(tmp_path / mode, *options, f"gradient={mode}")["train_loss"] for mode in GRADIENTS}

@@ -232,7 +232,7 @@ def parallel_worker(rank: int, folder: str, settings: tuple[str, ...]) -> None:
     torch.distributed.destroy_process_group()
 
 
-IN_GATE = ("DDP", "DDP with no_sync", "fully_shard of the network")
+IN_GATE = ("DDP", "fully_shard of the network")
 REST = tuple(setting for setting in SETTINGS if setting not in IN_GATE)
 
 
