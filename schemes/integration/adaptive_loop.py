@@ -68,10 +68,10 @@ class AdaptiveLoop(Loop):
 
     After ``walk`` its ``nodes`` are the accepted steps, ``output_fractions`` the output times in each of them
     (fractions of the step, 1 its very end), ``h`` the size that a next step would have, and ``kept``, where it is a
-    list, has the accepted results. After the steps in ``forgotten`` the slope that a pair knows is dropped: f jumps
-    there, or the solve ends. ``compiled_step``, where there is one, makes attempts by one graph
-    (``schemes.integration.compiled_step``). A ``detector`` ends the solve, and ``times``, at its event; ``callback`` is
-    called at every attempt.
+    list, has the accepted results. After the steps whose indices are in ``slope_dropped_after`` the slope at their end
+    (first same as last) is not used again: f jumps there, or the solve ends. ``compiled_step``, where there is one,
+    makes attempts by one graph (``schemes.integration.compiled_step``). A ``detector`` ends the solve, and ``times``,
+    at its event; ``callback`` is called at every attempt.
     """
 
     steps_known: ClassVar[bool] = False
@@ -82,38 +82,38 @@ class AdaptiveLoop(Loop):
     atol: Any = 1e-3
     h: float | None = None
     kept: list[StepResult] | None = None
-    forgotten: set[int] = field(default_factory=set)
+    slope_dropped_after: set[int] = field(default_factory=set)
     compiled_step: CompiledAttempt | None = None
     detector: EventDetector | None = None
     callback: StepCallback | None = None
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         f, output_fractions = self._inside_jumps(f, node), self.output_fractions[node.step]
-        alone = node.step in self.forgotten and all(theta == 1 for theta in output_fractions)
+        alone = node.step in self.slope_dropped_after and all(theta == 1 for theta in output_fractions)
         if alone and self.compiled_step is None:
             y = self.scheme.finish(f, node, *carry)
             return LoopResult((y, ()), (y,) * len(output_fractions))
         if self.compiled_step is not None:
-            return self._passed(node, self.compiled_step(node, *carry, (self.rtol, self.atol))[0])
-        return self._passed(node, self.scheme.attempt(f, node, *carry))
+            return self._loop_result(node, self.compiled_step(node, *carry, (self.rtol, self.atol))[0])
+        return self._loop_result(node, self.scheme.attempt(f, node, *carry))
 
     def recorded(self, recorder: Recorder) -> VectorField:
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.ivp.right_hand_side``
 
-    def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
+    def _loop_result(self, node: Node, attempt: StepResult) -> LoopResult:
         states = tuple(
             attempt.y if theta == 1 else attempt.interpolate(theta) for theta in self.output_fractions[node.step]
         )
-        return LoopResult((attempt.y, () if node.step in self.forgotten else attempt.solver_state), states)
+        return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
 
     def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
-        passed: list[State] = []
+        states: list[State] = []
         try:
             for step in self._steps(carry, f):
-                passed += map(detached, step[2].outputs)
+                states += map(detached, step[2].outputs)
                 yield step
         except SolverError as error:
-            error.partial = tuple(passed)
+            error.partial = tuple(states)
             raise
 
     def _steps(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
@@ -144,8 +144,8 @@ class AdaptiveLoop(Loop):
                 if self.kept is not None:
                     self.kept.append(attempt)
                 if controller.jumped or (controller.arrived and scheme.fsal):
-                    self.forgotten.add(node.step)
-                taken = self._passed(node, attempt)
+                    self.slope_dropped_after.add(node.step)
+                taken = self._loop_result(node, attempt)
                 yield node, carry, taken
                 carry = taken.carry
                 solver_state = carry[1]
@@ -248,7 +248,7 @@ class AdaptiveLoop(Loop):
 
     @property
     def crosses_jump(self) -> bool:
-        return bool(self.forgotten)
+        return bool(self.slope_dropped_after)
 
     def detect(self, detector: EventDetector, beyond: bool) -> None:
         self.detector = detector

@@ -31,8 +31,9 @@ class FixedStepLoop(Loop):
 
     ``output_fractions`` are the output times in each step, as fractions of it; 1 is its very end. Between the ends of a
     step the state is the cubic through both with their slopes (two more evaluations of f), or the straight line. A
-    multistep scheme restarts where the step size changes. With ``perturb`` f is evaluated just inside the ends of a
-    step, never on them. A ``detector`` ends the loop at its event; ``callback`` is called before each step.
+    multistep scheme restarts where the step size changes. With ``perturb`` f is evaluated strictly inside a
+    step, never at its end points, where it may jump. A ``detector`` ends the loop at its event; ``callback`` is called
+    before each step.
     """
 
     interpolation: Interpolation = "cubic"
@@ -147,7 +148,7 @@ class FixedGrid(Grid):
     """A grid whose steps follow from the output times.
 
     Between the ends of a step states are interpolated by ``interpolation``. With ``perturb`` f is evaluated strictly
-    inside the steps.
+    inside the steps, never at their end points.
     """
 
     steps_known: ClassVar[bool] = True
@@ -180,7 +181,7 @@ class SteppedGrid(FixedGrid):
         step_size: size of the steps; the last one is shorter where it does not divide the span.
         times_of: from the output times to the ends of all steps, from the first to the last of them.
         interpolation: between the ends of a step: the cubic through both slopes, or a straight line.
-        perturb: whether f is evaluated strictly inside the steps.
+        perturb: whether f is evaluated strictly inside the steps, never at their end points.
     """
 
     def __init__(

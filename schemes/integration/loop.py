@@ -69,7 +69,10 @@ class LoopResult(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Given steps from each output time back to the one before it; with ``perturb`` f is evaluated inside them only."""
+    """Given steps from each output time back to the one before it.
+
+    With ``perturb`` f is evaluated strictly inside the steps, never at their end points, where it may jump.
+    """
 
     nodes: list[Sequence[Node]]
     perturb: bool

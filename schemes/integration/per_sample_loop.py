@@ -85,7 +85,7 @@ class PerSampleLoop(AdaptiveLoop):
                 bool(size) and controller.judge(size, r)
                 for controller, size, r in zip(self.controllers, sizes, ratios, strict=True)
             ]
-            self._refuse(f, carry[0], sizes, taken, ratios)
+            self._raise_where_too_small(f, carry[0], sizes, taken, ratios)
             self.forward.accepted += sum(taken)
             self.forward.rejected += sum(map(bool, sizes)) - sum(taken)
             if any(taken):
@@ -102,10 +102,10 @@ class PerSampleLoop(AdaptiveLoop):
                 nodes.append(node)
                 self._note_outputs(taken, like)
                 if any(controller.jumped for controller, took in zip(self.controllers, taken, strict=True) if took):
-                    self.forgotten.add(node.step)
-                passed = self._passed(node, attempt)
-                yield node, carry, passed
-                carry = passed.carry
+                    self.slope_dropped_after.add(node.step)
+                result = self._loop_result(node, attempt)
+                yield node, carry, result
+                carry = result.carry
                 solver_state = carry[1]
             for row, controller in enumerate(self.controllers):
                 if not controller.arrived:
@@ -153,13 +153,13 @@ class PerSampleLoop(AdaptiveLoop):
         return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
-        return self._passed(node, self.scheme.attempt(self._inside_jumps(f, node), node, *carry))
+        return self._loop_result(node, self.scheme.attempt(self._inside_jumps(f, node), node, *carry))
 
-    def _passed(self, node: Node, attempt: StepResult) -> LoopResult:
+    def _loop_result(self, node: Node, attempt: StepResult) -> LoopResult:
         states = tuple(
             rows_where(theta == 1, attempt.y, attempt.interpolate(theta)) for theta in self.output_fractions[node.step]
         )
-        return LoopResult((attempt.y, () if node.step in self.forgotten else attempt.solver_state), states)
+        return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
 
     def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
         """The rounds of output times within a step: each row's first, each row's second, ..."""
@@ -171,7 +171,8 @@ class PerSampleLoop(AdaptiveLoop):
         for i in range(max(map(len, output_fractions))):
             here = [row for row, fractions in enumerate(output_fractions) if len(fractions) > i]
             rounds.append(self._numbers([part[i] if len(part) > i else 0.0 for part in output_fractions], like))
-            self.places.append((here, [self.controllers[row].passed - len(output_fractions[row]) + i for row in here]))
+            times = [self.controllers[row].outputs_done - len(output_fractions[row]) + i for row in here]
+            self.places.append((here, times))
         self.output_fractions.append(tuple(rounds))
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
@@ -235,9 +236,10 @@ class PerSampleLoop(AdaptiveLoop):
             if not controller.arrived:
                 controller.begin(size)
 
-    def _refuse(
+    def _raise_where_too_small(
         self, f: VectorField, y: State, sizes: Sequence[float], taken: Sequence[bool], ratios: Sequence[float]
     ) -> None:
+        """Raise for the first row whose step was rejected and can become no smaller."""
         for row, (controller, size, took) in enumerate(zip(self.controllers, sizes, taken, strict=True)):
             if size and not took and controller.too_small(size):
                 error = self._too_small(controller, y, _row_of(f, row, len(self.controllers)), ratios[row])

@@ -47,10 +47,10 @@ class StepSizeController:
     """The step sizes of one solve over ``times``, decided by the error ratios of the attempts.
 
     ``h`` is the proposed size of the next step; None until :meth:`begin`. ``steps`` are (t, h) of the accepted ones,
-    ``passed`` counts the output times so far. After an accepted step ``output_fractions`` are the output times in it,
-    as fractions of it, 1 its very end, and ``jumped`` says whether f jumps there. Steps end at the ``stops``, and at
-    those times that the grid names. ``missed`` are the error ratios of steps that were too large for the tolerance, but
-    not larger than the least that is allowed.
+    ``outputs_done`` is the number of output times reached so far, the start included. After an accepted step
+    ``output_fractions`` are the output times in it, as fractions of it, 1 its very end, and ``jumped`` says whether f
+    jumps there. Steps end at the ``stops``, and at those times that the grid names. ``missed`` are the error ratios of
+    steps that were too large for the tolerance, but not larger than the least that is allowed.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class StepSizeController:
         self.jumped = False
         self._factor = PIDFactor(settings.controller, order, settings.safety, settings.shrink, settings.growth)
         self._before = (1.0, 1.0)
-        self.passed = 1
+        self.outputs_done = 1
         low, high = sorted((self.t, self.end))
         self._jumps = {t for t in settings.jump_t if low < t < high}
         ends = {t for t in (*settings.step_t, *stops) if low < t < high} | self._jumps | {self.end}
@@ -100,7 +100,7 @@ class StepSizeController:
         size, left = abs(self.h), abs(self._stops[-1] - self.t)
         if self.settings.max_step is not None:
             size = min(size, self.settings.max_step)
-        self._cut = size * (1 + 1e-6) >= left  # and no crumb is left behind
+        self._cut = size * (1 + 1e-6) >= left  # a tiny last step is merged into this one
         return self._stops[-1] - self.t if self._cut else self.direction * size
 
     def judge(self, h: float, ratio: float) -> bool:
@@ -119,16 +119,16 @@ class StepSizeController:
         least = abs(self.h or 0.0) if self._cut and ratio <= 1 else 0.0
         self.h = self.direction * max(abs(h) * factor, least, self.settings.min_step)
         self.counts.accepted += 1
-        self._go_on(h)
+        self._advance(h)
         return True
 
-    def _go_on(self, h: float) -> None:
+    def _advance(self, h: float) -> None:
         arrived = self._stops[-1] if self._cut else self.t + h
         output_fractions = []
-        while self.passed < len(self.times) and self.direction * (self.times[self.passed] - arrived) <= 0:
-            time = self.times[self.passed]
+        while self.outputs_done < len(self.times) and self.direction * (self.times[self.outputs_done] - arrived) <= 0:
+            time = self.times[self.outputs_done]
             output_fractions.append(1.0 if time == arrived else (time - self.t) / h)
-            self.passed += 1
+            self.outputs_done += 1
         self.steps.append((self.t, h))
         self.output_fractions, self.t, self.jumped = tuple(output_fractions), arrived, arrived in self._jumps
 
@@ -136,8 +136,8 @@ class StepSizeController:
         """The last accepted step is the end, at this fraction of it."""
         t, h = self.steps[-1]
         kept = tuple(before for before in self.output_fractions if before <= theta + NEAR)
-        self.passed -= len(self.output_fractions) - len(kept)
-        self.output_fractions, self.times = (*kept, theta), (*self.times[: self.passed], t + theta * h)
+        self.outputs_done -= len(self.output_fractions) - len(kept)
+        self.output_fractions, self.times = (*kept, theta), (*self.times[: self.outputs_done], t + theta * h)
         self.end = self.t
 
     def too_small(self, tried: float) -> bool:
