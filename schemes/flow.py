@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from schemes.core.evaluation_counts import Counted, SolverCounts, counting
 from schemes.core.node import Node
-from schemes.core.purity import MOVES, buffer_versions, check_same
+from schemes.core.purity import BUFFERS_MESSAGE, buffer_versions, check_same
 from schemes.core.scheme import Scheme
 from schemes.core.state import State
 from schemes.errors import SchemenetError, unknown
@@ -142,7 +142,8 @@ class Flow(FieldOwner):
         if versions != buffer_versions(self.bank):
             node = Node(0, 0.0, 0.0, trial=True)
             with torch.no_grad():
-                check_same(torch.func.functional_call(self.bank, before, (node, y)), self.bank(node, y), MOVES)
+                again = torch.func.functional_call(self.bank, before, (node, y))
+                check_same(again, self.bank(node, y), BUFFERS_MESSAGE)
 
     def _components(self, x: Tensor) -> tuple[Tensor, ...]:
         parts = self.scheme.components

@@ -14,7 +14,7 @@ from schemes.core.state import State
 
 @dataclass
 class SolverCounts:
-    """Calls of f, products of vectors with its Jacobian or the transpose, steps accepted and attempted in vain."""
+    """Evaluations of f, products of vectors with its Jacobian or the transpose, accepted and rejected steps."""
 
     evaluations: int = 0
     jacobian_products: int = 0
@@ -27,8 +27,8 @@ class Statistics:
     """Counts of a solve: ``backward`` is filled when gradients are taken (under backprop autograd does it uncounted).
 
     ``times`` are the starts of the accepted steps and ``step_sizes`` their signed sizes. Where each sample has steps of
-    its own these are lists of such lists, and ``samples`` the counts of
-    each (``forward`` is their total, with the evaluations of whole batches).
+    its own these are lists of such lists, and ``samples`` the counts of each (``forward`` is their total, with the
+    evaluations of whole batches).
     """
 
     forward: SolverCounts
@@ -50,7 +50,7 @@ _bookkeeping: ContextVar[SolverCounts | None] = ContextVar("bookkeeping", defaul
 
 @contextlib.contextmanager
 def counting(work: SolverCounts) -> Iterator[None]:
-    """Count calls and products inside in ``work``, and nowhere else."""
+    """Within this context, count calls and products in ``work``, and nowhere else."""
     token = _bookkeeping.set(work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A context that leaves the global random state unchanged."""
+"""A context manager that leaves the global random state unchanged."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from torch import Tensor
 
 
 def unmoved_random_state(y: Tensor) -> AbstractContextManager[None]:
-    """A context in which random numbers for y's device are drawn, and after which they are still to be drawn."""
+    """Restores the random state of the CPU and of y's device on exit."""
     return torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else [])

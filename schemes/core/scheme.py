@@ -60,27 +60,30 @@ class Scheme(nn.Module, abc.ABC):
 
     To add one, derive from this class (from ``RungeKutta`` or ``ImplicitRungeKutta`` where a tableau says it all) in
     one file of ``schemes/methods``, implement :meth:`step`, and register it. It is a module only because coefficients
-    may be learnable. A subclass declares, as class attributes or as properties
-    of the instance,
+    may be learnable. A subclass declares, as class attributes or as properties of the instance, always
 
     - ``order``: the order of convergence on ``problem``, None where it is no method for y' = f as configured;
     - ``stages``: evaluations of f in one step (after a multistep scheme has started);
-    - ``history``: states or values of f remembered between steps;
-    - ``components``: parts of a coupled state, which is then a tuple;
-    - ``accepts_past_states``: whether ``init_state`` uses an older state that the flow gets;
-    - ``reversible``: whether :meth:`inverse` undoes :meth:`step`;
-    - ``max_reversible_steps``: how many steps :meth:`inverse` may undo before rounding errors have grown too far, None
-      for any;
-    - ``implicit``: whether a step solves an equation;
-    - ``noise_reaches_arguments``: whether a weight on one evaluation changes the argument of a later one of the same
-      step (see :meth:`step`);
-    - ``parallel_branches``: how many terms of a step are functions of its start alone, with weights of their own;
-    - ``error_order``: where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step falls;
-    - ``random_steps``: whether it draws at random in training what a step is;
-    - ``fsal``: whether the solver state of an attempt is the slope f(t, y) alone (first same as last);
-    - ``steps_end_at_outputs``: whether adaptive steps end at output times, as its interpolant is not good enough there;
-    - ``problem``: the class of ODE on which ``order`` holds;
-    - ``sharing``: the default sharing of weights (see ``schemes.field_bank``).
+
+    and only where the default does not hold
+
+    - ``history`` (0): states or values of f remembered between steps;
+    - ``accepts_past_states`` (False): whether ``init_state`` uses an older state that the flow gets;
+    - ``components`` (1): parts of a coupled state, which is then a tuple;
+    - ``implicit`` (False): whether a step solves an equation;
+    - ``reversible`` (False): whether :meth:`inverse` undoes :meth:`step`;
+    - ``max_reversible_steps`` (None, any): how many steps :meth:`inverse` may undo before rounding errors grow too far;
+    - ``error_order`` (None): where :meth:`attempt` estimates its error, h^error_order is how the estimate of one step
+      falls;
+    - ``fsal`` (False): whether the solver state of an attempt is the slope f(t, y) alone (first same as last);
+    - ``steps_end_at_outputs`` (False): whether adaptive steps end at output times, as its interpolant is not good
+      enough there;
+    - ``random_steps`` (False): whether it draws at random in training what a step is;
+    - ``noise_reaches_arguments`` (False): whether a weight on one evaluation changes the argument of a later one of the
+      same step (see :meth:`step`);
+    - ``parallel_branches`` (1): independent branches evaluated at u_n, each with its weights (shake-shake needs two);
+    - ``problem`` ("general"): the class of ODE on which ``order`` holds;
+    - ``sharing`` ("per_step"): the default sharing of weights (see ``schemes.field_bank``).
     """
 
     order: ClassVar[int | None] | property

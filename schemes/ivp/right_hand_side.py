@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import TensorWeakRef
 
 from schemes.core.node import Node
-from schemes.core.purity import DRAWS, MOVES, buffer_versions, check_same
+from schemes.core.purity import BUFFERS_MESSAGE, RANDOM_NUMBERS_MESSAGE, buffer_versions, check_same
 from schemes.core.state import State, flatten, in_precision_of
 from schemes.core.untracked_leaves import leaves
 from schemes.errors import FieldError, SchemenetError
@@ -205,7 +205,7 @@ class RightHandSide(FieldOwner):
         if (drawn or moved) and not self.random:
             with torch.no_grad():
                 again = self._value_of(f, t, user_y, args)
-            check_same(again, value, DRAWS if drawn else MOVES)
+            check_same(again, value, RANDOM_NUMBERS_MESSAGE if drawn else BUFFERS_MESSAGE)
         if versions != [leaf._version for leaf in leaves if not leaf.is_inference()]:
             raise FieldError("f changes y in place; compute the derivative into a new tensor (y.clone() first)")
         value = _in_order_of(user_y, value)
