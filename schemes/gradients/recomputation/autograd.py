@@ -87,7 +87,7 @@ class _Recompute(torch.autograd.Function):
             end, kept = job.mode.forward(job.loop, carry, job.loop.recorded(job.replay))
         outputs, job.out_shape = flatten(end)
         saved, job.kept_shape = flatten(kept)
-        recorded = job.replay.hand_over()
+        recorded = job.replay.take_records()
         ctx.save_for_backward(*saved, *recorded, *tensors[count:])
         ctx.job, ctx.count, ctx.saved, ctx.recorded = reference, count, len(saved), len(recorded)
         ctx.set_materialize_grads(False)

@@ -52,8 +52,8 @@ def _without_cached_weights() -> Iterator[None]:
 class Replay:
     """Records one forward run of a module's f, and repeats its evaluations under the same conditions.
 
-    The records are tensors. In between they are autograd's, to be freed with all else that it saves: ``hand_over``
-    gives them away, ``again`` takes them back.
+    The records are tensors. Between forward and backward autograd owns them and frees them with all else that it
+    saves: ``take_records`` removes them from here, ``again`` receives them.
     """
 
     def __init__(self, module: FieldOwner, parameters: Sequence[Tensor], device: torch.device) -> None:
@@ -109,8 +109,8 @@ class Replay:
         for part, name, i in buffers:
             part._buffers[name] = None if i is None else copies[i]
 
-    def hand_over(self) -> list[Tensor]:
-        """All records, which are then dropped here."""
+    def take_records(self) -> list[Tensor]:
+        """All records, which are removed from here."""
         recorded, self._recorded, self._copied_buffers = self._recorded, [], {}
         return recorded
 
