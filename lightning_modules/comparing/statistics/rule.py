@@ -33,7 +33,7 @@ NO_SPREAD = "no spread"
 class Verdict:
     """The verdict on one arm's differences, and the p it rests on, alone and adjusted for its family."""
 
-    word: str
+    label: str
     p: float | None = None
     adjusted: float | None = None
 
@@ -91,13 +91,13 @@ class SignFlipRule:
         adjusted = holm(ps, len(differences))
         best_case = holm({arm: self.least_p(len(differences[arm])) for arm in ps}, len(differences))
         return {
-            arm: Verdict(self._word(values, adjusted[arm], best_case[arm]), ps[arm], adjusted[arm])
+            arm: Verdict(self._verdict(values, adjusted[arm], best_case[arm]), ps[arm], adjusted[arm])
             if values
             else Verdict(NO_PAIR)
             for arm, values in differences.items()
         }
 
-    def _word(self, differences: Sequence[float], adjusted: float, best_case: float) -> str:
+    def _verdict(self, differences: Sequence[float], adjusted: float, best_case: float) -> str:
         if best_case > self.alpha:
             return TOO_FEW
         if all_equal(differences):

@@ -140,7 +140,7 @@ def _summary(
         difference=mean_and_sd([differences[seed] for seed in pairs])[0],
         low=low,
         high=high,
-        verdict=verdict.word,
+        verdict=verdict.label,
         p=verdict.p,
         correlation=correlation([errors[s] for s in pairs], [of_base[s] for s in pairs]),
         costs=costs,

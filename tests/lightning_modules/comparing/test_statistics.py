@@ -181,7 +181,7 @@ def test_seeds_needed_are_the_fewest_that_can_reach_a_word(arms, seeds):
     assert RULE.seeds_needed(arms) == seeds
     for n, word in ((seeds, "better"), (seeds - 1, "too few seeds")):
         verdicts = RULE.judge({f"arm{i}": [-1.0 - i - j for j in range(n)] for i in range(arms)})
-        assert {verdict.word for verdict in verdicts.values()} == {word}
+        assert {verdict.label for verdict in verdicts.values()} == {word}
 
 
 def test_claims_need_eight_seeds_and_nine_for_more_than_six_arms():
@@ -205,30 +205,30 @@ def test_claims_need_eight_seeds_and_nine_for_more_than_six_arms():
     ],
 )
 def test_words_for_one_arm(differences, expected):
-    assert RULE.judge({"arm": differences})["arm"].word == expected
+    assert RULE.judge({"arm": differences})["arm"].label == expected
 
 
 def test_more_arms_need_more_and_arms_without_a_pair_count():
     seven = [-1, -2, -3, -4, -5, -6, -7]
-    assert RULE.judge({"a": seven, "b": seven, "c": seven})["a"].word == "better"
+    assert RULE.judge({"a": seven, "b": seven, "c": seven})["a"].label == "better"
     more = RULE.judge({"a": seven, "b": seven, "c": seven, "d": []})
     assert more["a"].adjusted == pytest.approx(4 * 2 / 2**7)
-    assert more["a"].word == "too few seeds"
-    assert more["d"].word == "no seed in common"
+    assert more["a"].label == "too few seeds"
+    assert more["d"].label == "no seed in common"
 
 
 def test_an_arm_that_holm_reaches_only_after_others_is_not_called_too_short():
     """The eight pairs of b alone could not bear seven comparisons; behind arms with nine they can."""
     nine, eight = [-1.0 - i for i in range(9)], [-1.0 - i for i in range(8)]
     family = {f"a{i}": nine for i in range(6)} | {"b": eight}
-    assert RULE.judge(family)["b"].word == "better"
-    assert RULE.judge(family | {"b": [*eight[:-1], 9.0]})["b"].word == "not separated"
+    assert RULE.judge(family)["b"].label == "better"
+    assert RULE.judge(family | {"b": [*eight[:-1], 9.0]})["b"].label == "not separated"
 
 
 def test_another_level_judges_and_says_so():
     lenient = SignFlipRule(alpha=0.2, fewest_for_claims=1)
     four = {"arm": [-1, -2, -3, -4]}
-    assert (RULE.judge(four)["arm"].word, lenient.judge(four)["arm"].word) == ("too few seeds", "better")
+    assert (RULE.judge(four)["arm"].label, lenient.judge(four)["arm"].label) == ("too few seeds", "better")
     assert lenient.interval(four["arm"]) == (-4, -1)
     assert (lenient.seeds_needed(1), lenient.seeds_for_claims(2)) == (4, 5)
     assert "at most 0.2" in lenient.describe(4, 1)
