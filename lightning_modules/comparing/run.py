@@ -71,7 +71,7 @@ def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resolv
     LAUNCHERS.build(config["launcher"], runs=[], watch=Watch([]))  # what can be known before the folder is touched
     previous = None if config["overwrite"] else _existing(folder)
     writable(folder)
-    _claim(folder, document, config["overwrite"])
+    _prepare_folder(folder, document, config["overwrite"])
     existing = _run_folders(folder)
     try:
         return _carry_out(plan, document, folder, config)
@@ -176,7 +176,7 @@ def _time_the_target(plan: Plan, folder: Path) -> None:
         write_json(folder / COMPARISON, document)
 
 
-def _claim(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
+def _prepare_folder(folder: Path, document: dict[str, Any], overwrite: bool) -> None:
     """Write the plan. Raises SchemenetError where the folder has another one, so that recipes are never mixed."""
     existing = None if overwrite else _existing(folder)
     if existing is not None:

@@ -100,9 +100,9 @@ class Resumable(Checkpoint):
     loads it.
 
     Ctrl-C, SIGTERM and SIGHUP end the run after its step with a checkpoint, a second signal at once with the one
-    before; with several processes, which would have to agree on a step, always at once. During an evaluation they leave
-    a checkpoint from before it, and the run resumes by repeating it. A solve that reaches a limit leaves the checkpoint
-    before its batch, or before the evaluation.
+    before; with several processes, which would have to agree on a step, always at once. During an evaluation
+    (Lightning's "validation") they leave a checkpoint from before it, and the run resumes by repeating it. A solve that
+    reaches a limit leaves the checkpoint before its batch, or before the evaluation.
 
     Args:
         folder: the run folder.
@@ -114,7 +114,7 @@ class Resumable(Checkpoint):
         self.metrics: dict[str, Tensor] = {}
         self.has_resumed = False  # whether a step has begun after the checkpoint was loaded
         self._place: dict[str, int] | None = None  # in the training data, where the written checkpoint resumes
-        self._before_test: dict[str, Any] | None = None  # during an evaluation: the state from before it
+        self._before_evaluation: dict[str, Any] | None = None  # during an evaluation: the state from before it
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
         self._stop_requested = False
@@ -125,15 +125,15 @@ class Resumable(Checkpoint):
         files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         for file in files:
             file.sync()
-        now = self._changing(trainer) if self._before_test is None else self._before_test
+        now = self._random_state_and_metrics(trainer) if self._before_evaluation is None else self._before_evaluation
         checkpoint["resuming"] = {
             "place": self._place,
             "random": _of_all_processes(now["random"]),
             "rows": [file.rows for file in files],
             "metrics": now["metrics"],
         }
-        if self._before_test is not None:
-            _count_no_test(checkpoint["loops"]["fit_loop"])
+        if self._before_evaluation is not None:
+            _count_evaluation_as_begun(checkpoint["loops"]["fit_loop"])
         elif self._place is not None:
             _count_whole_steps(checkpoint["loops"]["fit_loop"], at_epoch_start=self._place["batch"] == 0)
 
@@ -184,23 +184,23 @@ class Resumable(Checkpoint):
             assert isinstance(counts, _StartedTracker)
             counts.ready = counts.started = counts.completed
         self._restore_random_state(trainer)
-        self._before_test = self._changing(trainer)
+        self._before_evaluation = self._random_state_and_metrics(trainer)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._stop_requested:
-            self._save_before_test(trainer, pl_module)
+            self._save_before_evaluation(trainer, pl_module)
             raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before_test = None
+        self._before_evaluation = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, StepLimitError | TimeLimitError) or trainer.world_size > 1:
             return
-        if self._before_test is not None:
-            self._save_before_test(trainer, pl_module)
+        if self._before_evaluation is not None:
+            self._save_before_evaluation(trainer, pl_module)
             return
         batch = trainer.fit_loop.epoch_loop.batch_idx
         at_step = trainer.training and batch % trainer.accumulate_grad_batches == 0
@@ -217,11 +217,11 @@ class Resumable(Checkpoint):
             self._loaded = None
         self.has_resumed = True
 
-    def _changing(self, trainer: pl.Trainer) -> dict[str, Any]:
+    def _random_state_and_metrics(self, trainer: pl.Trainer) -> dict[str, Any]:
         """The part of a checkpoint that an evaluation changes."""
         return {"random": random_state(), "metrics": {**self.metrics, **trainer.callback_metrics}}
 
-    def _save_before_test(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _save_before_evaluation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for callback in callbacks_of(trainer):
             if isinstance(callback, WeightAveraging):  # the average is evaluated; swap the weights back
                 callback.on_validation_epoch_end(trainer, pl_module)
@@ -281,8 +281,8 @@ def _count_whole_steps(fit_loop: dict[str, Any], at_epoch_start: bool) -> None:
             counts.update(dict.fromkeys(counts.keys() - {"processed"}, counts["completed"]))
 
 
-def _count_no_test(fit_loop: dict[str, Any]) -> None:
-    """Set Lightning's counters to an evaluation that has begun and has read no batch."""
+def _count_evaluation_as_begun(fit_loop: dict[str, Any]) -> None:
+    """Set Lightning's counters to an evaluation (its validation loop) that has begun and has read no batch."""
     progress = fit_loop["epoch_loop.val_loop.batch_progress"]
     total, current = progress["total"], progress["current"]
     before = total["completed"] - current["completed"]

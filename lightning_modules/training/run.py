@@ -92,7 +92,7 @@ def _train_rank(
     callbacks += [SchemeCoefficientLogger(), SolverCostLogger(), InversionErrorLogger(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes communicate
-    checkpoint = trainer.strategy.broadcast(_claim(config, folder) if trainer.is_global_zero else None)
+    checkpoint = trainer.strategy.broadcast(_prepare_folder(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
     module = TASKS[task_of(config["data"]["name"])](
         config["architecture"]["name"], config.network_options, data.context, config["optimizer"], config.complete
@@ -162,8 +162,12 @@ def _fit(
     return None
 
 
-def _claim(config: ResolvedConfig, folder: Path) -> Path | None:
-    """Prepare the folder for this run; returns the checkpoint from which it resumes, None where it begins."""
+def _prepare_folder(config: ResolvedConfig, folder: Path) -> Path | None:
+    """Clear or keep the files of an earlier run, and write the config.
+
+    Returns:
+        The checkpoint to resume from; None where the run begins.
+    """
     writable(folder)
     existing = find_same_run(config, folder)
     checkpoint = newest_checkpoint(folder) if existing is not None and not existing.finished else None
