@@ -11,6 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BANNED = {"told", "tell", "asked", "ask", "held", "found", "own", "beside", "noted", "wanted"}
+FILES = (
+    "schemes/**/*.py",
+    "architectures/**/*.py",
+    "lightning_modules/**/*.py",
+    "configs/**/*.py",
+    "benchmarks/**/*.py",
+    "tests/support/*.py",
+    "tests/**/test_*_contract.py",
+)
 
 
 def defined(tree: ast.AST) -> Iterator[str]:
@@ -25,8 +34,10 @@ def defined(tree: ast.AST) -> Iterator[str]:
                 yield name
 
 
-@pytest.mark.parametrize("package", ["schemes", "architectures", "lightning_modules", "configs", "benchmarks"])
-def test_names_are_of_what_they_are(package: str) -> None:
-    for path in sorted((ROOT / package).rglob("*.py")):
+@pytest.mark.parametrize("files", FILES)
+def test_names_are_of_what_they_are(files: str) -> None:
+    paths = sorted(ROOT.glob(files))
+    assert paths
+    for path in paths:
         words = {name: set(re.findall(r"[a-z]+", name.lower())) for name in defined(ast.parse(path.read_text("utf-8")))}
         assert not (wrong := {name for name, parts in words.items() if parts & BANNED}), f"{path}: rename {wrong}"

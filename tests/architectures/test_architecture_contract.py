@@ -36,10 +36,10 @@ drifts = pytest.mark.filterwarnings("ignore::schemes.gradients.adjoint_ode.backs
 
 def test_recomputing_modes_update_statistics_once_and_alike():
     for name, options in {"revnet": {"width": 1 / 8}, "ode_resnet": NARROW, "leapfrog_net": NARROW}.items():
-        plain, own = small(name, gradient="backprop", **options), small(name, **options)
-        gradients(plain, images()), gradients(own, images())
-        for found, expected in zip(own.buffers(), plain.buffers(), strict=True):
-            same(found, expected)
+        backprop, default = small(name, gradient="backprop", **options), small(name, **options)
+        gradients(backprop, images()), gradients(default, images())
+        for buffer, expected in zip(default.buffers(), backprop.buffers(), strict=True):
+            same(buffer, expected)
 
 
 def test_statistics_can_be_shared_between_nodes_as_a_control():
@@ -101,10 +101,10 @@ def test_every_gradient_mode_on_every_architecture(name, mode):
         assert f"gradient mode {mode!r}" in message
         assert "use " in message
         return
-    found = all_trained(small(name, **options), images())
+    trained = all_trained(small(name, **options), images())
     if mode != "adjoint":
         plain = gradients(small(name, **{**options, "gradient": "backprop"}), images())
-        for key, gradient in found.items():
+        for key, gradient in trained.items():
             same(gradient, plain[key])
 
 
@@ -145,7 +145,7 @@ def test_adjoint_of_an_odenet_comes_near_backprop_with_more_steps():
     def gap(steps: int) -> float:
         options = {"steps": steps, "norm": "none", **NARROW}
         pair = [gradients(small("ode_resnet", gradient=mode, **options), images()) for mode in ("adjoint", "backprop")]
-        adjoint, exact = (torch.cat([g.flatten() for g in found.values()]) for found in pair)
+        adjoint, exact = (torch.cat([g.flatten() for g in each.values()]) for each in pair)
         return float((adjoint - exact).norm() / exact.norm())
 
     coarse, fine = gap(8), gap(32)

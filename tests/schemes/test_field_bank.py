@@ -20,9 +20,9 @@ from tests.support.problems import (
     Noisy,
     Tanh,
     batch,
-    called,
     distance,
     make_flow,
+    spec_id,
 )
 from tests.support.selections import ONE_OF_A_KIND, SHARINGS, VARIANTS
 
@@ -43,7 +43,7 @@ def test_channels_that_cannot_be_split_are_refused(name: str, channels: int) -> 
         make_flow(Mean, scheme=name, channels=channels)(batch(channels=channels))
 
 
-@pytest.mark.parametrize("spec", [*ONE_OF_A_KIND, *VARIANTS], ids=called)
+@pytest.mark.parametrize("spec", [*ONE_OF_A_KIND, *VARIANTS], ids=spec_id)
 def test_state_dict_round_trip(spec: Any, tmp_path: Path) -> None:
     flow = make_flow(Noisy, scheme=spec, sharing="shared")
     with torch.no_grad():

@@ -209,7 +209,7 @@ def words_of(place: Path) -> list[str]:
     return [path.read_text() for path in sorted(place.glob("out-*.txt"))]
 
 
-class Nursery:
+class ForkServer:
     """Processes that begin within a hundredth of a second, forked from one that has imported everything."""
 
     def __init__(self) -> None:
@@ -271,11 +271,11 @@ class Campaign:
     """Deaths of one small run in a folder, each round a run that dies several times and must end like the first."""
 
     def __init__(self, folder: Path, variant: str) -> None:
-        self.folder, self.words, self.nursery = folder, [*TINY, *VARIANTS[variant]], Nursery()
+        self.folder, self.words, self.fork_server = folder, [*TINY, *VARIANTS[variant]], ForkServer()
         self.number, self.deaths = 0, Counter()
         self.whole = self._place("whole")
         begun = time.monotonic()
-        assert self.nursery.run(self.whole, self.words) == 0, words_of(self.whole)
+        assert self.fork_server.run(self.whole, self.words) == 0, words_of(self.whole)
         self.seconds = time.monotonic() - begun
         self.operations = json.loads((self.whole / "seen.json").read_text())
 
@@ -290,14 +290,14 @@ class Campaign:
                     status = self._kill_after(place, story[-1][1])
                 else:
                     story.append(self._accident(random, kind, attempt))
-                    status = self.nursery.run(place, self.words, story[-1])
+                    status = self.fork_server.run(place, self.words, story[-1])
                 story.append(status)
                 assert status in (0, 2 if kind == "full" else -signal.SIGKILL)
                 if status == 0:
                     break
                 self.deaths[kind] += 1
                 self._assert_recoverable(place, kind)
-            assert self.nursery.run(place, self.words) == 0
+            assert self.fork_server.run(place, self.words) == 0
             assert_same_folder(self.whole / "run", place / "run")
         except Exception as error:
             raise AssertionError("\n".join([f"{place}: {story}", *words_of(place)])) from error
@@ -311,7 +311,7 @@ class Campaign:
         return place
 
     def _kill_after(self, place: Path, seconds: float) -> int:
-        process = self.nursery.start(place, self.words)
+        process = self.fork_server.start(place, self.words)
         process.join(seconds)
         process.kill()
         process.join()
@@ -326,10 +326,10 @@ class Campaign:
     def _assert_recoverable(self, place: Path, kind: str) -> None:
         assert_nothing_half(place / "run")
         if kind == "full":
-            told = words_of(place)[-1]
-            last = told.splitlines()[-1]
+            output = words_of(place)[-1]
+            last = output.splitlines()[-1]
             assert re.fullmatch(r"schemenet: cannot write run/\S+: No space left on device; what was .* kept", last)
-            assert "Traceback" not in told
+            assert "Traceback" not in output
             assert not [*Path(place, last.split()[3].rstrip(":")).parent.glob("*.tmp")]
 
 
@@ -350,16 +350,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     total = Counter()
-    for variant in asked.variants:
-        campaign = Campaign(asked.folder / variant, variant)
-        for number in range(asked.rounds):
+    for variant in arguments.variants:
+        campaign = Campaign(arguments.folder / variant, variant)
+        for number in range(arguments.rounds):
             try:
-                campaign.round(random.Random(f"{variant} {asked.seed} {number}"), asked.deaths, asked.kinds)
+                campaign.round(random.Random(f"{variant} {arguments.seed} {number}"), arguments.deaths, arguments.kinds)
             except AssertionError as error:
                 total["failed rounds"] += 1
-                print(f"FAILED {variant} {asked.seed} {number}: {error!r}: {error.__cause__!r}\n{error}", flush=True)
+                print(
+                    f"FAILED {variant} {arguments.seed} {number}: {error!r}: {error.__cause__!r}\n{error}", flush=True
+                )
         total += campaign.deaths
         print(variant, f"{campaign.seconds:.2f} s", dict(campaign.deaths), flush=True)
     print(dict(total))

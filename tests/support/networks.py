@@ -56,10 +56,10 @@ def gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in model.named_parameters()}
 
 
-def same(found: Tensor | None, expected: Tensor, tolerance: float = 1e-10) -> None:
-    assert found is not None
+def same(actual: Tensor | None, expected: Tensor, tolerance: float = 1e-10) -> None:
+    assert actual is not None
     atol = tolerance * max(1.0, float(expected.detach().abs().max()))
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=atol)
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=atol)
 
 
 # 1. The equations of the papers, with three steps or more in each flow, and transitions -------------------
@@ -75,10 +75,10 @@ GREY = {"in_chans": 1, "image_size": 28}
 
 
 def all_trained(model: nn.Module, x: Tensor) -> dict[str, Tensor | None]:
-    found = gradients(model, x)
-    assert [name for name, gradient in found.items() if gradient is None] == []
-    assert [name for name, gradient in found.items() if not gradient.isfinite().all()] == []
-    return found
+    by_name = gradients(model, x)
+    assert [name for name, gradient in by_name.items() if gradient is None] == []
+    assert [name for name, gradient in by_name.items() if not gradient.isfinite().all()] == []
+    return by_name
 
 
 def refusal(name: str, **options: Any) -> str | None:

@@ -17,8 +17,8 @@ from schemes.flow import Flow
 from schemes.registry import SCHEMES
 
 
-def called(spec: Any) -> str:
-    """How a scheme with its parameters is called in a test's id."""
+def spec_id(spec: Any) -> str:
+    """The id of a test of a scheme with its parameters."""
     return "-".join(str(value) for value in spec.values()) if isinstance(spec, dict) else str(spec)
 
 
@@ -121,28 +121,28 @@ def gradients(network: nn.Module, *inputs: Tensor) -> dict[str, Tensor | None]:
     return {name: t.grad for name, t in [*((str(i), x) for i, x in enumerate(inputs)), *network.named_parameters()]}
 
 
-def assert_same(found: Run, expected: Run, tolerance: float = 1e-10) -> None:
+def assert_same(actual: Run, expected: Run, tolerance: float = 1e-10) -> None:
     """Output, random state and buffers to the bit, gradients to ``tolerance``."""
-    assert torch.equal(found.output, expected.output)
-    assert all(map(torch.equal, found.random, expected.random))
-    assert found.buffers.keys() == expected.buffers.keys()
+    assert torch.equal(actual.output, expected.output)
+    assert all(map(torch.equal, actual.random, expected.random))
+    assert actual.buffers.keys() == expected.buffers.keys()
     for name, buffer in expected.buffers.items():
-        assert torch.equal(found.buffers[name], buffer), name
-    assert found.gradients.keys() == expected.gradients.keys()
+        assert torch.equal(actual.buffers[name], buffer), name
+    assert actual.gradients.keys() == expected.gradients.keys()
     # A gradient that is zero but for rounding (a bias before batch norm) is held against the largest one.
     scale = max((float(g.norm()) for g in expected.gradients.values() if g is not None), default=0.0)
     for name, reference in expected.gradients.items():
-        gradient = found.gradients[name]
+        gradient = actual.gradients[name]
         assert (gradient is None) == (reference is None), name
         if gradient is not None and reference is not None:
             assert gradient.dtype == reference.dtype, name
             assert float((gradient - reference).norm()) <= tolerance * max(float(reference.norm()), 1e-3 * scale), name
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
+def distance(actual: Tensor, expected: Tensor) -> float:
     """Relative distance of two tensors."""
     with torch.no_grad():
-        return float((found - expected).norm() / expected.norm().clamp_min(1e-300))
+        return float((actual - expected).norm() / expected.norm().clamp_min(1e-300))
 
 
 class Storages(TorchDispatchMode):

@@ -253,8 +253,8 @@ def polynet(w: Weights, x: Tensor, form: str, n: int = 4) -> Tensor:
     return pre_head(w, u)
 
 
-def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4, own: bool = False) -> Tensor:
-    """Heun's or the classic fourth-order method with h = 1, one F a step (``own``: one F a stage)."""
+def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4, per_stage: bool = False) -> Tensor:
+    """Heun's or the classic fourth-order method with h = 1, one F a step (``per_stage``: one F a stage)."""
     u = w.conv()(x)
     for stage in range(3):
         blocks = n
@@ -266,7 +266,7 @@ def rk_resnet(w: Weights, x: Tensor, method: str, n: int = 4, own: bool = False)
             f = basic(w)
             k1 = f(u)
             if method == "heun":
-                g = basic(w) if own else f
+                g = basic(w) if per_stage else f
                 u = u + (k1 + g(u + k1)) / 2
             else:
                 k2 = f(u + k1 / 2)

@@ -12,7 +12,7 @@ import pytest
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.registry import GRADIENTS, SCHEMES
-from tests.support.problems import called, make_flow
+from tests.support.problems import make_flow, spec_id
 
 ONE_OF_A_KIND = (
     "forward_euler", "heun", "rk4", "dopri5", "linear_multistep", "symplectic_euler", "leapfrog", "reversible_heun",
@@ -37,14 +37,14 @@ SHARINGS = ("shared", "per_step", "per_stage")
 
 
 @functools.cache
-def accepted() -> list[tuple[str, Any, str]]:
+def accepted_combinations() -> list[tuple[str, Any, str]]:
     """The gradient modes, schemes and sharings that make a flow: every sharing for one scheme of a kind.
 
     Others are tried with shared weights, and with other sharings where they accept none.
     """
     cases = []
     for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, SHARINGS):
-        if sharing != "shared" and called(spec) not in ONE_OF_A_KIND and (mode, spec, "shared") in cases:
+        if sharing != "shared" and spec_id(spec) not in ONE_OF_A_KIND and (mode, spec, "shared") in cases:
             continue
         with contextlib.suppress(SchemenetError):
             make_flow(scheme=spec, gradient=mode, sharing=sharing, steps=2)
@@ -54,25 +54,25 @@ def accepted() -> list[tuple[str, Any, str]]:
 
 def pairs(modes: Any, one_of_a_kind: bool = False) -> list[Any]:
     """Modes with the schemes that they accept where all steps share weights."""
-    chosen = [(mode, spec) for mode, spec, sharing in accepted() if mode in modes and sharing == "shared"]
+    chosen = [(mode, spec) for mode, spec, sharing in accepted_combinations() if mode in modes and sharing == "shared"]
     return [
-        pytest.param(mode, spec, id=f"{mode}-{called(spec)}")
+        pytest.param(mode, spec, id=f"{mode}-{spec_id(spec)}")
         for mode, spec in chosen
-        if not one_of_a_kind or called(spec) in ONE_OF_A_KIND
+        if not one_of_a_kind or spec_id(spec) in ONE_OF_A_KIND
     ]
 
 
 def triples(modes: Any) -> list[Any]:
-    """Modes with the schemes and sharings that they accept, see :func:`accepted`."""
+    """Modes with the schemes and sharings that they accept, see :func:`accepted_combinations`."""
     return [
-        pytest.param(mode, spec, sharing, id=f"{mode}-{called(spec)}-{sharing}")
-        for mode, spec, sharing in accepted()
+        pytest.param(mode, spec, sharing, id=f"{mode}-{spec_id(spec)}-{sharing}")
+        for mode, spec, sharing in accepted_combinations()
         if mode in modes
     ]
 
 
-def same_but(flow: Flow, **options: Any) -> Flow:
-    """A flow made with other options that takes the first one's weights and buffers."""
+def copy_with(flow: Flow, **options: Any) -> Flow:
+    """A flow made with other options, and with the weights and buffers of this one."""
     other = make_flow(**options)
     other.load_state_dict(flow.state_dict())
     return other

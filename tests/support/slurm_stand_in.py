@@ -42,12 +42,12 @@ def sbatch(script: str) -> None:
 
 def job(name: str) -> None:
     number, *index = name.split("_")
-    told = {
+    variables = {
         "JOB_ID": number, "JOB_NAME": "schemenet", "JOB_NUM_NODES": "1", "JOB_NODELIST": socket.gethostname(),
         "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0",
     }  # fmt: skip
-    told |= {"ARRAY_JOB_ID": number, "ARRAY_TASK_ID": index[0]} if index else {}
-    environment = os.environ | {f"SLURM_{key}": value for key, value in told.items()}
+    variables |= {"ARRAY_JOB_ID": number, "ARRAY_TASK_ID": index[0]} if index else {}
+    environment = os.environ | {f"SLURM_{key}": value for key, value in variables.items()}
     again = STATE / f"requeued.{name}"
     try:
         while True:

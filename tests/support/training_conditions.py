@@ -33,7 +33,7 @@ def by_hand(loop: Loop, carry: Carry) -> LoopResult:
 RECOMPUTING = ("checkpoint", "reversible", "adjoint")
 
 
-class Arm(NamedTuple):
+class ModeCase(NamedTuple):
     """A gradient mode on a scheme. Makes flows."""
 
     mode: str
@@ -65,12 +65,12 @@ class Arm(NamedTuple):
         return flow
 
 
-Condition = Callable[[Arm], Any]
+Condition = Callable[[ModeCase], Any]
 CONDITIONS: dict[str, Condition] = {}
 
 
 def condition(function: Condition) -> Condition:
-    """Enters a condition: a function from an arm to what a training step leaves (a ``Run``, or several)."""
+    """Enters a condition: a function from a mode case to what a training step leaves (a ``Run``, or several)."""
     CONDITIONS[function.__name__] = function
     return function
 
@@ -84,34 +84,34 @@ def x() -> Tensor:
 
 
 @condition
-def batch_norm_in_train_mode(arm: Arm) -> Run:
-    return train(arm(field_options={"dropout": 0.0}), x())
+def batch_norm_in_train_mode(case: ModeCase) -> Run:
+    return train(case(field_options={"dropout": 0.0}), x())
 
 
 @condition
-def batch_norm_in_evaluation(arm: Arm) -> Run:
-    flow = arm()
+def batch_norm_in_evaluation(case: ModeCase) -> Run:
+    flow = case()
     with torch.no_grad():
         flow(batch(64))
     return train(flow.eval(), x())
 
 
 @condition
-def batch_norm_frozen_in_a_network_in_train_mode(arm: Arm) -> Run:
-    flow = arm()
+def batch_norm_frozen_in_a_network_in_train_mode(case: ModeCase) -> Run:
+    flow = case()
     for field in flow.bank.fields:
         field.norm.eval()
     return train(flow, x())
 
 
 @condition
-def batch_norm_with_statistics_shared_between_nodes(arm: Arm) -> Run:
-    return train(arm(sharing="shared", statistics="shared"), x())
+def batch_norm_with_statistics_shared_between_nodes(case: ModeCase) -> Run:
+    return train(case(sharing="shared", statistics="shared"), x())
 
 
 @condition
-def dropout(arm: Arm) -> Run:
-    return train(arm(), x())
+def dropout(case: ModeCase) -> Run:
+    return train(case(), x())
 
 
 class DropPath(Noisy):
@@ -123,14 +123,14 @@ class DropPath(Noisy):
 
 
 @condition
-def drop_path(arm: Arm) -> Run:
-    return train(arm(DropPath), x())
+def drop_path(case: ModeCase) -> Run:
+    return train(case(DropPath), x())
 
 
 @condition
-def stochastic_depth(arm: Arm) -> Run:
+def stochastic_depth(case: ModeCase) -> Run:
     noise = {"name": "stochastic_depth", "drop": 0.5, "schedule": "constant", "per": "sample"}
-    return train(arm(noise=noise), x())
+    return train(case(noise=noise), x())
 
 
 class Weight(nn.Module):
@@ -145,41 +145,41 @@ class Weight(nn.Module):
 
 
 @condition
-def weight_norm(arm: Arm) -> Run:
-    return train(arm(Weight, field_options={"parametrized": parametrizations.weight_norm}), x())
+def weight_norm(case: ModeCase) -> Run:
+    return train(case(Weight, field_options={"parametrized": parametrizations.weight_norm}), x())
 
 
 @condition
-def spectral_norm(arm: Arm) -> Run:
+def spectral_norm(case: ModeCase) -> Run:
     """Its buffers are read and moved by each evaluation in train mode."""
-    return train(arm(Weight, field_options={"parametrized": parametrizations.spectral_norm}), x())
+    return train(case(Weight, field_options={"parametrized": parametrizations.spectral_norm}), x())
 
 
 @condition
-def spectral_norm_added_to_a_flow(arm: Arm) -> Run:
-    flow = arm(Tanh)
+def spectral_norm_added_to_a_flow(case: ModeCase) -> Run:
+    flow = case(Tanh)
     for field in flow.bank.fields:
         parametrizations.spectral_norm(field.linear)
     return train(flow, x())
 
 
 @condition
-def spectral_norm_with_buffers_shared_between_nodes(arm: Arm) -> Run:
+def spectral_norm_with_buffers_shared_between_nodes(case: ModeCase) -> Run:
     options = {"field_options": {"parametrized": parametrizations.spectral_norm}, "statistics": "shared"}
-    return train(arm(Weight, sharing="shared", **options), x())
+    return train(case(Weight, sharing="shared", **options), x())
 
 
 @condition
-def cached_parametrizations(arm: Arm) -> Run:
-    flow = arm(Weight, sharing="shared", field_options={"parametrized": parametrizations.weight_norm})
+def cached_parametrizations(case: ModeCase) -> Run:
+    flow = case(Weight, sharing="shared", field_options={"parametrized": parametrizations.weight_norm})
     with parametrize.cached():
         return train(flow, x())
 
 
 @condition
-def pruned_weights(arm: Arm) -> Run:
+def pruned_weights(case: ModeCase) -> Run:
     """A hook puts the weight in its place before each evaluation."""
-    flow = arm(Tanh)
+    flow = case(Tanh)
     for field in flow.bank.fields:
         prune.l1_unstructured(field.linear, "weight", amount=0.3)
     return train(flow, x())
@@ -198,18 +198,18 @@ class Average(Noisy):
 
 
 @condition
-def buffers_read_and_replaced_by_f(arm: Arm) -> Run:
-    return train(arm(Average), x())
+def buffers_read_and_replaced_by_f(case: ModeCase) -> Run:
+    return train(case(Average), x())
 
 
 @condition
-def buffers_read_and_replaced_by_f_at_every_node(arm: Arm) -> Run:
-    return train(arm(Average, sharing="shared", statistics="shared"), x())
+def buffers_read_and_replaced_by_f_at_every_node(case: ModeCase) -> Run:
+    return train(case(Average, sharing="shared", statistics="shared"), x())
 
 
 @condition
-def one_field_made_for_every_step(arm: Arm) -> Run:
-    return train(arm.of(arm.field(Average), sharing="per_step"), x())
+def one_field_made_for_every_step(case: ModeCase) -> Run:
+    return train(case.of(case.field(Average), sharing="per_step"), x())
 
 
 class Energy(nn.Module):
@@ -228,8 +228,8 @@ class Energy(nn.Module):
 
 
 @condition
-def f_takes_a_derivative(arm: Arm) -> Run:
-    return train(arm(Energy), x())
+def f_takes_a_derivative(case: ModeCase) -> Run:
+    return train(case(Energy), x())
 
 
 class Function(nn.Module):
@@ -244,27 +244,27 @@ class Function(nn.Module):
 
 
 @condition
-def f_without_parameters(arm: Arm) -> Run:
-    return train(arm(Function, field_options={"function": torch.tanh}), x())
+def f_without_parameters(case: ModeCase) -> Run:
+    return train(case(Function, field_options={"function": torch.tanh}), x())
 
 
 @condition
-def f_is_the_identity(arm: Arm) -> Run:
-    return train(arm(Function, field_options={"function": lambda y: y}), x())
+def f_is_the_identity(case: ModeCase) -> Run:
+    return train(case(Function, field_options={"function": lambda y: y}), x())
 
 
 @condition
-def f_does_not_depend_on_the_state(arm: Arm) -> Run:
-    return train(arm(Function, field_options={"function": torch.ones_like}), x())
+def f_does_not_depend_on_the_state(case: ModeCase) -> Run:
+    return train(case(Function, field_options={"function": torch.ones_like}), x())
 
 
 @condition
-def f_is_checkpointed(arm: Arm) -> Run:
+def f_is_checkpointed(case: ModeCase) -> Run:
     class Inside(Tanh):
         def forward(self, node: Node, y: Tensor) -> Tensor:
             return checkpoint(super().forward, node, y, use_reentrant=False)
 
-    return train(arm(Inside), x())
+    return train(case(Inside), x())
 
 
 class Nested(nn.Module):
@@ -279,9 +279,9 @@ class Nested(nn.Module):
 
 
 @condition
-def f_is_itself_a_flow(arm: Arm) -> Run:
-    gradient = "checkpoint" if arm.recomputes else "backprop"
-    return train(arm(Nested, field_options={"gradient": gradient}), x())
+def f_is_itself_a_flow(case: ModeCase) -> Run:
+    gradient = "checkpoint" if case.recomputes else "backprop"
+    return train(case(Nested, field_options={"gradient": gradient}), x())
 
 
 class Doubled(nn.Module):
@@ -295,8 +295,8 @@ class Doubled(nn.Module):
 
 
 @condition
-def a_layer_under_two_names(arm: Arm) -> Run:
-    flow = arm(Doubled)
+def a_layer_under_two_names(case: ModeCase) -> Run:
+    flow = case(Doubled)
     run = train(flow, x())
     assert all(isinstance(p, nn.Parameter) for f in flow.bank.fields for p in f.second.parameters())
     return run
@@ -312,8 +312,8 @@ class Lazy(nn.Module):
 
 
 @condition
-def lazy_layers_after_a_dry_run(arm: Arm) -> Run:
-    flow = arm(Lazy, dtype=None)
+def lazy_layers_after_a_dry_run(case: ModeCase) -> Run:
+    flow = case(Lazy, dtype=None)
     torch.manual_seed(0)
     with torch.no_grad():
         flow(batch())
@@ -321,12 +321,12 @@ def lazy_layers_after_a_dry_run(arm: Arm) -> Run:
 
 
 @condition
-def lazy_layers_without_one(arm: Arm) -> Run:
-    return train(arm(Lazy, dtype=None, seed=0), x())
+def lazy_layers_without_one(case: ModeCase) -> Run:
+    return train(case(Lazy, dtype=None, seed=0), x())
 
 
 @condition
-def buffers_that_the_first_evaluation_makes(arm: Arm) -> list[Run]:
+def buffers_that_the_first_evaluation_makes(case: ModeCase) -> list[Run]:
     class Late(Tanh):
         def __init__(self, channels: int) -> None:
             super().__init__(channels)
@@ -336,7 +336,7 @@ def buffers_that_the_first_evaluation_makes(arm: Arm) -> list[Run]:
             self.mean = y.detach().mean(0) if self.mean is None else 0.9 * self.mean
             return super().forward(node, y - self.mean)
 
-    flow = arm(Late, sharing="shared")
+    flow = case(Late, sharing="shared")
     return [train(flow, x()), train(flow, x())]
 
 
@@ -350,8 +350,8 @@ class Convolution(nn.Module):
 
 
 @condition
-def channels_last(arm: Arm) -> Run:
-    flow = arm(Convolution).to(memory_format=torch.channels_last)
+def channels_last(case: ModeCase) -> Run:
+    flow = case(Convolution).to(memory_format=torch.channels_last)
     image = batch(2, CHANNELS * 9).view(2, CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
     return train(flow, image.requires_grad_())
 
@@ -366,8 +366,8 @@ class Complex(nn.Module):
 
 
 @condition
-def complex_states(arm: Arm) -> Run:
-    flow = arm(Complex)
+def complex_states(case: ModeCase) -> Run:
+    flow = case(Complex)
     phases = torch.complex(batch(), batch(seed=2)).requires_grad_()
     return train(flow, phases, backward=lambda output: weighted(torch.view_as_real(output)).backward())
 
@@ -376,31 +376,31 @@ def complex_states(arm: Arm) -> Run:
 
 
 @condition
-def input_without_gradient(arm: Arm) -> Run:
-    return train(arm(), batch())
+def input_without_gradient(case: ModeCase) -> Run:
+    return train(case(), batch())
 
 
 @condition
-def some_parameters_frozen(arm: Arm) -> Run:
-    flow = arm()
+def some_parameters_frozen(case: ModeCase) -> Run:
+    flow = case()
     for i, parameter in enumerate(flow.parameters()):
         parameter.requires_grad_(i % 3 > 0)
     return train(flow, x())
 
 
 @condition
-def all_parameters_frozen(arm: Arm) -> Run:
-    return train(arm().requires_grad_(False), x())
+def all_parameters_frozen(case: ModeCase) -> Run:
+    return train(case().requires_grad_(False), x())
 
 
 @condition
-def nothing_needs_a_gradient(arm: Arm) -> Run:
-    return train(arm().requires_grad_(False), batch(), backward=lambda output: not output.requires_grad or 1 / 0)
+def nothing_needs_a_gradient(case: ModeCase) -> Run:
+    return train(case().requires_grad_(False), batch(), backward=lambda output: not output.requires_grad or 1 / 0)
 
 
 @condition
-def frozen_between_forward_and_backward(arm: Arm) -> Run:
-    flow = arm()
+def frozen_between_forward_and_backward(case: ModeCase) -> Run:
+    flow = case()
 
     def freeze(output: Tensor) -> None:
         flow.requires_grad_(False)
@@ -416,41 +416,41 @@ class WithSpare(Noisy):
 
 
 @condition
-def unused_parameters(arm: Arm) -> Run:
-    run = train(arm(WithSpare), x())
+def unused_parameters(case: ModeCase) -> Run:
+    run = train(case(WithSpare), x())
     assert {g is None for name, g in run.gradients.items() if name.endswith("spare")} == {True}
     return run
 
 
 @condition
-def f_shared_by_all_steps(arm: Arm) -> Run:
-    return train(arm(sharing="shared"), x())
+def f_shared_by_all_steps(case: ModeCase) -> Run:
+    return train(case(sharing="shared"), x())
 
 
 @condition
-def f_shared_by_two_flows(arm: Arm) -> Run:
-    field = arm.field()
-    run = train(nn.Sequential(arm.of(field), arm.of(field, steps=2)), x())
+def f_shared_by_two_flows(case: ModeCase) -> Run:
+    field = case.field()
+    run = train(nn.Sequential(case.of(field), case.of(field, steps=2)), x())
     assert all(isinstance(p, nn.Parameter) and p.grad is not None for p in field.parameters())
     assert len(run.gradients) == 1 + len(list(field.parameters()))
     return run
 
 
 @condition
-def gradient_of_the_input_only(arm: Arm) -> list[Tensor]:
-    flow, start = arm(Tanh), x()
+def gradient_of_the_input_only(case: ModeCase) -> list[Tensor]:
+    flow, start = case(Tanh), x()
     return [*torch.autograd.grad(weighted(flow(start)), start)]
 
 
 @condition
-def gradient_of_one_parameter_only(arm: Arm) -> list[Tensor]:
-    flow = arm(Tanh)
+def gradient_of_one_parameter_only(case: ModeCase) -> list[Tensor]:
+    flow = case(Tanh)
     return [*torch.autograd.grad(weighted(flow(x())), next(flow.parameters()))]
 
 
 @condition
-def many_gradients_at_once(arm: Arm) -> list[Tensor]:
-    flow = arm(Tanh)
+def many_gradients_at_once(case: ModeCase) -> list[Tensor]:
+    flow = case(Tanh)
     return [torch.autograd.functional.jacobian(lambda y: flow(y).sum(0), batch(), vectorize=True)]
 
 
@@ -458,23 +458,23 @@ def many_gradients_at_once(arm: Arm) -> list[Tensor]:
 
 
 @condition
-def input_is_a_view(arm: Arm) -> Run:
+def input_is_a_view(case: ModeCase) -> Run:
     whole = batch(8, 2 * CHANNELS).requires_grad_()
-    flow = arm()
+    flow = case()
     run = train(flow, batch(), backward=lambda output: None)
     weighted(flow(whole[:, CHANNELS:])).backward()
     return Run(run.output, run.random, {"whole": whole.grad}, run.buffers)
 
 
 @condition
-def input_is_not_contiguous(arm: Arm) -> Run:
-    return train(arm(), batch(CHANNELS, 8).t().requires_grad_())
+def input_is_not_contiguous(case: ModeCase) -> Run:
+    return train(case(), batch(CHANNELS, 8).t().requires_grad_())
 
 
 @condition
-def input_is_expanded(arm: Arm) -> list[Tensor]:
+def input_is_expanded(case: ModeCase) -> list[Tensor]:
     row = batch(1).requires_grad_()
-    weighted(arm(Tanh)(row.expand(8, -1))).backward()
+    weighted(case(Tanh)(row.expand(8, -1))).backward()
     return [row.grad]
 
 
@@ -490,81 +490,81 @@ class Around(nn.Module):
 
 
 @condition
-def input_used_again_after_the_flow(arm: Arm) -> Run:
-    return train(Around(arm(), lambda flow, y: flow(y) * y), x())
+def input_used_again_after_the_flow(case: ModeCase) -> Run:
+    return train(Around(case(), lambda flow, y: flow(y) * y), x())
 
 
 @condition
-def layers_in_place_around_the_flow(arm: Arm) -> Run:
+def layers_in_place_around_the_flow(case: ModeCase) -> Run:
     torch.manual_seed(1)
     first, last = nn.Linear(CHANNELS, CHANNELS).double(), nn.Linear(CHANNELS, 3).double()
-    flow = Around(arm(), lambda flow, y: flow(y) + 0)
+    flow = Around(case(), lambda flow, y: flow(y) + 0)
     return train(nn.Sequential(first, nn.ReLU(inplace=True), flow, nn.ReLU(inplace=True), last), x())
 
 
 @condition
-def a_layer_used_outside_too(arm: Arm) -> Run:
-    flow = arm(Tanh)
+def a_layer_used_outside_too(case: ModeCase) -> Run:
+    flow = case(Tanh)
     weight = flow.bank.fields[0].linear.weight
     return train(Around(flow, lambda flow, y: flow(y)[:, : len(weight)] @ weight), x())
 
 
 @condition
-def a_part_of_the_output(arm: Arm) -> Run:
-    return train(Around(arm(), lambda flow, y: flow(y)[:3, :2]), x())
+def a_part_of_the_output(case: ModeCase) -> Run:
+    return train(Around(case(), lambda flow, y: flow(y)[:3, :2]), x())
 
 
 @condition
-def an_empty_batch(arm: Arm) -> Run:
-    return train(arm(Tanh), batch(0).requires_grad_())
+def an_empty_batch(case: ModeCase) -> Run:
+    return train(case(Tanh), batch(0).requires_grad_())
 
 
 # How it is called
 
 
 @condition
-def called_twice_in_a_row(arm: Arm) -> Run:
-    flow = arm()
+def called_twice_in_a_row(case: ModeCase) -> Run:
+    flow = case()
     return train(nn.Sequential(flow, flow), x())
 
 
 @condition
-def two_forwards_then_backward_in_the_same_order(arm: Arm) -> Run:
-    return _two_forwards(arm, (0, 1))
+def two_forwards_then_backward_in_the_same_order(case: ModeCase) -> Run:
+    return _two_forwards(case, (0, 1))
 
 
 @condition
-def two_forwards_then_backward_in_the_other_order(arm: Arm) -> Run:
-    return _two_forwards(arm, (1, 0))
+def two_forwards_then_backward_in_the_other_order(case: ModeCase) -> Run:
+    return _two_forwards(case, (1, 0))
 
 
-def _two_forwards(arm: Arm, order: tuple[int, ...]) -> Run:
+def _two_forwards(case: ModeCase, order: tuple[int, ...]) -> Run:
     def backward(output: Tensor) -> None:
         for i in order:
             weighted(output[i]).backward(retain_graph=True)
 
-    return train(Around(arm(), lambda flow, y: torch.stack([flow(y), flow(2 * y)])), x(), backward=backward)
+    return train(Around(case(), lambda flow, y: torch.stack([flow(y), flow(2 * y)])), x(), backward=backward)
 
 
 @condition
-def backward_twice_through_one_graph(arm: Arm) -> Run:
+def backward_twice_through_one_graph(case: ModeCase) -> Run:
     def backward(output: Tensor) -> None:
         weighted(output).backward(retain_graph=True)
         torch.rand(3)
         weighted(output).backward()
 
-    return train(arm(), x(), backward=backward)
+    return train(case(), x(), backward=backward)
 
 
 @condition
-def gradients_accumulated_over_two_batches(arm: Arm) -> list[Run]:
-    flow = arm()
+def gradients_accumulated_over_two_batches(case: ModeCase) -> list[Run]:
+    flow = case()
     return [train(flow, x(), seed=1), train(flow, x(), seed=2)]
 
 
 @condition
-def parameters_updated_during_backward(arm: Arm) -> list[Run | Tensor]:
-    flow = arm()
+def parameters_updated_during_backward(case: ModeCase) -> list[Run | Tensor]:
+    flow = case()
 
     def update(p: Tensor) -> None:
         with torch.no_grad():
@@ -576,8 +576,8 @@ def parameters_updated_during_backward(arm: Arm) -> list[Run | Tensor]:
 
 
 @condition
-def a_parameter_replaced_before_backward(arm: Arm) -> list[Run | Tensor]:
-    flow = arm()
+def a_parameter_replaced_before_backward(case: ModeCase) -> list[Run | Tensor]:
+    flow = case()
     old = flow.bank.fields[0].first.weight
 
     def backward(output: Tensor) -> None:
@@ -588,8 +588,8 @@ def a_parameter_replaced_before_backward(arm: Arm) -> list[Run | Tensor]:
 
 
 @condition
-def functional_call_with_other_parameters(arm: Arm) -> list[Tensor]:
-    flow = arm()
+def functional_call_with_other_parameters(case: ModeCase) -> list[Tensor]:
+    flow = case()
     others = {name: (1.1 * p.detach() + 0.1).requires_grad_() for name, p in flow.named_parameters()}
     torch.manual_seed(5)
     output = torch.func.functional_call(flow, others, (batch(),))
@@ -598,37 +598,37 @@ def functional_call_with_other_parameters(arm: Arm) -> list[Tensor]:
 
 
 @condition
-def inside_a_checkpoint(arm: Arm) -> Run:
+def inside_a_checkpoint(case: ModeCase) -> Run:
     with set_checkpoint_early_stop(False):  # or a recompute ends before the last batch norm
-        return train(Around(arm(), functools.partial(checkpoint, use_reentrant=False)), x())
+        return train(Around(case(), functools.partial(checkpoint, use_reentrant=False)), x())
 
 
 @condition
-def inside_a_reentrant_checkpoint(arm: Arm) -> Run:
-    return train(Around(arm(), functools.partial(checkpoint, use_reentrant=True)), x())
+def inside_a_reentrant_checkpoint(case: ModeCase) -> Run:
+    return train(Around(case(), functools.partial(checkpoint, use_reentrant=True)), x())
 
 
 @condition
-def saved_tensors_moved_away(arm: Arm) -> Run:
+def saved_tensors_moved_away(case: ModeCase) -> Run:
     with torch.autograd.graph.save_on_cpu():
-        return train(arm(), x())
+        return train(case(), x())
 
 
 @condition
-def anomaly_detection(arm: Arm) -> Run:
+def anomaly_detection(case: ModeCase) -> Run:
     with torch.autograd.detect_anomaly(check_nan=True):
-        return train(arm(), x())
+        return train(case(), x())
 
 
 @condition
-def no_grad(arm: Arm) -> Run:
+def no_grad(case: ModeCase) -> Run:
     with torch.no_grad():
-        return train(arm(), x(), backward=lambda output: not output.requires_grad or 1 / 0)
+        return train(case(), x(), backward=lambda output: not output.requires_grad or 1 / 0)
 
 
 @condition
-def inference_mode(arm: Arm) -> list[Tensor]:
-    flow = arm()
+def inference_mode(case: ModeCase) -> list[Tensor]:
+    flow = case()
     torch.manual_seed(5)
     with torch.inference_mode():
         output = flow(batch())
@@ -636,8 +636,8 @@ def inference_mode(arm: Arm) -> list[Tensor]:
 
 
 @condition
-def evaluation_between_forward_and_backward(arm: Arm) -> Run:
-    flow = arm()
+def evaluation_between_forward_and_backward(case: ModeCase) -> Run:
+    flow = case()
 
     def backward(output: Tensor) -> None:
         flow.eval()(batch())
@@ -648,9 +648,9 @@ def evaluation_between_forward_and_backward(arm: Arm) -> Run:
 
 
 @condition
-def hooks(arm: Arm) -> tuple[Run, list[Any]]:
+def hooks(case: ModeCase) -> tuple[Run, list[Any]]:
     """On parameters, on the gradient that a parameter gets, on the flow, and forward hooks on fields."""
-    flow, seen = arm(), []
+    flow, seen = case(), []
     first = next(flow.parameters())
     first.register_hook(lambda gradient: 2 * gradient)
     first.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
@@ -662,9 +662,9 @@ def hooks(arm: Arm) -> tuple[Run, list[Any]]:
 
 
 @condition
-def backward_hooks_on_fields(arm: Arm) -> Run:
+def backward_hooks_on_fields(case: ModeCase) -> Run:
     """Called once an evaluation. Of a gradient: the adjoint's is that of the costate, without the step size."""
-    flow, seen = arm(Tanh), []
+    flow, seen = case(Tanh), []
     for field in flow.bank.fields:
         field.linear.register_full_backward_hook(lambda module, into, out: seen.extend(out))
     run = train(flow, x())
@@ -676,50 +676,50 @@ def backward_hooks_on_fields(arm: Arm) -> Run:
 
 
 @condition
-def autocast_to_bfloat16(arm: Arm) -> Run:
+def autocast_to_bfloat16(case: ModeCase) -> Run:
     """Without the cache of casts: two stages that share one cast have its gradient summed in bfloat16."""
-    return _autocast(arm, cache_enabled=False)
+    return _autocast(case, cache_enabled=False)
 
 
 @condition
-def autocast_with_cached_casts(arm: Arm) -> Run:
-    return _autocast(arm, cache_enabled=True)
+def autocast_with_cached_casts(case: ModeCase) -> Run:
+    return _autocast(case, cache_enabled=True)
 
 
-def _autocast(arm: Arm, cache_enabled: bool) -> Run:
+def _autocast(case: ModeCase, cache_enabled: bool) -> Run:
     def cast(flow: Flow, y: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache_enabled):
             output = flow(y)
         assert not torch.equal(output, flow(y))
         return output
 
-    return train(Around(arm(dtype=torch.float32), cast), batch(dtype=torch.float32).requires_grad_())
+    return train(Around(case(dtype=torch.float32), cast), batch(dtype=torch.float32).requires_grad_())
 
 
 @condition
-def half_precision_streams(arm: Arm) -> Run:
-    return train(arm(Tanh, dtype=torch.bfloat16), batch().bfloat16())
+def half_precision_streams(case: ModeCase) -> Run:
+    return train(case(Tanh, dtype=torch.bfloat16), batch().bfloat16())
 
 
 @condition
-def half_precision_without_a_backward(arm: Arm) -> list[Tensor]:
+def half_precision_without_a_backward(case: ModeCase) -> list[Tensor]:
     with torch.no_grad():
-        return [arm(Tanh, dtype=torch.bfloat16)(batch().bfloat16())]
+        return [case(Tanh, dtype=torch.bfloat16)(batch().bfloat16())]
 
 
 # Copies
 
 
 @condition
-def deepcopy(arm: Arm) -> Run:
-    flow = arm(sharing="shared")
+def deepcopy(case: ModeCase) -> Run:
+    flow = case(sharing="shared")
     train(flow, x(), seed=1)
     return _train_copy(flow, copy.deepcopy(flow))
 
 
 @condition
-def pickled(arm: Arm) -> Run:
-    flow = arm(sharing="shared")
+def pickled(case: ModeCase) -> Run:
+    flow = case(sharing="shared")
     train(flow, x(), seed=1)
     return _train_copy(flow, pickle.loads(pickle.dumps(flow)))
 
@@ -733,8 +733,8 @@ def _train_copy(flow: nn.Module, copied: nn.Module) -> Run:
 
 
 @condition
-def deepcopy_between_forward_and_backward(arm: Arm) -> list[Run]:
-    flow, runs = arm(), []
+def deepcopy_between_forward_and_backward(case: ModeCase) -> list[Run]:
+    flow, runs = case(), []
 
     def backward(output: Tensor) -> None:
         runs.append(_train_copy(flow, pickle.loads(pickle.dumps(copy.deepcopy(flow)))))
@@ -744,11 +744,11 @@ def deepcopy_between_forward_and_backward(arm: Arm) -> list[Run]:
 
 
 @condition
-def state_dict_round_trip(arm: Arm) -> Run:
-    flow, file = arm(), io.BytesIO()
+def state_dict_round_trip(case: ModeCase) -> Run:
+    flow, file = case(), io.BytesIO()
     train(flow, x(), seed=1)
     torch.save(flow.state_dict(), file)
-    other = arm(seed=9)
+    other = case(seed=9)
     other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     return train(other, x())
 
@@ -785,19 +785,19 @@ def going_wrong(flow: Flow, evaluation: int) -> Iterator[None]:
 
 
 @condition
-def exception_inside_f_in_forward(arm: Arm) -> Run:
-    flow = arm(Faulty)
+def exception_inside_f_in_forward(case: ModeCase) -> Run:
+    flow = case(Faulty)
     with going_wrong(flow, 2), torch.autocast("cpu", enabled=False):
         flow(x())
     return train(flow, x())
 
 
 @condition
-def exception_inside_f_in_backward(arm: Arm) -> list[Run]:
-    flow = arm(Faulty)
+def exception_inside_f_in_backward(case: ModeCase) -> list[Run]:
+    flow = case(Faulty)
 
     def backward(output: Tensor) -> None:
-        if arm.recomputes:  # otherwise there is no f in backward
+        if case.recomputes:  # otherwise there is no f in backward
             buffers, random = copy.deepcopy(dict(flow.named_buffers())), torch.get_rng_state()
             with going_wrong(flow, 2):
                 weighted(output).backward(retain_graph=True)
@@ -821,8 +821,8 @@ class Conditioned(Tanh):
 
 
 @condition
-def f_reads_a_tensor_that_is_no_parameter(arm: Arm) -> list[Tensor]:
-    flow, context = arm(Conditioned), torch.ones((), dtype=torch.float64, requires_grad=True)
+def f_reads_a_tensor_that_is_no_parameter(case: ModeCase) -> list[Tensor]:
+    flow, context = case(Conditioned), torch.ones((), dtype=torch.float64, requires_grad=True)
     for field in flow.bank.fields:
         field.context = 2 * context
     weighted(flow(batch())).backward()
@@ -845,43 +845,43 @@ class Score(nn.Module):
 
 
 @condition
-def f_makes_a_leaf_for_itself(arm: Arm) -> Run:
-    return train(arm(Score), x())
+def f_makes_a_leaf_for_itself(case: ModeCase) -> Run:
+    return train(case(Score), x())
 
 
 @condition
-def f_reads_a_tensor_that_needs_no_gradient(arm: Arm) -> Run:
-    flow = arm(Conditioned)
+def f_reads_a_tensor_that_needs_no_gradient(case: ModeCase) -> Run:
+    flow = case(Conditioned)
     for field in flow.bank.fields:
         field.context = batch(1)[:, :1]
     return train(flow, x())
 
 
 @condition
-def double_backward(arm: Arm) -> list[Tensor]:
+def double_backward(case: ModeCase) -> list[Tensor]:
     start = x()
-    (first,) = torch.autograd.grad(weighted(arm(Tanh)(start)), start, create_graph=True)
+    (first,) = torch.autograd.grad(weighted(case(Tanh)(start)), start, create_graph=True)
     return [*torch.autograd.grad(weighted(first), start)]
 
 
 @condition
-def func_grad(arm: Arm) -> list[Tensor]:
-    flow = arm(Tanh)
+def func_grad(case: ModeCase) -> list[Tensor]:
+    flow = case(Tanh)
     return [torch.func.grad(lambda y: weighted(flow(y)))(batch())]
 
 
 @condition
-def func_vmap(arm: Arm) -> list[Tensor]:
-    return [torch.func.vmap(arm(Tanh))(torch.stack([batch(), batch(seed=2)])).detach()]
+def func_vmap(case: ModeCase) -> list[Tensor]:
+    return [torch.func.vmap(case(Tanh))(torch.stack([batch(), batch(seed=2)])).detach()]
 
 
 @condition
-def func_jvp(arm: Arm) -> list[Tensor]:
-    return [t.detach() for t in torch.func.jvp(arm(Tanh), (batch(),), (batch(seed=2),))]
+def func_jvp(case: ModeCase) -> list[Tensor]:
+    return [t.detach() for t in torch.func.jvp(case(Tanh), (batch(),), (batch(seed=2),))]
 
 
 @condition
-def forward_mode(arm: Arm) -> list[Tensor]:
+def forward_mode(case: ModeCase) -> list[Tensor]:
     with torch.autograd.forward_ad.dual_level():
-        output = arm(Tanh)(torch.autograd.forward_ad.make_dual(batch(), batch(seed=2)))
+        output = case(Tanh)(torch.autograd.forward_ad.make_dual(batch(), batch(seed=2)))
         return [torch.autograd.forward_ad.unpack_dual(output).tangent.detach()]

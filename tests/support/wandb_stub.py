@@ -1,4 +1,4 @@
-"""A W&B server as far as a run needs one, on this machine: it answers wandb-core, keeps what it is told, can fail."""
+"""A W&B server as far as a run needs one, on this machine: it answers wandb-core, keeps what it receives, can fail."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ENTITY = "nobody"
 
 
 @dataclass
-class Told:
-    """What the server was told of one run."""
+class RunRecord:
+    """What the server has received of one run."""
 
     group: str | None = None
     job_type: str | None = None
@@ -64,7 +64,7 @@ class Stub:
     def __init__(self) -> None:
         self.state: Literal["well", "fails", "refuses", "hangs", "dead"] = "well"
         self.hangs_at = ""
-        self.runs: dict[str, Told] = {}
+        self.runs: dict[str, RunRecord] = {}
         self.requests: list[str] = []
         self.released = threading.Event()
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": self}))
@@ -72,8 +72,8 @@ class Stub:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    def run(self, name: str) -> Told:
-        return self.runs.setdefault(name, Told())
+    def run(self, name: str) -> RunRecord:
+        return self.runs.setdefault(name, RunRecord())
 
     def close(self) -> None:
         """Answer nobody from now on; new connections are refused, old ones are cut."""
@@ -82,22 +82,24 @@ class Stub:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, operation: str, told: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         match operation:
             case "UpsertBucket":
-                return self._upsert(told)
+                return self._upsert(variables)
             case "RunResumeStatus":
-                return {"model": self._resumed(told["name"])}
+                return {"model": self._resumed(variables["name"])}
             case "Viewer":
                 return {
                     "viewer": {"id": "v", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}
                 }
             case "CreateRunFiles":
-                self.run(told["run"]).files |= set(told["files"])
-                files = [{"name": n, "uploadUrl": f"{self.url}/put/{urllib.parse.quote(n)}"} for n in told["files"]]
-                return {"createRunFiles": {"runID": told["run"], "uploadHeaders": [], "files": files}}
+                self.run(variables["run"]).files |= set(variables["files"])
+                files = [
+                    {"name": n, "uploadUrl": f"{self.url}/put/{urllib.parse.quote(n)}"} for n in variables["files"]
+                ]
+                return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
             case "CreateArtifact":
-                about = told["input"]
+                about = variables["input"]
                 self.run(about["runName"]).artifacts.append(about)
                 latest = {"artifactSequence": {"latestArtifact": None}}
                 return {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", **latest}}}
@@ -108,18 +110,18 @@ class Stub:
             case _:
                 return {}
 
-    def _upsert(self, told: dict[str, Any]) -> dict[str, Any]:
-        inserted = told["name"] not in self.runs
-        run = self.run(told["name"])
+    def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:
+        inserted = variables["name"] not in self.runs
+        run = self.run(variables["name"])
         for key, sent in (("group", "groupName"), ("job_type", "jobType"), ("name", "displayName"), ("project",) * 2):
-            if told.get(sent):
-                setattr(run, key, told[sent])
-        run.tags = told.get("tags") or run.tags
-        if told.get("config"):
-            run.config = {key: entry["value"] for key, entry in json.loads(told["config"]).items()}
+            if variables.get(sent):
+                setattr(run, key, variables[sent])
+        run.tags = variables.get("tags") or run.tags
+        if variables.get("config"):
+            run.config = {key: entry["value"] for key, entry in json.loads(variables["config"]).items()}
         project = {"id": "p", "name": run.project, "entity": {"id": "e", "name": ENTITY}}
-        bucket = {"id": told["name"], "name": told["name"], "displayName": run.name, "sweepName": None}
-        bucket |= {"project": project, "historyLineCount": len(run.rows), "config": told.get("config")}
+        bucket = {"id": variables["name"], "name": variables["name"], "displayName": run.name, "sweepName": None}
+        bucket |= {"project": project, "historyLineCount": len(run.rows), "config": variables.get("config")}
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
     def _resumed(self, name: str) -> dict[str, Any]:
@@ -133,15 +135,15 @@ class Stub:
         bucket |= {"eventsLineCount": 0, "wandbConfig": json.dumps({"t": 1})}
         return {"id": "p", "name": "p", "entity": {"id": "e", "name": ENTITY}, "bucket": bucket}
 
-    def stream(self, name: str, told: dict[str, Any]) -> None:
+    def stream(self, name: str, body: dict[str, Any]) -> None:
         run = self.run(name)
-        for kind, part in (told.get("files") or {}).items():
+        for kind, part in (body.get("files") or {}).items():
             if kind == "wandb-history.jsonl":
                 run.rows[part["offset"] :] = part["content"]
             elif kind == "wandb-summary.json":
                 run.summary = json.loads(part["content"][-1])
-        run.complete |= bool(told.get("complete"))
-        run.exit_code = told.get("exitcode", run.exit_code)
+        run.complete |= bool(body.get("complete"))
+        run.exit_code = body.get("exitcode", run.exit_code)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -105,7 +105,7 @@ PAPERS |= {
     "rk_resnet, per_stage": (
         "rk_resnet",
         {**FOUR, "sharing": "per_stage"},
-        partial(hand.rk_resnet, method="heun", own=True),
+        partial(hand.rk_resnet, method="heun", per_stage=True),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Every yaml composes and builds; every mistake is told, all at once, in words that help."""
+"""Every yaml composes and builds; every mistake is reported, all at once, in words that help."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_yaml_composes(file: Path) -> None:
 
 
 @pytest.mark.parametrize("group", REGISTRIES)
-def test_a_group_has_its_registrys_names_without_a_yaml_of_their_own(group: str) -> None:
+def test_a_group_has_its_registrys_names_without_yaml_files(group: str) -> None:
     registry, source = REGISTRIES[group][1], RegistrySource("test", SEARCH_PATH)
     assert set(registry.list()) <= set(source.list(group, ObjectType.CONFIG))
     for name in registry:
@@ -84,18 +84,18 @@ def test_papers_recipes_build(name: str) -> None:
         assert network(torch.empty(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_its_own() -> None:
+def test_scheme_alone_swaps_the_scheme_and_the_architecture_brings_one() -> None:
     assert compose("train", ["scheme=rk2"]).complete["scheme"] == {"name": "heun"}
     assert compose("train", ["architecture=lm_resnet"]).complete["scheme"]["name"] == "linear_multistep"
-    told = compose("train", ["architecture=lm_resnet", "scheme=rk4"]).complete
-    assert told["scheme"] == {"name": "rk4"}
+    complete = compose("train", ["architecture=lm_resnet", "scheme=rk4"]).complete
+    assert complete["scheme"] == {"name": "rk4"}
     # A parameter alone is for the scheme that the architecture brings.
     assert compose("train", ["architecture=lm_resnet", "scheme.k=zero"])["scheme"] == {
         "name": "linear_multistep", "k": "zero",
     }  # fmt: skip
 
 
-def test_axes_of_an_experiment_are_for_its_own_network() -> None:
+def test_axes_of_an_experiment_are_for_its_network() -> None:
     """FFJORD's gradient mode is not asked of a network that has none; what the user asks for is not dropped."""
     assert compose("train", ["experiment=density2d", "architecture=cnf"])["gradient"] == {"name": "backprop"}
     assert compose("train", ["experiment=density2d", "architecture=real_nvp"])["gradient"] is None
@@ -183,14 +183,14 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_names_value_expectation_and_the_nearest(case: str) -> None:
-    overrides, told = MISTAKES[case]
+    overrides, texts = MISTAKES[case]
     with pytest.raises(SchemenetError) as caught:
         compose("train", overrides)
-    for text in told:
+    for text in texts:
         assert text in str(caught.value)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(SchemenetError) as caught:
         compose("train", [item for overrides, _ in list(MISTAKES.values())[:8] for item in overrides])
     message = str(caught.value)
@@ -244,11 +244,11 @@ def test_words_is_the_old_name_of_networks(tmp_path: Path) -> None:
         compose("compare", ["experiment=mine"], str(tmp_path))
 
 
-def test_words_of_the_users_own_leave_out_what_an_experiment_says_of_other_arms() -> None:
-    asked = ["experiment=density_digits", "networks=[real_nvp,cnf]"]
-    assert compose("compare", asked)["arms"] == {"cnf": {"gradient": "backprop"}}
+def test_words_of_the_user_leave_out_what_an_experiment_says_of_other_arms() -> None:
+    overrides = ["experiment=density_digits", "networks=[real_nvp,cnf]"]
+    assert compose("compare", overrides)["arms"] == {"cnf": {"gradient": "backprop"}}
     with pytest.raises(SchemenetError, match="no arm 'ffjord'"):
-        compose("compare", [*asked, "arms.ffjord.hidden=8"])
+        compose("compare", [*overrides, "arms.ffjord.hidden=8"])
 
 
 def test_words_mean_the_networks_they_are_known_as() -> None:
@@ -276,7 +276,7 @@ def test_a_budget_in_every_form(overrides: list[str], budget: tuple[object, ...]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["budget.kind=flops", "budget.target=1M"], "budget.kind: .*did you mean 'train_flops'"),
         (["budget.kind=macs"], "budget.target: expected baseline or a number"),
@@ -288,8 +288,8 @@ def test_a_budget_in_every_form(overrides: list[str], budget: tuple[object, ...]
         (["data.validation=0.1"], r"tune\.validation"),
     ],
 )
-def test_mistakes_in_budget_and_tuning_are_told_before_torch_is_needed(overrides: list[str], told: str) -> None:
-    with pytest.raises(SchemenetError, match=told):
+def test_mistakes_in_budget_and_tuning_are_reported_before_torch_is_needed(overrides: list[str], message: str) -> None:
+    with pytest.raises(SchemenetError, match=message):
         compose("compare", overrides)
 
 
@@ -298,7 +298,7 @@ def test_budget(text: str | int, number: int) -> None:
     assert parse_amount(text) == number
 
 
-def test_users_own_yaml(tmp_path: Path) -> None:
+def test_yaml_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
     assert compose("train", ["experiment=mine"], str(tmp_path))["seed"] == 7
@@ -306,7 +306,7 @@ def test_users_own_yaml(tmp_path: Path) -> None:
         compose("train", [], str(tmp_path / "nowhere"))
 
 
-def test_users_own_yaml_of_groups(tmp_path: Path) -> None:
+def test_yaml_of_groups_of_the_user(tmp_path: Path) -> None:
     """A name of the user's own, an experiment that overrides groups, and a registered name, which stays what it is."""
     for group in ("experiment", "scheme"):
         (tmp_path / group).mkdir()
@@ -326,7 +326,7 @@ def test_users_own_yaml_of_groups(tmp_path: Path) -> None:
         compose("train", ["experiment=deep"], folder)
 
 
-def test_a_broken_yaml_is_told(tmp_path: Path) -> None:
+def test_a_broken_yaml_is_reported(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_epoks: 7\nsead: 1\n")
     with pytest.raises(SchemenetError) as caught:

@@ -116,9 +116,9 @@ class TestSets:
 
 class TestMistakes:
     def test_all_at_once(self):
-        with pytest.raises(SchemenetError) as told:
+        with pytest.raises(SchemenetError) as caught:
             DATA.build({"name": "moons", "batch_size": 0, "limit_test": 0, "noise": -1.0, "augment": True})
-        assert str(told.value).splitlines() == [
+        assert str(caught.value).splitlines() == [
             "data.batch_size: expected at least 1, got 0",
             "data.limit_test: expected at least 1, got 0",
             "data.noise: expected at least 0, got -1.0",

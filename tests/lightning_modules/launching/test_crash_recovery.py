@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lightning_modules.launching.run_lock import is_locked, locked
-from tests.support.crash_injection import KINDS, Campaign, Nursery
+from tests.support.crash_injection import KINDS, Campaign, ForkServer
 
 ROOT = Path(__file__).resolve().parents[3]
 ROUNDS = {"random": 6, "learned_k": 3, "workers": 1}
@@ -61,7 +61,7 @@ def hold(folder: Path, pipe: Any) -> None:
 
 def test_the_lock_of_a_run_dies_with_it(tmp_path: Path) -> None:
     """Not with its data workers, which notice seconds later: the same command goes on at once."""
-    context = Nursery().context
+    context = ForkServer().context
     here, there = context.Pipe()
     process = context.Process(target=hold, args=(tmp_path, there))
     process.start()

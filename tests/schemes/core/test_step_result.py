@@ -16,11 +16,11 @@ from schemes.core.evaluation_counts import Counted, SolverCounts, counting
 from schemes.core.scheme import Scheme
 from schemes.flow import Flow
 from schemes.nonlinear.newton_krylov import NoConvergence
-from tests.support.problems import Tanh, called
+from tests.support.problems import Tanh, spec_id
 
 PAIRS: list[Any] = [name for name in SCHEMES if SCHEMES.build(name).error_order is not None]
 SPECS: list[Any] = [*PAIRS, {"name": "reversible_wrap", "base": "bosh3"}, {"name": "reversible_wrap", "base": "dopri5"}]
-each = pytest.mark.parametrize("spec", SPECS, ids=called)
+each = pytest.mark.parametrize("spec", SPECS, ids=spec_id)
 
 REVERSIBLE = [spec for spec in SPECS if SCHEMES.build(spec).reversible]
 STIFF = [name for name in PAIRS if SCHEMES.build(name).implicit]
@@ -81,7 +81,7 @@ def test_the_estimate_falls_with_its_order(spec: Any) -> None:
 @each
 def test_states_in_between_join_the_ends_and_have_their_order(spec: Any) -> None:
     scheme = built(spec)
-    order = DENSE.get(called(spec), 3 if scheme.order > 2 else 2)
+    order = DENSE.get(spec_id(spec), 3 if scheme.order > 2 else 2)
     for theta in (0.3, 0.5, 0.9):
         errors = []
         for h in (0.4, 0.2, 0.1):
@@ -115,7 +115,7 @@ def test_memory_saves_the_slope_at_the_start(spec: Any) -> None:
             known = scheme.attempt(Counted(pendulum), Node(0, 0.0, 0.1), start(), (slope,))
         torch.testing.assert_close(known.y, tried.y, rtol=0, atol=1e-14)
         assert told.evaluations == first.evaluations - 1
-    if not scheme.implicit and not called(spec).startswith("reversible_wrap"):
+    if not scheme.implicit and not spec_id(spec).startswith("reversible_wrap"):
         assert second.evaluations == first.evaluations - 1
 
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_solved_is_told_and_never_a_number() -> None:
 # Reversible methods
 
 
-@pytest.mark.parametrize("spec", REVERSIBLE, ids=called)
+@pytest.mark.parametrize("spec", REVERSIBLE, ids=spec_id)
 def test_a_thousand_steps_of_changing_size_are_undone(spec: Any) -> None:
     scheme = SCHEMES.build(spec)
     y, solver_state = start(), ()
@@ -257,7 +257,7 @@ def test_a_thousand_steps_of_changing_size_are_undone(spec: Any) -> None:
     assert float((y - start()).norm()) < 1e-10
 
 
-@pytest.mark.parametrize("spec", REVERSIBLE, ids=called)
+@pytest.mark.parametrize("spec", REVERSIBLE, ids=spec_id)
 def test_the_reversible_mode_equals_backprop_on_an_adaptive_grid(spec: Any) -> None:
     torch.manual_seed(0)
     field = Tanh(3).double()

@@ -18,13 +18,13 @@ from schemes.registry import SCHEMES
 from tests.support.problems import (
     Noisy,
     batch,
-    called,
     distance,
     make_flow,
+    spec_id,
     train,
     weighted,
 )
-from tests.support.selections import APPROXIMATE, pairs, same_but, triples
+from tests.support.selections import APPROXIMATE, copy_with, pairs, triples
 
 # Adjoint
 
@@ -58,7 +58,7 @@ def test_adjoint_converges_at_the_order_of_the_scheme(mode: str, spec: Any) -> N
 
 
 def test_the_adjoint_of_named_schemes_is_tested() -> None:
-    tested = {called(pair.values[1]) for pair in pairs(["adjoint"])}
+    tested = {spec_id(pair.values[1]) for pair in pairs(["adjoint"])}
     assert tested >= {
         "forward_euler",
         "heun",
@@ -75,7 +75,7 @@ def test_adjoint_approaches_backprop_of_the_same_scheme(spec: str) -> None:
     gaps = []
     for n in (8, 16, 32):
         flow = make_flow(scheme=spec, gradient="adjoint", sharing="shared", steps=n)
-        backprop = same_but(flow, scheme=spec, sharing="shared", steps=n)
+        backprop = copy_with(flow, scheme=spec, sharing="shared", steps=n)
         gaps.append(distance(gradient_of(flow), gradient_of(backprop)))
     if gaps[2] > 1e-13:  # the adjoint of a symmetric method is its derivative
         assert math.log2(gaps[1] / gaps[2]) > SCHEMES.build(spec).order - 0.3, gaps
@@ -93,7 +93,7 @@ def test_adjoint_keeps_its_order_with_statistics_per_node(spec: str) -> None:
         with torch.no_grad():
             for seed in range(30):
                 flow((1 + seed % 3) * batch(seed=seed))
-        backprop = same_but(flow, steps=n, **options)
+        backprop = copy_with(flow, steps=n, **options)
         gaps.append(distance(gradient_of(flow.eval()), gradient_of(backprop.eval())))
     assert gaps[1] < 1e-13 or math.log2(gaps[0] / gaps[1]) > SCHEMES.build(spec).order - 0.3, gaps
 
@@ -122,7 +122,7 @@ def test_adjoint_does_not_warn_on_a_smooth_field() -> None:
 @pytest.mark.parametrize(("mode", "spec", "sharing"), triples(APPROXIMATE))
 def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, spec: Any, sharing: str) -> None:
     flow = make_flow(Noisy, scheme=spec, gradient=mode, sharing=sharing)
-    backprop = same_but(flow, field=Noisy, scheme=spec, sharing=sharing)
+    backprop = copy_with(flow, field=Noisy, scheme=spec, sharing=sharing)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AdjointDriftWarning)
         found, expected = train(flow, batch().requires_grad_()), train(backprop, batch().requires_grad_())

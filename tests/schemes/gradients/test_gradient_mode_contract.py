@@ -19,13 +19,13 @@ from tests.support.problems import (
     Tanh,
     assert_same,
     batch,
-    called,
     distance,
     make_flow,
+    spec_id,
     train,
     weighted,
 )
-from tests.support.selections import EXACT, ONE_OF_A_KIND, SPECS, pairs, same_but, triples
+from tests.support.selections import EXACT, ONE_OF_A_KIND, SPECS, copy_with, pairs, triples
 
 # Against backprop
 
@@ -35,10 +35,10 @@ def test_exact_modes_equal_backprop(mode: str, spec: Any, sharing: str) -> None:
     """Batch norm in train mode, dropout, time; inputs, all parameters and the scheme's own coefficients."""
     options = {"field": Noisy, "scheme": spec, "sharing": sharing, "steps": 5}
     flow = make_flow(gradient=mode, **options)
-    backprop = same_but(flow, **options)
-    found, expected = train(flow, batch().requires_grad_()), train(backprop, batch().requires_grad_())
-    assert_same(found, expected)
-    counts = [b for name, b in found.buffers.items() if "num_batches_tracked" in name]
+    backprop = copy_with(flow, **options)
+    actual, expected = train(flow, batch().requires_grad_()), train(backprop, batch().requires_grad_())
+    assert_same(actual, expected)
+    counts = [b for name, b in actual.buffers.items() if "num_batches_tracked" in name]
     assert len(counts) == len({node.place for node in flow.visits})
     assert all(count == 1 for count in counts)
 
@@ -54,7 +54,7 @@ def test_exact_modes_equal_backprop_in_evaluation(mode: str, spec: Any) -> None:
     flow = make_flow(gradient=mode, **options)
     with torch.no_grad():
         flow(batch(64))
-    backprop = same_but(flow, **options)
+    backprop = copy_with(flow, **options)
     flow.eval(), backprop.eval()
     assert_same(train(flow, batch().requires_grad_()), train(backprop, batch().requires_grad_()))
 
@@ -62,7 +62,7 @@ def test_exact_modes_equal_backprop_in_evaluation(mode: str, spec: Any) -> None:
 def test_checkpoint_of_projected_steps_and_of_past_states_equals_backprop() -> None:
     options = {"scheme": "linear_multistep", "past": 1, "projection": nn.ReLU(), "field": Noisy}
     flow = make_flow(gradient="checkpoint", **options)
-    backprop = same_but(flow, **options)
+    backprop = copy_with(flow, **options)
     inputs = [[batch(seed=s).requires_grad_() for s in (1, 2)] for _ in range(2)]
     assert_same(train(flow, *inputs[0]), train(backprop, *inputs[1]))
 
@@ -71,7 +71,7 @@ def test_checkpoint_of_projected_steps_and_of_past_states_equals_backprop() -> N
 def test_checkpoint_replays_drop_path(column: int) -> None:
     options = {"scheme": {"name": "fractal", "columns": 3, "drop_path": 0.5}, "past": 1, "field": Noisy}
     flow = make_flow(gradient="checkpoint", **options)
-    backprop = same_but(flow, **options)
+    backprop = copy_with(flow, **options)
     runs = []
     for one in (flow, backprop):
         kept = functools.partial(one, past=(torch.tensor(column),))
@@ -90,21 +90,21 @@ class Wrapped(nn.Module):
         return self.function(x)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=called)
+@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
 def test_past_states_count_for_the_schemes_that_say_so(spec: Any) -> None:
     flow = make_flow(scheme=spec, sharing="shared", past=1).eval()
     ignored = torch.equal(flow(batch(), (batch(seed=2),)), flow(batch(), (batch(seed=3),)))
     assert ignored is not flow.scheme.accepts_past_states
 
 
-WITH_PAST = [called(spec) for spec in SPECS if SCHEMES.build(spec).accepts_past_states]
+WITH_PAST = [spec_id(spec) for spec in SPECS if SCHEMES.build(spec).accepts_past_states]
 
 
-@pytest.mark.parametrize(("mode", "spec"), [pair for pair in pairs(EXACT) if called(pair.values[1]) in WITH_PAST])
+@pytest.mark.parametrize(("mode", "spec"), [pair for pair in pairs(EXACT) if spec_id(pair.values[1]) in WITH_PAST])
 def test_exact_modes_equal_backprop_behind_past_states(mode: str, spec: Any) -> None:
     options = {"field": Noisy, "scheme": spec, "past": 1}
     flow = make_flow(gradient=mode, **options)
-    backprop = same_but(flow, **options)
+    backprop = copy_with(flow, **options)
     inputs = [[batch(seed=s).requires_grad_() for s in (1, 2)] for _ in range(2)]
     assert_same(train(flow, *inputs[0]), train(backprop, *inputs[1]))
 
@@ -177,17 +177,17 @@ class Watching(Tanh):
 @pytest.mark.parametrize("half", [False, True])
 def test_reversible_under_autocast_keeps_float32_streams(scheme: str, half: bool) -> None:
     flow = make_flow(Watching, scheme=scheme, gradient="reversible", dtype=torch.float32)
-    backprop = same_but(flow, scheme=scheme, dtype=torch.float32)
+    backprop = copy_with(flow, scheme=scheme, dtype=torch.float32)
     x = batch(dtype=torch.float32)
     x = x.bfloat16() if half else x  # a stem under autocast hands over half precision
-    found, expected = (
+    actual, expected = (
         train(Wrapped(one, torch.autocast("cpu", torch.bfloat16)(one)), start.requires_grad_())
         for one, start in ((flow, x.clone()), (backprop, x.float()))
     )
-    assert found.output.dtype == torch.float32
+    assert actual.output.dtype == torch.float32
     assert {dtype for field in flow.bank.fields for dtype in field.seen} == {torch.float32}
-    assert distance(found.output, expected.output) < 1e-6
-    assert found.gradients["0"].dtype == x.dtype
+    assert distance(actual.output, expected.output) < 1e-6
+    assert actual.gradients["0"].dtype == x.dtype
     for name, p in flow.named_parameters():
         assert distance(p.grad, expected.gradients[f"inner.{name}"]) < 2e-2, name
 

@@ -15,8 +15,8 @@ from tests.support.problems import (
     Storages,
     batch,
     bytes_kept,
-    called,
     make_flow,
+    spec_id,
     weighted,
 )
 from tests.support.selections import pairs
@@ -44,7 +44,7 @@ def test_bytes_kept_by_checkpoint_are_a_carry_a_step(mode: str, spec: Any) -> No
     few, middle, many = (kept(mode, spec, n) for n in (3, 5, 9))
     assert 0 < many - middle == 2 * (middle - few)
     kinds = {"adams": 2, "reversible_wrap": 2, "asynchronous_leapfrog": 2, "reversible_heun": 3}
-    parts = next((parts for kind, parts in kinds.items() if called(spec).startswith(kind)), 1)
+    parts = next((parts for kind, parts in kinds.items() if spec_id(spec).startswith(kind)), 1)
     assert many - middle == 4 * STATE * parts
     # Three states a step are more than backprop keeps of a field of one layer.
     assert parts == 3 or many < kept("backprop", spec, 9)

@@ -27,15 +27,15 @@ from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.registry import GRADIENTS
 from tests.support.problems import Noisy, Run, Tanh, assert_same, batch, gradients, train, weighted
-from tests.support.training_conditions import CONDITIONS, RECOMPUTING, Arm, WithSpare, x
+from tests.support.training_conditions import CONDITIONS, RECOMPUTING, ModeCase, WithSpare, x
 
-ARMS = [
-    Arm("backprop", "heun"),
-    Arm("checkpoint", "heun"),
-    Arm("reversible", "symplectic_euler"),
-    Arm("reversible", "leapfrog"),
-    Arm("reversible", "verlet"),
-    Arm("adjoint", "verlet"),
+MODE_CASES = [
+    ModeCase("backprop", "heun"),
+    ModeCase("checkpoint", "heun"),
+    ModeCase("reversible", "symplectic_euler"),
+    ModeCase("reversible", "leapfrog"),
+    ModeCase("reversible", "verlet"),
+    ModeCase("adjoint", "verlet"),
 ]
 """The adjoint of a symmetric method is its derivative: that of Verlet's has the truth that the other modes have.
 
@@ -72,20 +72,22 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
 """All that does not work: the condition, the modes, the message."""
 
 
-REVERSIBLE = itertools.cycle(arm for arm in ARMS if arm.mode == "reversible")
+REVERSIBLE = itertools.cycle(case for case in MODE_CASES if case.mode == "reversible")
 CELLS = [
-    (name, arm) for name in CONDITIONS for arm in (*(arm for arm in ARMS if arm.mode != "reversible"), next(REVERSIBLE))
+    (name, case)
+    for name in CONDITIONS
+    for case in (*(case for case in MODE_CASES if case.mode != "reversible"), next(REVERSIBLE))
 ]
 """Each condition with each mode. Conditions do not depend on the scheme, so the reversible ones take turns."""
 
 
-def test_every_mode_has_an_arm() -> None:
-    assert {arm.mode for arm in ARMS} == set(GRADIENTS)
+def test_every_mode_has_a_case() -> None:
+    assert {case.mode for case in MODE_CASES} == set(GRADIENTS)
 
 
 @functools.cache
 def left_by_hand(name: str, scheme: str) -> list[Run | Tensor | None]:
-    return flat(CONDITIONS[name](Arm("by hand", scheme)))
+    return flat(CONDITIONS[name](ModeCase("by hand", scheme)))
 
 
 def flat(left: Any) -> list[Run | Tensor | None]:
@@ -93,15 +95,17 @@ def flat(left: Any) -> list[Run | Tensor | None]:
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
-@pytest.mark.parametrize(("name", "arm"), CELLS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
-def test_every_mode_leaves_what_a_plain_loop_leaves(name: str, arm: Arm) -> None:
+@pytest.mark.parametrize(
+    ("name", "case"), CELLS, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
+def test_every_mode_leaves_what_a_plain_loop_leaves(name: str, case: ModeCase) -> None:
     modes, message = REFUSALS.get(name, ((), ""))
-    if arm.mode in modes:
-        with pytest.raises(SchemenetError, match=re.escape(message.format(mode=arm.mode))):
-            CONDITIONS[name](arm)
+    if case.mode in modes:
+        with pytest.raises(SchemenetError, match=re.escape(message.format(mode=case.mode))):
+            CONDITIONS[name](case)
         return
-    tolerance = TOLERANCES.get((name, arm.mode)) or TOLERANCES.get(name, 1e-10)
-    for one, other in zip(flat(CONDITIONS[name](arm)), left_by_hand(name, arm.scheme), strict=True):
+    tolerance = TOLERANCES.get((name, case.mode)) or TOLERANCES.get(name, 1e-10)
+    for one, other in zip(flat(CONDITIONS[name](case)), left_by_hand(name, case.scheme), strict=True):
         if isinstance(one, Run):
             assert_same(one, other, tolerance)
         elif one is None:
@@ -113,11 +117,11 @@ def test_every_mode_leaves_what_a_plain_loop_leaves(name: str, arm: Arm) -> None
 # Changes between forward and backward
 
 
-@pytest.mark.parametrize("arm", ARMS, ids="-".join)
+@pytest.mark.parametrize("case", MODE_CASES, ids="-".join)
 @pytest.mark.parametrize("what", ["parameter", "input", "output"])
-def test_a_change_in_place_before_backward_is_noticed_or_does_not_matter(what: str, arm: Arm) -> None:
+def test_a_change_in_place_before_backward_is_noticed_or_does_not_matter(what: str, case: ModeCase) -> None:
     """Never a wrong gradient; the weights take part in all of them."""
-    flow, start = arm(Tanh), 1 * x()
+    flow, start = case(Tanh), 1 * x()
     start.retain_grad()
     output = flow(start)
     loss = weighted(output)
@@ -131,21 +135,21 @@ def test_a_change_in_place_before_backward_is_noticed_or_does_not_matter(what: s
     if noticed or what == "parameter":
         assert re.search("modified (by an )?inplace", noticed)
         return
-    expected = train(Arm("by hand", arm.scheme)(Tanh), x())
+    expected = train(ModeCase("by hand", case.scheme)(Tanh), x())
     assert_same(Run(expected.output, expected.random, gradients(flow, start), {}), expected)
 
 
 # Memory
 
 
-ONE_EACH = list({arm.mode: arm for arm in ARMS}.values())
+ONE_EACH = list({case.mode: case for case in MODE_CASES}.values())
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("arm", ONE_EACH, ids="-".join)
-def test_60_steps_leave_nothing_behind_but_their_losses(arm: Arm) -> None:
+@pytest.mark.parametrize("case", ONE_EACH, ids="-".join)
+def test_60_steps_leave_nothing_behind_but_their_losses(case: ModeCase) -> None:
     """Also while the losses are kept, and with them their graphs."""
-    flow, start, losses = arm(steps=1), batch(), []
+    flow, start, losses = case(steps=1), batch(), []
     with LiveBytes() as alive:
         for step in range(60):
             flow.zero_grad()
@@ -157,9 +161,9 @@ def test_60_steps_leave_nothing_behind_but_their_losses(arm: Arm) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("arm", ARMS, ids="-".join)
-def test_a_forward_without_a_backward_leaves_nothing_behind(arm: Arm) -> None:
-    flow, start = arm(), x()
+@pytest.mark.parametrize("case", MODE_CASES, ids="-".join)
+def test_a_forward_without_a_backward_leaves_nothing_behind(case: ModeCase) -> None:
+    flow, start = case(), x()
     with LiveBytes([start, *flow.parameters(), *flow.buffers()]) as alive:
         output = flow(start)
         assert alive.live > output.nbytes
@@ -198,9 +202,9 @@ def in_parallel(setting: str, flow: Flow) -> nn.Module:
     return network
 
 
-def train_in_parallel(setting: str, arm: Arm, rank: int) -> list[Tensor | None]:
+def train_in_parallel(setting: str, case: ModeCase, rank: int) -> list[Tensor | None]:
     """What two steps on two batches each leave: the second one meets what the first one left."""
-    flow = arm(SETTINGS[setting])
+    flow = case(SETTINGS[setting])
     network = in_parallel(setting, flow)
     torch.manual_seed(rank)
     for step in range(2):
@@ -219,15 +223,17 @@ def parallel_worker(rank: int, folder: str, settings: tuple[str, ...]) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     told = {}
     for setting in settings:
-        expected = {scheme: train_in_parallel(setting, Arm("by hand", scheme), rank) for scheme in ("heun", "verlet")}
-        for arm in ONE_EACH:
+        expected = {
+            scheme: train_in_parallel(setting, ModeCase("by hand", scheme), rank) for scheme in ("heun", "verlet")
+        }
+        for case in ONE_EACH:
             try:
                 torch.testing.assert_close(
-                    train_in_parallel(setting, arm, rank), expected[arm.scheme], rtol=1e-10, atol=1e-10
+                    train_in_parallel(setting, case, rank), expected[case.scheme], rtol=1e-10, atol=1e-10
                 )
-                told[setting, arm.mode] = "same"
+                told[setting, case.mode] = "same"
             except (AssertionError, SchemenetError) as error:
-                told[setting, arm.mode] = str(error)
+                told[setting, case.mode] = str(error)
     torch.save(told, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -241,7 +247,7 @@ def test_two_processes(settings: tuple[str, ...], tmp_path: Path) -> None:
     torch.multiprocessing.spawn(parallel_worker, (str(tmp_path), settings), nprocs=2)
     for rank in (0, 1):
         told = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert told.keys() == {(setting, arm.mode) for setting in settings for arm in ONE_EACH}
+        assert told.keys() == {(setting, case.mode) for setting in settings for case in ONE_EACH}
         for (setting, mode), result in told.items():
             if setting in HIDDEN and mode in RECOMPUTING:
                 assert "apply fully_shard to the flow" in result, (setting, mode)

@@ -19,7 +19,7 @@ from schemes.gradients.recomputation.reconstruction_error import ENTRIES, finger
 from schemes.gradients.reversible import InversionErrorWarning
 from schemes.integration.visited_nodes import visited
 from schemes.registry import SCHEMES
-from tests.support.problems import Tanh, batch, bytes_kept, called, distance, make_flow, weighted
+from tests.support.problems import Tanh, batch, bytes_kept, distance, make_flow, spec_id, weighted
 
 
 def wrap(base: Any = "heun", coupling: float | None = None) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_every_explicit_one_step_method_is_inverted_and_differentiated(base: str
         ("fractal", "which has weights of its own at each stage"),
         ({"name": "backward_euler_poly", "form": "mpoly"}, "which has weights of its own at each stage"),
     ],
-    ids=called,
+    ids=spec_id,
 )
 def test_other_bases_are_refused_with_the_reason(base: Any, reason: str) -> None:
     name = base if isinstance(base, str) else base["name"]

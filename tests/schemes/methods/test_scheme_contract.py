@@ -19,7 +19,7 @@ from schemes.errors import SchemenetError
 from schemes.integration.uniform_grid import UniformGrid
 from schemes.integration.visited_nodes import visited
 from schemes.registry import SCHEMES
-from tests.support.problems import called, distance
+from tests.support.problems import distance, spec_id
 
 NO_METHOD = {"linear_multistep", "fractal"}
 
@@ -48,7 +48,7 @@ VARIANTS: list[dict[str, Any]] = [
 ALL: list[Any] = [*SCHEMES.list(), *VARIANTS]
 
 
-every = pytest.mark.parametrize("spec", ALL, ids=called)
+every = pytest.mark.parametrize("spec", ALL, ids=spec_id)
 
 
 def states(scheme: Scheme, seed: int = 0) -> Any:
@@ -62,8 +62,8 @@ def smooth(node: Node, y: Tensor) -> Tensor:
     return torch.sin(y + node.step - 0.7 * node.stage + node.component) + node.t
 
 
-def close(found: Any, expected: Any, tolerance: float = 1e-12) -> bool:
-    a, shape = flatten(found)
+def close(actual: Any, expected: Any, tolerance: float = 1e-12) -> bool:
+    a, shape = flatten(actual)
     b, other = flatten(expected)
     return shape == other and all(distance(p, q) < tolerance for p, q in zip(a, b, strict=True))
 
@@ -100,13 +100,13 @@ def test_entries_without_an_order_stand_by_name() -> None:
         ({"name": "linear_multistep", "k": 0.5, "scale": True}, 1.81e-4),
         ({"name": "linear_multistep", "k": -0.5, "scale": True}, 1.63e-3),
     ],
-    ids=called,
+    ids=spec_id,
 )
 def test_error_on_the_riccati_equation(spec: Any, expected: float) -> None:
     """u' = -u^2, u(0) = 1 to T = 1 in 320 steps: the known errors to two digits."""
     one = torch.ones((), dtype=torch.float64)
-    found = integrate(SCHEMES.build(spec), lambda _, y: -y * y, one, 1.0, 320)
-    assert abs(float(found) - 0.5) == pytest.approx(expected, rel=0.02)
+    actual = integrate(SCHEMES.build(spec), lambda _, y: -y * y, one, 1.0, 320)
+    assert abs(float(actual) - 0.5) == pytest.approx(expected, rel=0.02)
 
 
 # Stages, nodes, memory
@@ -158,8 +158,8 @@ def test_adams_bashforth_integrates_polynomials_exactly(name: str) -> None:
     scheme = SCHEMES.build(name)
     for degree in range(scheme.order):
         power = lambda n, y, d=degree: (d + 1) * n.t**d * torch.ones_like(y)  # noqa: E731
-        found = integrate(scheme, power, states(scheme), 2.0, 7)
-        assert torch.allclose(found, states(scheme) + 2.0 ** (degree + 1), atol=1e-12)
+        actual = integrate(scheme, power, states(scheme), 2.0, 7)
+        assert torch.allclose(actual, states(scheme) + 2.0 ** (degree + 1), atol=1e-12)
 
 
 @every
@@ -274,10 +274,10 @@ INTERVALS: list[tuple[Any, float | None, float | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "real", "imaginary"), INTERVALS, ids=called)
+@pytest.mark.parametrize(("spec", "real", "imaginary"), INTERVALS, ids=spec_id)
 def test_stability_intervals(spec: Any, real: float | None, imaginary: float | None) -> None:
-    found = stability_intervals(SCHEMES.build(spec))
-    for value, expected in zip(found, (real, imaginary), strict=True):
+    actual = stability_intervals(SCHEMES.build(spec))
+    for value, expected in zip(actual, (real, imaginary), strict=True):
         assert value == (None if expected is None else pytest.approx(expected, abs=5.1e-4))
 
 
