@@ -83,4 +83,6 @@ def write_published(name: str, root: Path, monkeypatch) -> None:
     if name in CIFAR:
         write_cifar(root, monkeypatch, name)
     else:
-        write_mnist(root, name={"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name])
+        folders = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+        assert name in folders, f"data set {name!r} is new: fabricate its files here"
+        write_mnist(root, name=folders[name])

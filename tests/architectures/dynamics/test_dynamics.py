@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from architectures.dynamics.base import TrajectoryModel
 from architectures.dynamics.neural_ode import Learned, NeuralODE
-from architectures.factory import create_model
+from architectures.factory import create_model, list_models
 from architectures.observations import Observations, SeriesBatch
 from architectures.registry import SYSTEMS
 from architectures.standardizer import Standardizer, slopes
@@ -31,7 +31,7 @@ from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.ivp.trajectory_flow import TrajectoryFlow
 
-MODELS = ["neural_ode", "universal_ode", "trajectory_gru"]
+MODELS = list_models(task="trajectory")
 FIRST, LATER = slice(0, 1), slice(1, None)
 
 

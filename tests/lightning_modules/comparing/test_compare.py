@@ -185,15 +185,8 @@ def test_runs_that_fail_or_cannot_start_are_survived_and_listed(
     broken = folder / "lm_resnet" / "seed0"
     broken.mkdir(parents=True)
     (broken / "metrics.csv").mkdir()  # its csv cannot be written
-    status = main(
-        but(
-            SMALL[:-1],
-            "networks=[forward_euler,linear_multistep]",
-            "arms.lm_resnet.depth=8",
-            "seeds=1",
-            f"folder={folder}",
-        )
-    )
+    pair = ["networks=[forward_euler,linear_multistep]", "arms.lm_resnet.depth=8"]
+    status = main(but(SMALL[:-1], *pair, "seeds=1", f"folder={folder}"))  # in processes, as users run them
     told = capsys.readouterr().out
     assert status == 1
     assert "lm_resnet seed 0: FAILED" in told

@@ -27,6 +27,7 @@ from lightning_modules.data.supervised.toy_points import Moons, Points
 from lightning_modules.launching.job import Job
 from lightning_modules.launching.multi_process import train
 from schemes import SchemenetError
+from tests.support.messages import assert_lines
 from tests.support.overrides import but
 
 SMALL = [
@@ -83,11 +84,12 @@ class TestChoice:
         }
         chosen = tuning.choose(tried, worst=1.0)
         assert chosen == {"plain": 0.1, "diverging": 0.01, "tied": 0.1, "hopeless": 0.01}
-        assert tuning.notes(tried, chosen, worst=1.0) == [
-            "diverging: the best learning rate, 0.01, is the smallest of the grid; widen the grid",
-            "tied: as good as lr=0.1 was 1; the smallest is taken",
-            "hopeless: every tuning run diverged; lr=0.01 is the smallest of the grid, and nothing more",
-        ]
+        assert_lines(
+            tuning.notes(tried, chosen, worst=1.0),
+            ("diverging", "0.01", "smallest of the grid", "widen the grid"),
+            ("tied", "lr=0.1", "1", "the smallest"),
+            ("hopeless", "every tuning run diverged", "lr=0.01"),
+        )
 
     def test_a_diverged_run_counts_as_such_whatever_its_weights_classify_by_chance(self, tmp_path: Path) -> None:
         plan = plan_of("tune.lr=[0.5]")

@@ -1,16 +1,56 @@
-"""The contract of a labelled data set: its facts, its batches, what it refuses."""
+"""The contract of a data set: batches that the seed decides, a signature that is its schema, what it refuses.
+
+Labelled sets, those in files from fabricated ones, are also held to their facts.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lightning_modules.config.registries import DATA
+from lightning_modules.data.on_disk import FromFiles
 from lightning_modules.data.supervised.base import LabelledData
 from schemes.errors import SchemenetError
 from schemes.schema import objection
 from tests.support.data_files import CIFAR, FREE, IN_FILES, LABELLED, write_images, write_published
+from tests.support.messages import assert_lines
+
+BASE = {"batch_size": 128, "limit_train": None, "limit_test": None, "validation": None}
+IN_MEMORY = [name for name in DATA if not {"path", "file", "root"} & DATA.options(name).keys()]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_signature_is_the_schema(name: str) -> None:
+    defaults = DATA.defaults(name)
+    assert defaults.items() >= BASE.items()
+    assert "seed" not in defaults  # the run's, not the user's to set for the data alone
+    if issubclass(DATA[name], FromFiles):
+        assert defaults.items() >= {"root": None, "download": False}.items()
+    for parameter in DATA.options(name).values():
+        assert objection(parameter.default, parameter.annotation) is None
+
+
+def first_batch(name: str, seed: int) -> list[Tensor]:
+    data = DATA.build({"name": name, "batch_size": 8}, seed=seed)
+    data.check()
+    data.setup()
+    next(iter(data.test_dataloader()))
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_the_seed_alone_decides_the_batches(name: str) -> None:
+    before = torch.get_rng_state()
+    one, same, other = first_batch(name, 0), first_batch(name, 0), first_batch(name, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert all(leaf.isfinite().all() for leaf in one if leaf.is_floating_point())
 
 
 @pytest.fixture(params=sorted(LABELLED))
@@ -54,17 +94,8 @@ class TestSets:
         assert inputs.dtype == torch.float32
         assert inputs.shape == (len(labels), *data.shape)
 
-    @pytest.mark.parametrize("name", sorted(LABELLED))
-    def test_signature_is_the_schema(self, name):
-        defaults = DATA.defaults(name)
-        base = {"batch_size": 128, "limit_train": None, "limit_test": None}
-        assert defaults.items() >= base.items()
-        assert "seed" not in defaults  # the run's, not the user's to set for the data alone
-        assert defaults["augment"] is (name in CIFAR)
-        if name in IN_FILES:
-            assert defaults.items() >= {"root": None, "download": False}.items()
-        for parameter in DATA.parameters(name).values():
-            assert objection(parameter.default, parameter.annotation) is None
+    def test_the_cifar_sets_are_augmented(self):
+        assert {name for name in LABELLED if DATA.defaults(name)["augment"]} == set(CIFAR)
 
     @pytest.mark.parametrize("name", FREE)
     def test_same_set_for_every_seed(self, name):
@@ -118,12 +149,13 @@ class TestMistakes:
     def test_all_at_once(self):
         with pytest.raises(SchemenetError) as caught:
             DATA.build({"name": "moons", "batch_size": 0, "limit_test": 0, "noise": -1.0, "augment": True})
-        assert str(caught.value).splitlines() == [
-            "data.batch_size: expected at least 1, got 0",
-            "data.limit_test: expected at least 1, got 0",
-            "data.noise: expected at least 0, got -1.0",
-            "data.augment: Moons has no augmentation; expected false, got true",
-        ]
+        assert_lines(
+            str(caught.value),
+            ("data.batch_size", "at least 1", "got 0"),
+            ("data.limit_test", "at least 1", "got 0"),
+            ("data.noise", "at least 0", "-1.0"),
+            ("data.augment", "Moons", "expected false"),
+        )
 
     def test_not_a_number(self):
         with pytest.raises(SchemenetError, match="noise"):

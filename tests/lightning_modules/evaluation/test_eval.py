@@ -21,7 +21,7 @@ from lightning_modules.training.batch_statistics import reestimate
 from schemes import SCHEMES, SchemenetError
 from schemes.analysis.reference_problems import integrate
 
-TINY = ["debug=fast", "architecture.width=0.25", "data.batch_size=32", "data.limit_train=64"]
+TINY = ["debug=fast", "architecture.width=0.25", "data.batch_size=32", "data.limit_train=128"]
 
 
 @pytest.fixture(scope="module")

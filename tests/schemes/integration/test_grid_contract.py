@@ -24,12 +24,14 @@ TIMES = [0.0, 0.4, 1.0]
 
 def along_times(name: str) -> Any:
     """A grid of this name for initial value problems."""
-    return {
+    grids = {
         "uniform": {"name": "uniform", "steps": 20},
         "adaptive": {"name": "adaptive", "rtol": 1e-7, "atol": 1e-7},
         "stepped": SteppedGrid(step_size=0.05, interpolation="cubic"),
         "scipy": ScipyGrid("DOP853", rtol=1e-7, atol=1e-7),
-    }[name]
+    }
+    assert name in grids, f"grid {name!r} is new: say in this dictionary how it steps along given times"
+    return grids[name]
 
 
 ALL = [*GRIDS, "stepped", "scipy"]
