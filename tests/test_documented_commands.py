@@ -29,6 +29,8 @@ ELSEWHERE = {
     "--wandb": "tests/lightning_modules/comparing/test_wandb_sweep.py",
     "trainer.accelerator=gpu": "needs GPUs: docs/gpu.md",
     "trainer.devices=2": "tests/lightning_modules/launching/test_many_devices.py",
+    "scheme=sixth": "tests/lightning_modules/config/test_config_contract.py",
+    "run-file": "what launchers call: tests/lightning_modules/launching",
 }
 """What is not run here, by a word of the command, and where it is."""
 
@@ -44,7 +46,7 @@ TINY = {
 SERIES = "series,time,a,b,label\n" + "".join(f"{s},{t},{s + t},{t / 2},{s % 2}\n" for s in range(12) for t in range(6))
 TRAJECTORIES = "series,time,a,b\n" + "".join(f"{s},{t},{s + t},{t / 2}\n" for s in range(8) for t in range(12))
 TABLE = "a,b\n" + "".join(f"{i},{i * i % 7}\n" for i in range(60))
-SWEEP = "experiment: null\nscheme: forward_euler,heun\nseed: 0,1\n"
+SWEEP = "scheme: forward_euler,heun\nseed: 0,1\narchitecture.depth: 8\n"
 
 
 RUNS = {
@@ -55,19 +57,25 @@ RUNS = {
 }  # fmt: skip
 """What is trained for a figure, or for eval, of a RUN."""
 
+FINISHED = ("runs/sweep/a", "runs/sweep/b", "runs/ablation/a", "runs/ablation/b", "runs/train/some-run")
+"""Folders of finished runs that the commands name."""
+
 PAGES = {"dynamics.md": "field", "densities.md": "density", "series.md": "series", "odenet.md": "error_control"}
 """Whose runs the eval of a page is about."""
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """(page, command) of each ``schemenet ...`` in blocks and code spans; lines that are continued are joined."""
+    """(page, command) of each ``schemenet ...`` in blocks and code spans; lines that are continued are joined.
+
+    ``schemenet sweep`` alone is a name in the text: it needs values to sweep over.
+    """
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = path.read_text(encoding="utf-8").replace("\\\n", " ")
         variables = dict(re.findall(r'(\w+)="([^"]*)"', text)) | {"a": "relu"}
         blocks = re.findall(r"^ *(?:\$ )?(schemenet [a-z].*)$", text, re.M)
         for command in dict.fromkeys([*blocks, *re.findall(r"`(schemenet [a-z]+[^`]*)`", text)]):
             for part in re.sub(r"\s#.*", "", " ".join(command.split())).split(" && "):
-                if "..." not in part.replace("RUN...", ""):
+                if "..." not in part.replace("RUN...", "") and part.split()[1:] != ["sweep"]:
                     yield path.name, " ".join(string.Template(part).substitute(variables).split())
 
 
@@ -85,7 +93,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A current folder with data in the files that the commands name."""
     place = tmp_path_factory.mktemp("documented")
     data_files.write_images(place / "FOLDER")
-    test_series_sets.write_physionet(place / "FOLDER")
+    for name in ("a", "c"):
+        test_series_sets.write_physionet(place / "FOLDER", name)
     for name, text in {"series": SERIES, "trajectories": TRAJECTORIES, "table": TABLE}.items():
         (place / f"{name}.csv").write_text(text)
     (place / "FILE.yaml").write_text(SWEEP)
@@ -95,15 +104,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         data_files.write_cifar(place / "FOLDER", patch)
         patch.setenv("SCHEMENET_DATA", str(place / "FOLDER"))
         patch.chdir(place)
+        for folder in FINISHED:
+            main(tiny(["train", "architecture.depth=8", f"seed={FINISHED.index(folder)}", f"folder={folder}"]))
         yield place
 
 
-def tiny(words: list[str], page: str) -> list[str]:
+def tiny(words: list[str]) -> list[str]:
     """The words of a command, at a size that takes seconds."""
     command, *rest = words
     options = dict(word.split("=", 1) for word in rest if "=" in word and not word.startswith("-"))
     others = [word for word in rest if word not in {f"{key}={value}" for key, value in options.items()}]
-    if command == "eval" or command == "sample":
+    if command in ("eval", "sample") or "--runs" in others:
         return [command, *others, *(f"{key}={value}" for key, value in options.items())]
     if options.get("data.path") == "FILE.csv":
         options["data.path"] = "series.csv" if options["data"] == "series_csv" else "trajectories.csv"
@@ -125,7 +136,7 @@ def run_of(kind: str, place: Path) -> str:
     """The folder of a run, trained when it is first asked for."""
     folder = f"made/{kind}"
     if not (place / folder / "result.json").exists():
-        assert main(tiny(["train", *RUNS[kind].split(), f"folder={folder}"], "")) == 0
+        assert main(tiny(["train", *RUNS[kind].split(), f"folder={folder}"])) == 0
     return folder
 
 
@@ -133,7 +144,8 @@ def run_of(kind: str, place: Path) -> str:
 def test_a_documented_command_runs(page: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if elsewhere := [reason for word, reason in ELSEWHERE.items() if word in command]:
         pytest.skip(elsewhere[0])
-    words = shlex.split(command)[1:]
+    words = shlex.split(command.replace("models NAME", "models resnet20"))[1:]
+    words = [f"folder={place}/{COMMANDS.index((page, command))}" if word == "folder=RUN" else word for word in words]
     kind = (
         words[1]
         if words[0] == "figure"
@@ -146,6 +158,6 @@ def test_a_documented_command_runs(page: str, command: str, place: Path, capsys:
     if words[0] in ("figure", "eval", "sample"):
         words = [run_of(kind, place) if word in ("RUN", "RUN...") else word for word in words]
     words = [word for pattern in words for word in (sorted(glob.glob(pattern)) if "*" in pattern else [pattern])]
-    status = main(tiny(words, page) if words[0] in ("train", "compare", "sweep", "eval", "sample") else words)
+    status = main(tiny(words) if words[0] in ("train", "compare", "sweep", "eval", "sample") else words)
     wrong = any(word in command for word in MISTAKES)
     assert status == (2 if wrong else 0), capsys.readouterr().err

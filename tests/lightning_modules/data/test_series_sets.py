@@ -149,15 +149,16 @@ STAY = f"""{HEADER}
 """
 
 
-def write_physionet(folder: Path) -> None:
-    """Set a, twenty stays and one without observations; outcomes of all but the last."""
-    (folder / "set-a").mkdir()
+def write_physionet(folder: Path, name: str = "a") -> None:
+    """One of the sets, twenty stays and one without observations; outcomes of all but the last."""
+    place = folder / f"set-{name}"
+    place.mkdir()
     rows = [OUTCOMES]
     for i in range(20):
-        (folder / "set-a" / f"{100 + i}.txt").write_text(STAY.format(record=100 + i, hr=60 + i))
+        (place / f"{100 + i}.txt").write_text(STAY.format(record=100 + i, hr=60 + i))
         rows += [f"{100 + i},6,1,5,-1,{i % 2}"] if i < 19 else []
-    (folder / "set-a" / "200.txt").write_text(f"{HEADER}\n00:00,RecordID,200\n00:00,Weight,-1\n")
-    (folder / "Outcomes-a.txt").write_text("\n".join(rows) + "\n")
+    (place / "200.txt").write_text(f"{HEADER}\n00:00,RecordID,200\n00:00,Weight,-1\n")
+    (folder / f"Outcomes-{name}.txt").write_text("\n".join(rows) + "\n")
 
 
 @pytest.fixture

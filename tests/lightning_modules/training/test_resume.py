@@ -22,6 +22,7 @@ from PIL import Image
 from lightning_modules.cli import main
 from lightning_modules.comparing.plan import make_plan
 from lightning_modules.config.compose import compose
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.launching import multi_process
 from lightning_modules.loggers.csv import MetricsFile
 from lightning_modules.training import run as running
@@ -285,7 +286,7 @@ def test_a_comparison_goes_on_with_the_run_that_was_killed(tmp_path: Path, monke
     overrides = ["experiment=demo", *arm, "controls=[]", "seeds=1", "budget={target: 8k, tolerance: 0.2}"]
     overrides += [*OFTEN, *DIGITS, f"folder={tmp_path}"]
     (planned,) = make_plan(compose("compare", overrides)).arms
-    config = json.loads(json.dumps({**planned.config, "seed": 0}))  # as it is handed to the run's process
+    config = ResolvedConfig(json.loads(json.dumps({**planned.config, "seed": 0})))  # as a job holds it
     train_killed(monkeypatch, config, tmp_path / "fractalnet" / "seed0", "on_train_batch_end", 9)
     assert main(["compare", *overrides]) == 0
     assert "resumes from epoch 1, step 8 of 15" in (tmp_path / "fractalnet" / "seed0" / "log.txt").read_text()
