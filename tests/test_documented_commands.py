@@ -57,8 +57,8 @@ RUNS = {
 }  # fmt: skip
 """What is trained for a figure, or for eval, of a RUN."""
 
-FINISHED = ("runs/sweep/a", "runs/sweep/b", "runs/ablation/a", "runs/ablation/b", "runs/train/some-run")
-"""Folders of finished runs that the commands name."""
+FINISHED = tuple(f"finished/{name}" for name in ("sweep/a", "sweep/b", "ablation/a", "ablation/b", "train/some-run"))
+"""Folders of finished runs, in place of those below runs/ that the commands name: there other commands put theirs."""
 
 PAGES = {"dynamics.md": "field", "densities.md": "density", "series.md": "series", "odenet.md": "error_control"}
 """Whose runs the eval of a page is about."""
@@ -145,6 +145,7 @@ def test_a_documented_command_runs(page: str, command: str, place: Path, capsys:
     if elsewhere := [reason for word, reason in ELSEWHERE.items() if word in command]:
         pytest.skip(elsewhere[0])
     words = shlex.split(command.replace("models NAME", "models resnet20"))[1:]
+    words = [word.replace("runs/", "finished/") if "--runs" in words else word for word in words]
     words = [f"folder={place}/{COMMANDS.index((page, command))}" if word == "folder=RUN" else word for word in words]
     kind = (
         words[1]
