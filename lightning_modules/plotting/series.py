@@ -112,11 +112,16 @@ def answer(network: SeriesModel, batch: SeriesBatch, i: int, reconstructs: bool 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             samples = network.predict(query, samples=SAMPLES).values[:, 0].numpy()
-    arrays = [tuple(part.squeeze(0).numpy() for part in points) for points in (shown, targets)]
     last, begins = float(shown.times[-1]), float(shown.times[0])
     if samples is not None:
         begins = -np.inf if reconstructs else last
-    return Answer(times.numpy(), mean, samples, *arrays, last, begins)  # type: ignore[arg-type]
+    return Answer(times.numpy(), mean, samples, _arrays(shown), _arrays(targets), last, begins)
+
+
+def _arrays(points: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times, values and mask of the only series."""
+    times, values, mask = (part.squeeze(0).numpy() for part in points)
+    return times, values, mask
 
 
 def _one_series(points: Observations, i: int) -> Observations:

@@ -39,10 +39,10 @@ def test_history_crosses_stages_without_steps(history):
 def test_projected_history_is_differentiated_through_checkpoints():
     options = {**FOUR, "history": "project"}
     modes = ("backprop", "checkpoint")
-    plain, found = (gradients(small("lm_resnet", gradient=mode, **options), images()) for mode in modes)
+    plain, recomputed = (gradients(small("lm_resnet", gradient=mode, **options), images()) for mode in modes)
     for key, gradient in plain.items():
         assert gradient.any()
-        same(found[key], gradient)
+        same(recomputed[key], gradient)
 
 
 def test_resnet_and_lm_resnet_differ_in_k_alone():

@@ -201,9 +201,9 @@ def begin(folder: Path, screen: Path) -> subprocess.Popen[bytes]:
     grid = ["scheme=forward_euler,rk2", "seed=0,1", "trainer.max_epochs=10", "trainer.checkpoint_every_n_steps=1"]
     words = ["sweep", *SMALL, *grid, "data.batch_size=16", f"folder={folder}"]
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with screen.open("wb") as told:
+    with screen.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "lightning_modules", *words], env=known, stdout=told, stderr=told,
+            [sys.executable, "-P", "-m", "lightning_modules", *words], env=known, stdout=log, stderr=log,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
         )  # fmt: skip

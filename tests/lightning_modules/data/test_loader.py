@@ -70,10 +70,10 @@ class TestDecodedEachEpoch:
         _, streamed = self.both(tmp_path)
         (tmp_path / "test" / "dog" / "3.png").write_bytes(b"no image")
         streamed.setup()
-        with pytest.raises(SchemenetError) as told:
+        with pytest.raises(SchemenetError) as caught:
             list(streamed.test_dataloader())
-        assert str(told.value).startswith("cannot read the image")
-        assert "Traceback" not in str(told.value)
+        assert str(caught.value).startswith("cannot read the image")
+        assert "Traceback" not in str(caught.value)
 
 
 class TestOrder:

@@ -63,12 +63,12 @@ class TestFiles:
         monkeypatch.chdir(tmp_path)
         data = DATA.build(name)
         for read in (data.check, data.setup):
-            with pytest.raises(SchemenetError) as told:
+            with pytest.raises(SchemenetError) as caught:
                 read()
-            assert str(tmp_path / "data") in str(told.value)
-            assert "data.root=" in str(told.value)
-            assert "SCHEMENET_DATA" in str(told.value)
-            assert ("data.download=true" in str(told.value)) == (name != "image_folder")
+            assert str(tmp_path / "data") in str(caught.value)
+            assert "data.root=" in str(caught.value)
+            assert "SCHEMENET_DATA" in str(caught.value)
+            assert ("data.download=true" in str(caught.value)) == (name != "image_folder")
 
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_download(self, name, tmp_path, monkeypatch):
@@ -106,10 +106,10 @@ class TestFiles:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         for read in (data.check, data.setup):
-            with pytest.raises(SchemenetError) as told:
+            with pytest.raises(SchemenetError) as caught:
                 read()
-            assert f"{path} is not the published file (delete it): {len(content)} bytes" in str(told.value)
-            assert "data.download=true" in str(told.value)
+            assert f"{path} is not the published file (delete it): {len(content)} bytes" in str(caught.value)
+            assert "data.download=true" in str(caught.value)
 
     def test_checksums_name_every_file(self, real_root):
         for name, files in (("mnist", 4), ("cifar10", 7), ("cifar100", 3)):

@@ -253,9 +253,9 @@ def test_bad_rows_are_told_with_file_and_line(case: str, sets: Path) -> None:
     rows, line, message = BAD[case]
     file = sets / "set-a" / "104.txt"
     file.write_text(f"{HEADER}\n{rows}\n")
-    with pytest.raises(SchemenetError) as told:
+    with pytest.raises(SchemenetError) as caught:
         physionet(sets)
-    assert str(told.value).startswith(f"{file}, line {line}: {message}")
+    assert str(caught.value).startswith(f"{file}, line {line}: {message}")
 
 
 def test_bad_heads_outcomes_and_folders(sets: Path, tmp_path: Path) -> None:

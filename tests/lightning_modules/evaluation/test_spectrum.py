@@ -196,8 +196,8 @@ def test_a_run_keeps_its_spectrum_until_its_checkpoint_is_another(
 
 def test_a_run_that_held_out_a_validation_split_is_measured_on_the_test_set_too() -> None:
     config = {"name": "digits", "batch_size": 64}
-    held_out = spectrum.images_of_test_set(json.dumps({**config, "validation": 0.2}))
-    assert torch.equal(held_out, spectrum.images_of_test_set(json.dumps(config)))
+    images = spectrum.images_of_test_set(json.dumps({**config, "validation": 0.2}))
+    assert torch.equal(images, spectrum.images_of_test_set(json.dumps(config)))
 
 
 def test_figure_of_a_run(comparison: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def network(**options: Any) -> Network:
     return made
 
 
-def held(**options: Any) -> NetworkWithSamples:
+def network_with_samples(**options: Any) -> NetworkWithSamples:
     return NetworkWithSamples(network(**options), torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % 2)
 
 
@@ -58,7 +58,7 @@ def texts(figure: Figure) -> str:
 
 
 def test_a_tighter_tolerance_costs_more_and_errs_less() -> None:
-    sample = held()
+    sample = network_with_samples()
     before = sample.network.flows[0].grid
     found = error_control.errors(sample, TOLERANCES)
     assert [s.tolerance for s in found] == list(TOLERANCES)
@@ -70,9 +70,9 @@ def test_a_tighter_tolerance_costs_more_and_errs_less() -> None:
 
 
 def test_the_error_is_that_against_the_solution() -> None:
-    sample = held()
+    sample = network_with_samples()
     flow = sample.network.flows[0]
-    f = lambda t, u: flow.bank(Node(0, float(t), 0.0), u)  # noqa: E731
+    f = lambda t, u: flow.bank(Node(0, float(t), 0.0), u)
     with torch.no_grad():
         ends = [solve(f, sample.inputs, [0.0, 1.0], grid={"name": "adaptive", "rtol": tol, "atol": tol}).values[-1]
                 for tol in (1e-3, 1e-12)]  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_error_is_that_against_the_solution() -> None:
 
 
 def test_times_are_relative_to_the_least_and_leave_the_precision() -> None:
-    sample = held()
+    sample = network_with_samples()
     found = error_control.times(sample, TOLERANCES, repetitions=2)
     assert min(t.time for t in found) == 1
     assert [t.nfe for t in found] == sorted(t.nfe for t in found)
@@ -89,7 +89,7 @@ def test_times_are_relative_to_the_least_and_leave_the_precision() -> None:
 
 
 def test_both_passes_are_counted() -> None:
-    sample = held()
+    sample = network_with_samples()
     checkpoint = error_control.passes(sample, "checkpoint", [1e-3])[0]
     network_then = error_control.at_tolerance(sample.network, 1e-3).float()
     network_then(sample.inputs.float())
@@ -145,7 +145,7 @@ def test_error_control_is_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def test_paths_begin_at_the_points_and_end_where_the_flow_does() -> None:
     for options in ({}, {"grid": {"name": "uniform", "time": 1.0, "steps": 4}, "sharing": "shared"}):
-        sample = held(**options)
+        sample = network_with_samples(**options)
         flow = sample.network.flows[0]
         found = trajectories.paths(flow, trajectories.start(sample))
         assert found.times[0] == 0
@@ -156,7 +156,7 @@ def test_paths_begin_at_the_points_and_end_where_the_flow_does() -> None:
 
 
 def test_arrows_are_the_slopes_of_the_paths() -> None:
-    sample = held(grid={"name": "adaptive", "rtol": 1e-9, "atol": 1e-9})
+    sample = network_with_samples(grid={"name": "adaptive", "rtol": 1e-9, "atol": 1e-9})
     flow = sample.network.flows[0]
     found = trajectories.paths(flow, sample.inputs)
     slopes = (found.states[21] - found.states[19]) / (found.times[21] - found.times[19])
@@ -182,7 +182,7 @@ def test_the_boundary_has_equal_logits() -> None:
     ],
 )
 def test_what_is_no_flow_of_the_plane_is_refused(options: dict[str, Any], told: str | None) -> None:
-    reason = trajectories.refusal(held(**options))
+    reason = trajectories.refusal(network_with_samples(**options))
     assert (reason is None) if told is None else (told in str(reason))
 
 

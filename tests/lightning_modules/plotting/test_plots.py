@@ -125,9 +125,9 @@ def test_schemes_without_an_interior_are_segments_and_say_so() -> None:
 
 
 def test_schemes_without_a_stability_function_are_refused_with_the_reason_and_those_that_have_one() -> None:
-    with pytest.raises(SchemenetError) as told:
+    with pytest.raises(SchemenetError) as caught:
         stability.draw(schemes("fractal", "heun", "linear_multistep", "backward_euler_poly:form=way"))
-    lines = str(told.value).splitlines()
+    lines = str(caught.value).splitlines()
     assert lines[0] == "fractal has no stability function: own weights at each stage, so f is no single function"
     assert lines[1].startswith("linear_multistep has no stability function: learnable coefficients")
     assert lines[2].startswith("backward_euler_poly(form=way) has")

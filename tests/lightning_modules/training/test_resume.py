@@ -247,9 +247,9 @@ def test_two_damaged_checkpoints_are_not_trained_over(tmp_path: Path, monkeypatc
     train_killed(monkeypatch, config, tmp_path, "on_train_batch_end", 5)
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes(b"PK")
-    with pytest.raises(SchemenetError, match=r"previous.ckpt cannot be read .*\noverwrite=true") as told:
+    with pytest.raises(SchemenetError, match=r"previous.ckpt cannot be read .*\noverwrite=true") as caught:
         multi_process.train(config, tmp_path)
-    assert "weights_only" not in str(told.value)  # torch's advice is to unpickle whatever is there
+    assert "weights_only" not in str(caught.value)  # torch's advice is to unpickle whatever is there
     assert (tmp_path / "last.ckpt").read_bytes() == b"PK"
 
 

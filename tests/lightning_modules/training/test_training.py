@@ -174,10 +174,10 @@ def test_a_ledger_that_fails_costs_no_result(monkeypatch: pytest.MonkeyPatch, ca
         raise RuntimeError("can't allocate memory\nmore of it")
 
     monkeypatch.setattr(running, "ledger", fail)
-    told = running.run_costs(create_model("mlp", in_chans=1, image_size=8), (1, 8, 8), 7)
-    assert told["ledger_failure"] == "RuntimeError: can't allocate memory"
-    assert told["ledger"]["parameters"] > 0
-    assert told["ledger"]["batch_size"] == 7
+    costs = running.run_costs(create_model("mlp", in_chans=1, image_size=8), (1, 8, 8), 7)
+    assert costs["ledger_failure"] == "RuntimeError: can't allocate memory"
+    assert costs["ledger"]["parameters"] > 0
+    assert costs["ledger"]["batch_size"] == 7
     assert "could not be counted" in capsys.readouterr().err
 
 

@@ -17,9 +17,9 @@ from schemes.registry import SCHEMES
 @pytest.mark.parametrize("name", [n for n in SCHEMES if issubclass(SCHEMES[n], RungeKutta)])
 def test_runge_kutta_evaluates_at_its_abscissae(name: str) -> None:
     scheme = SCHEMES.build(name)
-    found = [(node.stage, node.t) for node in visited(scheme, [Node(0, 2.0, 0.5)])]
+    evaluated = [(node.stage, node.t) for node in visited(scheme, [Node(0, 2.0, 0.5)])]
     c = scheme.tableau.c[: scheme.stages]
-    assert found == [(i, pytest.approx(2.0 + 0.5 * float(value))) for i, value in enumerate(c)]
+    assert evaluated == [(i, pytest.approx(2.0 + 0.5 * float(value))) for i, value in enumerate(c)]
 
 
 # Tableaus

@@ -159,7 +159,7 @@ def test_gradients_of_two_attempts_equal_differences(spec: Any) -> None:
     u = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
 
     def run(u: Tensor, weight: Tensor) -> Tensor:
-        f = lambda node, y: torch.func.functional_call(field, {"linear.weight": weight}, (node, y))  # noqa: E731
+        f = lambda node, y: torch.func.functional_call(field, {"linear.weight": weight}, (node, y))
         first = scheme.attempt(f, Node(0, 0.0, 0.3), u, ())
         second = scheme.attempt(f, Node(1, 0.3, 0.2), first.y, first.solver_state)
         return torch.cat((second.y, first.interpolate(0.4)))
@@ -179,7 +179,7 @@ def solved(f: Any, y: Tensor, end: float, scheme: Any, tolerance: float) -> tupl
 
 def test_van_der_pol_costs_a_twentieth_of_dopri5() -> None:
     """mu = 100 to T = 200 at 1e-6, for which dopri5 takes 87,446 evaluations."""
-    f = lambda t, y: torch.stack((y[1], 100 * (1 - y[0] ** 2) * y[1] - y[0]))  # noqa: E731
+    f = lambda t, y: torch.stack((y[1], 100 * (1 - y[0] ** 2) * y[1] - y[0]))
     y, work = solved(f, torch.tensor([2.0, 0.0]).double(), 200.0, "kvaerno5", 1e-6)
     assert work.evaluations <= 87_446 / 20
     assert work.evaluations + work.jacobian_products <= 87_446 / 5
@@ -219,7 +219,7 @@ def test_products_with_the_jacobian_are_shared_by_the_stages() -> None:
 
 def test_few_krylov_vectors_cost_steps_and_no_accuracy() -> None:
     """Diffusion in 40 unknowns: where the vectors do not reach a solution, none is reported."""
-    step = lambda t, y: 41**2 * (y.roll(1) - 2 * y + y.roll(-1))  # noqa: E731
+    step = lambda t, y: 41**2 * (y.roll(1) - 2 * y + y.roll(-1))
     y = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rates = 2 * 41**2 * (torch.cos(2 * math.pi * torch.arange(40) / 40).double() - 1)
     exact = torch.fft.ifft(torch.fft.fft(y) * torch.exp(0.02 * rates)).real
@@ -304,7 +304,7 @@ def test_reversible_heun_is_unstable_on_decay() -> None:
 
 @pytest.mark.parametrize("scheme", ["dopri5", "tsit5", "dopri8", "kvaerno5", "asynchronous_leapfrog"])
 def test_error_is_proportional_to_the_tolerance(scheme: str) -> None:
-    f = lambda t, y: pendulum(Node(0, float(t), 0.0), y)  # noqa: E731
+    f = lambda t, y: pendulum(Node(0, float(t), 0.0), y)
     end, _ = solved(f, start(), 2.0, "dopri8", 1e-13)
     for tolerance in (1e-4, 1e-6, *([] if scheme == "asynchronous_leapfrog" else [1e-8])):  # of order 2
         y, _ = solved(f, start(), 2.0, scheme, tolerance)

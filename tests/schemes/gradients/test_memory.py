@@ -61,19 +61,19 @@ def peak(mode: str, spec: Any, steps: int) -> int:
 
 @pytest.mark.parametrize("mode", [mode for mode in GRADIENTS if mode != "backprop"])
 def test_work_in_backward_is_linear_in_depth(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each step has weights of its own, the engine is asked for a step's and not for all of them each time."""
-    asked: list[int] = []
+    """Where each step has weights of its own, the engine is inputs for a step's and not for all of them each time."""
+    inputs: list[int] = []
     grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda o, i, *a, **k: (asked.append(len(i)), grad(o, i, *a, **k))[1])
+    monkeypatch.setattr(torch.autograd, "grad", lambda o, i, *a, **k: (inputs.append(len(i)), grad(o, i, *a, **k))[1])
     counts = []
     for steps in (4, 8):
-        asked.clear()
+        inputs.clear()
         weighted(
             make_flow(scheme="symplectic_euler" if mode == "reversible" else "heun", gradient=mode, steps=steps)(
                 batch()
             )
         ).backward()
-        counts.append(sum(asked))
+        counts.append(sum(inputs))
     assert 0 < counts[1] == 2 * counts[0]
 
 

@@ -209,7 +209,7 @@ def test_a_complex_states_event_has_the_gradient_of_torchs_convention(interface)
 def falling(h: Tensor, g: Any, **options: Any) -> tuple[Tensor, Any]:
     """Bodies that fall from heights h from rest."""
     n = len(h)
-    f = lambda t, y: torch.cat((y[n:], torch.where(h.detach() > 0, -9.81, 0.0)))  # noqa: E731  # short
+    f = lambda t, y: torch.cat((y[n:], torch.where(h.detach() > 0, -9.81, 0.0)))  # short
     return odeint_event(f, torch.cat((h, torch.zeros_like(h))), ZERO, event_fn=g, rtol=1e-9, atol=1e-9, **options)
 
 
@@ -229,7 +229,7 @@ def test_the_gradient_of_an_event_is_that_of_the_entry_that_crossed():
         expected = [exact(2.0) if height == 2 else 0 for height in order]
         assert of(order, lambda t, y: y[:3].reshape(3, 1), options={"first_step": 0.5}) == expected
     # An entry that goes down and up again within the step does not count.
-    both = lambda t, y: torch.stack(((t - 0.3) * (t - 0.31), y[0]))  # noqa: E731  # short
+    both = lambda t, y: torch.stack(((t - 0.3) * (t - 0.31), y[0]))  # short
     assert of([2.0], both, options={"first_step": 2.0}) == [exact(2.0)]
 
 
@@ -312,7 +312,7 @@ def test_an_event_at_an_output_time_backwards_and_at_the_start():
     for t, y0 in (([0.0, 0.5, 1.0, 2.0], 1.0), ([0.0, -0.5, -1.0, -2.0], -1.0)):
         start = torch.full((1,), y0, dtype=DOUBLE)
         for grid, scheme in (("adaptive", "dopri5"), ({"name": "uniform", "steps": 8}, "rk4")):
-            event = lambda t, y: y  # noqa: E731  # short
+            event = lambda t, y: y  # short
             solution = solve(lambda t, y: -torch.ones_like(y), start, t, grid=grid, scheme=scheme, event=event)
             assert solution.status == "event"
             assert solution.times.tolist() == pytest.approx([*t[:3], t[2]])
@@ -431,7 +431,7 @@ def test_a_norm_is_handed_a_tuple_of_one_for_a_tuple_of_one(interface):
     # The norm of a tuple is the largest of its parts': of one part that of the tensor.
     calls = []
     for state in (y0.detach(), (y0.detach(),)):
-        g = lambda t, y: calls.append(1) or (f(t, (y,))[0] if isinstance(y, Tensor) else f(t, y))  # noqa: E731
+        g = lambda t, y: calls.append(1) or (f(t, (y,))[0] if isinstance(y, Tensor) else f(t, y))
         calls.append(0)
         odeint(g, state, torch.tensor([0.0, 4.0]), rtol=1e-5, atol=1e-5)
     counts = "".join(map(str, calls)).split("0")[1:]

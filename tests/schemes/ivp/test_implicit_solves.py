@@ -44,7 +44,7 @@ def test_what_needs_no_gradient_is_solved_and_has_none(name: str, gradient: str)
 @each
 def test_a_tensor_that_f_closes_over_is_refused_or_gets_its_gradient(name: str) -> None:
     rate = torch.tensor(2.0, dtype=D, requires_grad=True)
-    field = lambda t, y: -torch.exp(0.5 * rate) * y  # noqa: E731
+    field = lambda t, y: -torch.exp(0.5 * rate) * y
     options = {"scheme": name, "grid": grid_of(name, 20)}
     with pytest.raises(SchemenetError, match="f depends on a tensor that needs a gradient"):
         solve(field, torch.ones(2, dtype=D), [0, 1], **options)

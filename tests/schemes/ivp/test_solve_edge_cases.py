@@ -76,9 +76,9 @@ def test_f_is_no_number_later_which_smaller_steps_cannot_avoid(call):
     def f(t: Tensor, y: Tensor) -> Tensor:
         return torch.stack((-y[0], torch.where(t < 0.5, -y[1], math.nan)))
 
-    with pytest.raises(NonFiniteError, match=r"f returned 1 entries .* of 2, at t = 0\.5") as told:
+    with pytest.raises(NonFiniteError, match=r"f returned 1 entries .* of 2, at t = 0\.5") as caught:
         call(f, ONES, [0, 0.25, 0.4, 1])
-    reached = told.value.partial
+    reached = caught.value.partial
     assert reached.times.tolist() == pytest.approx([0, 0.25, 0.4])
     assert reached.status == "NonFiniteError"
     torch.testing.assert_close(reached.values[:, 0], torch.exp(-reached.times).double(), rtol=1e-5, atol=0)
@@ -92,20 +92,20 @@ def test_a_number_that_smaller_steps_do_find():
 
 @both
 def test_a_solution_that_blows_up_is_told_with_its_time(call):
-    with pytest.raises(StepSizeError, match="may blow up") as told:
+    with pytest.raises(StepSizeError, match="may blow up") as caught:
         call(lambda t, y: y * y, ONES, [0, 0.5, 2])
-    at = float(str(told.value).split(" at t = ")[1].split(" ")[0])
+    at = float(str(caught.value).split(" at t = ")[1].split(" ")[0])
     assert at == pytest.approx(1, abs=1e-4)
-    torch.testing.assert_close(told.value.partial.values[-1], 2 * ONES, rtol=1e-4, atol=0)
+    torch.testing.assert_close(caught.value.partial.values[-1], 2 * ONES, rtol=1e-4, atol=0)
 
 
 @both
 def test_the_step_limit_says_what_was_reached(call):
-    with pytest.raises(StepLimitError, match=r"max_steps=50 is reached at t = .* 302 evaluations .*stiff") as told:
+    with pytest.raises(StepLimitError, match=r"max_steps=50 is reached at t = .* 302 evaluations .*stiff") as caught:
         call(lambda t, y: -1000 * (y - torch.cos(t)), ONES, [0, 0.01, 10], max_steps=50)
-    assert told.value.partial.times.tolist() == pytest.approx([0, 0.01])
-    assert isinstance(told.value, SolverError)
-    assert isinstance(told.value, ValueError)
+    assert caught.value.partial.times.tolist() == pytest.approx([0, 0.01])
+    assert isinstance(caught.value, SolverError)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_the_time_limit_ends_a_solve():
@@ -231,9 +231,9 @@ def test_gradients_of_times(mode):
 def test_tolerances_below_the_precision_are_warned_of_where_they_were_asked_for(call):
     with pytest.warns(
         ToleranceWarning, match=r"rtol=1e-08 and atol=1e-08 are below what torch.float32 resolves"
-    ) as told:
+    ) as caught:
         call(lambda t, y: -y, ONES.float(), [0, 1], tol=1e-8)
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
 
 
 @both
@@ -463,12 +463,12 @@ def test_what_a_solve_leaves_can_be_pickled():
     again = pickle.loads(pickle.dumps(solution))
     assert torch.equal(again.values, solution.values)
     assert again.statistics == solution.statistics
-    with pytest.raises(SolverError) as told:
+    with pytest.raises(SolverError) as caught:
         by_solve(lambda t, y: y * y, ONES, [0, 0.5, 2])
-    error = pickle.loads(pickle.dumps(told.value))
+    error = pickle.loads(pickle.dumps(caught.value))
     assert type(error) is StepSizeError
-    assert str(error) == str(told.value)
-    assert torch.equal(error.partial.values, told.value.partial.values)
+    assert str(error) == str(caught.value)
+    assert torch.equal(error.partial.values, caught.value.partial.values)
     assert vars(pickle.loads(pickle.dumps(AdaptiveGrid(rtol=1e-5, jump_t=[0.5])))) == vars(
         AdaptiveGrid(rtol=1e-5, jump_t=[0.5])
     )

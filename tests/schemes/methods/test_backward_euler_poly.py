@@ -44,7 +44,7 @@ def test_poly_evaluates_at_the_end_of_a_step_as_backward_euler_does(form: str) -
 def test_poly2_is_the_sum_of_compositions() -> None:
     field = Tanh(6).double()
     x, node, h = batch(), Node(0, 0.0, 0.5), 0.5
-    big = lambda y: h * field(node.at(0, 1.0), y)  # noqa: E731
+    big = lambda y: h * field(node.at(0, 1.0), y)
     found, _ = SCHEMES.build("backward_euler_poly").step(lambda _, y: field(node.at(0, 1.0), y), node, x, ())
     assert distance(found, x + big(x) + big(big(x))) < 1e-12
     twice = x + big(x)

@@ -19,7 +19,7 @@ from tests.support.problems import Tanh, batch, distance, make_flow
 def test_fractal_in_its_ode_form_is_heun() -> None:
     """k_1 = k_2 = 1/2, k_3 = 1, f_1 = h f, f_2 = h/2 f, written as the three units of a block."""
     h, x = 0.3, batch()
-    f = lambda y: torch.sin(2 * y)  # noqa: E731
+    f = lambda y: torch.sin(2 * y)
     units = {  # deep column first, shallow column, deep column second
         0: lambda z: z + h * f(z),
         1: lambda z: z,
@@ -132,7 +132,7 @@ def test_join_is_the_mean_over_survivors() -> None:
     torch.manual_seed(0)
     values = {0: 0.0, 1: 1.0, 2: 4.0}
     one = torch.ones((), dtype=torch.float64)
-    f = lambda node, y: values[node.stage] * one  # noqa: E731
+    f = lambda node, y: values[node.stage] * one
     found = [float(scheme.step(f, Node(0, 0.0, 1.0), one, ())[0]) for _ in range(2000)]
     assert set(found) == {1.0, 4.0, 2.5}  # not divided by 1 - p
     # One alone with probability (1/4 + 1/4 * 1/2), both with 1/4.

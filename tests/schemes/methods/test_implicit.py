@@ -94,7 +94,7 @@ def test_a_step_of_a_linear_system_is_its_rational_function(name: str) -> None:
     a = torch.randn(CHANNELS, CHANNELS, dtype=torch.float64, generator=generator) - 3 * torch.eye(CHANNELS).double()
     scheme = SCHEMES.build(tight(name, substeps=2))
     over, under = scheme.stability_function()
-    power = lambda p: sum(c * torch.linalg.matrix_power(0.25 * a, k) for k, c in enumerate(p))  # noqa: E731
+    power = lambda p: sum(c * torch.linalg.matrix_power(0.25 * a, k) for k, c in enumerate(p))
     expected = torch.linalg.solve(power(under), power(over) @ data().T).T
     found, _ = scheme.step(lambda node, y: y @ a.T, NODE, data(), ())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
@@ -102,7 +102,7 @@ def test_a_step_of_a_linear_system_is_its_rational_function(name: str) -> None:
 
 @each
 def test_stiff_decay_stays_bounded_where_euler_explodes(name: str) -> None:
-    decay = lambda node, y: -1000 * (y - math.cos(node.t))  # noqa: E731
+    decay = lambda node, y: -1000 * (y - math.cos(node.t))
     with torch.no_grad():
         end = integrate(SCHEMES.build(name), decay, torch.ones(1, dtype=torch.float64), 2.0, 20)
         exploded = integrate(SCHEMES.build("forward_euler"), decay, torch.ones(1, dtype=torch.float64), 2.0, 20)
@@ -111,7 +111,7 @@ def test_stiff_decay_stays_bounded_where_euler_explodes(name: str) -> None:
 
 
 def test_the_midpoint_rule_keeps_quadratic_invariants() -> None:
-    turn = lambda node, y: torch.stack((y[1], -y[0]))  # noqa: E731
+    turn = lambda node, y: torch.stack((y[1], -y[0]))
     with torch.no_grad():
         end = integrate(SCHEMES.build(tight("implicit_midpoint")), turn, torch.tensor([1.0, 0.0]).double(), 30.0, 60)
     assert float(end.norm()) == pytest.approx(1, abs=1e-10)
@@ -126,7 +126,7 @@ def test_gradients_equal_backprop_through_a_converged_iteration(name: str) -> No
     field = Tanh(CHANNELS).double()
     h = 0.2
     u = data(requires_grad=True)
-    still = lambda node, y: field(NODE, y)  # noqa: E731
+    still = lambda node, y: field(NODE, y)
     solved, _ = SCHEMES.build(tight(name)).step(still, Node(0, 0.0, h), u, ())
     iterated = by_tableau(name, lambda y: field(NODE, y), h, u, 80)
     found, expected = ([v, *torch.autograd.grad(v, [u, *field.parameters()], data(2))] for v in (solved, iterated))
@@ -253,7 +253,7 @@ def test_gmres_solves_in_as_many_vectors_as_there_are_unknowns() -> None:
 
 def test_poly_approaches_the_real_step_where_its_series_converges() -> None:
     turned = torch.linalg.qr(data()[:, :5].T @ data()[:, :5])[0] * 0.4
-    linear = lambda node, y: torch.cat((y[:, :5] @ turned, y[:, 5:] * 0.1), 1)  # noqa: E731
+    linear = lambda node, y: torch.cat((y[:, :5] @ turned, y[:, 5:] * 0.1), 1)
     at = Node(0, 0.0, 1.0)
     real, _ = SCHEMES.build(tight("backward_euler")).step(linear, at, data(), ())
     gaps = []

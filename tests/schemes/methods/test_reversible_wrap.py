@@ -47,7 +47,7 @@ def test_it_is_the_papers_recursion(base: str, psi: Any, coupling: float | None)
     y = z = batch()
     for node in flow.nodes:
         field = flow.bank.at(node)
-        f = lambda t, u, n=node, field=field: field(n._replace(t=t), u)  # noqa: E731
+        f = lambda t, u, n=node, field=field: field(n._replace(t=t), u)
         y = l * y + (1 - l) * z + psi(f, node.t, z, node.h)
         z = z - psi(f, node.t + node.h, y, -node.h)
     assert distance(flow(batch()), y) < 1e-13
@@ -81,12 +81,12 @@ def test_the_coupling_stretches_an_error_tenfold_over_all_steps(steps: int) -> N
 def test_noise_acts_on_what_both_base_steps_add_and_not_on_their_arguments() -> None:
     """A dropped step hands its state on; a weight w makes it u + w Psi."""
     scheme, node = SCHEMES.build(wrap("heun", 0.5)), Node(3, 0.4, 0.5)
-    f = lambda n, u: torch.sin(u + n.t)  # noqa: E731
+    f = lambda n, u: torch.sin(u + n.t)
     y, z = batch(seed=1), batch(seed=2)
     places = [visit.place for visit in visited(scheme, [node])]
     for w in (0.0, 0.3):
         found, (second,) = scheme.step(Weighted(f, dict.fromkeys(places, Weight(w))), node, y, (z,))
-        psi = lambda t, u, h: heun(lambda s, v: f(node._replace(t=s), v), t, u, h)  # noqa: E731
+        psi = lambda t, u, h: heun(lambda s, v: f(node._replace(t=s), v), t, u, h)
         expected = 0.5 * y + 0.5 * z + w * psi(0.4, z, 0.5)
         assert distance(found, expected) < 1e-14
         assert distance(second, z - w * psi(0.9, expected, -0.5)) < 1e-14

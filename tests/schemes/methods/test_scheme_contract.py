@@ -157,7 +157,7 @@ def test_adams_bashforth_integrates_polynomials_exactly(name: str) -> None:
     """Weights from the textbook's condition: exact where f is a polynomial in t of degree below the order."""
     scheme = SCHEMES.build(name)
     for degree in range(scheme.order):
-        power = lambda n, y, d=degree: (d + 1) * n.t**d * torch.ones_like(y)  # noqa: E731
+        power = lambda n, y, d=degree: (d + 1) * n.t**d * torch.ones_like(y)
         actual = integrate(scheme, power, states(scheme), 2.0, 7)
         assert torch.allclose(actual, states(scheme) + 2.0 ** (degree + 1), atol=1e-12)
 
@@ -289,7 +289,7 @@ def amplification(scheme: Scheme, z: complex) -> float:
         with torch.no_grad():
             rows = [integrate(scheme, lambda node, y: times_z @ y, start, 1.0, 1) for start in basis]
         return float(np.abs(np.linalg.eigvals(torch.stack(rows).numpy())).max())
-    f = lambda node, y: (-z if scheme.components > 1 and node.component == 1 else z) * y  # noqa: E731
+    f = lambda node, y: (-z if scheme.components > 1 and node.component == 1 else z) * y
     nodes = UniformGrid().nodes(scheme.history + 2)
     scheme.allocate(len(nodes))
     y = torch.zeros((), dtype=torch.complex128)
