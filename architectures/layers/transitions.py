@@ -11,7 +11,7 @@ from torch.nn import functional
 from architectures.layers.norms import norm_layer
 from schemes.core.node import Node
 from schemes.core.state import VectorField
-from schemes.core.weighting import Weighted
+from schemes.core.weighting import Weighted, weigh_by
 from schemes.errors import SchemenetError, unknown
 from schemes.noise.base import Blocks, Noise
 from schemes.noise.none import NoNoise
@@ -108,7 +108,7 @@ class Crossing(nn.Module):
 
     def weighted(self, f: VectorField, x: Tensor) -> VectorField:
         """f with the weights that noise draws for this pass."""
-        return Weighted(f, self.noise.draw(self.visits, self.blocks, x, self.training))
+        return Weighted(f, weigh_by(self.noise.draw(self.visits, self.blocks, x, self.training)))
 
 
 class Transition(Crossing):

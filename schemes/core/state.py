@@ -149,10 +149,6 @@ class FlatState:
         pieces = vector.split([leaf.numel() * (2 if leaf.is_complex() else 1) for leaf in self.leaves])
         return unflatten([_shaped(piece, leaf) for piece, leaf in zip(pieces, self.leaves, strict=True)], self.shape)
 
-    def field(self, f: VectorField) -> VectorField:
-        """f as a function of the vector."""
-        return lambda node, vector: self.vector(f(node, self.parts(vector)))
-
 
 def _shaped(piece: Tensor, like: Tensor) -> Tensor:
     if not like.is_complex():

@@ -13,7 +13,7 @@ from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
 from schemes.core.state import State, VectorField
-from schemes.core.weighting import Weighted, Weights
+from schemes.core.weighting import Weighted, Weights, weigh_by
 from schemes.errors import SchemenetError
 from schemes.integration.events import EventDetector
 from schemes.integration.step_size_controller import ErrorControl
@@ -106,7 +106,7 @@ class Loop:
 
     def weighted(self, f: VectorField) -> VectorField:
         """f with the weights that noise has drawn for this pass."""
-        return Weighted(f, self.weights) if self.weights else f
+        return Weighted(f, weigh_by(self.weights)) if self.weights else f
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         """The step after a node, and the states at the output times that lie in it."""

@@ -15,7 +15,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
 from schemes.core.state import FlatState, State, VectorField, combine, flatten, unflatten
 from schemes.core.tableau import ButcherTableau
-from schemes.core.weighting import separate_weights
+from schemes.core.weighting import on_vectors, separate_weights
 from schemes.errors import Problems
 from schemes.nonlinear.newton_krylov import Solver, plain, refuse_transforms
 from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapolations
@@ -78,7 +78,7 @@ class ImplicitRungeKutta(Scheme, abstract=True):
             return self._substeps(self.solver, f, node, y), solver_state
         joined = FlatState(y)
         solver = replace(self.solver, coarsest=joined.coarsest)
-        return joined.parts(self._substeps(solver, joined.field(f), node, joined.vector(y))), solver_state
+        return joined.parts(self._substeps(solver, on_vectors(f, joined), node, joined.vector(y))), solver_state
 
     def _substeps(self, solver: Solver, f: VectorField, node: Node, y: Tensor) -> Tensor:
         h = node.h / self.substeps
@@ -143,7 +143,9 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
         joined = FlatState(y)
         solver = self._adjoint_solver(joined.coarsest)
         vectors = tuple(map(joined.vector, solver_state))
-        result = self._attempt(solver, joined.field(f), node, joined.vector(y), vectors, joined.vector(self._scale(y)))
+        result = self._attempt(
+            solver, on_vectors(f, joined), node, joined.vector(y), vectors, joined.vector(self._scale(y))
+        )
         ends = joined.parts(result.y), tuple(map(joined.parts, result.solver_state))
         return StepResult(
             *ends, lambda: joined.parts(result.error()), lambda theta: joined.parts(result.interpolate(theta))

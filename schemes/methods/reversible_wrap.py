@@ -108,7 +108,7 @@ class ReversibleWrap(Scheme):
             return visit._replace(stage=visit.stage + self.base.stages) if last else visit
 
         z = solver_state[0] if solver_state else y
-        forth = self.base.attempt(_Elsewhere(f, apart), node, z, ())
+        forth = self.base.attempt(_elsewhere(f, apart), node, z, ())
         following, after = self._finish(f, node, y, z, forth.y)
 
         def interpolate(theta: float) -> State:
@@ -137,19 +137,13 @@ class ReversibleWrap(Scheme):
             return Node(node.step, visit.t, node.h, self.base.stages + visit.stage)
 
         end = Node(node.step, node.t + node.h, -node.h)
-        return self.base.step(_Elsewhere(f, numbered_on), end, y, ())[0]
+        return self.base.step(_elsewhere(f, numbered_on), end, y, ())[0]
 
 
-class _Elsewhere(Weighted):
+def _elsewhere(f: VectorField, place: Callable[[Node], Node]) -> Weighted:
     """f, evaluated and weighted at another node than that of the call."""
-
-    def __init__(self, f: VectorField, place: Callable[[Node], Node]) -> None:
-        plain, weigh = separate_weights(f)
-        super().__init__(lambda node, y: plain(place(node), y), {})
-        self.place, self.weigh_there = place, weigh
-
-    def weigh(self, node: Node, value: State) -> State:
-        return self.weigh_there(self.place(node), value)
+    plain, weigh = separate_weights(f)
+    return Weighted(lambda node, y: plain(place(node), y), lambda node, value: weigh(place(node), value))
 
 
 def _unfit(base: Scheme) -> str | None:

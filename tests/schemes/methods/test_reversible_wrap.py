@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from schemes.core.node import Node
-from schemes.core.weighting import Weight, Weighted
+from schemes.core.weighting import Weight, Weighted, weigh_by
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.gradients.recomputation.reconstruction_error import ENTRIES, fingerprint, reconstruction_error
@@ -85,7 +85,7 @@ def test_noise_acts_on_what_both_base_steps_add_and_not_on_their_arguments() -> 
     y, z = batch(seed=1), batch(seed=2)
     places = [visit.place for visit in visited(scheme, [node])]
     for w in (0.0, 0.3):
-        found, (second,) = scheme.step(Weighted(f, dict.fromkeys(places, Weight(w))), node, y, (z,))
+        found, (second,) = scheme.step(Weighted(f, weigh_by(dict.fromkeys(places, Weight(w)))), node, y, (z,))
         psi = lambda t, u, h: heun(lambda s, v: f(node._replace(t=s), v), t, u, h)
         expected = 0.5 * y + 0.5 * z + w * psi(0.4, z, 0.5)
         assert distance(found, expected) < 1e-14

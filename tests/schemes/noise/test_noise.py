@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from architectures import create_model
 from schemes import NOISES, SCHEMES, Flow, Node, SchemenetError
 from schemes.core.scheme import Scheme
-from schemes.core.weighting import Weight, Weighted
+from schemes.core.weighting import Weight, Weighted, weigh_by
 from schemes.noise.base import Blocks
 from schemes.registry import single_step
 
@@ -140,39 +140,52 @@ SPECS = [
 ]
 
 
+STRUCTURES = {
+    "tensor": lambda y: y,
+    "tuple": lambda y: (y[:1], y[1:]),
+    "complex": lambda y: torch.complex(*y.chunk(2)),
+}  # fmt: skip
+"""A state of one component from four numbers."""
+
+
+def slope(at: Node, y: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return tuple(torch.sin(part + at.t) for part in y) if isinstance(y, tuple) else torch.sin(y + at.t)
+
+
 def arguments(scheme: Scheme, node: Node, carry: tuple, factor: float) -> list[Tensor]:
     """The arguments of a step's evaluations after the first, each weighted by ``factor`` where it enters a sum."""
     found: list[Tensor] = []
 
-    def f(at: Node, y: Tensor) -> Tensor:
+    def f(at: Node, y: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         if not at.trial:
-            found.append(y)
-        return torch.sin(y + at.t)
+            found.extend(y if isinstance(y, tuple) else [y])
+        return slope(at, y)
 
     weights = {(node.step, stage, part): Weight(factor) for stage in range(20) for part in range(scheme.components)}
-    scheme.step(Weighted(f, weights), node, *carry)
+    scheme.step(Weighted(f, weigh_by(weights)), node, *carry)
     return found
 
 
-def noise_reaches_arguments(scheme: Scheme) -> bool:
+def noise_reaches_arguments(scheme: Scheme, structure: str = "tensor") -> bool:
     """Whether in one of the first steps an argument depends on the weight of another evaluation."""
     scheme.allocate(4)
     y = torch.linspace(0.3, 1.2, 4).double()
-    state = y if scheme.components == 1 else tuple(y + i for i in range(scheme.components))
+    state = STRUCTURES[structure](y) if scheme.components == 1 else tuple(y + i for i in range(scheme.components))
     carry = state, scheme.init_state(state)
     for step in range(4):
         node = Node(step, 0.1 * step, 0.1)
         plain, noisy = (arguments(scheme, node, carry, factor) for factor in (1.0, 3.0))
         if not all(torch.equal(a, b) for a, b in zip(plain, noisy, strict=True)):
             return True
-        carry = scheme.step(lambda at, y: torch.sin(y + at.t), node, *carry)
+        carry = scheme.step(slope, node, *carry)
     return False
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_noise_stays_off_the_arguments_of_f_unless_a_scheme_declares_otherwise(spec):
     scheme = SCHEMES.build(spec)
-    assert noise_reaches_arguments(scheme) == scheme.noise_reaches_arguments
+    for structure in STRUCTURES if scheme.components == 1 else ["tensor"]:
+        assert noise_reaches_arguments(scheme, structure) == scheme.noise_reaches_arguments, structure
 
 
 def test_a_scheme_that_forgets_to_separate_weights_is_found():
@@ -210,7 +223,7 @@ def test_the_mean_of_a_noisy_step_is_the_step_where_the_weight_enters_linearly(n
 
     def stepped(node: Node, weight: float) -> Tensor:
         weights = {visit.place: Weight(weight) for visit in one.visits if visit.step == node.step}
-        return joined(one.scheme.step(Weighted(one.bank, weights), node, y, solver_state)[0])
+        return joined(one.scheme.step(Weighted(one.bank, weigh_by(weights)), node, y, solver_state)[0])
 
     for node in one.nodes:
         mean = rate * stepped(node, 0.0) + (1 - rate) * stepped(node, 1 / (1 - rate))
