@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from architectures.arguments import name_of
 from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
-from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, font, legend, look_of, mark, new_figure, tidy
 from lightning_modules.storage.run_files import labels, read_columns, read_config
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
@@ -89,7 +89,7 @@ def figure_of(runs: Sequence[Learned], looks_of_runs: Sequence[Look]) -> Figure:
         handles.append(Line2D([], [], ls="", label="no point: a step without a state before it has no k"))
     legend(figure, handles)
     figure.suptitle(
-        r"Learned $k_n$ in $u_{n+1} = (1 - k_n)\,u_n + k_n\,u_{n-1} + \ldots$ ($k_n = 0$: ResNet)", fontsize=11
+        r"Learned $k_n$ in $u_{n+1} = (1 - k_n)\,u_n + k_n\,u_{n-1} + \ldots$ ($k_n = 0$: ResNet)", fontsize=font(11)
     )
     tidy(figure)
     for ax in panels:  # below the grid, which tidy draws

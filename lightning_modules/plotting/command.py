@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from schemes.core.scheme import Scheme
 
-USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg]
+USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size WIDTHxHEIGHT] [--font POINTS]
 
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
@@ -39,11 +40,19 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg]
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
 A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
-The picture goes to runs/plots/WHAT-NAME....png where --out does not say."""
+The picture goes to runs/plots/WHAT-NAME....png where --out does not say. --size is in inches, e.g. 3.4x2.8 for one
+column of a journal; --font is the size of axis labels, 10 without it, and all other letters in proportion."""
 
 FOLDER = Path("runs", "plots")
 FORMATS = (".png", ".pdf", ".svg")
+AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "schemenet"}
+"""Letters of vector pictures stay letters, and one figure has the same bytes whenever it is written."""
+
 NOTATION = "NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3"
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
+LEAST, MOST = 1.0, 40.0  # inches
+LEAST_FONT, MOST_FONT = 4.0, 40.0  # points
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -55,23 +64,49 @@ def figure(arguments: Sequence[str]) -> int:
     Raises:
         SchemenetError: with every mistake in the arguments.
     """
-    what, names, out = _read(arguments)
-    path = out or FOLDER / file_name(what, names)
+    what, names, options = _read(arguments)
+    path = options.out or FOLDER / file_name(what, names)
     check_file(path)
-    save(KINDS[what](names), path)
+    draw = KINDS[what](names)
+    from lightning_modules.plotting.style import formatted
+
+    with formatted(options.size, options.font):
+        save(draw(), path)
     print(path)
     return 0
 
 
-def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
+def size(text: str) -> tuple[float, float]:
+    """Width and height in inches, from ``6x4``."""
+    match = SIZE.fullmatch(text)
+    if match is None or not all(LEAST <= float(side) <= MOST for side in match.groups()):
+        expected = f"expected WIDTHxHEIGHT in inches, each from {LEAST:g} to {MOST:g}, e.g. 6x4"
+        raise argparse.ArgumentTypeError(f"{expected}; got {text!r}")
+    return float(match[1]), float(match[2])
+
+
+def font_size(text: str) -> float:
+    """The size of letters in points."""
+    try:
+        points = float(text)
+    except ValueError:
+        points = 0.0
+    if not LEAST_FONT <= points <= MOST_FONT:
+        raise argparse.ArgumentTypeError(f"expected points from {LEAST_FONT:g} to {MOST_FONT:g}, got {text!r}")
+    return points
+
+
+def _read(arguments: Sequence[str]) -> tuple[str, list[str], argparse.Namespace]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--size", type=size)
+    parser.add_argument("--font", type=font_size)
     try:
         known, words = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise SchemenetError(f"figure: {error}") from error
     if strange := [word for word in words if word.startswith("-")]:
-        raise SchemenetError(f"figure takes no {strange[0]}; it takes --out FILE")
+        raise SchemenetError(f"figure takes no {strange[0]}; it takes --out FILE, --size 6x4, --font 9")
     if not words:
         raise SchemenetError(f"figure: expected what to draw\n{USAGE}")
     what, *names = words
@@ -80,7 +115,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], Path | None]:
         raise SchemenetError(unknown("figure", what, KINDS))
     if not names:
         raise SchemenetError(f"figure {what}: expected at least one name\n{USAGE}")
-    return what, list(dict.fromkeys(names)), known.out
+    return what, list(dict.fromkeys(names)), known
 
 
 def parse_scheme(text: str) -> tuple[str, dict[str, Any]]:
@@ -146,8 +181,13 @@ def save(figure: Figure, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SchemenetError(f"cannot write {os.fspath(path)!r}: {error.strerror}; choose another by --out") from error
-    with whole(path) as file:
-        figure.savefig(file, format=path.suffix.lower().removeprefix("."), dpi=150)
+    from matplotlib import rc_context
+
+    kind = path.suffix.lower().removeprefix(".")
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own font
+    no_date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with whole(path) as file, rc_context(AS_TEXT):
+        figure.savefig(file, format=kind, dpi=150, metadata=no_date)
 
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:
@@ -158,40 +198,33 @@ def _schemes(names: list[str]) -> dict[str, Scheme]:
     return dict(zip(specs, built, strict=True))
 
 
-def _stability(names: list[str]) -> Figure:
+def _of_schemes(what: str, names: list[str]) -> Callable[[], Figure]:
     schemes = _schemes(names)
-    from lightning_modules.plotting import stability
-
-    return stability.draw(schemes)
+    return lambda: _module(what).draw(schemes)
 
 
-def _order(names: list[str]) -> Figure:
-    schemes = _schemes(names)
-    from lightning_modules.plotting import order
-
-    return order.draw(schemes)
-
-
-def _k(names: list[str]) -> Figure:
+def _k(names: list[str]) -> Callable[[], Figure]:
     folders = each(run_folder, names)
-    from lightning_modules.plotting import coefficients
-
-    return coefficients.draw(folders)
+    return lambda: _module("coefficients").draw(folders)
 
 
-def _of_one_run(what: str, names: list[str]) -> Figure:
+def _of_one_run(what: str, names: list[str]) -> Callable[[], Figure]:
     if len(names) > 1:
         raise SchemenetError(f"figure {what}: expected one run, got {' '.join(names)}")
     folder = run_folder(names[0])
-    return import_module(f"lightning_modules.plotting.{what}").draw(folder)
+    return lambda: _module(what).draw(folder)
+
+
+def _module(name: str) -> Any:
+    return import_module(f"lightning_modules.plotting.{name}")
 
 
 OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field", "series")
 """Figures of one run, by the module that draws them."""
 
-KINDS: dict[str, Callable[[list[str]], Figure]] = {
-    "stability": _stability,
-    "order": _order,
+KINDS: dict[str, Callable[[list[str]], Callable[[], Figure]]] = {
+    **{what: partial(_of_schemes, what) for what in ("stability", "order")},
     "k": _k,
     **{what: partial(_of_one_run, what) for what in OF_ONE_RUN},
 }
+"""What checks the names of a figure, and returns what draws it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from architectures.density.base import DensityModel
 from lightning_modules.data.density.base import DensityData
 from lightning_modules.data.density.energy import Energy
-from lightning_modules.plotting.style import COLOURS, new_figure
+from lightning_modules.plotting.style import COLOURS, font, new_figure
 from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
@@ -36,7 +36,7 @@ def draw(folder: Path) -> Figure:
         raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
     with torch.no_grad():
         figure = _images(network, data) if data.picture is not None else _points(network, data)
-    figure.suptitle(f"{folder.absolute().name}: {run.description}, {describe_steps(network)}", fontsize=9)
+    figure.suptitle(f"{folder.absolute().name}: {run.description}, {describe_steps(network)}", fontsize=font(9))
     figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
@@ -79,34 +79,34 @@ def _points(network: DensityModel, data: DensityData) -> Figure:
     first, second, third = above.subplots(1, 3)
     if target is not None:
         _surface(first, -target.energy(lattice(box)) - target.log_normaliser, box)
-        first.set_title("log density to be matched", loc="left", fontsize=9)
+        first.set_title("log density to be matched", loc="left", fontsize=font(9))
     else:
         _histogram(first, known, box)
-        first.set_title(f"data: {len(known)} test points", loc="left", fontsize=9)
+        first.set_title(f"data: {len(known)} test points", loc="left", fontsize=font(9))
     _histogram(second, samples[: len(known)], box)
-    second.set_title(f"{len(known)} samples", loc="left", fontsize=9)
+    second.set_title(f"{len(known)} samples", loc="left", fontsize=font(9))
     if network.dims == 2:
         density = network.log_density(lattice(box))
         bar = _surface(third, density, box)
         above.colorbar(bar, ax=third, shrink=0.8, label="log p (nats)")
-        third.set_title("log density of the model", loc="left", fontsize=9)
+        third.set_title("log density of the model", loc="left", fontsize=font(9))
     else:
         _densities(third, network.log_density(known), network.log_density(samples[: len(known)]))
     for ax, (word, state) in zip(below.subplots(1, len(states)), states, strict=True):
         around = square(state)
         wide = around[1] - around[0] > 1.5 * (box[1] - box[0])  # layers may lead far away and back
         _histogram(ax, state[: len(known)], around if wide or network.dims > 2 else box)
-        ax.tick_params(labelsize=7)
-        ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=9)
+        ax.tick_params(labelsize=font(7))
+        ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=font(9))
     unit = f", in {data.unit}" if data.unit else ""
     names = [f"{name}{unit}" for name in data.columns[:2]]
     planar = [first, second, third] if network.dims == 2 else [first, second]
     for ax in (*planar, *below.axes):
-        ax.set_xlabel(names[0], fontsize=8)
+        ax.set_xlabel(names[0], fontsize=font(8))
     for ax in (first, below.axes[0]):
-        ax.set_ylabel(names[1], fontsize=8)
+        ax.set_ylabel(names[1], fontsize=font(8))
     if network.dims > 2:
-        below.suptitle(f"the first two of {network.dims} columns, on the way", fontsize=9)
+        below.suptitle(f"the first two of {network.dims} columns, on the way", fontsize=font(9))
     return figure
 
 
@@ -149,8 +149,8 @@ def _densities(ax: Axes, of_data: Tensor, of_samples: Tensor) -> None:
         ax.hist(values.numpy(), list(edges), density=True, histtype="step", color=colour, lw=1.6, label=word)
     ax.set(yticks=[], xlabel="nats, of what the network sees")
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=9, loc="upper left")
-    ax.set_title("log density of each", loc="left", fontsize=9)
+    ax.legend(frameon=False, fontsize=font(9), loc="upper left")
+    ax.set_title("log density of each", loc="left", fontsize=font(9))
 
 
 def _images(network: DensityModel, data: DensityData) -> Figure:
@@ -167,5 +167,5 @@ def _images(network: DensityModel, data: DensityData) -> Figure:
             ax.imshow(image.reshape(data.picture).numpy(), cmap="gray_r", vmin=0, vmax=17)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        axes[0].set_ylabel(word, fontsize=9, rotation=0, ha="right", va="center")
+        axes[0].set_ylabel(word, fontsize=font(9), rotation=0, ha="right", va="center")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from lightning_modules.plotting.style import GREY, readable_ticks
+from lightning_modules.plotting.style import GREY, font, readable_ticks
 
 LABEL = "step along depth (transitions between flows not counted)"
 
@@ -29,7 +29,13 @@ def mark_flows(ax: Axes, steps: Sequence[int]) -> None:
     for flow, (begin, end) in enumerate(itertools.pairwise(begins)):
         middle = (begin + 1 + end) / 2
         ax.text(
-            middle, 1.01, f"flow {flow + 1}", transform=ax.get_xaxis_transform(), ha="center", color=GREY, fontsize=9
+            middle,
+            1.01,
+            f"flow {flow + 1}",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            color=GREY,
+            fontsize=font(9),
         )
         if end < begins[-1]:
             ax.axvline(end + 0.5, color=GREY, ls=":", lw=1)

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional
 
 from architectures.supervised.network import Network
-from lightning_modules.plotting.style import GREY, look_of, mark, new_figure, readable_ticks, tidy
+from lightning_modules.plotting.style import GREY, font, look_of, mark, new_figure, readable_ticks, tidy
 from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from lightning_modules.storage.run_files import read_columns
 from lightning_modules.text import Progress
@@ -86,7 +86,7 @@ def draw(folder: Path) -> Figure:
     figure.suptitle(
         f"{folder.absolute().name}: {type(flow.scheme).__name__}, trained at rtol = {rtol:g}, atol = {atol:g}\n"
         f"a, b, c: the trained network on {len(run.labels)} test samples, rtol = atol as marked in a",
-        fontsize=9,
+        fontsize=font(9),
     )
     tidy(figure)
     return figure
@@ -239,11 +239,17 @@ def _draw_errors(ax: Axes, results: Sequence[Solved]) -> None:
     ax.loglog(nfe, error, c=look_of(0).colour, lw=1.2, **mark(look_of(0)))
     for s in results:
         ax.annotate(
-            f"{s.tolerance:.0e}".replace("e-0", "e-"), (s.nfe, s.error), (5, 4), textcoords="offset points", fontsize=7
+            f"{s.tolerance:.0e}".replace("e-0", "e-"),
+            (s.nfe, s.error),
+            (5, 4),
+            textcoords="offset points",
+            fontsize=font(7),
         )
     ax.set(ylabel=r"relative error $\|y - y^*\| \,/\, \|y^*\|$ at T")
     over = f"{len(results)} points, {min(nfe)} to {max(nfe)} NFE"
-    ax.set_title(f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=8)
+    ax.set_title(
+        f"a  error measured to fall as NFE$^{{{power(nfe, error):.1f}}}$ ({over})", loc="left", fontsize=font(8)
+    )
     _count_axis(ax, nfe)
 
 
@@ -255,9 +261,9 @@ def _draw_times(ax: Axes, results: Sequence[Timed]) -> None:
     ax.loglog(nfe, relative, c=look_of(1).colour, lw=1.2, label="median of interleaved runs", **mark(look_of(1)))
     ax.set(ylabel="forward time / least")
     exponent = f"NFE$^{{{power(nfe, relative):.2f}}}$"
-    ax.set_title(f"b  time measured to grow as {exponent} ({len(results)} points)", loc="left", fontsize=8)
+    ax.set_title(f"b  time measured to grow as {exponent} ({len(results)} points)", loc="left", fontsize=font(8))
     readable_ticks(ax.yaxis)
-    ax.legend(frameon=False, fontsize=7.5)
+    ax.legend(frameon=False, fontsize=font(7.5))
     _count_axis(ax, nfe)
 
 
@@ -281,8 +287,8 @@ def _draw_backward(ax: Axes, measured: Mapping[str, Sequence[Both]], log: Sequen
             [b.forward for b in counts], [b.backward for b in counts], c=look.colour, lw=1.2, label=label, **mark(look)
         )
     ax.set(xlabel="NFE forward (calls of f)", ylabel="NFE backward (calls of f)")
-    ax.set_title("c  backward against forward, measured", loc="left", fontsize=8)
-    ax.legend(frameon=False, fontsize=7.5)
+    ax.set_title("c  backward against forward, measured", loc="left", fontsize=font(8))
+    ax.legend(frameon=False, fontsize=font(7.5))
 
 
 def _draw_course(ax: Axes, nfe: Course) -> None:
@@ -312,5 +318,5 @@ def _draw_course(ax: Axes, nfe: Course) -> None:
     ax.set(xlabel="epoch", ylabel="NFE forward (calls of f)")
     readable_ticks(ax.xaxis, whole=True)
     readable_ticks(ax.yaxis, whole=True)
-    ax.set_title(f"d  NFE over the training, epoch means {first:.3g} to {last:.3g}", loc="left", fontsize=8)
-    ax.legend(frameon=False, fontsize=7.5)
+    ax.set_title(f"d  NFE over the training, epoch means {first:.3g} to {last:.3g}", loc="left", fontsize=font(8))
+    ax.legend(frameon=False, fontsize=font(7.5))

@@ -19,7 +19,7 @@ from architectures.dynamics.neural_ode import NeuralODE, constants
 from architectures.dynamics.systems import System
 from architectures.observations import SeriesBatch
 from lightning_modules.data.dynamics.simulated import TrajectoryData
-from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure, tidy
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure, tidy
 from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
@@ -60,7 +60,9 @@ def draw(folder: Path) -> Figure:
         fields.draw_distance(panels[2])
     _draw_series(below, run)
     learned_constants = _learned_constants(run.network, run.data.system)
-    figure.suptitle(f"Vector field of {run.description}, run {folder.absolute().name}{learned_constants}", fontsize=9)
+    figure.suptitle(
+        f"Vector field of {run.description}, run {folder.absolute().name}{learned_constants}", fontsize=font(9)
+    )
     known = run.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
@@ -203,14 +205,14 @@ class _Fields:
         else:
             colours_of = ax.scatter(points[:, x], points[:, y], c=distance, s=9, **colours)
         bar = ax.figure.colorbar(colours_of, ax=ax, shrink=0.85, extend="both")
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label("|learned - true| / |true|", fontsize=8)
+        bar.ax.tick_params(labelsize=font(7))
+        bar.set_label("|learned - true| / |true|", fontsize=font(8))
         bar.set_ticks([0.01, 0.1, 1, 2], labels=["1%", "10%", "100%", "200%"])
         bar.ax.minorticks_off()
         self._frame(ax, "relative error at each place" + ("; dots: data" if self.plane else ""))
 
     def _frame(self, ax: Axes, title: str) -> None:
-        ax.set_title(title, loc="left", fontsize=9)
+        ax.set_title(title, loc="left", fontsize=font(9))
         ax.set_xlabel(self.names[0])
         ax.set_ylabel(self.names[1])
         ax.set(xlim=self.box[0].tolist(), ylim=self.box[1].tolist())
@@ -235,7 +237,7 @@ def _draw_series(figure: Any, run: Learned) -> None:
         if series == 0:
             ax.set_ylabel(run.data.channels[channel])
         if channel == 0:
-            ax.set_title(f"test series {series}", loc="left", fontsize=9)
+            ax.set_title(f"test series {series}", loc="left", fontsize=font(9))
     for ax in panels[-1]:
         ax.set_xlabel("time")
     tidy(figure)

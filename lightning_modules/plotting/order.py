@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from lightning_modules.plotting.style import legend, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import font, legend, look_of, mark, new_figure, tidy
 from schemes.analysis.reference_problems import FLOOR, TIME, error
 from schemes.core.scheme import Scheme
 
@@ -87,7 +87,7 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     ax.set_xticks([TIME / n for n in STEPS], [f"1/{n / TIME:g}" for n in STEPS])
     ax.xaxis.set_minor_locator(NullLocator())
     legend(figure, handles)
-    figure.suptitle(_title(curves), fontsize=11)
+    figure.suptitle(_title(curves), fontsize=font(11))
     tidy(figure)
     return figure
 

@@ -16,7 +16,17 @@ from torch import Tensor
 
 from architectures.supervised.network import Network
 from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
-from lightning_modules.plotting.style import GREY, caption, legend, look_of, mark, new_figure, readable_ticks, tidy
+from lightning_modules.plotting.style import (
+    GREY,
+    caption,
+    font,
+    legend,
+    look_of,
+    mark,
+    new_figure,
+    readable_ticks,
+    tidy,
+)
 from lightning_modules.plotting.supervised import load_with_samples
 from schemes.core.node import Node
 from schemes.core.state import VectorField
@@ -76,7 +86,7 @@ def draw(folder: Path) -> Figure:
     figure.suptitle(
         "PolyNet's sums of $d$ powers of $hf$ against the backward Euler step\n"
         f"{folder.absolute().name}: median over {len(images)} test images",
-        fontsize=10,
+        fontsize=font(10),
     )
     caption(CAPTION)
     tidy(figure)

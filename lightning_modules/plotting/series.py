@@ -18,7 +18,7 @@ from architectures.observations import Observations, SeriesBatch
 from architectures.series.base import SeriesModel
 from architectures.series.latent_variable import Variational
 from lightning_modules.data.series.base import SeriesData
-from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure
 from lightning_modules.training.loading import load_run
 
 SHOWN, CHANNELS = 6, 3
@@ -64,7 +64,7 @@ def draw(folder: Path) -> Figure:
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
     figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data.channels, data.unit)
     _explain(figure, network, answers, plane)
-    figure.suptitle(f"Test series and answers of {description}, run {folder.absolute().name}", fontsize=9)
+    figure.suptitle(f"Test series and answers of {description}, run {folder.absolute().name}", fontsize=font(9))
     return figure
 
 
@@ -138,9 +138,9 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
     figure = new_figure(8.4, 6.2)
     panels = figure.subplots(2, SHOWN // 2)
     for ax in panels[-1]:
-        ax.set_xlabel(names[0], fontsize=8)
+        ax.set_xlabel(names[0], fontsize=font(8))
     for ax in panels[:, 0]:
-        ax.set_ylabel(names[1], fontsize=8)
+        ax.set_ylabel(names[1], fontsize=font(8))
     for ax, one in zip(panels.flat, answers, strict=False):
         behind, within = _sides(one)
         if (one.targets[0] > one.last).any():
@@ -151,8 +151,8 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
         ax.plot(*one.mean[behind].T, c=AHEAD, lw=1.6, zorder=4)
         ax.plot(*one.shown[1].T, ls="", marker="o", ms=3, c="black", mec="white", mew=0.3, zorder=5)
         ax.set_aspect("equal", adjustable="datalim")
-        ax.set_title(f"RMSE {_error(one):.3g}", loc="left", fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.set_title(f"RMSE {_error(one):.3g}", loc="left", fontsize=font(8))
+        ax.tick_params(labelsize=font(7))
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -166,11 +166,11 @@ def _over_time(answers: list[Answer], names: Sequence[str], unit: str) -> Figure
         for ax, channel in zip(row, chosen, strict=True):
             _channel(ax, one, int(channel))
     for ax, channel in zip(panels[0], chosen, strict=True):
-        ax.set_title(names[channel], loc="left", fontsize=9)
+        ax.set_title(names[channel], loc="left", fontsize=font(9))
     for ax in panels[-1]:
-        ax.set_xlabel("time, in spans", fontsize=8)
+        ax.set_xlabel("time, in spans", fontsize=font(8))
     for ax in panels[:, 0]:
-        ax.set_ylabel(f"value, in {unit}" if unit else "value", fontsize=8)
+        ax.set_ylabel(f"value, in {unit}" if unit else "value", fontsize=font(8))
     return figure
 
 
@@ -186,7 +186,7 @@ def _channel(ax: Axes, one: Answer, channel: int) -> None:
     for (times, values, mask), look in zip((one.targets, one.shown), looks, strict=True):
         here = mask[:, channel] > 0
         ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=font(7))
     ax.spines[["top", "right"]].set_visible(False)
 
 

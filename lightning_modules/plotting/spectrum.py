@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_modules.evaluation.jacobian_spectrum import CAPTION, DRAWN, Spectrum, measured
 from lightning_modules.plotting.stability import Box, Region, frame_around, locate, outline
-from lightning_modules.plotting.style import GREY, Look, caption, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, caption, font, new_figure, tidy
 from lightning_modules.storage.run_files import read_config
 from schemes.analysis.stability import refusal
 from schemes.core.scheme import Scheme
@@ -43,7 +43,7 @@ def draw(folder: Path) -> Figure:
     """
     panel = panel_of(folder.name, read_config(folder).get("scheme"), measured(folder))
     figure = figure_of([panel])
-    figure.supxlabel(DRAWN, fontsize=8, color=GREY)
+    figure.supxlabel(DRAWN, fontsize=font(8), color=GREY)
     caption(f"{CAPTION}.")
     return figure
 
@@ -99,7 +99,7 @@ def figure_of(panels: Sequence[Panel]) -> Figure:
         bar.set_ticks([0, 1], labels=["first\nstep", "last\nstep"])
         bar.outline.set_visible(False)
     title = [r"Stability regions in the plane of $z = h\lambda$,", r"and the spectrum of $h\,\partial f/\partial y$"]
-    figure.suptitle(("\n" if len(panels) == 1 else " ").join(title), fontsize=11)
+    figure.suptitle(("\n" if len(panels) == 1 else " ").join(title), fontsize=font(11))
     return figure
 
 
@@ -117,8 +117,8 @@ def _draw(ax: Axes, panel: Panel) -> None:
         z = np.array(block.values, dtype=np.complex128)
         ax.scatter(z.real, z.imag, s=9, color=DEPTH(block.depth), alpha=0.75, lw=0, zorder=5)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal")
-    ax.set_title(panel.title, fontsize=10, pad=18)
-    ax.text(0.5, 1.025, panel.scheme, transform=ax.transAxes, ha="center", fontsize=8, color=GREY)
+    ax.set_title(panel.title, fontsize=font(10), pad=18)
+    ax.text(0.5, 1.025, panel.scheme, transform=ax.transAxes, ha="center", fontsize=font(8), color=GREY)
 
 
 def _square(box: Box) -> Box:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from lightning_modules.plotting.style import GREY, Look, legend, look_of, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, font, legend, look_of, new_figure, tidy
 from schemes.analysis.stability import amplification, refusal, stability_intervals
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
@@ -79,7 +79,9 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     handles = [Line2D([], [], c=look.colour, ls=look.line, lw=_width(region), label=_label(region))
                for region, look in zip(regions, looks, strict=True)]  # fmt: skip
     legend(figure, handles)
-    figure.suptitle(r"Stability regions: $|$amplification$| \leq 1$ for $u' = \lambda u$, $z = h\lambda$", fontsize=11)
+    figure.suptitle(
+        r"Stability regions: $|$amplification$| \leq 1$ for $u' = \lambda u$, $z = h\lambda$", fontsize=font(11)
+    )
     tidy(figure)
     return figure
 

@@ -10,12 +10,14 @@ import math
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import rc_context, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis, XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,9 +62,36 @@ def mark(look: Look) -> dict[str, Any]:
     }
 
 
+FONT_SIZE = 10.0
+"""The size of the letters for which the sizes of single texts are written down, in points: matplotlib's own default."""
+
+_size: ContextVar[tuple[float, float] | None] = ContextVar("size", default=None)
+
+
+@contextmanager
+def formatted(size: tuple[float, float] | None = None, font_size: float | None = None) -> Iterator[None]:
+    """Figures that are drawn inside have another size and other letters.
+
+    Args:
+        size: width and height in inches; None leaves each figure its own.
+        font_size: of axis labels in points, all other texts in proportion; None for matplotlib's ``font.size``.
+    """
+    token = _size.set(size)
+    try:
+        with rc_context({} if font_size is None else {"font.size": font_size}):
+            yield
+    finally:
+        _size.reset(token)
+
+
+def font(size: float) -> float:
+    """The size of a text in points that has ``size`` where the letters have ``FONT_SIZE``."""
+    return size * rcParams["font.size"] / FONT_SIZE
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, with constrained layout."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """A figure of this size in inches, or of the one that :func:`formatted` names, with constrained layout."""
+    figure = Figure(figsize=_size.get() or (width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -180,6 +209,6 @@ def readable_ticks(axis: Axis, text: Callable[[float], str] = plain, whole: bool
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend below the panels, in as many columns as the longest label leaves room for."""
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = int(figure.get_figwidth() / (0.075 * longest + 0.6))  # inches: of a character, of handle and gap
+    columns = int(figure.get_figwidth() / font(0.075 * longest + 0.6))  # inches: of a character, of handle and gap
     columns = min(max(1, columns), len(handles))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=font(9))

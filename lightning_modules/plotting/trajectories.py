@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from architectures.supervised.network import Network, Stage
-from lightning_modules.plotting.style import COLOURS, GREY, legend, new_figure
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure
 from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
@@ -52,7 +52,7 @@ def draw(folder: Path) -> Figure:
         _draw_points(ax, solution, index, run.labels.numpy())
         _draw_field(ax, flow, float(solution.times[index]), solution.states[index], box)
         ax.set(xlim=box[0], ylim=box[1], aspect="equal")
-        ax.set_title(f"t = {solution.times[index]:.3g}", loc="left", fontsize=9)
+        ax.set_title(f"t = {solution.times[index]:.3g}", loc="left", fontsize=font(9))
         ax.spines[["top", "right"]].set_visible(False)
     for ax in panels[-1]:
         ax.set_xlabel("$u_1$")
@@ -72,7 +72,7 @@ def draw(folder: Path) -> Figure:
     figure.suptitle(
         f"{folder.absolute().name}: {len(run.labels)} test points, {type(flow.scheme).__name__}, "
         f"{'steps by ' + h if flow.adaptive else f'{steps} steps of h = {h}'}{shown}",
-        fontsize=9,
+        fontsize=font(9),
     )
     return figure
 

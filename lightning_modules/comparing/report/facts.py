@@ -147,14 +147,14 @@ class Facts:
         budget = self.comparison.budget
         return [
             f"{LABELS[name]} {ratio(s.ratios[name])}"
-            + " (quartiles overlap)" * (name == "step_time" and self._quartiles_overlap(s))
+            + " (quartiles overlap)" * (name == "step_time" and self.quartiles_overlap(s))
             for name in RATIOS
             if budget and name in s.ratios and name != budget.kind and abs(s.ratios[name] - 1) > budget.tolerance
         ]
 
-    def _quartiles_overlap(self, s: Summary) -> bool:
+    def quartiles_overlap(self, s: Summary) -> bool:
         """Whether the middle halves of two measurements of step time have times in common."""
-        times = (s.arm.step_time, self.baseline.arm.step_time if self.baseline else None)
+        times = (s.arm.step_time, self.baseline.arm.step_time if self.baseline and s is not self.baseline else None)
         ends = [end for t in times if t for end in (t.quartile_1_s, t.quartile_3_s) if end is not None]
         return len(ends) == 4 and max(ends[0], ends[2]) <= min(ends[1], ends[3])
 

@@ -1,20 +1,22 @@
-"""A report as one HTML page, rendered from its Markdown: style, script and pictures are inside.
+"""A report as one HTML page, rendered from its Markdown: style, scripts, pictures and csv files are inside.
 
 Text was escaped when the Markdown was written; markup in it that no template wrote is shown as text. The page's own
-policy lets no script and no style run but the two of this package, named by their hashes, and nothing be fetched.
+policy lets no script and no style run but those of this package and its library of plots, named by their hashes, and
+nothing be fetched. Interactive plots are data, which the library interprets without evaluating text as a program.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from html import escape
 from itertools import count, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
@@ -26,6 +28,8 @@ from lightning_modules.comparing.report.templates import templates
 
 FOLD = re.compile(r"\s*(<details><summary>[^<>]*</summary>|</details>)\s*")
 NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?)(?: ?(k|M|G|T)?(B|ms|s|×)?)(?= [±(\[]|$)")
+CSV = re.compile(r"[a-z_]+\.csv")
+LONGEST_CSV = 200_000  # bytes
 COUNT = re.compile(r"(\d+) (?:diverged|failed|missing)\b")
 SCALE = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "ms": 1e-3}
 ABSENT = ("", "-", "–")  # sorted behind everything, whichever way
@@ -51,41 +55,69 @@ class Page(RendererHTML):
     def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return "</table></div>\n"
 
+    def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """A csv file, where it is not long, is inside the page, and can be saved from a page that is sent alone."""
+        token = tokens[idx]
+        name = str(token.attrs["href"])
+        path = env["folder"] / name
+        if CSV.fullmatch(name) and path.is_file() and path.stat().st_size <= LONGEST_CSV:
+            content = base64.b64encode(path.read_bytes()).decode()
+            token.attrs = {"href": f"data:text/csv;base64,{content}", "download": name}
+        return self.renderToken(tokens, idx, options, env)
+
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-        """On a card, in its proportions; the style turns light and dark about on a dark page."""
-        content = (env["folder"] / Path(str(tokens[idx].attrs["src"])).name).read_bytes()
+        """On a card, in its proportions; the style turns light and dark about on a dark page.
+
+        The interactive form of a figure, where it has one, is its data, drawn by the page's script in the picture's
+        place.
+        """
+        name = Path(str(tokens[idx].attrs["src"])).name
+        content = (env["folder"] / name).read_bytes()
         width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # where every PNG has them
         caption = self.renderInline(tokens[idx].children or [], options, env)
         return (
-            '<figure><div class="card" tabindex="0" role="group"><img src="data:image/png;base64,'
-            f'{base64.b64encode(content).decode()}" width="{width}" height="{height}" alt="'
-            f'{escape(_plain(tokens[idx]))}"></div><figcaption>{caption}</figcaption></figure>\n'
+            f'<figure>{_data(env["specs"].get(name))}<div class="card" tabindex="0" role="group">'
+            f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" width="{width}" height="{height}"'
+            f' alt="{escape(_plain(tokens[idx]))}"></div><figcaption>{caption}</figcaption></figure>\n'
         )
 
 
-def render(text: str, folder: Path) -> str:
+def _data(spec: Mapping[str, Any] | None) -> str:
+    """A specification as data of the page: no sign in it ends its element."""
+    if spec is None:
+        return ""
+    text = json.dumps(spec, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json">{text}</script>'
+
+
+def render(text: str, folder: Path, specs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The whole page. Headings of level 2 are listed at its side; tables are sorted by a click on a head.
 
     Args:
         text: the report in Markdown, which begins with its title.
-        folder: where the pictures lie that it names.
+        folder: where the pictures and csv files lie that it names.
+        specs: the interactive forms of pictures, by the pictures' names.
     """
     parser = MarkdownIt("commonmark", renderer_cls=Page).enable("table")
     tokens = parser.parse(text)
     chapters = _name_headings(tokens)
     _let_figures_stand_alone(tokens)
     tokens = _with_tables_marked(tokens)
-    style, script = _file("page.css"), _file("page.js")
+    style, scripts = _file("page.css"), [_file("page.js")]
+    if specs:
+        from lightning_modules.comparing.report.figures.interactive import library  # imports matplotlib
+
+        scripts = [library(), _file("plots.js"), *scripts]
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {' '.join(map(_hash, scripts))}; "
         "base-uri 'none'; form-action 'none'"
     )
 
     def html(part: Sequence[Token]) -> Markup:
-        return Markup(parser.renderer.render(part, parser.options, {"folder": folder}))
+        return Markup(parser.renderer.render(part, parser.options, {"folder": folder, "specs": specs or {}}))
 
     return templates().get_template("page.html.j2").render(
-        policy=Markup(policy), style=Markup(style), script=Markup(script), title=_plain(tokens[1]),
+        policy=Markup(policy), style=Markup(style), scripts=list(map(Markup, scripts)), title=_plain(tokens[1]),
         header=html(tokens[:3]), body=html(tokens[3:]),
         chapters={name: html([part]) for name, part in chapters.items()},
     )  # fmt: skip

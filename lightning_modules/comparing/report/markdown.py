@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 CODE = re.compile(r"(?<!`)(`[^`]+`)(?!`)")
 SPECIAL = re.compile(
@@ -25,6 +26,8 @@ SPECIAL = re.compile(
 
 def inline(text: str) -> str:
     """Text within a line; `code` and **strong** keep their marks, a mark that is not closed is a character."""
+    if isinstance(text, Link):
+        return text
     pieces = CODE.split(re.sub(r"\s+", " ", text))
     return "".join(piece if i % 2 else SPECIAL.sub(_escaped, piece) for i, piece in enumerate(pieces))
 
@@ -49,6 +52,23 @@ def code(text: str) -> str:
     """Lines that are shown as they are."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
+
+
+class Link(str):
+    """A link in Markdown, which :func:`inline` leaves as it is."""
+
+    __slots__ = ()
+
+    @classmethod
+    def to(cls, path: str, text: str | None = None) -> Link:
+        """A link to a file or folder beside the report.
+
+        Args:
+            path: relative; no sign of it but letters, digits, "_.-~/" is left as it is.
+            text: None for the path.
+        """
+        shown = re.sub(r"[\[\]]", r"\\\g<0>", inline(path if text is None else text))
+        return cls(f"[{shown}]({quote(path)})")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

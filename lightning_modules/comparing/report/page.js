@@ -42,3 +42,19 @@ const unfold = () => {
 };
 addEventListener("hashchange", unfold);
 unfold();
+
+// The rows of a table as they stand, to be pasted into a spreadsheet.
+for (const table of navigator.clipboard ? document.querySelectorAll("table.sortable") : []) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "copy table";
+  button.addEventListener("click", async () => {
+    const inert = (text) => (/^[=@]|^[-+](?![\d.\s]|$)/.test(text) ? `'${text}` : text); // no formula there
+    const cells = (row) => [...row.cells].map((cell) => inert(cell.textContent.trim()));
+    await navigator.clipboard.writeText([...table.rows].map((row) => cells(row).join("\t")).join("\n"));
+    button.textContent = "copied";
+    setTimeout(() => (button.textContent = "copy table"), 1500);
+  });
+  table.parentElement.after(button);
+}

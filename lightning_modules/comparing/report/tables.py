@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing.recipe import Setting
@@ -33,16 +35,18 @@ Columns = Mapping[str, Callable[[Any], Any]]
 """Heads, and what a cell under each shows of its row."""
 
 
-def _table(columns: Columns, rows: Sequence[Any], drop_empty: bool = False) -> str:
-    """A table; what is not known is "-". Columns without any content can be dropped, but for the first one."""
+def _table(columns: Columns, rows: Sequence[Any]) -> str:
+    """A table; what is not known is "-". Columns without any content are left out, but for the first one."""
     cells = [[_text(cell(row)) for row in rows] for cell in columns.values()]
-    shown = [i for i, column in enumerate(cells) if not drop_empty or i == 0 or set(column) - {ABSENT}]
+    shown = [i for i, column in enumerate(cells) if i == 0 or set(column) - {ABSENT}]
     heads = list(columns)
     return markdown.table([heads[i] for i in shown], list(zip(*(cells[i] for i in shown), strict=True)))
 
 
 def _text(value: Any) -> str:
-    return ABSENT if value is None or value == "" else str(value)
+    if value is None or value == "":
+        return ABSENT
+    return value if isinstance(value, str) else str(value)
 
 
 def facts(f: Facts, budget: str) -> str:
@@ -52,13 +56,15 @@ def facts(f: Facts, budget: str) -> str:
         "data": f.data,
         "epochs": comparison.epochs,
         "seeds": ", ".join(map(str, comparison.seeds)),
-        "budget": budget,
+        "budget": budget or "none",
         "baseline": comparison.baseline,
         "recipe hash": comparison.recipe_hash,
         "versions": _pairs(comparison.versions),
         "machine": comparison.machine,
     }
-    return markdown.table(["", ""], [[key, _text(value)] for key, value in rows.items()])
+    return markdown.table(
+        ["", ""], [[key, str(value)] for key, value in rows.items() if value not in (None, "", ABSENT)]
+    )
 
 
 def _pairs(mapping: Mapping[str, Any] | Any, prefix: str = "") -> str:
@@ -77,7 +83,7 @@ def recipe(settings: Sequence[Setting]) -> str:
         "value": lambda s: s.value,
         "default": lambda s: s.default,
     }
-    return _table(columns, settings, drop_empty=True)
+    return _table(columns, settings)
 
 
 def errors(f: Facts, summaries: Sequence[Summary]) -> str:
@@ -101,7 +107,7 @@ def errors(f: Facts, summaries: Sequence[Summary]) -> str:
         "pairs": lambda s: None if s.arm.name == f.comparison.baseline else len(s.differences),
         "not done": lambda s: ", ".join(s.left_out),
     }
-    return _table(columns, summaries, drop_empty=True)
+    return _table(columns, summaries)
 
 
 def other_measures(f: Facts) -> str:
@@ -185,7 +191,13 @@ def ratios(f: Facts) -> str:
     def column(name: str) -> Callable[[Summary], str]:
         return lambda s: ratio(s.ratios.get(name))
 
-    columns: Columns = {"arm": lambda s: s.arm.name, **{LABELS[name]: column(name) for name in RATIOS}}
+    columns: dict[str, Callable[[Summary], str | None]] = {
+        "arm": lambda s: s.arm.name,
+        **{LABELS[name]: column(name) for name in RATIOS},
+    }
+    columns[LABELS["step_time"]] = lambda s: (
+        f"{ratio(s.ratios.get('step_time'))}{' (quartiles overlap)' * f.quartiles_overlap(s)}"
+    )
     return _table(columns, [*f.arms, *f.controls])
 
 
@@ -222,10 +234,11 @@ def runs(f: Facts) -> str:
     def column(name: str) -> Callable[[Run], str | None]:
         return lambda run: _number(run.other_measures.get(name))
 
-    def folder(run: Run) -> str:
-        inside = run.folder.is_relative_to(comparison.folder)
-        path = run.folder.relative_to(comparison.folder) if inside else run.folder
-        return path.as_posix() if path.parts else ABSENT
+    def folder(run: Run) -> str | None:
+        if run.folder == Path():
+            return None
+        path = Path(os.path.relpath(run.folder, comparison.folder)).as_posix()
+        return markdown.Link.to(f"{path}/", path) if run.folder.is_dir() else path
 
     columns: Columns = {
         "arm": lambda run: run.arm,
@@ -238,7 +251,7 @@ def runs(f: Facts) -> str:
         "folder": folder,
     }
     rows = [run for s in [*f.arms, *f.controls] for run in comparison.of(s.arm.name)]
-    return _table(columns, rows, drop_empty=True)
+    return _table(columns, rows)
 
 
 def _number(value: float | None) -> str | None:

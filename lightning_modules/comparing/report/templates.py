@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -15,6 +16,9 @@ from lightning_modules.comparing.report import markdown, tables
 from lightning_modules.comparing.report.facts import Facts
 from lightning_modules.comparing.report.formatting import LABELS, amount, seed_list
 from lightning_modules.text import plural
+
+if TYPE_CHECKING:
+    from lightning_modules.comparing.report.figures.draw_all import Picture
 
 
 @cache
@@ -62,12 +66,12 @@ def sentence(name: str, facts: Facts) -> str:
     return " ".join(sentences(name, facts))
 
 
-def render(facts: Facts, pictures: Mapping[str, str] | None = None) -> str:
+def render(facts: Facts, pictures: Mapping[str, Picture] | None = None) -> str:
     """The whole report as Markdown.
 
     Args:
         facts: the comparison and how it was judged.
-        pictures: captions by the names of the files in the report's folder.
+        pictures: by the names of their PNG files in the report's folder.
     """
     return (
         templates()
@@ -78,6 +82,7 @@ def render(facts: Facts, pictures: Mapping[str, str] | None = None) -> str:
             pictures=pictures or {},
             tables=tables,
             code=markdown.code,
+            link=markdown.Link.to,
             plain=lambda name: sentence(name, facts),
             say=lambda name: markdown.paragraph(sentence(name, facts)),
             bullets=lambda name: markdown.listed(sentences(name, facts)),

@@ -32,10 +32,10 @@ RESULTS, COSTS = (2, 3, 4, P_HOLM), (SCHEME, 6, 7, 8, 9, 10)
 """Columns after the arm's name; where not all fit, several tables, in this order."""
 
 SECTIONS = {
-    "What can be concluded": "conclusions",
-    "What the controls say": "controls",
-    "Notes": "notes",
-    "Runs that are not done": "unfinished",
+    "What can be concluded": ("standing", "verdicts", "limits"),
+    "What the controls say": ("controls",),
+    "Notes": ("notes", "unequal_costs"),
+    "Runs that are not done": ("unfinished",),
 }
 """Titles below the table, and the sentences under each."""
 
@@ -67,8 +67,8 @@ def screen_table(comparison: Comparison, width: int | None = None) -> str:
     for columns in _tables([head, *arms, *controls], width):
         lines += ["", *_table(columns, head, arms, controls, width)]
     lines += ["", *_wrapped(sentence("screen_caption", facts), width)]
-    for title, macro in SECTIONS.items():
-        if texts := sentences(macro, facts):
+    for title, macros in SECTIONS.items():
+        if texts := [text for macro in macros for text in sentences(macro, facts)]:
             lines += ["", title]
             lines += [line for text in texts for line in _wrapped(text, width, "  - ")]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from lightning_modules.loggers import wandb as wandb_runs
 
 TABLES = ("results.csv", "summary.csv")
 PAGE = "report.html"
-FILES = ("report.*", "*.csv", "*.png")
+FILES = ("report.*", "*.csv", "*.png", "*.svg", "*.pdf")
 
 PATIENCE = 60.0
 """Seconds within which a report must be sent."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing.records import Comparison, read_comparison
 from lightning_modules.comparing.report import html, templates
+from lightning_modules.comparing.report.csv_files import write_csv
 from lightning_modules.comparing.report.facts import Facts
 from lightning_modules.comparing.report.tables import SIZES
 from lightning_modules.comparing.statistics.rule import RULE, SignFlipRule
@@ -40,12 +38,14 @@ def write_of(comparison: Comparison, rule: SignFlipRule = RULE) -> Path:
     from lightning_modules.comparing.report.figures import draw_all
 
     facts = Facts.of(comparison, rule)
-    _write_csv(comparison.folder / "results.csv", _result_rows(comparison))
-    _write_csv(comparison.folder / "summary.csv", [_summary_row(facts, s) for s in facts.summaries])
-    text = templates.render(facts, draw_all.write(comparison, facts.summaries))
+    write_csv(comparison.folder / "results.csv", _result_rows(comparison))
+    write_csv(comparison.folder / "summary.csv", [_summary_row(facts, s) for s in facts.summaries])
+    pictures = draw_all.write(comparison, facts.summaries)
+    text = templates.render(facts, pictures)
     write_text(comparison.folder / "report.md", text)
     path = comparison.folder / "report.html"
-    write_text(path, html.render(text, comparison.folder))
+    specs = {name: picture.spec for name, picture in pictures.items() if picture.spec is not None}
+    write_text(path, html.render(text, comparison.folder, specs))
     return path
 
 
@@ -90,16 +90,3 @@ def _summary_row(facts: Facts, s: Summary) -> dict[str, Any]:
 
 def _joined(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
-
-
-def _inert(value: Any) -> Any:
-    """A text that a spreadsheet would read as a formula, with an apostrophe before it: it may be of unknown origin."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

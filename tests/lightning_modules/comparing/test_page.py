@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from html import escape
 from html.parser import HTMLParser
@@ -109,6 +110,36 @@ def test_nothing_is_fetched_and_only_the_pages_own_style_and_script_run(picture:
     image = found.of("img")[0][0]
     assert base64.b64decode(image["src"].split(",")[1]) == picture.read_bytes()
     assert (image["width"], image["height"]) == ("300", "200")
+
+
+def test_interactive_plots_are_data_and_the_policy_stays_strict(picture: Path) -> None:
+    hostile = f"</script>{HOSTILE}<!--"
+    spec = {"data": {"values": [{"arm": hostile}]}, "concat": []}
+    text = f"# t\n\n![caption]({picture.name})\n\n![caption]({picture.name})"
+    found = Reader(page.render(text, picture.parent, {picture.name: spec}))
+    data = [content for attributes, content in found.of("script") if attributes.get("type") == "application/json"]
+    assert [json.loads(content) for content in data] == [spec, spec]
+    policy = next(a["content"] for a, _ in found.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "unsafe" not in policy
+    allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    programs = [content for attributes, content in found.of("script") if "type" not in attributes]
+    digests = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in programs]
+    assert allowed["script-src"].split() == [f"'sha256-{digest}'" for digest in digests]
+    assert len(programs) == 3, "the library of plots and the page's own"
+    assert "ast: true" in programs[1], "expressions are interpreted, not evaluated"
+    assert not found.of("b")
+    assert found.of("img")[0][0]["src"].startswith("data:"), "for those who run no script, and for paper"
+
+
+def test_csv_files_are_inside_the_page_where_they_are_short(picture: Path) -> None:
+    folder = picture.parent
+    (folder / "summary.csv").write_text("arm\na\n")
+    (folder / "results.csv").write_text("x" * (page.LONGEST_CSV + 1))
+    names = ("summary.csv", "results.csv", "none.csv", "../summary.csv", "p.png")
+    short, *others = read(*map(markdown.Link.to, names), folder=folder).of("a")
+    assert short[0]["download"] == short[1] == "summary.csv"
+    assert base64.b64decode(short[0]["href"].removeprefix("data:text/csv;base64,")) == b"arm\na\n"
+    assert [attributes for attributes, _ in others] == [{"href": name} for name in names[1:]]
 
 
 def test_cells_say_what_they_are_sorted_by() -> None:

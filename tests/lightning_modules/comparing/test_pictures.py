@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vl_convert
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lightning_modules.comparing import records as runs
-from lightning_modules.comparing.report.figures import coefficients, costs, evaluations, stability
+from lightning_modules.comparing.report.figures import coefficients, costs, evaluations, interactive, stability
 from lightning_modules.comparing.report.figures import draw_all as plots
 from lightning_modules.comparing.report.figures import learning_curves as curves
 from lightning_modules.comparing.report.figures.arms import looks_of, over_seeds, smooth
 from lightning_modules.comparing.statistics import summary as statistics
+from lightning_modules.plotting.style import MARKERS
 from tests.lightning_modules.plotting.test_plots import clipped
 
 EPOCHS, STEPS, BATCH = 4, 10, 32
@@ -75,7 +77,7 @@ def test_pareto_front_has_those_that_nothing_beats() -> None:
 
 
 def test_what_was_not_measured_has_no_panel_and_the_front_is_a_staircase(tmp_path: Path) -> None:
-    figure, caption = drawn(costs, fabricate(tmp_path))
+    figure, caption, _ = drawn(costs, fabricate(tmp_path))
     assert labels(figure) == ["multiply-adds (MACs), forward, a sample"]
     (front,) = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert list(front.get_xdata()) == [1e6, 2e6, 3e6]
@@ -97,7 +99,7 @@ def test_a_cost_that_tells_no_arms_apart_has_no_panel(values: Any, same: float, 
 
 def test_what_has_no_panel_is_said(tmp_path: Path) -> None:
     folder = with_ledger(fabricate(tmp_path), nfe_backward=lambda i: 20.0 * (i == 2), nfe_forward=lambda i: 5 + i)
-    figure, caption = drawn(costs, folder)
+    figure, caption, _ = drawn(costs, folder)
     assert labels(figure) == ["multiply-adds (MACs), forward, a sample", "NFE: evaluations of f, forward"]
     assert "or most have none: parameters; NFE, backward" in caption
 
@@ -107,15 +109,59 @@ def test_pictures_without_data_are_not_there(tmp_path: Path) -> None:
     comparison = runs.read_comparison(folder)
     pictures = plots.write(comparison, statistics.summarise(comparison))
     assert list(pictures) == ["error_against_costs.png", "learning_curves.png"]
-    assert all((tmp_path / name).stat().st_size > 10_000 and caption for name, caption in pictures.items())
+    assert all((tmp_path / name).stat().st_size > 10_000 and picture.caption for name, picture in pictures.items())
     assert drawn(coefficients, folder) is drawn(evaluations, folder) is drawn(stability, folder) is None
+
+
+def test_a_picture_has_vector_files_its_numbers_and_an_interactive_form_with_the_same_panels(tmp_path: Path) -> None:
+    nfe = {"nfe/forward/epoch": lambda i, epoch: 20 + i + epoch}
+    folder = fabricate(tmp_path, **nfe)
+    comparison = runs.read_comparison(folder)
+    summaries = statistics.summarise(comparison)
+    pictures = plots.write(comparison, summaries)
+    assert len(pictures) == 3
+    for name, picture in pictures.items():
+        stem = name.removesuffix(".png")
+        assert list(picture.files) == [f"{stem}.{kind}" for kind in ("png", "svg", "pdf", "csv")]
+        assert ">a1</text>" in (folder / f"{stem}.svg").read_text(encoding="utf-8"), "text stays text"
+        assert (folder / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+        with (folder / f"{stem}.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["arm"] for row in rows} == {"a0", "a1", "a2"}
+        assert picture.spec is not None
+        assert [arm["name"] for arm in picture.spec["usermeta"]["arms"]] == ["a0", "a1", "a2"]
+        vl_convert.vegalite_to_vega(dict(picture.spec))  # raises where it is no Vega-Lite
+        figure = plots.PICTURES[stem](comparison, summaries, looks_of(summaries)).figure  # type: ignore[union-attr]
+        titles = [view["layer"][-1]["encoding"]["x"]["axis"]["title"] for view in picture.spec["concat"]]
+        assert titles == labels(figure)
+    assert interactive.SHAPES.keys() >= {look.marker for look in looks_of(summaries).values()} | set(MARKERS)
+
+
+def test_long_curves_are_thinned_on_the_page_and_whole_in_the_csv() -> None:
+    rows = [{"panel": "p", "arm": arm, "x": float(x), "mean": 1 / 3, "sd": 0.0} for arm in "ab" for x in range(1000)]
+    values = interactive.figure([], rows, [], {}).spec["data"]["values"]
+    assert len(values) == 2 * interactive.POINTS
+    assert [(row["arm"], row["x"]) for row in values[:: interactive.POINTS]] == [("a", 0), ("b", 0)]
+    assert values[-1] == {"panel": "p", "arm": "b", "x": 999, "mean": 0.333333, "sd": 0}
+
+
+def test_a_loss_that_was_logged_once_has_no_panel(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path)
+    for path in folder.glob("a*/seed*/metrics.csv"):
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if not row["train/loss"] or row["epoch"] == "0"]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    assert labels(drawn(curves, folder).figure) == ["epoch"]
 
 
 def test_curves_against_what_the_training_had_cost(tmp_path: Path) -> None:
     folder = fabricate(tmp_path)
     assert labels(drawn(curves, folder).figure) == ["epoch", "training step"]
     with_ledger(folder, train_flops=lambda i: 3e6 * (1 + i))
-    figure, caption = drawn(curves, folder)
+    figure, caption, _ = drawn(curves, folder)
     assert labels(figure) == ["epoch", "FLOPs of training", "training step", "FLOPs of training"]
     dearest = figure.axes[1].lines[-1]
     assert list(dearest.get_xdata()) == [9e6 * BATCH * STEPS * (1 + epoch) for epoch in range(EPOCHS)]
@@ -129,7 +175,7 @@ def test_curves_against_what_the_training_had_cost(tmp_path: Path) -> None:
 
 def test_evaluations_over_the_epochs_of_those_that_vary(tmp_path: Path) -> None:
     nfe = {"nfe/forward/epoch": lambda i, epoch: 20 + i + epoch if i else "", "nfe/backward/epoch": lambda i, epoch: 0}
-    figure, caption = drawn(evaluations, fabricate(tmp_path, **nfe))
+    figure, caption, _ = drawn(evaluations, fabricate(tmp_path, **nfe))
     assert [ax.get_ylabel() for ax in figure.axes] == ["evaluations of f, forward"], "none backward"
     assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[21, 22, 23, 24], [22, 23, 24, 25]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a1", "a2"]
@@ -145,7 +191,7 @@ def test_learned_coefficients_are_means_over_seeds_with_their_ends(tmp_path: Pat
             (run / "config.json").write_text(json.dumps({"scheme": scheme, "architecture": {"name": "resnet"}}))
     other = folder / "a2" / "seed1" / "metrics.csv"
     other.write_text(other.read_text().replace("0.6000000000000001", "0.4"))
-    figure, _ = drawn(coefficients, folder)
+    figure, *_ = drawn(coefficients, folder)
     (ax,) = figure.axes
     points = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 1]
     assert [float(line.get_ydata()[0]) for line in points] == pytest.approx([0.3, 0.5])
@@ -160,7 +206,7 @@ def test_many_arms_are_told_apart_and_the_legend_covers_nothing(tmp_path: Path) 
     assert len({(look.colour, look.marker) for look in looks.values()}) == 21
     assert len({(look.colour, look.line) for look in looks.values()}) == 21
     for picture in (costs, curves):
-        figure, caption = drawn(picture, folder)
+        figure, caption, _ = drawn(picture, folder)
         assert not clipped(figure)
         (box,) = [drawn.get_window_extent() for drawn in figure.legends]
         assert all(ax.get_tightbbox().y0 >= box.y1 - 1 for ax in figure.axes if ax.axison)

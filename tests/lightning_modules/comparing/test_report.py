@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -412,6 +413,32 @@ def test_every_run_has_a_row_that_its_arm_leads_to(tmp_path):
     assert all(text.count(f' id="{link}"') == 1 for link in links)
 
 
+def test_runs_are_links_to_their_folders_wherever_they_lie(tmp_path):
+    folder = fabricate(tmp_path / "here", (0, 1), arms=THREE)
+    comparison = runs.read_comparison(folder)
+    hostile = tmp_path / "a](javascript:alert(1)) <b>|"
+    hostile.mkdir()
+    chosen = [replace(run, folder=hostile) if run.arm == "revnet" else run for run in comparison.runs]
+    chosen[0] = replace(chosen[0], folder=folder / "deleted")
+    text = templates.render(Facts.of(replace(comparison, runs=tuple(chosen))))
+    html_text = page.render(text, folder)
+    assert "| [lm_resnet/seed1](lm_resnet/seed1/) |" in text
+    places = re.findall(r'<td[^>]*><a href="([^"#]*)"', html_text)
+    assert places == ["resnet/seed1/", *[f"../{quote(hostile.name)}/"] * 2, "lm_resnet/seed0/", "lm_resnet/seed1/"]
+    assert "../a](javascript:alert(1)) &lt;b&gt;|</a>" in html_text
+    assert '<td data-value="deleted">deleted</td>' in html_text, "no link to what is not there"
+
+
+def test_the_result_comes_first_and_conditions_are_folded_behind(tmp_path):
+    folder = fabricate(tmp_path, (0, 1, 2))
+    text = report.write(folder).with_suffix(".md").read_text(encoding="utf-8")
+    first = [text.index(part) for part in ("too few seeds to judge", "(error_against_costs.png)", "## Test error")]
+    last = [text.index(part) for part in ("## Costs", "(learning_curves.png)", "## Conditions", "<details>")]
+    assert [*first, *last] == sorted([*first, *last])
+    for name in ("error_against_costs", "learning_curves"):
+        assert f"[svg]({name}.svg), [pdf]({name}.pdf), [csv]({name}.csv)" in text
+
+
 def test_csv_parses_back(damaged):
     report.write(damaged)
     with (damaged / "results.csv").open(newline="", encoding="utf-8") as file:
@@ -569,7 +596,7 @@ def test_a_run_of_another_recipe_is_not_counted(tmp_path):
         ({"kind": "train_flops", "target": 1e9, "by": "width", "tolerance": 0.01}, "1.0 G training FLOPs", "by width"),
         ({"kind": "bytes_kept", "target": 6e7, "by": "width", "tolerance": 0.01}, "60.0 MB kept", "60.0 MB kept, met"),
         ({"kind": "step_time", "target": 0.12, "by": "width", "tolerance": 0.1}, "120 ms a step", "within 10%"),
-        (None, "8 seeds\n", "| budget | - |"),
+        (None, "8 seeds\n", "| budget | none |"),
     ],
 )
 def test_budgets_of_every_kind(tmp_path, budget, headline, fact):
@@ -586,13 +613,15 @@ def test_costs_that_were_not_matched_are_told_as_multiples(tmp_path):
         spoil(folder, "revnet", seed, ledger=ledger | {"macs": 62.4e6, "flow_parameters": 204_000, "train_flops": 3e9})
     text = told(folder)
     assert (
-        "- revnet: matched in parameters; MACs 2.00×, NFE forward 2.00×, NFE backward 2.00×, bytes kept 0.15×,"
-        " peak bytes 0.15×, step time 1.50× of the baseline's." in text
+        "revnet: matched in parameters; MACs 2.00×, NFE forward 2.00×, NFE backward 2.00×, bytes kept 0.15×,"
+        " peak bytes 0.15×, step time 1.50× of the baseline's."
+        in " ".join(screen.screen_table(runs.read_comparison(folder)).split())
     )
-    assert "| revnet | 1.00× | 1.00× | 2.00× | - | 2.00× | 2.00× | 0.15× | 0.15× | 1.50× |" in text
+    assert "matched in parameters;" not in text, "the table says it"
+    assert "| revnet | 1.00× | 1.00× | 2.00× | 2.00× | 2.00× | 0.15× | 0.15× | 1.50× |" in text
     time = {"threads": 2, "device": "cpu", "batch_size": 128, "quartile_1_s": 0.1}
     write_json(folder / "revnet" / "step_time.json", {"median_s": 0.18, "quartile_3_s": 0.2, **time})
-    assert "step time 1.50× (quartiles overlap) of the baseline's." in told(folder)
+    assert "| 0.15× | 1.50× (quartiles overlap) |" in told(folder)
     macs = {"kind": "macs", "target": 31.2e6, "by": "width", "tolerance": 0.01}
     assert "revnet: counts as matched, but its MACs are +100.0% off the budget." in told(folder, budget=macs)
 
@@ -631,7 +660,7 @@ def test_tuning_is_shown_with_what_was_tried_and_chosen(tmp_path):
 def test_a_sweep_has_no_words_and_says_briefly_that_it_has_no_controls(tmp_path):
     text = told(eight_seeds(tmp_path), kind="sweep", budget=None, arms=[{"name": name} for name in THREE])
     assert text.startswith("# Sweep of 3 arms on mnist: 1 epoch, 8 seeds\n")
-    assert "| arm | architecture |" in text
+    assert "| arm | matched |\n" in text, "nothing else is known of these arms' sizes"
     assert "No control was run" in text
     assert "What the controls say" not in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -444,6 +445,22 @@ def test_a_picture_is_written_where_it_says(
     assert Path("new/o.png").is_file()
 
 
+def test_size_and_letters_are_those_that_are_given_and_text_stays_text(tmp_path: Path) -> None:
+    svg, pdf, png = (tmp_path / f"s.{kind}" for kind in ("svg", "pdf", "png"))
+    for path in (svg, pdf, png):
+        assert main(["figure", "stability", "rk4", "--out", str(path), "--size", "4x3.5", "--font", "7"]) == 0
+    drawn = svg.read_text(encoding="utf-8")
+    assert 'width="288pt" height="252pt"' in drawn
+    assert "font-size: 7px" in drawn
+    assert ">rk4<" in drawn
+    assert re.search(rb"/MediaBox \[ 0 0 288 252 \]", pdf.read_bytes())
+    assert b"/FontFile2" in pdf.read_bytes(), "TrueType letters, not outlines"
+    assert imread(png).shape[:2] == (525, 600)
+    before = svg.read_bytes()
+    assert main(["figure", "stability", "rk4", "--out", str(svg), "--size", "4x3.5", "--font", "7"]) == 0
+    assert svg.read_bytes() == before
+
+
 def test_long_lists_of_names_have_short_file_names() -> None:
     one, other = file_name("order", ["rk4"] * 99), file_name("order", ["rk4"] * 100)
     assert len(one) < 130
@@ -465,6 +482,8 @@ def test_long_lists_of_names_have_short_file_names() -> None:
         (["order", "rk4", "--out", "x.txt"], "ends in .png, .pdf, .svg, got 'x.txt'"),
         (["order", "rk4", "--out"], "--out: expected one argument"),
         (["order", "rk4", "--outt", "x.png"], "takes no --outt"),
+        (["order", "rk4", "--size", "6"], "expected WIDTHxHEIGHT in inches"),
+        (["order", "rk4", "--font", "x"], "expected points from 4 to 40, got 'x'"),
         (["order", "rk4", "--out", f"{__file__}/x.png"], "cannot write"),
         (["stability", "fractal"], "no stability function"),
         (["k", "nowhere"], "no run folder 'nowhere'"),

@@ -55,7 +55,7 @@ def test_training_steps_by_the_hundred_thousand_do_not_touch(tmp_path: Path) -> 
     for path in folder.glob("a*/seed*/metrics.csv"):
         rows = "".join(f"0,{step},{20 + step % 3},{40 + step % 5}\n" for step in (0, 49_999, 219_999, 399_999))
         path.write_text("epoch,step,nfe/forward,nfe/backward\n" + rows)
-    figure, _ = drawn(evaluations, folder)
+    figure, *_ = drawn(evaluations, folder)
     figure.canvas.draw()
     for ax in figure.axes:
         assert len(labelled(ax.xaxis)) > 1

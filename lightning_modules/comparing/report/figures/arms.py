@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_modules.comparing.records import Comparison, Run
+from lightning_modules.comparing.report.figures.interactive import Interactive, Row
 from lightning_modules.comparing.statistics.summary import Summary
 from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, readable_ticks, tidy
 
@@ -18,15 +19,16 @@ OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all ar
 BANDS = 8  # more arms than that would hide one another behind their bands
 
 
+Curve = Mapping[Any, float]
+Looks = Mapping[str, Look]
+
+
 class Drawn(NamedTuple):
-    """A picture and its caption."""
+    """A figure, its caption, and its numbers with their interactive form where it has one."""
 
     figure: Figure
     caption: str
-
-
-Curve = Mapping[Any, float]
-Looks = Mapping[str, Look]
+    interactive: Interactive | None = None
 
 
 def looks_of(summaries: Sequence[Summary]) -> dict[str, Look]:
@@ -107,6 +109,15 @@ def draw_curves(
         ax.set_yscale("log")
         ax.set_ylim(bottom, top)
         readable_ticks(ax.yaxis)
+
+
+def curve_rows(panel: str, shown: Sequence[Summary], curves: Mapping[str, Sequence[Curve]]) -> list[Row]:
+    """The numbers that :func:`draw_curves` draws, ``panel`` saying where."""
+    rows: list[Row] = []
+    for s in shown:
+        for x, mean, sd in zip(*over_seeds(curves[s.arm.name]), strict=True):
+            rows.append({"panel": panel, "arm": s.arm.name, "x": float(x), "mean": float(mean), "sd": float(sd)})
+    return rows
 
 
 def describe_bands(comparison: Comparison, shown: Sequence[Summary]) -> str:

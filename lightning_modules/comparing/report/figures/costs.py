@@ -9,11 +9,20 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from lightning_modules.comparing.records import Comparison
+from lightning_modules.comparing.report.figures import interactive
 from lightning_modules.comparing.report.figures.arms import Drawn, Looks, arm_legend, cost_axis, off_scale
+from lightning_modules.comparing.report.figures.interactive import Field, Row
 from lightning_modules.comparing.statistics.summary import Summary
-from lightning_modules.plotting.style import GREY, count, in_bytes, in_seconds, mark, new_figure, readable_ticks
+from lightning_modules.plotting.style import GREY, count, font, in_bytes, in_seconds, mark, new_figure, readable_ticks
 
 COLUMNS = 3
+DETAILS = (
+    {"field": "sd", "type": "quantitative", "title": "standard deviation", "format": ".3~g"},
+    {"field": "seeds", "type": "quantitative"},
+    {"field": "verdict", "type": "nominal"},
+)
+"""What a point of the interactive figure shows besides its place."""
+
 SAME = 0.01
 """Costs of all arms within this share of the least are one cost, without a budget with a tolerance."""
 
@@ -25,6 +34,8 @@ class Amount(NamedTuple):
     low: float
     high: float
 
+
+UNITS = {"bytes_kept": "B", "peak_bytes": "B", "step_time": "s"}
 
 PANELS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("parameters", "parameters", count),
@@ -68,9 +79,29 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     for ax in axes[:, 0]:
         ax.set_ylabel(comparison.measure.axis)
     arm_legend(figure, shown, looks, lines=False)
-    figure.suptitle(f"Test {comparison.measure.words} against costs", fontsize=11)
+    figure.suptitle(f"Test {comparison.measure.words} against costs", fontsize=font(11))
     left_out = [panel[1] for panel, points in measured if points and (panel, points) not in panels]
-    return Drawn(figure, _caption(shown, beyond, left_out))
+    rows = [_row(name, s, amount) for (name, _, _), points in panels for s, amount in points]
+    look = interactive.looks_of_arms(shown, looks)
+    views = [
+        interactive.points(
+            name,
+            Field.of("value", label, ax.xaxis, UNITS.get(name, "")),
+            Field.of("error", comparison.measure.axis, axes[0, 0].yaxis),
+            look,
+            DETAILS,
+        )
+        for ax, ((name, label, _), _) in zip(axes.flat, panels, strict=False)
+    ]
+    return Drawn(figure, _caption(shown, beyond, left_out), interactive.figure(views, rows, shown, looks))
+
+
+def _row(panel: str, s: Summary, amount: Amount) -> Row:
+    assert s.mean is not None
+    row = {"panel": panel, "arm": s.arm.name, "control": s.arm.control}
+    row |= {"value": amount.value, "low": amount.low, "high": amount.high}
+    row |= {"error": s.measure.scale * s.mean, "sd": None if s.sd is None else s.measure.scale * s.sd}
+    return row | {"seeds": len(s.errors), "verdict": s.verdict}
 
 
 def tells(amounts: Sequence[Amount], same: float) -> bool:

@@ -7,21 +7,27 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from lightning_modules.comparing.records import Comparison, Run, finite, read_metrics
+from lightning_modules.comparing.report.figures import interactive
 from lightning_modules.comparing.report.figures.arms import (
+    BANDS,
     Curve,
     Drawn,
     Looks,
     arm_legend,
     cost_axis,
+    curve_rows,
     describe_bands,
     done,
     draw_curves,
     off_scale,
     smooth,
 )
+from lightning_modules.comparing.report.figures.interactive import Field, Row
 from lightning_modules.comparing.statistics.summary import Summary, mean_and_sd
 from lightning_modules.metrics import Measure
-from lightning_modules.plotting.style import count, mark, new_figure, readable_ticks
+from lightning_modules.plotting.style import count, font, mark, new_figure, readable_ticks
+
+MARKED = 40  # epochs, up to which each has a marker
 
 Curves = Mapping[str, Sequence[Curve]]
 
@@ -40,31 +46,48 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
+    if not any(len(curve) > 1 for of_arm in losses.values() for curve in of_arm):
+        losses = {arm: [] for arm in losses}  # logged once: no course to be seen
     rows = [(errors, by_flops, measure.axis)] if last else []
     rows += [(losses, losses_by_flops, "training loss, smoothed")] if _any(losses) else []
     columns = 1 + (_any(by_flops) or _any(losses_by_flops))
     shape = (len(rows), columns) if columns > 1 else (1, len(rows))
     figure = new_figure(11, 0.9 + 4.2 * shape[0])
     axes = figure.subplots(*shape, squeeze=False).reshape(len(rows), columns)
+    shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
+    look = interactive.looks_of_arms(shown, looks)
+    numbers: list[Row] = []
+    views: list[Row] = []
+
+    def add(ax: Axes, curves: Curves, marked: bool, unit: str | None = None) -> None:
+        x, y = ax.get_xlabel(), ax.get_ylabel()
+        panel = f"{y} by {x}"
+        numbers.extend(curve_rows(panel, shown, curves))
+        fields = Field.of("x", x, ax.xaxis, unit), Field.of("mean", y, ax.yaxis)
+        views.append(interactive.curves(panel, *fields, look, len(shown) <= BANDS, marked))
+
     for row, (curves, against_flops, label) in zip(axes, rows, strict=True):
-        if curves is errors and last == 1:
+        single, marked = curves is errors and last == 1, curves is errors and last <= MARKED
+        if single:
             _draw_single_epoch(row[0], summaries, errors, looks, measure)
         else:
-            draw_curves(row[0], summaries, curves, looks, marked=curves is errors and last <= 40)
+            draw_curves(row[0], summaries, curves, looks, marked)
             row[0].set(xlabel="epoch" if curves is errors else "training step", ylabel=label)
             readable_ticks(row[0].xaxis, whole=True)
+            add(row[0], curves, marked)
         if columns > 1:
-            draw_curves(row[1], summaries, against_flops, looks, marked=curves is errors and last <= 40)
+            draw_curves(row[1], summaries, against_flops, looks, marked)
             row[1].set(xlabel="FLOPs of training", ylabel=label)
             cost_axis(row[1], [x for of_arm in against_flops.values() for curve in of_arm for x in curve], count)
-    shown = [s for s in summaries if any(errors[s.arm.name]) or any(losses[s.arm.name])]
+            if not single:
+                add(row[1], against_flops, marked, "")
     arm_legend(figure, shown, looks)
-    figure.suptitle("Learning curves", fontsize=11)
+    figure.suptitle("Learning curves", fontsize=font(11))
     bands = describe_bands(comparison, shown)
     caption = f"Test {measure.words} after the epochs that measured it, and training loss: {bands}."
     if columns > 1:
         caption += " FLOPs of training: those of one sample's forward and backward pass times the samples seen."
-    return Drawn(figure, caption)
+    return Drawn(figure, caption, interactive.figure(views, numbers, shown, looks) if views else None)
 
 
 def _any(curves: Curves) -> bool:
