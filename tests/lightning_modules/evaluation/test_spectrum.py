@@ -231,8 +231,8 @@ def test_pictures_of_a_comparison_with_checkpoints(comparison: Path, monkeypatch
     summaries = statistics.summarise(read)
     pictures = plots.write(read, summaries)
     assert {"coefficients.png", "stability.png"} <= pictures.keys()
-    assert "Ritz values of h df/dy" in pictures["stability.png"]
-    assert "No spectrum" not in pictures["stability.png"]
+    assert "Ritz values of h df/dy" in pictures["stability.png"].caption
+    assert "No spectrum" not in pictures["stability.png"].caption
     # Without the data there are still regions, where a scheme has one.
     run = comparison / "lm" / "seed0"
     (run / spectrum.FILE).unlink()
@@ -240,7 +240,7 @@ def test_pictures_of_a_comparison_with_checkpoints(comparison: Path, monkeypatch
     (run / "config.json").write_text(json.dumps(config | {"scheme": {"name": "heun"}}))
     monkeypatch.setattr(spectrum, "images_of_test_set", missing)
     pictures = plots.write(read, summaries)
-    assert pictures["stability.png"].endswith("No spectrum of lm: MNIST cannot be read.")
+    assert pictures["stability.png"].caption.endswith("No spectrum of lm: MNIST cannot be read.")
 
 
 def missing(_: str) -> Tensor:
