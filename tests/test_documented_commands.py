@@ -79,7 +79,8 @@ def documented() -> Iterator[tuple[str, str]]:
                     yield path.name, " ".join(string.Template(part).substitute(variables).split())
 
 
-COMMANDS = list(dict.fromkeys(documented()))
+COMMANDS = [(page, command) for command, page in {command: page for page, command in documented()}.items()]
+"""Each once: a command of README that a page of docs explains is that page's."""
 
 
 def test_what_is_run_elsewhere_is_documented() -> None:
@@ -125,11 +126,19 @@ def tiny(words: list[str]) -> list[str]:
         options["launcher.jobs"] = "1"
     if command == "compare":
         options["seeds"] = "1"
-    if options.get("seed", "").startswith("range"):
-        options["seed"] = "range(2)"
+    if command == "sweep":
+        options |= {key: few(value) for key, value in options.items()}
     if "tune.lr" in options:
         options |= {"tune.max_epochs": "1"}
     return [command, *others, *(f"{key}={value}" for key, value in options.items())]
+
+
+def few(value: str) -> str:
+    """The first and the last of the values that a key is swept over; of seeds one."""
+    if value.startswith("range"):
+        return "0"
+    several = [word for word in value.split(",") if word]
+    return value if set(value) & set("[{('") or len(several) < 3 else f"{several[0]},{several[-1]}"
 
 
 def run_of(kind: str, place: Path) -> str:
