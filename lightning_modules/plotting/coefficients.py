@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from architectures.arguments import name_of
 from lightning_modules.plotting.depth_axis import LABEL, mark_flows, number
-from lightning_modules.plotting.style import GREY, Look, font, legend, look_of, mark, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, font, legend, literal, look_of, mark, new_figure, tidy
 from lightning_modules.storage.run_files import labels, read_columns, read_config
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
@@ -177,4 +177,4 @@ def _points(look: Look) -> dict:
 
 
 def _label(run: Learned) -> str:
-    return f"{run.label}, after {run.trained[1]} training steps"
+    return f"{literal(run.label)}, after {run.trained[1]} training steps"

@@ -15,7 +15,7 @@ from torch import Tensor
 from architectures.density.base import DensityModel
 from lightning_modules.data.density.base import DensityData
 from lightning_modules.data.density.energy import Energy
-from lightning_modules.plotting.style import COLOURS, font, new_figure
+from lightning_modules.plotting.style import COLOURS, font, literal, new_figure, run_name
 from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
@@ -36,7 +36,7 @@ def draw(folder: Path) -> Figure:
         raise SchemenetError(f"{folder}: figure density is of the plane; expected two columns or more, got 1")
     with torch.no_grad():
         figure = _images(network, data) if data.picture is not None else _points(network, data)
-    figure.suptitle(f"{folder.absolute().name}: {run.description}, {describe_steps(network)}", fontsize=font(9))
+    figure.suptitle(f"{run_name(folder)}: {run.description}, {describe_steps(network)}", fontsize=font(9))
     figure.draw_without_rendering()  # panels of equal axes make room for their labels at the second drawing only
     return figure
 
@@ -99,7 +99,7 @@ def _points(network: DensityModel, data: DensityData) -> Figure:
         ax.tick_params(labelsize=font(7))
         ax.set_title(f"{word}, {around[1] - around[0]:.3g} wide" if wide else word, loc="left", fontsize=font(9))
     unit = f", in {data.unit}" if data.unit else ""
-    names = [f"{name}{unit}" for name in data.columns[:2]]
+    names = [f"{literal(name)}{unit}" for name in data.columns[:2]]
     planar = [first, second, third] if network.dims == 2 else [first, second]
     for ax in (*planar, *below.axes):
         ax.set_xlabel(names[0], fontsize=font(8))

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional
 
 from architectures.supervised.network import Network
-from lightning_modules.plotting.style import GREY, font, look_of, mark, new_figure, readable_ticks, tidy
+from lightning_modules.plotting.style import GREY, font, look_of, mark, new_figure, readable_ticks, run_name, tidy
 from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from lightning_modules.storage.run_files import read_columns
 from lightning_modules.text import Progress
@@ -84,7 +84,7 @@ def draw(folder: Path) -> Figure:
     flow = run.network.flows[0]
     rtol, atol = flow.grid.tolerances(training=True)
     figure.suptitle(
-        f"{folder.absolute().name}: {type(flow.scheme).__name__}, trained at rtol = {rtol:g}, atol = {atol:g}\n"
+        f"{run_name(folder)}: {type(flow.scheme).__name__}, trained at rtol = {rtol:g}, atol = {atol:g}\n"
         f"a, b, c: the trained network on {len(run.labels)} test samples, rtol = atol as marked in a",
         fontsize=font(9),
     )

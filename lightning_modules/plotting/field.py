@@ -19,7 +19,7 @@ from architectures.dynamics.neural_ode import NeuralODE, constants
 from architectures.dynamics.systems import System
 from architectures.observations import SeriesBatch
 from lightning_modules.data.dynamics.simulated import TrajectoryData
-from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure, tidy
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, literal, new_figure, run_name, tidy
 from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 
@@ -60,9 +60,7 @@ def draw(folder: Path) -> Figure:
         fields.draw_distance(panels[2])
     _draw_series(below, run)
     learned_constants = _learned_constants(run.network, run.data.system)
-    figure.suptitle(
-        f"Vector field of {run.description}, run {folder.absolute().name}{learned_constants}", fontsize=font(9)
-    )
+    figure.suptitle(f"Vector field of {run.description}, run {run_name(folder)}{learned_constants}", fontsize=font(9))
     known = run.data.system is not None
     handles: list[Any] = [
         Line2D([], [], c=TRUE, lw=1.2, ls="-" if known else "", marker=".", label="true" if known else "observed"),
@@ -134,7 +132,7 @@ class _Fields:
     def __init__(self, run: Learned) -> None:
         self.run, channels = run, run.data.channels
         self.shown = (0, len(channels) - 1)
-        self.names = [channels[i] for i in self.shown]
+        self.names = [literal(channels[i]) for i in self.shown]
         y = run.network.initial(run.batch)
         self.times, self.paths = solutions(run, y)
         self.plane = y.shape[1] == 2
@@ -215,6 +213,7 @@ class _Fields:
         ax.set_title(title, loc="left", fontsize=font(9))
         ax.set_xlabel(self.names[0])
         ax.set_ylabel(self.names[1])
+        ax.label_outer()
         ax.set(xlim=self.box[0].tolist(), ylim=self.box[1].tolist())
         ax.spines[["top", "right"]].set_visible(False)
 
@@ -235,7 +234,7 @@ def _draw_series(figure: Any, run: Learned) -> None:
             ax.plot(along, states[:, channel], c=TRUE, lw=0.9)
         ax.plot(times, paths[:, series, channel], c=LEARNED, lw=1.1)
         if series == 0:
-            ax.set_ylabel(run.data.channels[channel])
+            ax.set_ylabel(literal(run.data.channels[channel]))
         if channel == 0:
             ax.set_title(f"test series {series}", loc="left", fontsize=font(9))
     for ax in panels[-1]:

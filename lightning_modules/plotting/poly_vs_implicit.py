@@ -25,6 +25,7 @@ from lightning_modules.plotting.style import (
     mark,
     new_figure,
     readable_ticks,
+    run_name,
     tidy,
 )
 from lightning_modules.plotting.supervised import load_with_samples
@@ -85,7 +86,7 @@ def draw(folder: Path) -> Figure:
     legend(figure, handles)
     figure.suptitle(
         "PolyNet's sums of $d$ powers of $hf$ against the backward Euler step\n"
-        f"{folder.absolute().name}: median over {len(images)} test images",
+        f"{run_name(folder)}: median over {len(images)} test images",
         fontsize=font(10),
     )
     caption(CAPTION)

@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 from architectures.observations import Observations, SeriesBatch
 from architectures.series.base import SeriesModel
 from architectures.series.latent_variable import Variational
-from lightning_modules.data.series.base import SeriesData
-from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure
+from lightning_modules.data.series.base import SeriesData, TimeScale
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, literal, new_figure, run_name
 from lightning_modules.training.loading import load_run
 
 SHOWN, CHANNELS = 6, 3
@@ -62,9 +62,9 @@ def draw(folder: Path) -> Figure:
     plane = len(data.channels) == 2 and all(every_channel_known(points) for points in batch[:2])
     shown = len(batch.observed.values) if plane else min(SHOWN // 2, len(batch.observed.values))
     answers = [answer(network, batch, i, _reconstructs(data)) for i in range(shown)]
-    figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data.channels, data.unit)
+    figure = _in_the_plane(answers, data.channels) if plane else _over_time(answers, data)
     _explain(figure, network, answers, plane)
-    figure.suptitle(f"Test series and answers of {description}, run {folder.absolute().name}", fontsize=font(9))
+    figure.suptitle(f"Test series of {description}, run {run_name(folder)}", fontsize=font(9))
     return figure
 
 
@@ -138,9 +138,9 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
     figure = new_figure(8.4, 6.2)
     panels = figure.subplots(2, SHOWN // 2)
     for ax in panels[-1]:
-        ax.set_xlabel(names[0], fontsize=font(8))
+        ax.set_xlabel(literal(names[0]), fontsize=font(8))
     for ax in panels[:, 0]:
-        ax.set_ylabel(names[1], fontsize=font(8))
+        ax.set_ylabel(literal(names[1]), fontsize=font(8))
     for ax, one in zip(panels.flat, answers, strict=False):
         behind, within = _sides(one)
         if (one.targets[0] > one.last).any():
@@ -157,35 +157,38 @@ def _in_the_plane(answers: list[Answer], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _over_time(answers: list[Answer], names: Sequence[str], unit: str) -> Figure:
+def _over_time(answers: list[Answer], data: SeriesData) -> Figure:
     counts = sum(one.shown[2].sum(0) + one.targets[2].sum(0) for one in answers)
     chosen = np.argsort(-counts, kind="stable")[:CHANNELS]
     figure = new_figure(9.0, 2.1 * len(answers) + 0.6)
     panels = figure.subplots(len(answers), len(chosen), squeeze=False, sharex=True)
     for row, one in zip(panels, answers, strict=True):
         for ax, channel in zip(row, chosen, strict=True):
-            _channel(ax, one, int(channel))
+            _channel(ax, one, int(channel), data.time_scale)
     for ax, channel in zip(panels[0], chosen, strict=True):
-        ax.set_title(names[channel], loc="left", fontsize=font(9))
+        ax.set_title(literal(data.channels[channel]), loc="left", fontsize=font(9))
     for ax in panels[-1]:
-        ax.set_xlabel("time, in spans", fontsize=font(8))
+        ax.set_xlabel(data.time_scale.label, fontsize=font(8))
     for ax in panels[:, 0]:
-        ax.set_ylabel(f"value, in {unit}" if unit else "value", fontsize=font(8))
+        ax.set_ylabel(f"value, in {data.unit}" if data.unit else "value", fontsize=font(8))
     return figure
 
 
-def _channel(ax: Axes, one: Answer, channel: int) -> None:
+def _channel(ax: Axes, one: Answer, channel: int, scale: TimeScale) -> None:
+    def place(times: np.ndarray) -> np.ndarray:
+        return scale.begin + scale.length * times
+
     behind, within = _sides(one)
     for part, colour in ((within, FIT), (behind, AHEAD)):
         if one.samples is not None and part.any():
             tail = (1 - SHARE) / 2
             low, high = np.quantile(one.samples[:, part, channel], (tail, 1 - tail), axis=0)
-            ax.fill_between(one.times[part], low, high, color=colour, alpha=0.2, lw=0, zorder=1)
-        ax.plot(one.times[part], one.mean[part, channel], c=colour, lw=1.3, zorder=3)
+            ax.fill_between(place(one.times[part]), low, high, color=colour, alpha=0.2, lw=0, zorder=1)
+        ax.plot(place(one.times[part]), one.mean[part, channel], c=colour, lw=1.3, zorder=3)
     looks: tuple[dict[str, Any], ...] = ({"mfc": "white", "mec": GREY}, {"c": "black"})
     for (times, values, mask), look in zip((one.targets, one.shown), looks, strict=True):
         here = mask[:, channel] > 0
-        ax.plot(times[here], values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
+        ax.plot(place(times[here]), values[here, channel], ls="", marker="o", ms=3, zorder=4, **look)
     ax.tick_params(labelsize=font(7))
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -209,10 +212,10 @@ def _explain(figure: Figure, network: SeriesModel, answers: list[Answer], plane:
     if any(one.begins < one.last for one in answers):
         handles.append(Line2D([], [], c=FIT, lw=1.6, label=kind))
     if ahead:
-        handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="behind the last observation"))
+        handles.append(Line2D([], [], c=AHEAD, lw=1.6, label="after the last observation"))
     if any((one.targets[0] > one.last).any() for one in answers):
         look = {"c": TRUTH, "lw": 5} if plane else {"ls": "", "marker": "o", "mfc": "white", "mec": GREY, "ms": 4}
-        handles.append(Line2D([], [], label="what was asked", **look))  # type: ignore[arg-type]
+        handles.append(Line2D([], [], label="target", **look))  # type: ignore[arg-type]
     if answers[0].samples is not None:
         drawn = f"{PATHS} draws" if plane else f"{SHARE:.0%} of {SAMPLES} draws"
         handles.append(Patch(color=AHEAD if ahead else FIT, alpha=0.3, label=f"{drawn} from the posterior"))

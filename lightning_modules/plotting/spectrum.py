@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_modules.evaluation.jacobian_spectrum import CAPTION, DRAWN, Spectrum, measured
 from lightning_modules.plotting.stability import Box, Region, frame_around, locate, outline
-from lightning_modules.plotting.style import GREY, Look, caption, font, new_figure, tidy
+from lightning_modules.plotting.style import GREY, Look, caption, font, literal, new_figure, tidy
 from lightning_modules.storage.run_files import read_config
 from schemes.analysis.stability import refusal
 from schemes.core.scheme import Scheme
@@ -117,7 +117,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
         z = np.array(block.values, dtype=np.complex128)
         ax.scatter(z.real, z.imag, s=9, color=DEPTH(block.depth), alpha=0.75, lw=0, zorder=5)
     ax.set(xlim=frame[:2], ylim=frame[2:], aspect="equal")
-    ax.set_title(panel.title, fontsize=font(10), pad=18)
+    ax.set_title(literal(panel.title), fontsize=font(10), pad=18)
     ax.text(0.5, 1.025, panel.scheme, transform=ax.transAxes, ha="center", fontsize=font(8), color=GREY)
 
 

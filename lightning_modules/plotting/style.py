@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -87,6 +88,16 @@ def formatted(size: tuple[float, float] | None = None, font_size: float | None =
 def font(size: float) -> float:
     """The size of a text in points that has ``size`` where the letters have ``FONT_SIZE``."""
     return size * rcParams["font.size"] / FONT_SIZE
+
+
+def literal(name: str) -> str:
+    """A name that others have given as text of a figure, in which no part is a formula."""
+    return name.replace("$", r"\$")
+
+
+def run_name(folder: Path) -> str:
+    """The name of a run's folder as text of a figure."""
+    return literal(folder.absolute().name)
 
 
 def new_figure(width: float, height: float) -> Figure:

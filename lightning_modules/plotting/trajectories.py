@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from architectures.supervised.network import Network, Stage
-from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure
+from lightning_modules.plotting.style import COLOURS, GREY, font, legend, new_figure, run_name
 from lightning_modules.plotting.supervised import NetworkWithSamples, load_with_samples
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
@@ -70,7 +70,7 @@ def draw(folder: Path) -> Figure:
     steps, h = flow.grid.described(flow.nodes)
     shown = f"; two of {solution.states.shape[2]} dimensions, the others are augmented" if stage.augment else ""
     figure.suptitle(
-        f"{folder.absolute().name}: {len(run.labels)} test points, {type(flow.scheme).__name__}, "
+        f"{run_name(folder)}: {len(run.labels)} test points, {type(flow.scheme).__name__}, "
         f"{'steps by ' + h if flow.adaptive else f'{steps} steps of h = {h}'}{shown}",
         fontsize=font(9),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +39,14 @@ class SeriesLoader(BatchLoader):
         return self.samples.windows(self.window + (1 - self.window) * drawn, places)
 
 
+class TimeScale(NamedTuple):
+    """How a time t of the networks reads in a picture: as ``begin + length * t``, under a ``label``."""
+
+    begin: float = 0.0
+    length: float = 1.0
+    label: str = "time, in spans"
+
+
 class SeriesData(SplitData):
     """Series whose ``shape`` is (times, channels), with the median number of times, for counting costs.
 
@@ -51,6 +59,7 @@ class SeriesData(SplitData):
     channels: tuple[str, ...]
     unit: str = ""
     """Unit of the values where it is not that of the user's file or of the equation."""
+    time_scale: TimeScale = TimeScale()
 
     def __init__(self, *, window: float | None = None, **options: Any) -> None:
         self.window = window

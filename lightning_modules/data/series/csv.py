@@ -10,9 +10,9 @@ import torch
 
 from architectures.standardizer import moments
 from lightning_modules.config.registries import DATA
-from lightning_modules.data.series.base import SeriesData, test_split, with_targets
+from lightning_modules.data.series.base import SeriesData, TimeScale, test_split, with_targets
 from lightning_modules.data.series.csv_reader import SeriesTable, read_series
-from lightning_modules.data.series.series_set import BITS, SeriesSet
+from lightning_modules.data.series.series_set import BITS, Series, SeriesSet
 from schemes.errors import SchemenetError
 
 
@@ -77,6 +77,18 @@ class SeriesCSV(SeriesData):
         return self.sets[0 if train else 1]
 
     @cached_property
+    def _parts(self) -> tuple[list[Series], list[Series]]:
+        """The series of the training and of the test set, as the file has them."""
+        train, test = test_split(len(self.table.series), self.test)
+        return [self.table.series[i] for i in train.tolist()], [self.table.series[i] for i in test.tolist()]
+
+    @cached_property
+    def time_scale(self) -> TimeScale:  # pyright: ignore[reportIncompatibleVariableOverride]  # of the file
+        begin = min(float(one.times[0]) for one in self.table.series)
+        span = max(float(one.times[-1]) for one in self._parts[0]) - begin or 1.0
+        return TimeScale(begin, span, "time, as in the file")
+
+    @cached_property
     def sets(self) -> tuple[SeriesSet, SeriesSet]:
         """Training and test set."""
         if self.num_classes == 1:
@@ -84,12 +96,10 @@ class SeriesCSV(SeriesData):
                 f"{self.path}, line 1: column 'label': all series are of one class, {self.table.classes[0]!r}; "
                 "leave it out"
             )
-        parts = test_split(len(self.table.series), self.test)
-        train, test = ([self.table.series[i] for i in part.tolist()] for part in parts)
-        begin = min(float(one.times[0]) for one in self.table.series)
+        begin, span, _ = self.time_scale
         self._refuse_close(max(float(one.times[-1]) for one in self.table.series) - begin)
-        span = max(float(one.times[-1]) for one in train) - begin or 1.0
-        values, mask = (torch.cat([one[i] for one in train]) for i in (1, 2))
+        train, test = self._parts
+        values, mask = (torch.cat(parts) for parts in zip(*((one.values, one.mask) for one in train), strict=True))
         mean, sd = moments(values, mask) if self.scale == "standard" else (0.0, 1.0)
         train, test = (
             [

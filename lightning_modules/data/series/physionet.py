@@ -14,7 +14,7 @@ from torch import Tensor
 from architectures.series.base import UNLABELLED
 from lightning_modules.config.registries import DATA
 from lightning_modules.data.on_disk import FromFiles
-from lightning_modules.data.series.base import SeriesData, test_split, with_targets
+from lightning_modules.data.series.base import SeriesData, TimeScale, test_split, with_targets
 from lightning_modules.data.series.series_set import LARGEST, Series, SeriesSet
 from lightning_modules.storage.atomic_files import refuse_special, whole
 from schemes.errors import SchemenetError, nearest
@@ -79,6 +79,7 @@ class PhysioNet(FromFiles, SeriesData):
 
     least: ClassVar = {**SeriesData.least, "quantisation": 0}
     unit = "ranges of their channels"
+    time_scale = TimeScale(length=48.0, label="time, hours")
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,16 @@ def test_a_picture_has_vector_files_its_numbers_and_an_interactive_form_with_the
         titles = [view["layer"][-1]["encoding"]["x"]["axis"]["title"] for view in picture.spec["concat"]]
         assert titles == labels(figure)
     assert interactive.SHAPES.keys() >= {look.marker for look in looks_of(summaries).values()} | set(MARKERS)
+
+
+def test_a_name_is_no_formula(tmp_path: Path) -> None:
+    name, comparison = r"a$\bad$", runs.read_comparison(fabricate(tmp_path))
+    arms = tuple(replace(arm, name=name) if arm.name == "a1" else arm for arm in comparison.arms)
+    of_arms = tuple(replace(run, arm=name) if run.arm == "a1" else run for run in comparison.runs)
+    comparison = replace(comparison, arms=arms, runs=of_arms)
+    pictures = plots.write(comparison, statistics.summarise(comparison))
+    assert len(pictures) == 2
+    assert ">a$\\bad$</text>" in (tmp_path / "learning_curves.svg").read_text(encoding="utf-8")
 
 
 def test_long_curves_are_thinned_on_the_page_and_whole_in_the_csv() -> None:

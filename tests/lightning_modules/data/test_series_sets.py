@@ -310,6 +310,9 @@ def test_a_csv_becomes_a_training_and_a_test_set(tmp_path: Path) -> None:
     assert data.context == {"num_classes": 2, "in_chans": 2, "image_size": None}
     assert data.channels == ("a", "b")
     assert (float(train.observed.times.min()), float(train.observed.times.max())) == (0.0, 1.0)
+    begin, length, label = data.time_scale
+    assert (begin, begin + length) == pytest.approx((10.0, 17.4), rel=1e-6), "a picture has the times of the file"
+    assert "file" in label
     count = train.observed.mask.sum((0, 1))
     mean = train.observed.values.sum((0, 1)) / count
     torch.testing.assert_close(mean, torch.zeros(2), rtol=0, atol=1e-5)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from lightning_modules.comparing.records import Comparison, Run
 from lightning_modules.comparing.report.figures.interactive import Interactive, Row
 from lightning_modules.comparing.statistics.summary import Summary
-from lightning_modules.plotting.style import GREY, Look, legend, look_of, mark, readable_ticks, tidy
+from lightning_modules.plotting.style import GREY, Look, legend, literal, look_of, mark, readable_ticks, tidy
 
 OFF_SCALE = 1.5  # times the worst arm: a control beyond it would squeeze all arms together
 BANDS = 8  # more arms than that would hide one another behind their bands
@@ -72,7 +72,7 @@ def arm_legend(figure: Figure, shown: Sequence[Summary], looks: Looks, lines: bo
         look = looks[s.arm.name]
         kind = " (baseline)" if s.verdict == "baseline" else " (control)" if s.arm.control else ""
         line = look.line if lines else "none"
-        handles.append(Line2D([], [], c=look.colour, ls=line, label=s.arm.name + kind, **mark(look)))
+        handles.append(Line2D([], [], c=look.colour, ls=line, label=literal(s.arm.name) + kind, **mark(look)))
     legend(figure, handles)
     tidy(figure)
 

@@ -25,7 +25,7 @@ from lightning_modules.comparing.report.figures.arms import (
 from lightning_modules.comparing.report.figures.interactive import Field, Row
 from lightning_modules.comparing.statistics.summary import Summary, mean_and_sd
 from lightning_modules.metrics import Measure
-from lightning_modules.plotting.style import count, font, mark, new_figure, readable_ticks
+from lightning_modules.plotting.style import count, font, literal, mark, new_figure, readable_ticks
 
 MARKED = 40  # epochs, up to which each has a marker
 
@@ -134,7 +134,7 @@ def _draw_single_epoch(ax: Axes, shown: Sequence[Summary], errors: Curves, looks
         ax.plot(values, [row] * len(values), ".", c=look.colour, alpha=0.45, markersize=5)
         ax.errorbar(mean, row, xerr=sd, c=look.colour, lw=0, elinewidth=1.2, capsize=2.5, **mark(look))
         extremes += values
-    ax.set_yticks(range(len(shown)), [s.arm.name for s in shown])
+    ax.set_yticks(range(len(shown)), [literal(s.arm.name) for s in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_xlabel(f"{measure.axis}, after one epoch")
     if extremes and 0 < 5 * min(extremes) < max(extremes):
