@@ -86,7 +86,9 @@ def _dispatch(arguments: list[str]) -> int:
         if "-h" in rest or "--help" in rest:
             print(plotting.USAGE)
             return 0
-        return plotting.figure(rest)
+        from lightning_modules.comparing.report.figures.alone import KINDS
+
+        return plotting.figure(rest, KINDS)
     if "-h" in rest or "--help" in rest:
         print(USAGE)
         return 0

@@ -6,11 +6,11 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lightning_modules.config.static_registry import static_registry
 from lightning_modules.config.yaml_text import read_yaml
@@ -37,9 +37,12 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size 
   spectrum RUN           eigenvalues of h df/dy of the trained blocks, in the stability region of their scheme
   field RUN              the vector field learned from trajectories beside the true one, and where both lead
   series RUN             irregular series: what was observed, its reconstruction, how it goes on, with its band
+  error_against_costs, learning_curves, evaluations COMPARISON
+                         a figure of a report alone, e.g. in the size of a paper's column
 
 A SCHEME is NAME or NAME:KEY=VALUE,KEY=VALUE, e.g. backward_euler_poly:degree=3 (`schemenet schemes` lists them).
-A RUN is a folder that `schemenet train` or `compare` has written, with its config.json.
+A RUN is a folder that `schemenet train` or `compare` has written, with its config.json,
+a COMPARISON a folder of `compare` or `sweep` with its comparison.json.
 The picture goes to runs/plots/WHAT-NAME....png where --out does not say. --size is in inches, e.g. 3.4x2.8 for one
 column of a journal; --font is the size of axis labels, 10 without it, and all other letters in proportion."""
 
@@ -54,20 +57,28 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
 LEAST, MOST = 1.0, 40.0  # inches
 LEAST_FONT, MOST_FONT = 4.0, 40.0  # points
 
+Kind: TypeAlias = "Callable[[list[str]], Callable[[], Figure]]"
+"""What checks the names of a figure, and returns what draws it."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def figure(arguments: Sequence[str]) -> int:
+def figure(arguments: Sequence[str], further: Mapping[str, Kind] | None = None) -> int:
     """The command ``figure``: draw one picture, write it, print its path.
+
+    Args:
+        arguments: what follows the command's name.
+        further: kinds of figures besides those of this folder.
 
     Raises:
         SchemenetError: with every mistake in the arguments.
     """
-    what, names, options = _read(arguments)
+    kinds = {**KINDS, **(further or {})}
+    what, names, options = _read(arguments, kinds)
     path = options.out or FOLDER / file_name(what, names)
     check_file(path)
-    draw = KINDS[what](names)
+    draw = kinds[what](names)
     from lightning_modules.plotting.style import formatted
 
     with formatted(options.size, options.font):
@@ -96,7 +107,7 @@ def font_size(text: str) -> float:
     return points
 
 
-def _read(arguments: Sequence[str]) -> tuple[str, list[str], argparse.Namespace]:
+def _read(arguments: Sequence[str], kinds: Collection[str]) -> tuple[str, list[str], argparse.Namespace]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--size", type=size)
@@ -111,8 +122,8 @@ def _read(arguments: Sequence[str]) -> tuple[str, list[str], argparse.Namespace]
         raise SchemenetError(f"figure: expected what to draw\n{USAGE}")
     what, *names = words
     what = what.replace("-", "_")  # as names were written before
-    if what not in KINDS:
-        raise SchemenetError(unknown("figure", what, KINDS))
+    if what not in kinds:
+        raise SchemenetError(unknown("figure", what, kinds))
     if not names:
         raise SchemenetError(f"figure {what}: expected at least one name\n{USAGE}")
     return what, list(dict.fromkeys(names)), known
@@ -222,9 +233,9 @@ def _module(name: str) -> Any:
 OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field", "series")
 """Figures of one run, by the module that draws them."""
 
-KINDS: dict[str, Callable[[list[str]], Callable[[], Figure]]] = {
+KINDS: dict[str, Kind] = {
     **{what: partial(_of_schemes, what) for what in ("stability", "order")},
     "k": _k,
     **{what: partial(_of_one_run, what) for what in OF_ONE_RUN},
 }
-"""What checks the names of a figure, and returns what draws it."""
+"""Figures by their names."""

@@ -14,6 +14,7 @@ import vl_convert
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from lightning_modules.cli import main
 from lightning_modules.comparing import records as runs
 from lightning_modules.comparing.report.figures import coefficients, costs, evaluations, interactive, stability
 from lightning_modules.comparing.report.figures import draw_all as plots
@@ -136,6 +137,20 @@ def test_a_picture_has_vector_files_its_numbers_and_an_interactive_form_with_the
         titles = [view["layer"][-1]["encoding"]["x"]["axis"]["title"] for view in picture.spec["concat"]]
         assert titles == labels(figure)
     assert interactive.SHAPES.keys() >= {look.marker for look in looks_of(summaries).values()} | set(MARKERS)
+
+
+def test_a_figure_of_a_report_is_drawn_alone_in_the_size_of_a_paper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = str(fabricate(tmp_path)), tmp_path / "paper.svg"
+    assert main(["figure", "error_against_costs", folder, "--out", str(out), "--size", "3.4x2.8", "--font", "8"]) == 0
+    assert 'width="244.8pt" height="201.6pt"' in out.read_text(encoding="utf-8")
+    assert "Points: means over finished seeds" in " ".join(capsys.readouterr().err.split())
+    assert main(["figure", "evaluations", folder]) == 2
+    assert main(["figure", "learning_curves", str(tmp_path / "a0")]) == 2
+    message = capsys.readouterr().err
+    assert "no finished run has what figure evaluations shows" in message
+    assert "comparison.json" in message
 
 
 def test_a_name_is_no_formula(tmp_path: Path) -> None:
