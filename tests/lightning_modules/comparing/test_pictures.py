@@ -139,6 +139,20 @@ def test_a_picture_has_vector_files_its_numbers_and_an_interactive_form_with_the
     assert interactive.SHAPES.keys() >= {look.marker for look in looks_of(summaries).values()} | set(MARKERS)
 
 
+def test_a_single_epoch_has_a_row_for_each_arm(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path)
+    for path in folder.glob("a*/seed*/metrics.csv"):
+        path.unlink()
+    for path in folder.glob("a*/seed*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 1}))
+    figure, _, form = drawn(curves, folder)
+    assert labels(figure) == ["test error, %, after one epoch"]
+    assert [row["mean"] for row in form.rows] == pytest.approx([10.5, 5.5, 23 / 6])
+    (view,) = form.spec["concat"]
+    assert view["layer"][-1]["encoding"]["y"]["scale"]["domain"] == ["a0", "a1", "a2"]
+    vl_convert.vegalite_to_vega(form.spec)
+
+
 def test_a_figure_of_a_report_is_drawn_alone_in_the_size_of_a_paper(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +195,9 @@ def test_a_loss_that_was_logged_once_has_no_panel(tmp_path: Path) -> None:
             writer.writeheader()
             writer.writerows(rows)
     assert labels(drawn(curves, folder).figure) == ["epoch"]
+    for path in [*folder.glob("a*/seed*/result.json"), *folder.glob("a*/seed*/metrics.csv")]:
+        path.write_text(path.read_text().replace("test_error", "none").replace("test/error", "none"))
+    assert drawn(curves, folder) is None
 
 
 def test_curves_against_what_the_training_had_cost(tmp_path: Path) -> None:

@@ -204,6 +204,28 @@ def curves(panel: str, x: Field, y: Field, look: Mapping[str, Any], bands: bool,
     return {"transform": [{"filter": {"field": "panel", "equal": panel}}], "layer": layer}
 
 
+def rows_of_arms(panel: str, value: Field, look: Mapping[str, Any]) -> Row:
+    """A row for each arm, with its mean and one standard deviation to both sides.
+
+    Args:
+        panel: whose rows are drawn.
+        value: means, with ``sd`` around them.
+        look: encodings by arm.
+    """
+    arm = ARM | {"axis": {"title": None}, "scale": {"domain": look["color"]["scale"]["domain"]}}
+    both = {"x": value.encoding, "y": arm, "color": look["color"]}
+    across = both | {"x": value.encoding | {"field": "below"}, "x2": {"field": "above"}}
+    sd = {"field": "sd", "type": "quantitative", "title": "standard deviation", "format": ".3~g"}
+    dots = both | {"shape": look["shape"], "tooltip": [ARM, value.tooltip, sd]}
+    return {
+        "transform": [{"filter": {"field": "panel", "equal": panel}}],
+        "layer": [
+            {"transform": _around(value), "mark": {"type": "rule", "clip": True}, "encoding": across},
+            {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90, "clip": True}, "encoding": dots},
+        ],
+    }
+
+
 def _nearest(x: Field, y: Field) -> str:
     """What is shown of the nearest point; Vega-Lite's own list of fields loses names there, for the point is nested."""
     point = "(datum.datum || datum)"

@@ -38,6 +38,8 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     measure = comparison.measure
     errors = {arm: [_by_epoch(run, measure) for run in of_arm] for arm, of_arm in runs.items()}
     losses = {arm: [smooth(read_metrics(run, "train/loss")) for run in of_arm] for arm, of_arm in runs.items()}
+    if not any(len(curve) > 1 for of_arm in losses.values() for curve in of_arm):
+        losses = {arm: [] for arm in losses}  # logged once: no course to be seen
     by_flops = {
         arm: curves_by_flops(of_arm, [read_metrics(run, f"test/{measure.key}") for run in of_arm], measure.scale)
         for arm, of_arm in runs.items()
@@ -46,8 +48,6 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     last = max((epoch for curves in errors.values() for curve in curves for epoch in curve), default=0)
     if not last and not _any(losses):
         return None
-    if not any(len(curve) > 1 for of_arm in losses.values() for curve in of_arm):
-        losses = {arm: [] for arm in losses}  # logged once: no course to be seen
     rows = [(errors, by_flops, measure.axis)] if last else []
     rows += [(losses, losses_by_flops, "training loss, smoothed")] if _any(losses) else []
     columns = 1 + (_any(by_flops) or _any(losses_by_flops))
@@ -70,6 +70,9 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
         single, marked = curves is errors and last == 1, curves is errors and last <= MARKED
         if single:
             _draw_single_epoch(row[0], summaries, errors, looks, measure)
+            numbers.extend(curve_rows(measure.axis, shown, errors))
+            means = Field.of("mean", row[0].get_xlabel(), row[0].xaxis)
+            views.append(interactive.rows_of_arms(measure.axis, means, look))
         else:
             draw_curves(row[0], summaries, curves, looks, marked)
             row[0].set(xlabel="epoch" if curves is errors else "training step", ylabel=label)
@@ -87,7 +90,7 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
     caption = f"Test {measure.words} after the epochs that measured it, and training loss: {bands}."
     if columns > 1:
         caption += " FLOPs of training: those of one sample's forward and backward pass times the samples seen."
-    return Drawn(figure, caption, interactive.figure(views, numbers, shown, looks) if views else None)
+    return Drawn(figure, caption, interactive.figure(views, numbers, shown, looks))
 
 
 def _any(curves: Curves) -> bool:
