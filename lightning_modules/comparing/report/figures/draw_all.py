@@ -49,6 +49,7 @@ def write(comparison: Comparison, summaries: Sequence[Summary]) -> dict[str, Pic
         files = [Path(f"{name}{ending}") for ending in FORMATS]
         for file in files:
             save(drawn.figure, comparison.folder / file)
+            drawn.figure.set_layout_engine("none")  # where the panels stand is found once
         if drawn.interactive is not None:
             files.append(Path(f"{name}.csv"))
             write_csv(comparison.folder / files[-1], drawn.interactive.rows)
