@@ -4,16 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from architectures.layers.norms import norm_multiple
 from architectures.registry import FIELDS
 from schemes.errors import Problems, SchemenetError
+from schemes.field_bank import as_field
 from schemes.schema import Spec
 
 
 def name_of(spec: Spec) -> str:
-    """The name in a spec. A wrong spec is passed on as text, for its registry to reject."""
-    return str(spec.get("name", "")) if isinstance(spec, Mapping) else str(spec)
+    """The name in a spec, or of a class or an object. A wrong spec is passed on as text, for its registry to reject."""
+    if isinstance(spec, Mapping):
+        return str(spec.get("name", ""))
+    if isinstance(spec, str | int | float | None):
+        return str(spec)
+    return str(getattr(spec, "__name__", type(spec).__name__))
+
+
+class FieldFacts(NamedTuple):
+    """What a network has to know of a field before it makes one.
+
+    The facts of a registration, or attributes of a class of these names; the defaults hold where a field says nothing.
+
+    Attributes:
+        expansion: output channels of a branch by those of the level.
+        convolutions: weighted layers in it, by which a depth is counted.
+        state: "image" or "vector"; None for either.
+    """
+
+    expansion: int = 1
+    convolutions: int = 2
+    state: str | None = None
+
+
+def field_facts(field: Spec) -> FieldFacts:
+    """The facts of a field. Raises SchemenetError for a field that is not known, or takes other parameters."""
+    entry = FIELDS.entry_of(field)
+    names = FieldFacts._fields
+    facts = {name: getattr(entry.target, name) for name in names if hasattr(entry.target, name)}
+    return FieldFacts(**facts | {name: entry.facts[name] for name in names if name in entry.facts})
+
+
+def build_field(field: Spec, **sizes: Any) -> nn.Module:
+    """A field with random weights, called as ``field(node, y)``.
+
+    Args:
+        field: a name, a mapping with ``name`` and parameters, a class, a function or a module.
+        sizes: ``channels``, ``out``, ``inner`` and others, of which the field gets those that it takes.
+    """
+    return as_field(FIELDS.build(field, **sizes))
 
 
 def require(**values: float | Sequence[float]) -> None:
@@ -28,8 +70,7 @@ def require(**values: float | Sequence[float]) -> None:
 
 def require_vector_field(field: Spec) -> None:
     """Raise SchemenetError for a field that is not known, takes other parameters, or has images for states."""
-    FIELDS.check_spec(field)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+    if field_facts(field).state == "image":
         raise SchemenetError(f"has vectors for states; field {name_of(field)!r} takes images")
 
 

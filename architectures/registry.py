@@ -15,6 +15,7 @@ ARCHITECTURES = Registry(
 FIELDS = Registry(
     "field", "architectures.fields",
     context=("channels", "out", "inner", "fine", "stride", "activation_order", "norm", "leading_norm"),
+    builds="torch.nn.Module",
 )  # fmt: skip
 SYSTEMS = Registry("system", "architectures.dynamics.systems")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_modules import stopping
+from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
 
@@ -39,7 +40,8 @@ USAGE = """schemenet COMMAND ...
 Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug;
 for compare and sweep also launcher.
 Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
---config-dir FOLDER adds your own yaml files."""
+--config-dir FOLDER adds your own yaml files; --import MODULE, for every command, your own schemes, fields, networks
+and data sets."""
 
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
 COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", "figure")
@@ -78,6 +80,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     command, *rest = arguments
+    names, rest = split_imports(rest)
+    imports = import_for_command(names)
     if command not in (*COMMANDS, *FIGURE, RUN_FILE, RANK):
         raise SchemenetError(unknown("command", command, COMMANDS))
     if command in FIGURE:
@@ -115,6 +119,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "sweep":
         parser.add_argument("--wandb", action="store_true")
     known, overrides = parser.parse_known_args(rest)
+    overrides += imports
     if command == "sweep":
         from lightning_modules.config.sweep_grid import compose_grid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
@@ -24,6 +25,33 @@ SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
 }
 
 
+class PlainField(nn.Module):
+    """A module with ``forward(y)`` or ``forward(t, y)`` as a field, which gets its node."""
+
+    def __init__(self, module: nn.Module, takes_time: bool) -> None:
+        super().__init__()
+        self.module, self.takes_time = module, takes_time
+
+    def forward(self, node: Node, y: State) -> State:
+        return self.module(node.t, y) if self.takes_time else self.module(y)
+
+
+def as_field(module: nn.Module) -> nn.Module:
+    """A module as a field, ``forward(node, y)``.
+
+    Args:
+        module: with ``forward(y)``, ``forward(t, y)``, whose first parameter is called ``t`` or ``time``, or
+            ``forward(node, y)``, which is returned as it is.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    required = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not required:
+        return module
+    takes_time = required[0] in ("t", "time")
+    return PlainField(module, takes_time) if len(required) == 1 or takes_time else module
+
+
 class FieldBank(nn.Module):
     """f(node, y), with the module chosen by the node.
 
@@ -33,7 +61,7 @@ class FieldBank(nn.Module):
     parameter counts do not change.
 
     Args:
-        make: makes a field for the first node of each group of nodes that share weights.
+        make: makes a field for the first node of each group of nodes that share weights (see :func:`as_field`).
         nodes: all nodes at which f will be evaluated.
         sharing: one group a step and component (``per_step``, ResNet), one a component (``shared``, ODE-Net), or one a
             node (``per_stage``, FractalNet).
@@ -75,9 +103,9 @@ class FieldBank(nn.Module):
 
     def _add(self, field: nn.Module) -> int:
         for i, existing in enumerate(self.fields):
-            if existing is field:
+            if existing is field or (isinstance(existing, PlainField) and existing.module is field):
                 return i
-        self.fields.append(field)
+        self.fields.append(as_field(field))
         return len(self.fields) - 1
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FieldBank:

@@ -30,10 +30,11 @@ class Flow(FieldOwner):
     """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
     Args:
-        make: makes the field that serves at a node (see ``schemes.field_bank``).
+        make: makes the field that serves at a node: a module with ``forward(node, y)``, ``forward(t, y)`` or
+            ``forward(y)`` (see ``schemes.field_bank``).
         steps: number of steps, where the grid does not set one.
-        scheme: the method: a name or a mapping with ``name`` and parameters, as are ``grid``, ``gradient`` and
-            ``noise``.
+        scheme: the method: a name, a mapping with ``name`` and parameters, a class or an object, as are ``grid``,
+            ``gradient`` and ``noise``.
         sharing: which nodes share weights (see :class:`FieldBank`); None: the scheme's default.
         grid: at which times the scheme steps.
         gradient: the gradient mode.

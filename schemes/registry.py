@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
+import functools
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from schemes.errors import Problems, SchemenetError, not_taken, unknown
-from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of
+from schemes.plugins import load_installed
+from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of, unreadable
+
+PACKAGES = ("schemes", "architectures", "lightning_modules")
+"""Where the entries of the registries are, but for those from outside."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -45,6 +52,11 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
     target: Callable[..., Any] = field(default=not_imported, compare=False)
 
+    @property
+    def outside(self) -> bool:
+        """Whether it was registered by another package than this one: a plugin, a script or a notebook."""
+        return self.target is not not_imported and self.target.__module__.partition(".")[0] not in PACKAGES
+
 
 class Registry(Mapping[str, Callable[..., Any]]):
     """Names to callables, filled when first used.
@@ -56,6 +68,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         skip: modules of the home that register nothing and are not imported.
         fill: how the entries come in: by importing the home, or by reading its source without torch
             (``lightning_modules.config.static_registry``).
+        builds: the class of what is built, as ``module.Class``, where entries from outside are held to it.
     """
 
     def __init__(
@@ -65,8 +78,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
         context: tuple[str, ...] = (),
         skip: tuple[str, ...] = (),
         fill: Callable[[Registry], None] | None = None,
+        builds: str | None = None,
     ) -> None:
-        self.kind, self.home, self.context, self.skip = kind, home, context, skip
+        self.kind, self.home, self.context, self.skip, self.builds = kind, home, context, skip, builds
         self._fill = fill or import_home
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
@@ -114,15 +128,40 @@ class Registry(Mapping[str, Callable[..., Any]]):
     ) -> None:
         """Add an entry with its aliases and sizes, see :meth:`register`."""
         presets = {name: {}, **(sizes or {})}
+        entries = {key: Entry(key, name, parameters, extends, without, p, facts, target) for key, p in presets.items()}
+        if entries[name].outside:
+            self._prepare_for_outside(entries[name])
         for key in (*presets, *aliases):
             taken = self._entries.get(self._aliases.get(key, key))
             if taken is not None:
                 raise SchemenetError(
                     f"{self.kind} {key!r} of {target.__module__} is already taken by {taken.target.__module__}"
                 )
-        for key, preset in presets.items():
-            self._entries[key] = Entry(key, name, parameters, extends, without, preset, facts, target)
+        self._entries |= entries
         self._aliases |= dict.fromkeys(aliases, name)
+
+    def _prepare_for_outside(self, entry: Entry) -> None:
+        """Check an entry from outside, and make room for one that is defined anew, as in a notebook's cell."""
+        self._ensure_filled()
+        problems = Problems(f"{self.kind} {entry.name!r} of {entry.target.__module__}: ")
+        settable = (p for p in entry.parameters.values() if p.name not in self.context)
+        problems.add(*unreadable(settable))
+        problems.raise_if_any()
+        before = self._entries.get(entry.name)
+        if before is not None and _place(before.target) == _place(entry.target):
+            self.remove(entry.name)
+
+    @property
+    def outside(self) -> list[Entry]:
+        """The entries that other packages have registered so far. Nothing is imported for it."""
+        return [entry for entry in self._entries.values() if entry.outside]
+
+    def take_over(self, other: Registry) -> None:
+        """Add the entries that another registry of the same kind has from outside, with their aliases."""
+        self._ensure_filled()
+        entries = {entry.name: entry for entry in other.outside}
+        self._entries |= entries
+        self._aliases |= {alias: name for alias, name in other._aliases.items() if name in entries}
 
     def remove(self, name: str) -> None:
         """Take an entry out with its sizes and aliases, so that its name can be registered again."""
@@ -134,6 +173,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         if not self._filled:
             self._filled = True
             self._fill(self)
+            load_installed()
 
     def entry(self, name: str) -> Entry:
         """The entry of a name or alias; an unknown one is answered with the near and the known names."""
@@ -176,6 +216,12 @@ class Registry(Mapping[str, Callable[..., Any]]):
         inherited = self.parameters(entry.extends) if entry.extends is not None else {}
         return {k: p for k, p in inherited.items() if k not in entry.without} | dict(entry.parameters)
 
+    def parameters_of_choice(self, choice: Spec) -> dict[str, Parameter]:
+        """The parameters of what a choice builds: none for an object."""
+        if isinstance(choice, str | Mapping):
+            return self.parameters(self.check_spec(choice)[0])
+        return dict(self.entry_of(choice).parameters)
+
     def options(self, name: str) -> dict[str, Parameter]:
         """The parameters of an entry that are the user's to set."""
         return {key: p for key, p in self.parameters(name).items() if key not in self.context}
@@ -198,21 +244,49 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self.check(name, arguments)
         return name, arguments
 
+    def entry_of(self, choice: Spec) -> Entry:
+        """The entry of a choice: the registered one, checked, or one that describes a class, a function or an object.
+
+        The facts of the latter are those of its attributes that have the names of facts.
+        """
+        if isinstance(choice, str | Mapping):
+            return self.entry(self.check_spec(choice)[0])
+        if _is_maker(choice):
+            return Entry(_name(choice), _name(choice), parameters_of(choice), target=choice)
+        return Entry(type(choice).__name__, type(choice).__name__, {}, target=lambda: copy.deepcopy(choice))
+
     def build(self, spec: Spec, **context: Any) -> Any:
         """Call the target of an entry.
 
         Args:
-            spec: a name, or a mapping with ``name`` and parameters; these come before what a size fixes.
+            spec: a name, or a mapping with ``name`` and parameters; these come before what a size fixes. A class or a
+                function is called with what it takes of the context; of an object that is built a copy is made.
             context: further arguments, of which the entry gets those that it takes.
+
+        Raises:
+            SchemenetError: for a wrong spec, or a class, function or object from outside that is no such part.
         """
-        name, arguments = self.check_spec(spec)
-        entry, parameters = self.entry(name), self.parameters(name)
+        named = isinstance(spec, str | Mapping)
+        entry, parameters = self.entry_of(spec), self.parameters_of_choice(spec)
+        arguments = self.check_spec(spec)[1] if named else {}
         context = {key: value for key, value in context.items() if key in parameters}
-        return entry.target(**{**context, **entry.preset, **arguments})
+        given = {**context, **entry.preset, **arguments}
+        if missing := [key for key, p in parameters.items() if p.default is REQUIRED and key not in given]:
+            raise SchemenetError(
+                f"{self.kind} {entry.name!r}: {', '.join(missing)} missing; give a value, or a default"
+            )
+        built = entry.target(**given)
+        if self.builds is not None and (entry.outside or not named):
+            module, _, base = self.builds.rpartition(".")
+            if not isinstance(built, getattr(importlib.import_module(module), base)):
+                raise SchemenetError(
+                    f"{self.kind} {entry.name!r}: expected a {self.builds}, got {type(built).__name__}"
+                )
+        return built
 
     def built(self, choice: Any) -> Any:
-        """What a name or a mapping describes, built; anything else is taken to be built already."""
-        return self.build(choice) if isinstance(choice, str | Mapping) else choice
+        """What a name, a mapping or a class describes, built; anything else is taken to be built already."""
+        return self.build(choice) if isinstance(choice, str | Mapping | type) else choice
 
     def defaults(self, name: str) -> dict[str, Any]:
         """The defaults of the parameters of an entry that are the user's to set."""
@@ -233,6 +307,19 @@ class Registry(Mapping[str, Callable[..., Any]]):
         return len(self.list())
 
 
+def _is_maker(choice: Spec) -> TypeGuard[Callable[..., Any]]:
+    """Whether a choice is to be called: a class or a function, and no module that happens to be callable."""
+    return isinstance(choice, type | functools.partial) or inspect.isroutine(choice)
+
+
+def _name(maker: Any) -> str:
+    return _name(maker.func) if isinstance(maker, functools.partial) else maker.__name__
+
+
+def _place(target: Any) -> tuple[str, str]:
+    return target.__module__, target.__qualname__
+
+
 def import_home(registry: Registry) -> None:
     """Fill a registry by importing its home, each module of which registers its entries."""
     home = importlib.import_module(registry.home)
@@ -241,13 +328,13 @@ def import_home(registry: Registry) -> None:
             importlib.import_module(module.name)
 
 
-SCHEMES = Registry("scheme", "schemes.methods")
-GRIDS = Registry("grid", "schemes.integration")
-GRADIENTS = Registry("gradient mode", "schemes.gradients")
-NOISES = Registry("noise", "schemes.noise")
+SCHEMES = Registry("scheme", "schemes.methods", builds="schemes.core.scheme.Scheme")
+GRIDS = Registry("grid", "schemes.integration", builds="schemes.integration.grid.Grid")
+GRADIENTS = Registry("gradient mode", "schemes.gradients", builds="schemes.gradients.base.GradientMode")
+NOISES = Registry("noise", "schemes.noise", builds="schemes.noise.base.Noise")
 
 
-def single_step(scheme: Spec) -> dict[str, Any]:
+def single_step(scheme: str | Mapping[str, Any]) -> dict[str, Any]:
     """A scheme's spec, with one substep a step where the user has not chosen: the method as the textbook has it."""
     spec = dict(scheme) if isinstance(scheme, Mapping) else {"name": scheme}
     one = {"substeps": 1} if "substeps" in SCHEMES.options(spec["name"]) else {}

@@ -15,12 +15,28 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union, get_args, get_origin
 
-Spec = str | Mapping[str, Any]
-"""A choice from a registry: a name, or a mapping with ``name`` and parameters."""
+
+class _AllButPlainData(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return not isinstance(instance, int | float | str | bytes | Sequence | Mapping | None)
+
+
+class Part(metaclass=_AllButPlainData):
+    """What Python code gives in place of a name: a class, a function, or an object that is built already.
+
+    Every object is an instance, but for plain data.
+    """
+
+
+if TYPE_CHECKING:
+    Spec = str | Mapping[str, Any] | object
+else:
+    Spec = str | Mapping[str, Any] | Part
+"""A choice from a registry: a name, a mapping with ``name`` and parameters, or in Python code a :class:`Part`."""
 
 LARGEST = 2**63
 """Whole numbers below it are what tensors, random generators and files can hold."""
@@ -29,6 +45,7 @@ LONGEST = 200  # characters of a value in a message
 REQUIRED = inspect.Parameter.empty
 _WORDS = {  # what an annotation may name
     "Any": Any, "Callable": Callable, "Literal": Literal, "Mapping": Mapping, "Sequence": Sequence, "Spec": Spec,
+    "Optional": Optional, "Union": Union,
     **{kind.__name__: kind for kind in (int, float, bool, str, tuple, list, dict, object)},
 }  # fmt: skip
 
@@ -49,10 +66,41 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
     """
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.signature(function).parameters.values()
-    parameters = {p.name: Parameter(p.name, str(p.annotation), p.default) for p in signature if p.kind in kinds}
+    parameters = {p.name: Parameter(p.name, _text(p.annotation), p.default) for p in signature if p.kind in kinds}
     if isinstance(function, type) and any(p.kind is p.VAR_KEYWORD for p in signature) and function.__base__:
         return parameters | {k: p for k, p in parameters_of(function.__base__).items() if k not in parameters}
     return parameters
+
+
+def _text(annotation: Any) -> str:
+    """An annotation as it stands in the source, also where the module does not postpone its evaluation."""
+    if annotation is REQUIRED:
+        return "Any"
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation).replace("typing.", "")
+
+
+def unreadable(parameters: Iterable[Parameter]) -> list[str]:
+    """Objections to parameters that no config could set: an annotation of other names, or a default that is no literal.
+
+    The parameters of this package's entries are read from the source, which a test holds to the same rule.
+    """
+    objections = []
+    for name, annotation, default in parameters:
+        try:
+            eval(annotation, {"__builtins__": {}}, _WORDS)
+        except (NameError, TypeError, SyntaxError, AttributeError):
+            objections.append(f"{name}: expected an annotation made of {', '.join(_WORDS)}, got {annotation!r}")
+        if default is not REQUIRED and not _is_literal(default):
+            objections.append(f"{name}: expected a literal for its default, such as 1.0 or None, got {default!r}")
+    return objections
+
+
+def _is_literal(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_literal(item) for key, item in value.items())
+    if isinstance(value, tuple | list):
+        return all(map(_is_literal, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 def objection(value: Any, annotation: str) -> str | None:
@@ -92,7 +140,7 @@ def _describe(expected: Any) -> str:
     origin: Any = get_origin(expected)
     arguments = list(get_args(expected))
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
+        return " or ".join(_describe(option) for option in arguments if option is not Part)  # none in a config
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments)) if len(arguments) > 1 else repr(arguments[0])
     if origin in (tuple, list, Sequence):

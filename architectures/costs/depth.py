@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from architectures.arguments import depth_of
+from architectures.arguments import depth_of, field_facts
 from architectures.model import Model
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
 
 MOST = 256
@@ -35,7 +35,7 @@ def depth_in(name: str, network: Model, options: Mapping[str, Any]) -> Depth:
     takes = ARCHITECTURES.options(name)
     if not any(flow.adaptive for flow in network.flows):
         if "depth" in takes:
-            return _of_blocks(name, values["depth"], network)
+            return _of_blocks(name, values, network)
         if "steps" in takes:
             return Depth("steps", int, values["steps"])
         if "columns" in takes:
@@ -44,9 +44,10 @@ def depth_in(name: str, network: Model, options: Mapping[str, Any]) -> Depth:
     raise SchemenetError(f"architecture {name!r} has no depth to match a budget with: {reason}; match it by width")
 
 
-def _of_blocks(name: str, depth: Any, network: Model) -> Depth:
+def _of_blocks(name: str, values: Mapping[str, Any], network: Model) -> Depth:
+    depth = values["depth"]
     if not isinstance(depth, int):
         return Depth("depth", lambda n: [max(1, round(blocks * n / max(depth))) for blocks in depth], max(depth))
     layout, branches = network.layout, ARCHITECTURES.entry(name).facts.get("branches", 1)
-    layers = branches * FIELDS.entry(layout["field"]).facts["convolutions"] * len(layout["widths"])
+    layers = branches * field_facts(values["field"]).convolutions * len(layout["widths"])
     return Depth("depth", lambda n: depth_of(n, layers), (depth - depth_of(0, layers)) // layers)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import name_of, require, scaled
+from architectures.arguments import build_field, field_facts, name_of, require, scaled
 from architectures.density.base import DensityModel, standard_normal
 from architectures.model import layout_along
 from architectures.registry import FIELDS
@@ -256,12 +256,11 @@ def continuous_density(
     if draws < 2:
         problems.add(f"draws expected to be at least 2, without which there is no standard error, got {draws}")
     problems.raise_if_any()
-    FIELDS.check_spec(field)
-    if FIELDS.entry(name_of(field)).facts.get("state") != "vector":
+    if field_facts(field).state == "image":
         vectors = [name for name in FIELDS if FIELDS.entry(name).facts.get("state") == "vector"]
         raise SchemenetError(f"has vectors for states; fields that take them: {', '.join(vectors)}; got {field!r}")
     (hidden,) = scaled([units], width)
-    fields = [FIELDS.build(field, channels=dims, out=dims, inner=hidden, fine=inner) for _ in range(flows)]
+    fields = [build_field(field, channels=dims, out=dims, inner=hidden, fine=inner) for _ in range(flows)]
     transports = [Transport(f, time, train_time, **axes) for f in fields]
     if (method := transports[0].path.scheme).order is None or method.problem != "general":
         raise SchemenetError(

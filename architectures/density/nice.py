@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import name_of, require, scaled
+from architectures.arguments import build_field, name_of, require, require_vector_field, scaled
 from architectures.density.base import LayeredDensity, join, part, two_parts
 from architectures.model import layout_of
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.registry import ARCHITECTURES
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
@@ -85,9 +85,9 @@ def nice(
 
     def make(node: Node) -> nn.Module:
         out, channels = sizes[node.component], sizes[1 - node.component]
-        return FIELDS.build(field, channels=channels, out=out, inner=inner)
+        return build_field(field, channels=channels, out=out, inner=inner)
 
-    FIELDS.check_spec(field)
+    require_vector_field(field)
     network = Nice(in_chans, Flow(make, steps, scheme, "per_step", gradient=gradient))
     network.layout = layout_of(
         [network.flow], widths=[in_chans], inner=[inner], stem="none", norm="none", scheme=name_of(scheme),

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from architectures.arguments import name_of, require, scaled
+from architectures.arguments import build_field, name_of, require, require_vector_field, scaled
 from architectures.density.base import LayeredDensity, join, part, two_parts
 from architectures.model import layout_along
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.registry import ARCHITECTURES
 from schemes.core.node import Node
 from schemes.schema import Spec
 
@@ -99,11 +99,11 @@ def real_nvp(
     """
     require(steps=steps, hidden=hidden, width=width)
     sizes, (inner,) = two_parts(in_chans), scaled([hidden], width)
-    FIELDS.check_spec(field)
+    require_vector_field(field)
     couplings = []
     for i in range(2 * steps):
         moved, other = sizes[i % 2], sizes[1 - i % 2]
-        couplings.append(Coupling(i // 2, FIELDS.build(field, channels=other, out=2 * moved, inner=inner), moved))
+        couplings.append(Coupling(i // 2, build_field(field, channels=other, out=2 * moved, inner=inner), moved))
     network = RealNVP(in_chans, couplings)
     network.layout = {
         **layout_along(None, widths=[in_chans], inner=[inner], stem="none", field=name_of(field)), "steps": [steps],

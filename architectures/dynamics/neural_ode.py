@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.arguments import augmented, name_of, require, require_vector_field, scaled
+from architectures.arguments import augmented, build_field, name_of, require, require_vector_field, scaled
 from architectures.dynamics.base import TrajectoryModel
 from architectures.dynamics.systems import System
 from architectures.model import layout_along
 from architectures.observations import SeriesBatch
-from architectures.registry import ARCHITECTURES, FIELDS, SYSTEMS
+from architectures.registry import ARCHITECTURES, SYSTEMS
 from architectures.standardizer import Standardizer
 from schemes.core.node import Node
 from schemes.core.scheme import Coefficient
@@ -181,7 +181,7 @@ def neural_ode(
     for writes, reads in zip(halves, reversed(halves), strict=True):
         of_known = [Known(system)] if system is not None else []
         size = total // parts
-        built = [FIELDS.build(field, channels=size, out=size, inner=inside)] if inside else []
+        built = [build_field(field, channels=size, out=size, inner=inside)] if inside else []
         functions.append(Sum([*of_known, *(Learned(units, one, reads, writes) for one in built)]))
     spec: dict[str, Any] = dict(grid) if isinstance(grid, Mapping) else {"name": grid}
     if spec["name"] == "uniform" and spec.get("steps") is None:

@@ -74,7 +74,7 @@ class Branch(nn.Sequential):
         return super().forward(y)
 
 
-@FIELDS.register("basic", convolutions=2, expansion=1)
+@FIELDS.register("basic", convolutions=2, expansion=1, state="image")
 def basic(
     channels: int,
     out: int,
@@ -90,14 +90,14 @@ def basic(
     return Branch(layers, activation_order, norm, leading_norm, activation)
 
 
-@FIELDS.register("bottleneck", extends="basic", convolutions=3, expansion=EXPANSION)
+@FIELDS.register("bottleneck", extends="basic", convolutions=3, expansion=EXPANSION, state="image")
 def bottleneck(channels: int, out: int, inner: int, stride: int = 1, **options: Any) -> Branch:
     """1x1, 3x3 (with the stride), 1x1 to four times the inner width. Reference: as ``basic``."""
     layers = Convolution(channels, inner, 1), Convolution(inner, inner, 3, stride), Convolution(inner, out, 1)
     return Branch(layers, **options)
 
 
-@FIELDS.register("resnext", extends="basic", convolutions=3, expansion=EXPANSION)
+@FIELDS.register("resnext", extends="basic", convolutions=3, expansion=EXPANSION, state="image")
 def resnext(channels: int, out: int, inner: int, stride: int = 1, groups: int = 8, **options: Any) -> Branch:
     """1x1, grouped 3x3, 1x1: the sum of ``groups`` narrow bottlenecks, so f is a sum of vector fields.
 

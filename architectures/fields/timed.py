@@ -48,7 +48,7 @@ class TimedLinear(nn.Linear):
         return functional.linear(y, self.weight[:, 1:]) + of_time
 
 
-@FIELDS.register("basic_time", convolutions=2, expansion=1)
+@FIELDS.register("basic_time", convolutions=2, expansion=1, state="image")
 class TimedBranch(nn.Module):
     """norm, ReLU, 3x3, norm, ReLU, 3x3, norm, with time as a channel before each convolution; keeps the resolution.
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.arguments import require, require_vector_field, scaled
+from architectures.arguments import build_field, require, require_vector_field, scaled
 from architectures.layers.activations import activation_layer
 from architectures.model import Model
 from architectures.observations import Observations, SeriesBatch
-from architectures.registry import FIELDS
 from architectures.series.ragged_events import Timeline, all_events, gather_rows, observed_events
 from architectures.standardizer import moments
 from schemes.core.node import Node
@@ -264,7 +263,7 @@ def vector_field(field: Spec, width: int, inner: int) -> nn.Module:
         SchemenetError: for a field that takes images.
     """
     require_vector_field(field)
-    return FIELDS.build(field, channels=width, out=width, inner=inner)
+    return build_field(field, channels=width, out=width, inner=inner)
 
 
 class AcrossGaps(nn.Module):

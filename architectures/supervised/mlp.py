@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import nn
 
-from architectures.arguments import augmented, name_of, require, require_vector_field, scaled
+from architectures.arguments import augmented, build_field, name_of, require, require_vector_field, scaled
 from architectures.model import layout_of
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network, Stage
 from schemes.core.node import Node
 from schemes.flow import Flow
@@ -71,7 +71,7 @@ def mlp(
     part = total // components
 
     def make(node: Node) -> nn.Module:
-        return FIELDS.build(field, channels=part, out=part, inner=inside)
+        return build_field(field, channels=part, out=part, inner=inside)
 
     flow = Flow(make, steps, scheme, sharing, grid, gradient, noise=noise)
     entering = nn.Sequential(nn.Flatten(), nn.Linear(features, wide)) if stem == "linear" else nn.Flatten()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from architectures.arguments import augmented, depth_of, name_of, require, scaled
+from architectures.arguments import augmented, build_field, depth_of, field_facts, name_of, require, scaled
 from architectures.layers.norms import groups_in_words, norm_layer, norm_multiple
 from architectures.layers.stems import REDUCTION
 from architectures.layers.stems import described as stem_in_words
@@ -155,6 +155,14 @@ class ResidualDesign:
         return SCHEMES.build(self.scheme)
 
     @property
+    def _groups(self) -> int:
+        """Groups of a convolution inside a branch, where the field has some."""
+        if not isinstance(self.field, str | Mapping):
+            return 1
+        given = self.field if isinstance(self.field, Mapping) else {}
+        return (FIELDS.defaults(name_of(self.field)) | dict(given)).get("groups", 1)
+
+    @property
     def _blocks(self) -> int:
         """Blocks of the whole network, transitions among them."""
         return sum(level.transition + level.steps for level in self.levels)
@@ -178,8 +186,7 @@ class ResidualDesign:
                 f"history={self.history}: scheme {name!r} takes up no state before a flow's first; "
                 "use history=shortcut, or scheme=linear_multistep"
             )
-        FIELDS.check_spec(self.field)
-        if FIELDS.entry(name_of(self.field)).facts.get("state") == "vector":
+        if field_facts(self.field).state == "vector":
             raise SchemenetError(f"has images for states; field {name_of(self.field)!r} takes vectors")
 
     @cached_property
@@ -187,10 +194,9 @@ class ResidualDesign:
         """The sizes of each level."""
         components, multiple = self._method.components, norm_multiple(self.norm)
         base = scaled(self.widths, self.width, components * multiple)
-        expansion = FIELDS.entry(name_of(self.field)).facts["expansion"]
-        options = FIELDS.defaults(name_of(self.field)) | (dict(self.field) if not isinstance(self.field, str) else {})
+        expansion = field_facts(self.field).expansion
         inner_base = self.inner_widths or [width // components for width in self.widths]
-        inners = scaled(inner_base, self.width * self.inner, math.lcm(options.get("groups", 1), multiple))
+        inners = scaled(inner_base, self.width * self.inner, math.lcm(self._groups, multiple))
         levels, channels, before = [], base[0], 0
         for i, (inner, blocks) in enumerate(zip(inners, self.blocks, strict=True)):
             out = base[i] * expansion
@@ -210,12 +216,12 @@ class ResidualDesign:
 
     def _transition(self, level: Level, remembered: bool) -> nn.Module:
         noise: dict[str, Any] = {"noise": self._transition_noise, "blocks": Blocks(level.before, self._blocks)}
-        strides = "stride" in FIELDS.parameters(name_of(self.field))
+        strides = "stride" in FIELDS.parameters_of_choice(self.field)
         components = self._method.components
 
         def branch(channels: int, out: int, inner: int, **options: Any) -> nn.Module:
             spec, sizes = self.field if strides else "basic", {"channels": channels, "out": out, "inner": inner}
-            return FIELDS.build(spec, **sizes, activation_order=self.activation, norm=self.norm, **options)
+            return build_field(spec, **sizes, activation_order=self.activation, norm=self.norm, **options)
 
         first = {"stride": level.stride, "leading_norm": not (self.normalised_stem and level.number == 0)}
         if self.coupled_transitions:
@@ -245,7 +251,7 @@ class ResidualDesign:
     def _field_at(self, level: Level, node: Node) -> nn.Module:
         """f at a node of a level's flow."""
         width = level.width // self._method.components
-        return FIELDS.build(
+        return build_field(
             self.field, channels=width, out=width, inner=level.inner, activation_order=self.activation, norm=self.norm,
             leading_norm=not self._follows_norm(level, node),
         )  # fmt: skip

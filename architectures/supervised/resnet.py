@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from architectures.arguments import name_of
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.arguments import field_facts
+from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
 from architectures.supervised.residual import ResidualDesign, blocks_of
 from schemes.schema import Spec
@@ -123,8 +123,7 @@ def resnet(
 
     Reference: He, Zhang, Ren, Sun, CVPR 2016, arXiv:1512.03385, and ECCV 2016, arXiv:1603.05027.
     """
-    FIELDS.check_spec(field)
-    blocks = blocks_of(depth, FIELDS.entry(name_of(field)).facts["convolutions"], widths)
+    blocks = blocks_of(depth, field_facts(field).convolutions, widths)
     return ResidualDesign(
         num_classes=num_classes, in_chans=in_chans, blocks=blocks, stem=stem,
         normalised_stem=activation == "post", field=field, widths=widths, width=width, inner=inner,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from architectures.arguments import name_of
-from architectures.registry import ARCHITECTURES, FIELDS
+from architectures.arguments import field_facts, name_of
+from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
 from architectures.supervised.residual import ResidualDesign, blocks_of
 from schemes.schema import Spec
@@ -65,8 +65,7 @@ def revnet(
 
     Reference: Gomez, Ren, Urtasun, Grosse, NeurIPS 2017, arXiv:1707.04585.
     """
-    FIELDS.check_spec(field)
-    convolutions = 2 * FIELDS.entry(name_of(field)).facts["convolutions"]
+    convolutions = 2 * field_facts(field).convolutions
     crossing: dict[str, Any] = {"transition": "B", "without_leading_norm": "all"}
     if layout == "revnet":
         kind = "pool" if name_of(field) == "basic" else "C"

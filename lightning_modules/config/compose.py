@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.config.imports import import_for_command, missing_imports, split_imports
 from lightning_modules.config.overrides import quoted, sort_words
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sections import SHORT
@@ -57,6 +58,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     Raises:
         SchemenetError: with every mistake found.
     """
+    import_for_command(split_imports(overrides)[0])
     problems = Problems()
     groups, values = sort_words(overrides, problems)
     if command not in LAUNCHING and groups.pop("launcher", None) is not None:
@@ -121,6 +123,7 @@ def validate_stored(config: Any, source: object) -> Config:
     """
     if not isinstance(config, dict):
         raise SchemenetError(f"{source}: expected the config of a run, got {type(config).__name__}")
+    _require_imports(config, source)
     problems = Problems()
     config = copy.deepcopy(config)
     for group in ("architecture", "data", "trainer"):
@@ -174,7 +177,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, prob
     if config_dir:
         if not Path(config_dir).is_dir():
             raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
-        _check_files(Path(config_dir))
+        _check_files(Path(config_dir), groups)
         search_path.append(f"file://{Path(config_dir).resolve()}")
     overrides = [f"{group}={choice}" for group, choice in groups.items()]
     overrides.append(f"hydra.searchpath=[{','.join(map(quoted, search_path))}]")
@@ -213,7 +216,7 @@ def _said_by_files(config: Config, command: str, groups: Mapping[str, str], conf
 def for_command_line_only(key: str) -> bool:
     """Whether a key can be set on the command line alone, and in no file."""
     group, _, option = key.partition(".")
-    return group in FROM_COMMAND_LINE or (group == "logger" and option not in ("", "name"))
+    return group in (*FROM_COMMAND_LINE, "imports") or (group == "logger" and option not in ("", "name"))
 
 
 def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
@@ -230,14 +233,31 @@ def from_command_line(keys: Sequence[str], place: str = "--config-dir") -> str:
     )
 
 
-def _check_files(config_dir: Path) -> None:
-    """Raise SchemenetError for yaml files of the user that Hydra would read and could not handle."""
+def _check_files(config_dir: Path, groups: Mapping[str, str]) -> None:
+    """Raise SchemenetError for yaml files of the user that Hydra could not handle, or that need other modules.
+
+    Args:
+        config_dir: whose files Hydra would read.
+        groups: their choices.
+    """
     for group in (*REGISTRIES, *RECIPES):
         for path in sorted((config_dir / group).glob("*.yaml")):
             try:
-                read_yaml(path.read_text(encoding="utf-8"), path)
+                content = read_yaml(path.read_text(encoding="utf-8"), path)
             except (OSError, UnicodeDecodeError) as error:
                 raise SchemenetError(f"{path} cannot be read as yaml: {error}") from error
+            if groups.get(group) == path.stem and isinstance(content, dict):
+                _require_imports(content, path)
+
+
+def _require_imports(content: Config, source: object) -> None:
+    """Raise SchemenetError where a file names modules that are not imported."""
+    names = content.get("imports") or []
+    if (problem := objection(names, TRAIN_KEYS["imports"].annotation)) is not None:
+        raise SchemenetError(f"{source}: imports: {problem}")
+    problems = Problems()
+    problems.add(*missing_imports(names, source))
+    problems.raise_if_any()
 
 
 def _resolvers(value: Any, place: str = "") -> list[str]:

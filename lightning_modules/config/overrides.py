@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 from lightning_modules.config.sections import SHORT
@@ -82,7 +81,6 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
 
 
-@cache
 def takes_text_only(key: str) -> bool:
     """Whether every choice of a key's group takes text under this key, and nothing else."""
     group, _, option = key.partition(".")

@@ -13,7 +13,7 @@ from lightning_modules.config.static_registry import static_registry
 from lightning_modules.config.validate import AXES, Config
 
 NOT_RECIPE = (
-    "folder", "overwrite", "logger", "seed", "data.root", "data.download", "data.decode", "data.workers",
+    "folder", "overwrite", "logger", "seed", "imports", "data.root", "data.download", "data.decode", "data.workers",
     "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
     "grid.max_steps", "grid.seconds",
 )  # fmt: skip

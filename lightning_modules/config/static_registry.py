@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from architectures.registry import ARCHITECTURES, FIELDS
 from lightning_modules.config.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
+from schemes.plugins import load_installed
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
 from schemes.schema import REQUIRED, Parameter
 
@@ -41,11 +42,27 @@ TASK = ("TASKS", TASKS)
 Definition = ast.FunctionDef | ast.ClassDef
 
 
-@cache
 def static_registry(group: str) -> Registry:
-    """The registry of a config group, or of the tasks, filled from the source: its entries cannot be built."""
-    variable, registry = TASK if group == "task" else REGISTRIES[group]
-    return Registry(registry.kind, registry.home, registry.context, registry.skip, fill=SourceReader(variable))
+    """The registry of a config group, or of the tasks, without imports of its home.
+
+    The entries of this package are read from its source, and cannot be built; those from outside, whose modules are
+    imported, are the same as in the registry itself.
+    """
+    load_installed()
+    return _with_outside(group, tuple(entry.target for entry in _live(group)[1].outside))
+
+
+def _live(group: str) -> tuple[str, Registry]:
+    return TASK if group == "task" else REGISTRIES[group]
+
+
+@lru_cache(maxsize=64)
+def _with_outside(group: str, targets: tuple[Any, ...]) -> Registry:
+    """The registry as it is read, and what was registered from outside: with other ``targets`` it is another one."""
+    variable, registry = _live(group)
+    read = Registry(registry.kind, registry.home, registry.context, registry.skip, fill=SourceReader(variable))
+    read.take_over(registry)
+    return read
 
 
 class SourceReader:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from architectures.registry import tasks_of
+from lightning_modules.config.imports import recorded_imports
 from lightning_modules.config.sections import SECTIONS, keys_of, section
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from schemes.errors import Problems, not_taken, unknown
@@ -25,6 +26,7 @@ TRAIN_KEYS = {
     "folder": Parameter("folder", "str | None"),
     "overwrite": Parameter("overwrite", "bool"),
     "start_from": Parameter("start_from", "str | None"),
+    "imports": Parameter("imports", "Sequence[str]"),
 }
 COMPARE_KEYS = TRAIN_KEYS | {
     "networks": Parameter("networks", "Sequence[str]"),
@@ -98,14 +100,16 @@ def check(config: Config, command: str, problems: Problems) -> Config:
         *(unknown_key(key, command) for key in config if key not in (*groups_of(command), *KEYS[command], *RECIPES))
     )
     config = {key: value for key, value in config.items() if key not in RECIPES}
+    compared: list[str] = []
     if command == "compare" and not any(objection(config.get(k), p.annotation) for k, p in COMPARE_KEYS.items()):
-        _check_comparison(config, problems)
+        compared = _check_comparison(config, problems)
         config = {key: value for key, value in config.items() if key not in OF_ONE_NETWORK}
     checked = check_sections(config, tuple(REGISTRIES), problems)
     config |= checked
     if command != "compare":
         problems.add(*_unfit(config, _name(checked, "architecture")))
-    return config
+    imports = recorded_imports(config, compared)
+    return {**config, "imports": imports} if imports else {key: config[key] for key in config if key != "imports"}
 
 
 def check_sections(config: Config, groups: Sequence[str], problems: Problems) -> Config:
@@ -145,8 +149,8 @@ def _unfit(config: Config, architecture: str | None) -> list[str]:
     ]
 
 
-def _check_comparison(config: Config, problems: Problems) -> None:
-    """Check networks, controls and the options of single arms."""
+def _check_comparison(config: Config, problems: Problems) -> list[str]:
+    """Check networks, controls and the options of single arms; returns the architectures that are compared."""
     from lightning_modules.config.network_names import controls, networks_of, parse_seeds
 
     if not config["networks"]:
@@ -184,6 +188,7 @@ def _check_comparison(config: Config, problems: Problems) -> None:
                 problems.add(not_taken(f"arms.{arm}: {arms[arm]!r}", key, known))
             elif (problem := objection(value, known[key].annotation)) is not None:
                 problems.add(f"arms.{arm}.{key}: {problem}")
+    return list(dict.fromkeys(arms.values()))
 
 
 def _check_section(section: Any, group: str, architecture: str | None, problems: Problems) -> Config | None:

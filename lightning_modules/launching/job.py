@@ -18,6 +18,7 @@ from lightning_modules.launching.run_lock import is_locked, locked
 from lightning_modules.storage.atomic_files import read_json, remove_empty, write_json, write_text
 from lightning_modules.storage.run_files import FAILURE, JOB, LOG, PROGRESS, RESULT
 from schemes.errors import SchemenetError
+from schemes.plugins import import_modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +133,7 @@ def run_file(arguments: list[str]) -> int:
     job = read_job(Path(file))
     folder = job.folder
     try:
+        import_modules(job.config.get("imports", ()))
         name = f"{job.group}-{job.arm}-s{job.config['seed']}"
         if is_locked(folder):
             print(f"{folder} is locked by another process; waiting for it", flush=True)

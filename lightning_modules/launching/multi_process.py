@@ -25,6 +25,7 @@ from lightning_modules.launching.subprocesses import import_environment, module_
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import RESULT
 from schemes.errors import SchemenetError
+from schemes.plugins import import_modules
 
 if TYPE_CHECKING:
     from lightning_modules.config.resolved import ResolvedConfig
@@ -81,6 +82,7 @@ def serve(place: Path) -> int:
 
     try:
         config, folder = ResolvedConfig(arguments.pop("config")), Path(arguments.pop("folder"))
+        import_modules(config.get("imports", ()))
         result = train_rank(config, folder, **arguments)
     except SchemenetError as error:
         reason = str(error)

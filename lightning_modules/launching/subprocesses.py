@@ -18,6 +18,7 @@ from pathlib import Path
 from lightning_modules.config.static_registry import ROOT
 from lightning_modules.storage.atomic_files import no_link
 from lightning_modules.storage.run_files import LOG
+from schemes.plugins import FOLDER
 
 TICK = 0.2  # seconds between two looks at what runs
 PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when they are to stop
@@ -69,8 +70,12 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def import_environment() -> dict[str, str]:
-    """The variables by which a process and its children import these packages, and no others of their names."""
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path()}
+    """The variables by which a process and its children import these packages and the user's modules.
+
+    None of the current folder's that have the name of another is among them.
+    """
+    folder = {FOLDER: os.environ[FOLDER]} if FOLDER in os.environ else {}
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path(), **folder}
 
 
 def import_path() -> str:

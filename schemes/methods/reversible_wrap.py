@@ -56,9 +56,8 @@ class ReversibleWrap(Scheme):
         super().__init__()
         self.base: Scheme = SCHEMES.build(base)
         if (reason := _unfit(self.base)) is not None:
-            name = base if isinstance(base, str) else base["name"]
             raise SchemenetError(
-                f"scheme 'reversible_wrap': base expected to be an explicit one-step method for y' = f, got {name!r}, "
+                f"scheme 'reversible_wrap': base expected to be an explicit one-step method for y' = f, got {base!r}, "
                 f"which {reason}"
             )
         if coupling is not None and not 0 < coupling <= 1:
