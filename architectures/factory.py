@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from architectures.model import Model
+from architectures.plain_network import PlainNetwork
 from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_matching, tasks_of
 from schemes.errors import Problems, SchemenetError
 from schemes.registry import SCHEMES
@@ -31,10 +32,11 @@ def create_model(
         image_size: height and width of square images, in pixels; None for vectors.
         **options: parameters of the architecture: ``scheme``, ``field``, ``sharing``, ``grid``, ``gradient``,
             ``depth``, ``width`` ... (``schemenet models NAME`` lists them). A scheme, field, grid or gradient is a
-            name, or a mapping with ``name`` and parameters.
+            name, a mapping with ``name`` and parameters, a class, or an object.
 
     Returns:
-        The network: a :class:`~architectures.supervised.network.Network`, or the :class:`Model` of another task.
+        The network: a :class:`~architectures.supervised.network.Network`, or the :class:`Model` of another task. A
+        registered module of somebody else's is wrapped as a :class:`PlainNetwork`.
 
     Raises:
         SchemenetError: a ValueError, for an unknown name or option, a wrong type or an impossible combination; it says
@@ -58,9 +60,10 @@ def create_model(
             problems.add(f"{key} expected to be at least {least[key]}, got {value}")
     problems.raise_if_any()
     try:
-        return ARCHITECTURES.build({**options, "name": name}, **context)
+        network = ARCHITECTURES.build({**options, "name": name}, **context)
     except SchemenetError as error:
         raise SchemenetError(f"architecture {name!r}: {error}") from error
+    return network if isinstance(network, Model) else PlainNetwork(network, num_classes)
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from schemes.core.scheme import Coefficient, scheme_parameters
 from schemes.flow import Flow
 from schemes.ivp.trajectory_flow import TrajectoryFlow
+
+
+class Evaluations(NamedTuple):
+    """Numbers of evaluations of f: NFE. Those that backprop differentiates without evaluating again do not count."""
+
+    forward: int
+    backward: int
 
 
 class Model(nn.Module, abc.ABC):
@@ -32,6 +39,15 @@ class Model(nn.Module, abc.ABC):
     def random_steps(self) -> bool:
         """Whether steps are drawn at random in training, unlike in evaluation."""
         return any(flow.random_steps for flow in self.flows)
+
+    @property
+    def nfe(self) -> Evaluations:
+        """The evaluations of f in the last forward pass, and in its backward pass."""
+        flows = self.flows
+        forward, backward = (
+            sum(getattr(flow, counts).evaluations for flow in flows) for counts in ("forward_counts", "backward_counts")
+        )
+        return Evaluations(forward, backward)
 
     def coefficients(self) -> dict[str, Coefficient]:
         """The learnable coefficients of the flows' schemes by name, flow and step: ``k/flow0/step3``."""

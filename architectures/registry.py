@@ -11,6 +11,7 @@ from schemes.registry import Registry
 ARCHITECTURES = Registry(
     "architecture", "architectures", context=("num_classes", "in_chans", "image_size"),
     skip=("timm_models",),  # importing timm takes seconds
+    builds="torch.nn.Module",
 )  # fmt: skip
 FIELDS = Registry(
     "field", "architectures.fields",

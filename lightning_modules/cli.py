@@ -79,6 +79,11 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
+    if arguments[0] in ("--version", "version"):
+        from importlib.metadata import version
+
+        print(f"schemenet {version('schemenet')}")
+        return 0
     command, *rest = arguments
     names, rest = split_imports(rest)
     imports = import_for_command(names)
@@ -142,26 +147,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(config: ResolvedConfig) -> int:
-    from architectures.costs.ledger import parameters
-    from lightning_modules.launching.multi_process import train
-    from lightning_modules.launching.run_lock import locked
+    from lightning_modules.commands import train_config
     from lightning_modules.machine import process_rank
     from lightning_modules.storage.run_files import RESULT
-    from lightning_modules.training.dry_run import dry_build
-    from lightning_modules.training.run_folder import FAILED, describe_error, find_same_run, run_folder, run_name
+    from lightning_modules.training.run_folder import FAILED, describe_error
 
-    folder = run_folder(config)
-    _, network = dry_build(config, folder)
-    existing = find_same_run(config, folder)
-    if existing is not None and existing.finished:
+    first = process_rank() == 0  # of the processes that torchrun or srun has begun
+    new, folder, result = train_config(config, lambda line: print(line, flush=True) if first else None)
+    if not new:
         print(f"done already: {folder / RESULT} (overwrite=true trains again)")
         return 0
-    first = process_rank() == 0  # of the processes that torchrun or srun has begun
-    if first:
-        print(f"{run_name(config)}: {parameters(network):,} parameters")
-        print(", ".join(f"{key} {value}" for key, value in network.layout.items()), flush=True)
-    with locked(folder):
-        result = train(config, folder)
     if "reason" in result:
         remedy = "; with a higher limit the same command resumes" if result["status"] == FAILED else ""
         print(f"schemenet: {result['status']} {result['reason']}{remedy}; {folder}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,24 @@ from schemes.errors import SchemenetError, unknown
 from schemes.field_bank import SHARING, FieldBank
 from schemes.integration.compiled_step import compiled_step
 from schemes.integration.grid import FlowGrid
-from schemes.integration.loop import FieldOwner
+from schemes.integration.loop import Carry, FieldOwner, Loop
 from schemes.noise.base import Blocks, Noise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 from schemes.schema import Spec
+
+
+class Trajectory(NamedTuple):
+    """The states of a flow at the start, and after each of its steps.
+
+    Attributes:
+        times: in [0, T], ascending.
+        states: one for each of the times, each of the shape of the flow's input.
+        solver_state: the scheme's own state at the end.
+    """
+
+    times: tuple[float, ...]
+    states: tuple[Any, ...]
+    solver_state: tuple[Any, ...] = ()
 
 
 class Flow(FieldOwner):
@@ -106,7 +120,28 @@ class Flow(FieldOwner):
         Returns:
             The state at T like ``x``; with ``remember`` the pair of it and the solver state.
         """
-        split = self.scheme.components > 1 and isinstance(x, Tensor)
+        loop, carry = self._begin(x, past)
+        compiling = torch.compiler.is_compiling()  # counting is no part of a graph
+        constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])
+        with constant, contextlib.nullcontext() if compiling else counting(loop.forward):
+            y, solver_state = self.gradient(loop, carry).carry
+        y = self._joined(x, y)
+        return (y, solver_state) if remember else y
+
+    def trajectory(self, x: Any, past: tuple[Tensor, ...] = ()) -> Trajectory:
+        """The states along the way from 0 to T, differentiated by plain backprop; arguments as of :meth:`forward`."""
+        loop, carry = self._begin(x, past)
+        times, states = [0.0], [x]
+        with counting(loop.forward):
+            for node, _, taken in loop.walk(carry, loop.f):
+                carry = taken.carry
+                times.append(float(node.t + node.h))
+                states.append(self._joined(x, carry[0]))
+        return Trajectory(tuple(times), tuple(states), carry[1])
+
+    def _begin(self, x: Any, past: tuple[Tensor, ...]) -> tuple[Loop, Carry]:
+        """The loop of one pass, whose evaluations are counted, and its first carry."""
+        split = self._splits(x)
         y = self._components(x) if split else x
         first: Tensor = y[0] if isinstance(y, tuple) else y
         if self.adaptive and first.dtype in (torch.float16, torch.bfloat16):
@@ -125,11 +160,15 @@ class Flow(FieldOwner):
             loop.use_compiled_step(
                 lambda node, y, solver_state, tolerances: steps.attempt(node, y, solver_state, tolerances, ())
             )
-        constant = contextlib.nullcontext() if compiling or not self.adaptive else self._constant_field(carry[0])
-        with constant, contextlib.nullcontext() if compiling else counting(loop.forward):
-            y, solver_state = self.gradient(loop, carry).carry
-        y = torch.cat(y, dim=1) if split else y
-        return (y, solver_state) if remember else y
+        return loop, carry
+
+    def _splits(self, x: Any) -> bool:
+        """Whether the channels of x are the components of a coupled scheme."""
+        return self.scheme.components > 1 and isinstance(x, Tensor)
+
+    def _joined(self, x: Any, y: Any) -> Any:
+        """A state of the solve in the form of x."""
+        return torch.cat(y, dim=1) if self._splits(x) else y
 
     def reused(self, node: Node) -> nn.Module | None:
         return self.bank.reused(node)

@@ -275,7 +275,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
             raise SchemenetError(
                 f"{self.kind} {entry.name!r}: {', '.join(missing)} missing; give a value, or a default"
             )
-        built = entry.target(**given)
+        try:
+            built = entry.target(**given)
+        except SchemenetError:
+            raise
+        except ValueError as error:
+            if entry.outside or not named:  # how others object to a value
+                raise SchemenetError(f"{self.kind} {entry.name!r}: {error}") from error
+            raise
         if self.builds is not None and (entry.outside or not named):
             module, _, base = self.builds.rpartition(".")
             if not isinstance(built, getattr(importlib.import_module(module), base)):

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = ("schemes", "architectures", "lightning_modules", "configs")
+ORDER = ("schemes", "architectures", "lightning_modules", "configs", "schemenet")
 ROOMS: dict[str, tuple[str, ...]] = {
     "schemes": (
-        "errors schema", "registry", "core", "nonlinear field_bank", "methods", "integration noise", "flow",
+        "errors schema", "plugins", "registry", "core", "nonlinear field_bank", "methods", "integration noise", "flow",
         "gradients", "ivp", "analysis",
     ),
     "architectures": (
-        "model registry", "layers observations", "arguments standardizer", "fields",
+        "model registry", "layers observations plain_network", "arguments standardizer", "fields",
         "supervised series dynamics density", "factory", "costs timm_models",
     ),
     "lightning_modules": (
         "machine text", "storage", "config stopping", "data", "tasks metrics", "callbacks", "loggers",
-        "training", "launching", "evaluation", "plotting", "comparing", "cli",
+        "training", "launching", "evaluation", "plotting", "comparing", "commands", "cli",
     ),
 }  # fmt: skip
 """The folders and files of a package from the ground up: each imports from those before it, none from its own line."""
@@ -125,7 +125,7 @@ def test_wheel_ships_the_packages_with_their_yaml_and_no_tests(tmp_path: Path) -
     yamls = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
     templates = {str(p.relative_to(ROOT)) for p in (ROOT / "lightning_modules").rglob("*.*") if p.suffix in SHIPPED}
     assert {Path(name).suffix for name in templates} == SHIPPED
-    assert yamls | templates <= set(names)
+    assert yamls | templates | {f"{package}/py.typed" for package in ORDER if package != "configs"} <= set(names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(ORDER)
     # The wheel alone, outside the clone, composes and checks a config.
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:

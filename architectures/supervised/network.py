@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from architectures.model import Model
 from schemes.errors import SchemenetError, unknown
-from schemes.flow import Flow
+from schemes.flow import Flow, Trajectory
 from schemes.registry import GRADIENTS
 
 Past = tuple[Tensor, ...]
@@ -43,11 +43,24 @@ class Stage(nn.Module):
         self.transition, self.flow, self.augment = transition, flow, augment
 
     def forward(self, carry: tuple[Tensor, Past]) -> tuple[Tensor, Past]:
+        carry = self._enter(carry)
+        return carry if self.flow is None else self.flow(*carry, remember=True)
+
+    def trajectory(self, carry: tuple[Tensor, Past]) -> tuple[tuple[Tensor, Past], Trajectory | None]:
+        """What ``forward`` returns, and the states of the flow, None without one."""
+        carry = self._enter(carry)
+        if self.flow is None:
+            return carry, None
+        path = self.flow.trajectory(*carry)
+        return (path.states[-1], path.solver_state), path
+
+    def _enter(self, carry: tuple[Tensor, Past]) -> tuple[Tensor, Past]:
+        """The input of the flow."""
         if self.transition is not None:
             carry = self.transition(*carry)
         if self.augment:
             carry = self._widened(carry[0]), tuple(map(self._widened, carry[1]))
-        return carry if self.flow is None else self.flow(*carry, remember=True)
+        return carry
 
     def _widened(self, x: Tensor) -> Tensor:
         return torch.cat((x, x.new_zeros(x.shape[0], self.augment, *x.shape[2:])), dim=1)
@@ -129,6 +142,19 @@ class Network(Model):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def trajectory(self, x: Tensor) -> list[Trajectory]:
+        """The hidden states along depth with their times, one trajectory for each flow, in order.
+
+        Args:
+            x: inputs as of ``forward``.
+        """
+        carry, paths = self.embed(x), []
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            carry, path = stage.trajectory(carry)
+            paths += [] if path is None else [path]
+        return paths
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Cross entropy for class indices (batch,), mean squared error for floating-point targets."""

@@ -14,9 +14,8 @@ from torchmetrics import Metric
 
 from architectures.costs.ledger import has_data_dependent_cost
 from architectures.model import Model
-from lightning_modules.data.datamodule import SplitData
 from lightning_modules.machine import process_rank
-from lightning_modules.tasks.lightning_attributes import data_of, network_of
+from lightning_modules.tasks.lightning_attributes import evaluated_split, network_of
 
 SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
     "nfe/forward": lambda flow: flow.forward_counts.evaluations,
@@ -114,7 +113,7 @@ class SolverCostLogger(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if has_data_dependent_cost(network_of(pl_module)):
-            pl_module.log(f"{data_of(trainer, SplitData).eval_split}/nfe", self.testing.by_name()["nfe/forward/epoch"])
+            pl_module.log(f"{evaluated_split(trainer)}/nfe", self.testing.by_name()["nfe/forward/epoch"])
         self.testing.reset()
 
     def state_dict(self) -> dict[str, Any]:

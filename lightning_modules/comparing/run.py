@@ -48,10 +48,16 @@ def compare(config: ResolvedConfig, command: Sequence[str]) -> int:
     Returns:
         The exit status: 1 if a run failed, else 0.
     """
+    _, status = carry_out_comparison(config, shlex.join(command))
+    return status
+
+
+def carry_out_comparison(config: ResolvedConfig, command: str) -> tuple[Path, int]:
+    """Plan a comparison and do it; returns its folder and the exit status. Arguments as of :func:`compare`."""
     folder = Path(config["folder"] or _default_folder(config))
     plan = make_plan(config, None if config["overwrite"] else _existing(folder))
-    document = plan.document(shlex.join(command), versions(), machine())
-    return carry_out(plan, document, folder, config)
+    document = plan.document(command, versions(), machine())
+    return folder, carry_out(plan, document, folder, config)
 
 
 def carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: ResolvedConfig) -> int:

@@ -6,9 +6,11 @@ Where a key takes text only, such as a path, a word that the grammar rejects is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike, fspath
 from typing import Any
 
+from lightning_modules.config.resolved import dotted
 from lightning_modules.config.sections import SHORT
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
@@ -79,6 +81,38 @@ def parse(word: str, example: str = "scheme=rk4 or trainer.max_epochs=2") -> Any
 def quoted(text: str) -> str:
     """A text quoted for Hydra's grammar, with any characters."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+
+
+def written(value: Any) -> str:
+    """A value in Hydra's grammar: ``[1,2]``, ``null``, text in quotes where it has signs of the grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}: {written(item)}' for key, item in value.items())}}}"
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    if isinstance(value, str) and (not value or set(value) & set(",[]{}()'\"=:#\\ ") or not value.isascii()):
+        return quoted(value)
+    return str(value)
+
+
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments as words of the command line.
+
+    Args:
+        options: values by key; the keys of a group are a mapping, whose ``name`` is the choice.
+    """
+    words = []
+    for key, value in options.items():
+        if not isinstance(value, Mapping):
+            words.append(f"{key}={written(value)}")
+            continue
+        choice = {key: value["name"]} if key in REGISTRIES and "name" in value else {}
+        rest = {name: item for name, item in value.items() if name != "name" or not choice}
+        words += [f"{path}={written(item)}" for path, item in (*choice.items(), *dotted(rest, f"{key}."))]
+    return words
 
 
 def takes_text_only(key: str) -> bool:

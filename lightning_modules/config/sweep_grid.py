@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning_modules.config.compose import choices, compose, for_command_line_only, from_command_line
 from lightning_modules.config.network_names import MOST_RUNS
-from lightning_modules.config.overrides import parse, quoted, repeated, takes_text_only
+from lightning_modules.config.overrides import parse, repeated, takes_text_only, written
 from lightning_modules.config.resolved import ResolvedConfig, dotted
 from lightning_modules.config.static_registry import REGISTRIES
 from lightning_modules.config.validate import RECIPES
@@ -96,7 +96,7 @@ def _read(words: Sequence[str], problems: Problems, config_dir: str | None) -> G
             problems.add(f"cannot read {word!r}; expected key=value, e.g. scheme=heun,rk4 or 'seed=range(5)'")
             continue
         # An arm's name has commas and equals signs in it, and is one value.
-        entries[key] = _word(value) if key == "baseline" and value[:1] not in ("'", '"') else value
+        entries[key] = written(value) if key == "baseline" and value[:1] not in ("'", '"') else value
     fixed: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}
     for key, value in entries.items():
@@ -192,18 +192,5 @@ def _of_file(path: Path) -> dict[str, str]:
 def _of_yaml(value: Any) -> str:
     """A value as it would follow a key's equals sign on the command line; a list is several values."""
     if isinstance(value, list):
-        return ",".join(map(_word, value))
-    return value if isinstance(value, str) else _word(value)
-
-
-def _word(value: Any) -> str:
-    """A value of a yaml file in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}: {_word(item)}' for key, item in value.items())}}}"
-    if isinstance(value, str) and (set(value) & set(",[]{}()'\"=:#\\ ") or not value.isascii()):
-        return quoted(value)
-    return str(value)
+        return ",".join(map(written, value))
+    return value if isinstance(value, str) else written(value)

@@ -116,6 +116,11 @@ class SplitData(pl.LightningDataModule):
         """The set that is evaluated, None before ``setup``."""
         return self.test_set if self.validation is None else self.validation_set
 
+    def __str__(self) -> str:
+        sets = {"training": self.train_set, "validation": self.validation_set, "test": self.test_set}
+        sizes = [f"{len(samples):,} {name}" for name, samples in sets.items() if samples is not None]
+        return f"{type(self).__name__}: {' and '.join(sizes) or 'not loaded'} samples of shape {self.shape}"
+
     def load(self, train: bool) -> Samples:
         """The whole training or test set."""
         raise NotImplementedError

@@ -121,9 +121,8 @@ def paths(flow: Flow, y: Tensor) -> Paths:
             lambda t, u: flow.bank(Node(0, float(t), 0.0), u), y, times, scheme=flow.scheme, grid=grid
         ).values
         return Paths(times.numpy(), states.numpy())
-    loop = flow.grid.flow_loop(flow.scheme, flow.bank, flow.nodes, flow, False, projection=flow.projection)
-    states = [y, *(taken.carry[0] for _, _, taken in loop.walk((y, flow.scheme.init_state(y, ())), loop.f))]
-    return Paths(np.array([*(node.t for node in flow.nodes), flow.time]), torch.stack(states).numpy())
+    path = flow.trajectory(y)
+    return Paths(np.array(path.times), torch.stack(path.states).numpy())
 
 
 @torch.no_grad()

@@ -15,8 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.config.registries import OPTIMIZERS
-from lightning_modules.data.datamodule import SplitData
-from lightning_modules.tasks.lightning_attributes import data_of, log_interval
+from lightning_modules.tasks.lightning_attributes import evaluated_split, log_interval
 from schemes.errors import SchemenetError
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True)
@@ -66,13 +65,14 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
     ``metrics``, ``results`` are the values of an epoch. It is registered with the one by which comparisons judge:
     ``@TASKS.register("density", measure="nats")``.
 
-    Its arguments are plain data, so that ``lightning_modules.training.loading`` rebuilds it from a checkpoint alone.
+    It trains with loaders of any origin, by any ``Trainer``. Where the network is given by its name the arguments are
+    plain data, and ``lightning_modules.training.loading`` rebuilds the module from a checkpoint alone.
 
     Args:
-        architecture: the name of the network.
+        architecture: the name of the network, or the network itself.
         options: the network's options, axes such as ``scheme`` and ``grid`` among them.
         data: what ``create_model`` needs to know of the data: ``num_classes``, ``in_chans``, ``image_size``.
-        optimizer: the optimiser's section of the config.
+        optimizer: the optimiser's name, or its section of the config: a mapping with ``name`` and parameters.
         config: the config of the run, stored in the checkpoint for evaluation without the run folder.
 
     Raises:
@@ -86,22 +86,26 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
 
     def __init__(
         self,
-        architecture: str,
-        options: Mapping[str, Any],
-        data: Mapping[str, Any],
-        optimizer: Mapping[str, Any],
+        architecture: str | Model,
+        options: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        optimizer: str | Mapping[str, Any] = "sgd",
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        network = create_model(architecture, **data, **options)
+        if isinstance(architecture, Model):
+            network = architecture
+        else:
+            self.save_hyperparameters()
+            network = create_model(architecture, **(data or {}), **(options or {}))
         if not isinstance(network, self.network_class):
+            name = architecture if isinstance(architecture, str) else "given"
             raise SchemenetError(
-                f"architecture {architecture!r} is a {type(network).__name__}; {type(self).__name__} trains a "
+                f"architecture {name!r} is a {type(network).__name__}; {type(self).__name__} trains a "
                 f"{self.network_class.__name__}"
             )
         self.network = network
-        self.optimizer = dict(optimizer)
+        self.optimizer = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
 
     @abc.abstractmethod
     def measure(self, batch: Any) -> None:
@@ -142,8 +146,16 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
     def validation_step(self, batch: Any, index: int) -> None:
         self.measure(batch)
 
+    def test_step(self, batch: Any, index: int) -> None:
+        self.measure(batch)
+
     def on_validation_epoch_end(self) -> None:
-        split = data_of(self.trainer, SplitData).eval_split
+        self._log_results(evaluated_split(self.trainer))
+
+    def on_test_epoch_end(self) -> None:
+        self._log_results("test")
+
+    def _log_results(self, split: str) -> None:
         for name, value in self.results().items():
             self.log(f"{split}/{name}", value, prog_bar=name == self.names[0])
         self.metrics.reset()

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from architectures.model import Model
 from lightning_modules.config.registries import TASKS
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from schemes.errors import SchemenetError
 
 
 @TASKS.register("classification", measure="error")
@@ -23,7 +24,9 @@ class ClassificationModule(TaskModule[Model]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        classes = self.hparams["data"]["num_classes"]
+        classes = getattr(self.network, "num_classes", None)
+        if not isinstance(classes, int) or classes < 1:
+            raise SchemenetError(f"a classification needs a network with num_classes of at least 1, got {classes!r}")
         self.metrics = collected({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": Mean()})
 
     def forward(self, x: Tensor) -> Tensor:

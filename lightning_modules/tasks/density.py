@@ -13,7 +13,7 @@ from architectures.density.base import DensityModel
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.density.base import DensityData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
-from lightning_modules.tasks.lightning_attributes import data_of
+from lightning_modules.tasks.lightning_attributes import data_where
 
 
 @TASKS.register("density", measure="nats")
@@ -36,7 +36,8 @@ class DensityModule(TaskModule[DensityModel]):
 
     def measure(self, batch: Tensor) -> None:
         log_density, error = self.network.likelihood(batch)
-        self.metrics["nats"].update(-log_density - data_of(self.trainer, DensityData).log_jacobian(batch))
+        data = data_where(self.trainer, DensityData)  # the user's own loaders have samples in their original units
+        self.metrics["nats"].update(-log_density - (0 if data is None else data.log_jacobian(batch)))
         if error is not None:
             self.metrics["variance"].update(error.square())
             self.metrics["count"].update(len(error))

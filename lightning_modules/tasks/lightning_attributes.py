@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from architectures.model import Model
 from lightning_modules.data.datamodule import SplitData
+from schemes.errors import SchemenetError
 
 DataT = TypeVar("DataT", bound=SplitData)
 
@@ -21,10 +22,30 @@ def network_of(module: pl.LightningModule) -> Model:
 
 
 def data_of(trainer: pl.Trainer, kind: type[DataT]) -> DataT:
-    """The data set that a trainer reads. Raises TypeError where it is not of the class ``kind``."""
-    if isinstance(data := getattr(trainer, "datamodule", None), kind):
-        return data
-    raise TypeError(f"expected a trainer that reads {kind.__name__}, got {type(data).__name__}")
+    """The data set that a trainer reads. Raises SchemenetError where it is not of the class ``kind``."""
+    if (data := data_where(trainer, kind)) is None:
+        raise SchemenetError(
+            f"this task needs its data set: expected trainer.fit(..., datamodule={kind.__name__}(...)), got "
+            f"{type(getattr(trainer, 'datamodule', None)).__name__}"
+        )
+    return data
+
+
+def data_where(trainer: pl.Trainer, kind: type[DataT]) -> DataT | None:
+    """The data set that a trainer reads; None where it reads the user's own loaders, or another class of data."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, kind) else None
+
+
+def first_batch(trainer: pl.Trainer) -> Any:
+    """The first batch of the training loader, on the device of the run; for networks that adapt to their data."""
+    return trainer.strategy.batch_to_device(next(iter(trainer.train_dataloader)))  # type: ignore[arg-type]
+
+
+def evaluated_split(trainer: pl.Trainer) -> str:
+    """Which set a trainer's validation loop reads: "test" or "validation"; loaders of the user's are "validation"."""
+    data = data_where(trainer, SplitData)
+    return "validation" if data is None else data.eval_split
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[Callback]:

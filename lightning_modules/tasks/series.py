@@ -20,7 +20,7 @@ from lightning_modules.data.datamodule import DATA_SEED
 from lightning_modules.data.loader import generator
 from lightning_modules.data.series.base import SeriesData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
-from lightning_modules.tasks.lightning_attributes import data_of
+from lightning_modules.tasks.lightning_attributes import data_where, first_batch
 
 SERIES = 1024
 """Training series, at most, from which the units of the channels are computed."""
@@ -83,7 +83,7 @@ class SeriesModule(TaskModule[SeriesModel]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        classes = self.hparams["data"]["num_classes"]
+        classes = self.network.num_classes
         metrics: dict[str, Metric] = {"mse": Mean(), "mse_by_channel": Mean()}
         if isinstance(self.network, Variational):
             metrics["nats"] = Mean()
@@ -94,10 +94,15 @@ class SeriesModule(TaskModule[SeriesModel]):
         self.metrics = collected(metrics)
 
     def on_fit_start(self) -> None:
-        training = data_of(self.trainer, SeriesData).train_set
-        assert training is not None
-        chosen = torch.arange(min(SERIES, len(training)))
-        self.network.adapt(training[one].observed for one in chosen.split(1))
+        if (data := data_where(self.trainer, SeriesData)) is not None:
+            training = data.train_set
+            assert training is not None
+            chosen = torch.arange(min(SERIES, len(training)))
+            self.network.adapt(training[one].observed for one in chosen.split(1))
+
+    def on_train_start(self) -> None:
+        if data_where(self.trainer, SeriesData) is None and self.trainer.global_step == 0:
+            self.network.adapt([first_batch(self.trainer).observed])
 
     def measure(self, batch: SeriesBatch) -> None:
         prediction, targets = self.network.predict(batch), batch.targets

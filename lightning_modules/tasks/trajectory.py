@@ -13,7 +13,7 @@ from architectures.observations import SeriesBatch
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
-from lightning_modules.tasks.lightning_attributes import data_of
+from lightning_modules.tasks.lightning_attributes import data_where, first_batch
 
 SLACK = 1e-4
 """Tolerance on the end of the span, relative to it: times are rounded to a part of the longest series."""
@@ -39,11 +39,17 @@ class TrajectoryModule(TaskModule[TrajectoryModel]):
         self.register_buffer("span", torch.tensor(torch.inf))
 
     def on_fit_start(self) -> None:
-        data = data_of(self.trainer, TrajectoryData)
-        training = data.train_set
-        assert training is not None
-        self.network.adapt(training[torch.arange(min(SERIES, len(training)))])
-        self.span.fill_(data.span)
+        if (data := data_where(self.trainer, TrajectoryData)) is not None:
+            training = data.train_set
+            assert training is not None
+            self.network.adapt(training[torch.arange(min(SERIES, len(training)))])
+            self.span.fill_(data.span)
+
+    def on_train_start(self) -> None:
+        if data_where(self.trainer, TrajectoryData) is None and self.trainer.global_step == 0:
+            batch = first_batch(self.trainer)
+            self.network.adapt(batch)
+            self.span.copy_(batch.targets.times[-1] - batch.observed.times[0])
 
     def forward(self, batch: SeriesBatch) -> Tensor:
         return self.network(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +22,8 @@ from lightning_modules.config.static_registry import describe_data
 from lightning_modules.config.validate import Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import task_of
-from lightning_modules.storage.run_files import CHECKPOINT
+from lightning_modules.storage.atomic_files import read_json
+from lightning_modules.storage.run_files import CHECKPOINT, RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.checkpointing import load_plain
 from schemes.errors import SchemenetError
@@ -61,6 +63,20 @@ class TrainedRun(Generic[ModelT]):
     def config(self) -> Config:
         """The resolved config of the run, checked."""
         return self.checkpoint["hyper_parameters"]["config"]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of the run's ``result.json``; empty where the checkpoint lies alone."""
+        path = self.path.parent / RESULT
+        return read_json(path) if path.exists() else {}
+
+    @cached_property
+    def data(self) -> SplitData:
+        """The data of the run, with its splits. Nothing is downloaded."""
+        data = DATA.build(self.config["data"], seed=self.config["seed"])
+        data.check()
+        data.setup()
+        return data
 
     @property
     def description(self) -> str:

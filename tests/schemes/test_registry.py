@@ -276,3 +276,51 @@ def test_importing_names_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+# Entries from outside
+
+
+@pytest.fixture
+def dishes() -> Registry:
+    return Registry("dish", "schemes.gradients", context=("cook",), builds="builtins.dict")
+
+
+def test_an_entry_from_outside_can_be_defined_anew_and_takes_no_other_ones_name(dishes: Registry) -> None:
+    def define(litres: float) -> None:
+        @dishes.register("soup", "broth", sizes={"soup_large": {"litres": 5}})
+        def soup(litres: float = litres) -> Any:
+            return {"litres": litres}
+
+    define(1)
+    define(2)
+    assert dishes.build("broth") == {"litres": 2}
+    assert [entry.name for entry in dishes.outside] == ["soup", "soup_large"]
+    with pytest.raises(SchemenetError, match="already taken by"):
+
+        @dishes.register("stew", "broth")
+        def stew() -> Any:
+            return {}
+
+
+def test_an_entry_from_outside_has_parameters_that_a_config_can_set(dishes: Registry) -> None:
+    def of_a_tensor(spoon: torch.Tensor, salt: float = torch.pi, lid: Any = os.sep.join) -> Any:
+        return {}
+
+    with pytest.raises(SchemenetError) as caught:
+        dishes.register("roast")(of_a_tensor)
+    assert_lines(str(caught.value), ("spoon", "annotation", "Tensor"), ("lid", "literal"))
+    assert "roast" not in dishes
+
+
+def test_what_an_entry_from_outside_builds_is_checked(dishes: Registry) -> None:
+    @dishes.register("toast")
+    def toast(size: int = 1) -> Any:
+        if size < 0:
+            raise ValueError("size expected to be positive")
+        return [size]
+
+    with pytest.raises(SchemenetError, match=r"dish 'toast': expected a builtins.dict, got list"):
+        dishes.build("toast")
+    with pytest.raises(SchemenetError, match="dish 'toast': size expected to be positive"):
+        dishes.build({"name": "toast", "size": -1})

@@ -1,0 +1,62 @@
+"""Any module as a network: a model of the user's own that is trained and compared beside those made of flows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from architectures.model import Model, layout_of
+from schemes.flow import Flow
+
+
+class PlainNetwork(Model):
+    """A module that maps inputs to logits, or to numbers, as a network with a loss.
+
+    Args:
+        module: maps (batch, ...) to (batch, num_classes).
+        num_classes: classes, or outputs of a regression.
+    """
+
+    def __init__(self, module: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.module, self.num_classes = module, num_classes
+        self.layout = describe(self.flows, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Cross entropy for class indices (batch,), mean squared error for floating-point targets."""
+        inputs, targets = batch
+        outputs = self(inputs)
+        if targets.is_floating_point():
+            return functional.mse_loss(outputs, targets)
+        return functional.cross_entropy(outputs, targets)
+
+    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
+        x = torch.randn(batch_size, *shape, **self.like())
+        return x, torch.randint(self.num_classes, (batch_size,), device=x.device)
+
+
+def describe(flows: list[Any], module: nn.Module) -> dict[str, Any]:
+    """The layout of a network of somebody else's: ``widths`` are the outputs of each of its layers.
+
+    Args:
+        flows: inside it.
+        module: the network.
+    """
+    known = [flow for flow in flows if isinstance(flow, Flow)]
+
+    def most_common(parts: list[Any]) -> str:
+        return Counter(type(part).__name__ for part in parts).most_common(1)[0][0] if parts else "none"
+
+    fields = [field for flow in known for field in flow.bank.fields]
+    return layout_of(
+        known, widths=[p.shape[0] for p in module.parameters() if p.dim() > 1], inner=[],
+        stem=type(module).__name__, norm="none", scheme=most_common([flow.scheme for flow in known]),
+        field=most_common(fields), gradient=most_common([flow.gradient for flow in known]).lower(),
+    )  # fmt: skip

@@ -1,0 +1,146 @@
+"""A user's own modules: who may import them, and what names them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.cli import main
+from lightning_modules.config.compose import compose
+from lightning_modules.config.imports import import_for_command, split_imports
+from lightning_modules.config.static_registry import static_registry
+from lightning_modules.launching.subprocesses import import_environment
+from schemes.errors import SchemenetError
+from schemes.plugins import FOLDER, import_modules
+from schemes.registry import SCHEMES
+from tests.support.in_this_process import runs_in_this_process
+from tests.support.outside import restored_registries, write_parts
+
+TINY = [
+    "architecture=resnet20", "architecture.depth=8", "trainer.max_epochs=1", "trainer.limit_train_batches=1",
+    "trainer.limit_test_batches=1", "trainer.progress_bar=false", "data.batch_size=4", "logger=csv",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with the module ``my_parts``, which is on no path of imports."""
+    write_parts(tmp_path, "my_parts")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(FOLDER, raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the command sets FOLDER for its processes
+    with restored_registries():
+        yield tmp_path
+
+
+def test_words_that_name_modules_are_taken_out_of_a_command_line() -> None:
+    words = ["scheme=heun", "--import", "a", "--import=b.c", "imports=[a, d]", "seed=1"]
+    assert split_imports(words) == (["a", "b.c", "d"], ["scheme=heun", "seed=1"])
+    assert split_imports(["imports=e"]) == (["e"], [])
+    for wrong in (["--import"], ["--import", "scheme=heun"]):
+        with pytest.raises(SchemenetError, match="my_parts"):
+            split_imports(wrong)
+
+
+def test_a_part_of_ones_own_trains_and_its_module_is_recorded(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["scheme=my_parts_alias", "scheme.theta=0.4", "field=my_parts_field"]
+    assert main(["train", "--import", "my_parts", *own, *TINY, "folder=run"]) == 0
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["imports"] == ["my_parts"]
+    assert config["scheme"] == {"name": "my_parts", "theta": 0.4}
+    assert config["field"] == {"name": "my_parts_field", "gain": 1.0}
+    assert import_environment()[FOLDER] == str(folder)
+    assert str(folder) not in sys.path
+    assert main(["schemes", "my_parts"]) == 0
+    assert "theta: float = 0.5" in capsys.readouterr().out
+    with restored_registries():
+        SCHEMES.remove("my_parts")
+        sys.modules.pop("my_parts")
+        monkeypatch.delenv(FOLDER)
+        assert main(["eval", "run"]) == 2
+        assert "--import my_parts" in capsys.readouterr().err
+        assert "my_parts" not in sys.modules
+
+
+def test_runs_of_a_comparison_import_what_it_has_imported(folder: Path) -> None:
+    words = ["networks=[resnet20]", "baseline=resnet20", "controls=[]", "budget=null", "seeds=1"]
+    words = [word for word in words if not word.startswith("baseline")] + ["baseline=mlp", "launcher.jobs=1"]
+    with runs_in_this_process():
+        assert (
+            main(["compare", "--import=my_parts", *words, "arms.resnet20.scheme=my_parts", *TINY[2:], "folder=c"]) == 0
+        )
+    for job in folder.glob("c/*/seed0/run.json"):
+        assert json.loads(job.read_text())["config"]["imports"] == ["my_parts"]
+    assert len(list(folder.glob("c/*/seed0/result.json"))) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_names_from_outside_are_checked_like_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--import", "my_parts", "scheme=my_part"]) == 2
+    assert "did you mean 'my_parts'" in capsys.readouterr().err
+    assert main(["train", "--import", "my_parts", "scheme=my_parts", "scheme.theta=much", "scheme.gamma=1"]) == 2
+    error = capsys.readouterr().err
+    assert "scheme.theta" in error
+    assert "takes no 'gamma'" in error
+
+
+def test_a_yaml_file_names_what_it_needs_and_imports_nothing(folder: Path) -> None:
+    (folder / "mine" / "experiment").mkdir(parents=True)
+    file = folder / "mine" / "experiment" / "own.yaml"
+    file.write_text("# @package _global_\ndefaults:\n  - override /scheme: my_parts\nimports: [my_parts]\n")
+    with pytest.raises(SchemenetError, match=r"own.yaml.*--import my_parts"):
+        compose("train", ["experiment=own"], str(folder / "mine"))
+    assert "my_parts" not in sys.modules
+    config = compose("train", ["experiment=own", *import_for_command(["my_parts"])], str(folder / "mine"))
+    assert config["scheme"]["name"] == "my_parts"
+    assert config["imports"] == ["my_parts"]
+
+
+def test_a_sweep_file_imports_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "sweep.yaml").write_text("scheme: [heun, my_parts]\nimports: [my_parts]\n")
+    assert main(["sweep", "sweep.yaml"]) == 2
+    assert "imports" in capsys.readouterr().err
+    assert "my_parts" not in sys.modules
+
+
+@pytest.mark.usefixtures("folder")
+def test_without_parts_from_outside_a_config_and_its_hash_are_what_they_were() -> None:
+    plain = compose("train", ["scheme=heun"])
+    assert "imports" not in plain
+    named = compose("train", ["scheme=heun", *import_for_command(["my_parts"])])
+    assert named["imports"] == ["my_parts"]
+    assert named.recipe_hash == plain.recipe_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no_such_parts", "no such module"), ("./my_parts.py", "my_parts is the module"), ("broken", "broken.py line 3")],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(folder: Path, name: str, message: str) -> None:
+    (folder / "broken.py").write_text("import os\n\nundefined\n", encoding="utf-8")
+    with pytest.raises(SchemenetError, match=message):
+        import_for_command([name])
+    assert name not in sys.modules
+
+
+def test_no_other_file_of_the_folder_is_imported(folder: Path) -> None:
+    (folder / "torch.py").write_text("raise ImportError('of the current folder')\n", encoding="utf-8")
+    (folder / "helper.py").write_text("x = 1\n", encoding="utf-8")
+    (folder / "needs.py").write_text("import helper\n", encoding="utf-8")
+    import_for_command(["my_parts"])
+    with pytest.raises(SchemenetError, match="helper"):
+        import_modules(["needs"])
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_module_of_the_folder_needs_the_user_to_name_it() -> None:
+    with pytest.raises(SchemenetError, match="no such module"):
+        import_modules(["my_parts"])
+    assert "my_parts" not in static_registry("scheme")
