@@ -19,6 +19,7 @@ from lightning_modules.cli import main
 from tests.lightning_modules.data import test_series_sets
 from tests.support import data_files
 from tests.support.in_this_process import runs_in_this_process
+from tests.support.outside import restored_registries
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +100,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, text in {"series": SERIES, "trajectories": TRAJECTORIES, "table": TABLE}.items():
         (place / f"{name}.csv").write_text(text)
     (place / "FILE.yaml").write_text(SWEEP)
-    with pytest.MonkeyPatch.context() as patch, runs_in_this_process():
+    parts = re.search(
+        r"# my_parts.py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert parts is not None
+    (place / "my_parts.py").write_text(parts[1], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, runs_in_this_process(), restored_registries():
         data_files.write_mnist(place / "FOLDER")
         data_files.publish("mnist", place / "FOLDER", patch)
         data_files.write_cifar(place / "FOLDER", patch)
@@ -115,6 +121,8 @@ def tiny(words: list[str]) -> list[str]:
     command, *rest = words
     options = dict(word.split("=", 1) for word in rest if "=" in word and not word.startswith("-"))
     others = [word for word in rest if word not in {f"{key}={value}" for key, value in options.items()}]
+    if "--import" in others:
+        others = [word for word in others if word not in ("--import", "my_parts")] + ["--import", "my_parts"]
     if command in ("eval", "sample") or "--runs" in others:
         return [command, *others, *(f"{key}={value}" for key, value in options.items())]
     if options.get("data.path") == "FILE.csv":

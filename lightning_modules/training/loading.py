@@ -151,6 +151,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule[Model]:
     """The module that a checkpoint describes, with these weights."""
+    if missing := {"architecture", "options", "data", "optimizer"} - parameters.keys():
+        raise SchemenetError(f"the checkpoint describes no network: {', '.join(sorted(missing))} missing")
     try:
         module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
     except SchemenetError:

@@ -57,8 +57,8 @@ class ReversibleWrap(Scheme):
         self.base: Scheme = SCHEMES.build(base)
         if (reason := _unfit(self.base)) is not None:
             raise SchemenetError(
-                f"scheme 'reversible_wrap': base expected to be an explicit one-step method for y' = f, got {base!r}, "
-                f"which {reason}"
+                f"scheme 'reversible_wrap': base expected to be an explicit one-step method for y' = f, got "
+                f"{SCHEMES.entry_of(base).name!r}, which {reason}"
             )
         if coupling is not None and not 0 < coupling <= 1:
             raise SchemenetError(f"scheme 'reversible_wrap': coupling expected to be in (0, 1], got {coupling}")
