@@ -13,11 +13,13 @@ ARCHITECTURES = Registry(
     skip=("timm_models",),  # importing timm takes seconds
     builds="torch.nn.Module",
 )  # fmt: skip
+"""Networks, also those of densities, dynamics and series."""
 FIELDS = Registry(
     "field", "architectures.fields",
     context=("channels", "out", "inner", "fine", "stride", "activation_order", "norm", "leading_norm"),
     builds="torch.nn.Module",
 )  # fmt: skip
+"""Right-hand sides f: the residual branches of networks."""
 SYSTEMS = Registry("system", "architectures.dynamics.systems")
 
 CLASSIFICATION = "classification"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
 
     __version__: str
+    """The version of the installed package."""
 
 _HOMES = {
     "architectures.costs.matching": ["match_budget"],

@@ -336,9 +336,13 @@ def import_home(registry: Registry) -> None:
 
 
 SCHEMES = Registry("scheme", "schemes.methods", builds="schemes.core.scheme.Scheme")
+"""Numerical schemes."""
 GRIDS = Registry("grid", "schemes.integration", builds="schemes.integration.grid.Grid")
+"""Grids: which steps a flow takes."""
 GRADIENTS = Registry("gradient mode", "schemes.gradients", builds="schemes.gradients.base.GradientMode")
+"""Gradient modes: what is kept for backward."""
 NOISES = Registry("noise", "schemes.noise", builds="schemes.noise.base.Noise")
+"""Noise on the steps of a network in training."""
 
 
 def single_step(scheme: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 from schemes.registry import Registry
 
 TASKS = Registry("task", "lightning_modules.tasks")
+"""What networks are trained for: their losses and measures."""
 DATA = Registry("data set", "lightning_modules.data", context=("seed",))
+"""Data sets."""
 TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("folder", "callbacks", "logger"))
+"""What builds the Lightning trainer."""
 OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
+"""Optimizers with their schedules of the learning rate."""
 LOGGERS = Registry("logger", "lightning_modules.loggers.base", context=("folder", "about", "resumes"))
+"""Where metrics are logged, in addition to the csv file."""
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("runs", "watch"))
-"""A launcher carries out the runs; without any runs it only checks its options."""
+"""What carries out the runs of a comparison or sweep; without any runs a launcher only checks its options."""
