@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
@@ -21,31 +21,10 @@ from schemes.errors import SchemenetError, unknown
 if TYPE_CHECKING:
     from lightning_modules.config.resolved import ResolvedConfig
 
-USAGE = """schemenet COMMAND ...
-
-  train    [GROUP=NAME] [KEY=VALUE] ...   train one network, e.g. schemenet train scheme=rk4 data=mnist
-  compare  [GROUP=NAME] [KEY=VALUE] ...   train several under one parameter budget and write an honest report
-  compare  --runs FOLDER... [--baseline ARM] [--by KEY,...] [--out FOLDER]
-                                          the same report of runs that are there already; nothing is trained
-  sweep    [FILE.yaml] [KEY=A,B,...] ...  train every combination of values, e.g. schemenet sweep scheme=heun,rk4
-                                          architecture.depth=20,32 'seed=range(5)'; with --wandb as a W&B sweep
-  eval     RUN [KEY=VALUE] ...            test a trained network again; one with shared weights also under another
-                                          scheme or step count, e.g. schemenet eval RUN scheme=rk4 grid.steps=8
-  schemes  [NAME]                         the registry of schemes, or one with its equation
-  models   [PATTERN | NAME]               the networks, or one with its options
-  sample   RUN [n=1000] [seed=0] [out=FILE.csv]
-                                          samples of a trained density, as csv or npy
-  figure   WHAT NAME... [--out FILE]  a picture of schemes or of runs; `schemenet figure --help` lists them
-
-Groups: architecture, scheme, field, grid, gradient, noise, data, trainer, optimizer, logger, experiment, debug;
-for compare and sweep also launcher.
-Keys of a group are set as trainer.max_epochs=2, scheme.k=zero, data.root=FOLDER, architecture.depth=32.
---config-dir FOLDER adds your own yaml files; --import MODULE, for every command, your own schemes, fields, networks
-and data sets."""
-
 RUN_FILE = "run-file"  # what a comparison's own processes are started with
-COMMANDS = ("train", "compare", "sweep", "eval", "schemes", "models", "sample", "figure")
+COMPLETE = "complete"  # what a shell's completion calls
 FIGURE = ("figure", "plot")  # the second as the command was called before
+HELP = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,8 +55,12 @@ def _speak_plainly() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
+    if arguments[:1] == [RANK]:
+        return serve(Path(arguments[1]))
+    from lightning_modules import help
+
+    if not arguments or arguments[0] in (*HELP, "help"):
+        print(help.usage())
         return 0
     if arguments[0] in ("--version", "version"):
         from importlib.metadata import version
@@ -85,65 +68,131 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"schemenet {version('schemenet')}")
         return 0
     command, *rest = arguments
-    names, rest = split_imports(rest)
-    imports = import_for_command(names)
-    if command not in (*COMMANDS, *FIGURE, RUN_FILE, RANK):
-        raise SchemenetError(unknown("command", command, COMMANDS))
-    if command in FIGURE:
-        from lightning_modules.plotting import command as plotting
-
-        if "-h" in rest or "--help" in rest:
-            print(plotting.USAGE)
-            return 0
-        from lightning_modules.comparing.report.figures.alone import KINDS
-
-        return plotting.figure(rest, KINDS)
-    if "-h" in rest or "--help" in rest:
-        print(USAGE)
-        return 0
-    if command in ("schemes", "models"):
-        return _list(command, rest)
-    if command == "eval":
-        return _eval(rest)
-    if command == "sample":
-        from lightning_modules.evaluation.sample import sample
-
-        return sample(rest)
     if command == RUN_FILE:
         from lightning_modules.launching.job import run_file
 
         return run_file(rest)
-    if command == RANK:
-        return serve(Path(rest[0]))
-    if command == "compare" and "--runs" in rest:
-        from lightning_modules.comparing.from_runs import compare_runs
+    if command == COMPLETE:
+        print("\n".join(help.completions(rest)))
+        return 0
+    if command not in (*help.COMMANDS, *FIGURE):
+        raise SchemenetError(unknown("command", command, help.COMMANDS))
+    names, rest = split_imports(rest)
+    imports = import_for_command(names)
+    if set(HELP) & set(rest):
+        print(_help(command, [word for word in rest if word not in HELP]))
+        return 0
+    return COMMANDS[command](rest, imports, arguments)
 
-        return compare_runs(rest, shlex.join(["schemenet", *arguments]))
+
+def _help(command: str, words: list[str]) -> str:
+    from lightning_modules import help
+
+    if command in FIGURE:
+        from lightning_modules.plotting import command as plotting
+
+        return plotting.USAGE
+    return help.command_help(command, words)
+
+
+def _config_options(rest: list[str], *flags: str) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command that composes a config, and its other words."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir")
-    if command == "sweep":
-        parser.add_argument("--wandb", action="store_true")
-    known, overrides = parser.parse_known_args(rest)
-    overrides += imports
-    if command == "sweep":
-        from lightning_modules.config.sweep_grid import compose_grid
+    for flag in ("--print-config", "--dry-run", *flags):
+        parser.add_argument(flag, action="store_true")
+    return parser.parse_known_args(rest)
 
-        grid, configs = compose_grid(overrides, known.config_dir)
-        from lightning_modules.comparing import sweep
 
-        if known.wandb:
-            return sweep.hand_to_wandb(grid, configs, known.config_dir)
-        return sweep.sweep(grid, configs, ["schemenet", *arguments])
+def _train_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     from lightning_modules.config.compose import compose
     from lightning_modules.config.overrides import refuse_repeated
 
-    refuse_repeated(overrides)
-    config = compose(command, overrides, known.config_dir)
-    if command == "train":
-        return _train(config)
+    options, words = _config_options(rest)
+    refuse_repeated(words)
+    config = compose("train", [*words, *imports], options.config_dir)
+    if options.print_config:
+        return _print_config(config.complete)
+    if options.dry_run:
+        from lightning_modules.comparing.plan import describe_network
+
+        print(describe_network(config))
+        return 0
+    return _train(config)
+
+
+def _compare_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    if "--runs" in rest:
+        from lightning_modules.comparing.from_runs import compare_runs
+
+        return compare_runs(rest, shlex.join(["schemenet", *arguments]))
+    from lightning_modules.config.compose import compose
+    from lightning_modules.config.overrides import refuse_repeated
+
+    options, words = _config_options(rest)
+    refuse_repeated(words)
+    config = compose("compare", [*words, *imports], options.config_dir)
+    if options.print_config:
+        return _print_config(dict(config))
+    if options.dry_run:
+        from lightning_modules.comparing.plan import make_plan
+
+        print(make_plan(config).sizes_table())
+        return 0
     from lightning_modules.comparing.run import compare
 
     return compare(config, ["schemenet", *arguments])
+
+
+def _sweep_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.config.sweep_grid import compose_grid
+
+    options, words = _config_options(rest, "--wandb")
+    grid, configs = compose_grid([*words, *imports], options.config_dir)
+    if options.print_config:
+        return _print_config({name: config.complete for name, config in configs.items()})
+    from lightning_modules.comparing import sweep
+
+    if options.dry_run:
+        print(sweep.planned(grid, configs).sizes_table())
+        return 0
+    if options.wandb:
+        return sweep.hand_to_wandb(grid, configs, options.config_dir)
+    return sweep.sweep(grid, configs, ["schemenet", *arguments])
+
+
+def _print_config(config: dict[str, Any]) -> int:
+    import yaml
+
+    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120), end="")
+    return 0
+
+
+def _sample_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.evaluation.sample import sample
+
+    return sample(rest)
+
+
+def _figure_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.plotting import command as plotting
+
+    return plotting.figure(rest)
+
+
+def _list_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules import help
+
+    options, words = _config_options(rest)
+    print(help.list_names(words, options.config_dir))
+    return 0
+
+
+def _completion_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules import help
+
+    print(help.completion_script(rest[0] if rest else ""))
+    return 0
 
 
 def _train(config: ResolvedConfig) -> int:
@@ -166,7 +215,7 @@ def _train(config: ResolvedConfig) -> int:
     return 0 if result["status"] == "done" else 1
 
 
-def _eval(rest: list[str]) -> int:
+def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     if not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
         raise SchemenetError("eval: expected a run folder or a checkpoint first, e.g. schemenet eval runs/train/NAME")
     from lightning_modules.config.overrides import refuse_repeated
@@ -178,7 +227,8 @@ def _eval(rest: list[str]) -> int:
     return 0
 
 
-def _list(command: str, rest: list[str]) -> int:
+def _registry_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    command = arguments[0]
     from lightning_modules.config.static_registry import static_registry
 
     if len(rest) > 1:
@@ -190,6 +240,22 @@ def _list(command: str, rest: list[str]) -> int:
 
     print(getattr(tables, command)(*rest))
     return 0
+
+
+COMMANDS: dict[str, Callable[[list[str], list[str], list[str]], int]] = {
+    "train": _train_command,
+    "compare": _compare_command,
+    "sweep": _sweep_command,
+    "eval": _eval_command,
+    "sample": _sample_command,
+    "figure": _figure_command,
+    "plot": _figure_command,
+    "list": _list_command,
+    "schemes": _registry_command,
+    "models": _registry_command,
+    "completion": _completion_command,
+}
+"""Each gets its words, the word that names imported modules, and the whole command line."""
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Entry:
         preset: the parameters that a size fixes.
         facts: what else the registration says.
         target: what builds it. Not compared: an entry that was read has none.
+        doc: its docstring, indentation removed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entry:
     preset: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     target: Callable[..., Any] = field(default=not_imported, compare=False)
+    doc: str = field(default="", compare=False)
 
     @property
     def outside(self) -> bool:
@@ -108,8 +110,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
         def add(target: T) -> T:
             self.add(
-                name, *aliases, parameters=parameters_of(target), target=target, extends=extends, without=without,
-                sizes=sizes, facts=facts,
+                name, *aliases, parameters=parameters_of(target), target=target, doc=inspect.getdoc(target) or "",
+                extends=extends, without=without, sizes=sizes, facts=facts,
             )  # fmt: skip
             return target
 
@@ -121,6 +123,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         *aliases: str,
         parameters: Mapping[str, Parameter],
         target: Callable[..., Any] = not_imported,
+        doc: str = "",
         extends: str | None = None,
         without: tuple[str, ...] = (),
         sizes: Mapping[str, Mapping[str, Any]] | None = None,
@@ -128,7 +131,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
     ) -> None:
         """Add an entry with its aliases and sizes, see :meth:`register`."""
         presets = {name: {}, **(sizes or {})}
-        entries = {key: Entry(key, name, parameters, extends, without, p, facts, target) for key, p in presets.items()}
+        entries = {
+            key: Entry(key, name, parameters, extends, without, p, facts, target, doc) for key, p in presets.items()
+        }
         if entries[name].outside:
             self._prepare_for_outside(entries[name])
         for key in (*presets, *aliases):

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, get_args, get_origin
 
 
 class _AllButPlainData(type):
@@ -50,12 +52,21 @@ _WORDS = {  # what an annotation may name
 }  # fmt: skip
 
 
-class Parameter(NamedTuple):
-    """One parameter of an entry: its annotation as text, and its default (``REQUIRED`` where there is none)."""
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an entry.
+
+    Attributes:
+        name: of the parameter.
+        annotation: as text.
+        default: ``REQUIRED`` where there is none.
+        meaning: its description in the docstring, not compared.
+    """
 
     name: str
     annotation: str
     default: Any = REQUIRED
+    meaning: str = field(default="", compare=False)
 
 
 @cache
@@ -66,10 +77,23 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
     """
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.signature(function).parameters.values()
-    parameters = {p.name: Parameter(p.name, _text(p.annotation), p.default) for p in signature if p.kind in kinds}
+    bases = function.__mro__ if isinstance(function, type) else (function,)
+    meanings = {k: m for base in reversed(bases) for k, m in meanings_in(inspect.cleandoc(base.__doc__ or "")).items()}
+    parameters = {
+        p.name: Parameter(p.name, _text(p.annotation), p.default, meanings.get(p.name, ""))
+        for p in signature
+        if p.kind in kinds
+    }
     if isinstance(function, type) and any(p.kind is p.VAR_KEYWORD for p in signature) and function.__base__:
         return parameters | {k: p for k, p in parameters_of(function.__base__).items() if k not in parameters}
     return parameters
+
+
+def meanings_in(doc: str) -> dict[str, str]:
+    """The descriptions of parameters below ``Args:`` of a docstring whose indentation is removed."""
+    block = re.search(r"^Args:\n(.*?)(?=\n\s*\n|\Z)", doc, re.DOTALL | re.MULTILINE)
+    described = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.MULTILINE)
+    return {name: " ".join(text.split()).replace("``", "") for name, text in described}
 
 
 def _text(annotation: Any) -> str:
@@ -85,11 +109,14 @@ def unreadable(parameters: Iterable[Parameter]) -> list[str]:
     The parameters of this package's entries are read from the source, which a test holds to the same rule.
     """
     objections = []
-    for name, annotation, default in parameters:
+    for parameter in parameters:
+        name, default = parameter.name, parameter.default
         try:
-            eval(annotation, {"__builtins__": {}}, _WORDS)
+            eval(parameter.annotation, {"__builtins__": {}}, _WORDS)
         except (NameError, TypeError, SyntaxError, AttributeError):
-            objections.append(f"{name}: expected an annotation made of {', '.join(_WORDS)}, got {annotation!r}")
+            objections.append(
+                f"{name}: expected an annotation made of {', '.join(_WORDS)}, got {parameter.annotation!r}"
+            )
         if default is not REQUIRED and not _is_literal(default):
             objections.append(f"{name}: expected a literal for its default, such as 1.0 or None, got {default!r}")
     return objections

@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "lightning_modules": (
         "machine text", "storage", "config stopping", "data", "tasks metrics", "callbacks", "loggers",
-        "training", "launching", "evaluation", "plotting", "comparing", "commands", "cli",
+        "training", "launching", "evaluation", "plotting", "comparing", "commands help", "cli",
     ),
 }  # fmt: skip
 """The folders and files of a package from the ground up: each imports from those before it, none from its own line."""

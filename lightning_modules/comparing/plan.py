@@ -173,6 +173,14 @@ class Plan:
         }
 
 
+def describe_network(config: ResolvedConfig) -> str:
+    """Sizes and costs of the network of one run, as text; nothing is trained."""
+    data, network = dry_build(config)
+    name = config["architecture"]["name"]
+    arm = PlannedArm(name, "", False, False, config, sizes_of(network, data))
+    return Plan((arm,), name, (config["seed"],), None, config.complete).sizes_table()
+
+
 def make_plan(config: ResolvedConfig, existing: Mapping[str, Any] | None = None) -> Plan:
     """Match sizes, and build every arm on the meta device.
 

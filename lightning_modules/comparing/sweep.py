@@ -33,8 +33,7 @@ def sweep(grid: Grid, configs: dict[str, ResolvedConfig], command: Sequence[str]
     Returns:
         The exit status: 1 if a run failed, else 0.
     """
-    config = next(iter(configs.values()))
-    plan = plan_sweep(configs, _seeds(grid, config))
+    config, plan = next(iter(configs.values())), planned(grid, configs)
     document = plan.document(shlex.join(command), versions(), machine()) | {"kind": "sweep"}
     return carry_out(plan, document, _folder(plan, config), config)
 
@@ -50,13 +49,17 @@ def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: st
     Returns:
         The exit status.
     """
-    config = next(iter(configs.values()))
-    plan = plan_sweep(configs, _seeds(grid, config))
+    config, plan = next(iter(configs.values())), planned(grid, configs)
     logger, metric = config["logger"], f"test/{measure_of(config['data']['name']).key}"
     return wandb_sweep.begin(
         grid, _folder(plan, config), metric,
         project=logger.get("project"), entity=logger.get("entity"), config_dir=config_dir,
     )  # fmt: skip
+
+
+def planned(grid: Grid, configs: dict[str, ResolvedConfig]) -> Plan:
+    """The plan of a sweep; arguments as of :func:`sweep`."""
+    return plan_sweep(configs, _seeds(grid, next(iter(configs.values()))))
 
 
 def _folder(plan: Plan, config: ResolvedConfig) -> Path:

@@ -7,6 +7,7 @@ import re
 
 from architectures.factory import list_models, networks_for_scheme
 from architectures.registry import ARCHITECTURES, tasks_of
+from lightning_modules.config.options_table import options_table
 from lightning_modules.text import aligned, terminal_width
 from schemes.analysis.stability import stability_intervals
 from schemes.registry import SCHEMES, Registry, single_step
@@ -14,13 +15,13 @@ from schemes.registry import SCHEMES, Registry, single_step
 
 def schemes(name: str | None = None) -> str:
     """All schemes as a table, or one with its equation and parameters."""
-    return scheme_table() if name is None else _one(SCHEMES, name, _facts(name))
+    return scheme_table() if name is None else _one(SCHEMES, name, "scheme", _facts(name))
 
 
 def models(pattern: str | None = None) -> str:
     """The networks' names, those that match a pattern, or one network with its options."""
     if pattern is not None and not set(pattern) & set("*?["):
-        return _one(ARCHITECTURES, pattern, {})
+        return _one(ARCHITECTURES, pattern, "architecture", {})
     rows = []
     for name in list_models(pattern or "*"):
         first = inspect.getdoc(ARCHITECTURES[name]) or ""
@@ -80,12 +81,8 @@ def _reference(target: object) -> str:
     return f"{first}{' et al.' if len(others) > 1 else f', {others[0]}' if others else ''} {year[0] if year else ''}"
 
 
-def _one(registry: Registry, name: str, facts: dict[str, str]) -> str:
+def _one(registry: Registry, name: str, group: str, facts: dict[str, str]) -> str:
     entry = registry.entry(name)
     lines = [entry.name, "", inspect.getdoc(entry.target) or "", ""]
     lines += [f"{key}: {value}" for key, value in facts.items() if key != "reference"]
-    options = registry.options(name)
-    defaults = registry.defaults(name)
-    lines += ["", "options:" if options else "no options"]
-    lines += [f"  {key}: {p.annotation} = {defaults.get(key)!r}" for key, p in options.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", options_table(registry, name, group, terminal_width())])

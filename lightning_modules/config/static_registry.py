@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from architectures.registry import ARCHITECTURES, FIELDS
 from lightning_modules.config.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
 from schemes.plugins import load_installed
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
-from schemes.schema import REQUIRED, Parameter
+from schemes.schema import REQUIRED, Parameter, meanings_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,19 +88,22 @@ class SourceReader:
                 names = [ast.literal_eval(argument) for argument in decorator.args]
                 given = {k.arg: _value(k.value, path) for k in decorator.keywords if k.arg is not None}
                 settings = {key: given.pop(key) for key in ("extends", "without", "sizes") if key in given}
-                registry.add(*names, parameters=self._signature(node), facts=given, **settings)
+                doc = ast.get_docstring(node) or ""
+                registry.add(*names, parameters=self._signature(node), doc=doc, facts=given, **settings)
 
     def _signature(self, node: Definition) -> dict[str, Parameter]:
         """The parameters of a function or a class, those of its bases included where it passes them on."""
+        meanings = meanings_in(ast.get_docstring(node) or "")
         if isinstance(node, ast.FunctionDef):
-            return _arguments(node)
+            return _arguments(node, meanings)
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-        parameters = _arguments(inits[0]) if inits else {}
+        parameters = _arguments(inits[0], meanings) if inits else {}
         if inits and inits[0].args.kwarg is None:
             return parameters
         bases = (self._class(ast.unparse(base)) for base in node.bases)
         inherited = {k: p for base in bases if base is not None for k, p in self._signature(base).items()}
-        return parameters | {k: p for k, p in inherited.items() if k not in parameters}
+        described = {k: replace(p, meaning=meanings.get(k, p.meaning)) for k, p in inherited.items()}
+        return parameters | {k: p for k, p in described.items() if k not in parameters}
 
     def _class(self, name: str) -> ast.ClassDef | None:
         """The class of this name in any module of the home."""
@@ -130,7 +134,7 @@ def _value(node: ast.expr, path: Path) -> Any:
     return ast.literal_eval(node)
 
 
-def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
+def _arguments(function: ast.FunctionDef, meanings: Mapping[str, str]) -> dict[str, Parameter]:
     arguments = function.args
     pairs: list[tuple[ast.arg, ast.expr | None]] = []
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -142,6 +146,7 @@ def _arguments(function: ast.FunctionDef) -> dict[str, Parameter]:
             a.arg,
             ast.unparse(a.annotation) if a.annotation is not None else "Any",
             REQUIRED if default is None else ast.literal_eval(default),
+            meanings.get(a.arg, ""),
         )
         for a, default in pairs[len(function.args.posonlyargs) :]
         if a.arg != "self"

@@ -59,7 +59,7 @@ def test_a_part_of_ones_own_trains_and_its_module_is_recorded(
     assert import_environment()[FOLDER] == str(folder)
     assert str(folder) not in sys.path
     assert main(["schemes", "my_parts"]) == 0
-    assert "theta: float = 0.5" in capsys.readouterr().out
+    assert "scheme.theta" in capsys.readouterr().out
     with restored_registries():
         SCHEMES.remove("my_parts")
         sys.modules.pop("my_parts")
