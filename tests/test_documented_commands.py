@@ -31,6 +31,8 @@ ELSEWHERE = {
     "trainer.accelerator=gpu": "needs GPUs: docs/gpu.md",
     "trainer.devices=2": "tests/lightning_modules/launching/test_many_devices.py",
     "scheme=sixth": "tests/lightning_modules/config/test_config_contract.py",
+    "logger.": "tests/lightning_modules/loggers",
+    "logger=comet": "tests/lightning_modules/loggers/test_loggers.py has one of the user's",
     "run-file": "what launchers call: tests/lightning_modules/launching",
 }
 """What is not run here, by a word of the command, and where it is."""

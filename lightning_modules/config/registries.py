@@ -10,7 +10,12 @@ TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("
 """What builds the Lightning trainer."""
 OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
 """Optimizers with their schedules of the learning rate."""
-LOGGERS = Registry("logger", "lightning_modules.loggers.base", context=("folder", "about", "resumes"))
-"""Where metrics are logged, in addition to the csv file."""
+LOGGERS = Registry(
+    "logger",
+    "lightning_modules.loggers",
+    context=("folder", "about", "resumes"),
+    builds="pytorch_lightning.loggers.Logger",
+)
+"""Where metrics are logged, in addition to the csv file; the fact ``requires`` names the packages that one needs."""
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("runs", "watch"))
 """What carries out the runs of a comparison or sweep; without any runs a launcher only checks its options."""

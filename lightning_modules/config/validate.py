@@ -5,6 +5,7 @@ The signatures of the registered entries are the schema, read from the source: n
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,6 +210,7 @@ def _check_section(section: Any, group: str, architecture: str | None, problems:
         problems.add(unknown(names.kind, name, names.all_names()))
         return None
     name = names.canonical(name)
+    problems.add(*_missing_packages(group, name))
     top_level_keys = (*AXES, "sharing") if group == "architecture" else ()
     options = {key: p for key, p in names.options(name).items() if key not in top_level_keys}
     for key, value in section.items():
@@ -230,6 +232,13 @@ def _check_section(section: Any, group: str, architecture: str | None, problems:
     # What an axis or an architecture has by default is the network's to say: see ResolvedConfig.complete.
     defaults = {} if group in (*AXES, "architecture") else names.defaults(name)
     return {**defaults, **section, "name": name}
+
+
+def _missing_packages(group: str, name: str) -> list[str]:
+    """The objection to a part whose packages are not installed."""
+    required = static_registry(group).entry(name).facts.get("requires", ())
+    missing = [package for package in required if importlib.util.find_spec(package) is None]
+    return [f"{group}={name} needs {' and '.join(missing)}: pip install {' '.join(missing)}"] if missing else []
 
 
 def _taking(key: str, group: str) -> list[str]:

@@ -11,7 +11,13 @@ from typing import Any
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
+from lightning_modules.config.registries import LOGGERS
 from lightning_modules.storage.atomic_files import append, read_rows, sync, write_text
+
+
+@LOGGERS.register("csv")
+def csv_alone() -> None:
+    """No other logger than ``metrics.csv``, which every run has."""
 
 
 class MetricsFile(Logger):

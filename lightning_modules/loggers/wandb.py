@@ -116,12 +116,12 @@ def begin(
             print(f"W&B: {run.url}", flush=True)
         except wandb.Error as error:
             wandb.teardown()  # else the id counts as taken
-            mode, why = "offline", f"cannot be used ({_first_line(error)})"
+            mode, why = "offline", f"cannot be used ({first_line(error)})"
     if run is None:
         try:
             run = init(mode, WITHIN)
         except Exception as error:  # W&B's own process may fail to start for any reason; training does not need it
-            print(f"W&B cannot be started ({_first_line(error)}): metrics are logged without it", flush=True)
+            print(f"W&B cannot be started ({first_line(error)}): metrics are logged without it", flush=True)
             return None
     if why is not None:
         print(f"W&B {why}: logged offline; `wandb sync {folder / 'wandb'}` sends it", flush=True)
@@ -145,7 +145,7 @@ def finish(run: Any, folder: Path, exit_code: int) -> None:
 def give_up(folder: Path, error: OSError) -> None:
     """W&B's process is gone: print how to send what it had, and shut down the connection to it."""
     print(
-        f"W&B's process has ended ({_first_line(error)}): metrics are logged without it; "
+        f"W&B's process has ended ({first_line(error)}): metrics are logged without it; "
         f"`wandb sync --include-online {folder / 'wandb'}` sends what it had",
         flush=True,
     )
@@ -225,7 +225,7 @@ def _no_key() -> str | None:
     try:
         return None if wandb.login(prompt=False, verify=False) else "has no key (`wandb login` stores one)"
     except wandb.Error as error:
-        return f"has no key ({_first_line(error)})"
+        return f"has no key ({first_line(error)})"
 
 
 def _no_server() -> str | None:
@@ -259,7 +259,8 @@ def _refusal(url: str) -> str | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

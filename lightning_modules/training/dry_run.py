@@ -16,7 +16,7 @@ from lightning_modules.callbacks.rank_seed import deadlock_reason
 from lightning_modules.config.registries import DATA, OPTIMIZERS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
-from lightning_modules.loggers.wandb import requested_mode
+from lightning_modules.loggers.opening import check as check_logger
 from lightning_modules.machine import physical_memory
 from lightning_modules.metrics import task_of
 from lightning_modules.storage.atomic_files import check_writable
@@ -79,8 +79,7 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
     stand_in = torch.nn.Linear(1, 1)
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
     attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
-    if config["logger"]["name"] == "wandb":
-        attempt(lambda: requested_mode(config["logger"]["mode"]))
+    attempt(lambda: check_logger(config["logger"]))
     if not 0 <= config["seed"] < 2**32:
         problems.add(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
     if folder is not None:

@@ -26,7 +26,8 @@ from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import DATA, TASKS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
-from lightning_modules.loggers.base import About, conclude, opened
+from lightning_modules.loggers.base import About
+from lightning_modules.loggers.opening import conclude, opened
 from lightning_modules.metrics import measure_of, task_of
 from lightning_modules.storage.atomic_files import remove_drafts, writable, write_json
 from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT

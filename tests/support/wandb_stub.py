@@ -23,6 +23,7 @@ class RunRecord:
     group: str | None = None
     job_type: str | None = None
     name: str | None = None
+    notes: str | None = None
     project: str | None = None
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
@@ -103,6 +104,8 @@ class Stub:
                 self.run(about["runName"]).artifacts.append(about)
                 latest = {"artifactSequence": {"latestArtifact": None}}
                 return {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", **latest}}}
+            case "ArtifactType":
+                return {"project": None}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
             case "MarkRunFilesUploaded":
@@ -113,7 +116,13 @@ class Stub:
     def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:
         inserted = variables["name"] not in self.runs
         run = self.run(variables["name"])
-        for key, sent in (("group", "groupName"), ("job_type", "jobType"), ("name", "displayName"), ("project",) * 2):
+        for key, sent in (
+            ("group", "groupName"),
+            ("job_type", "jobType"),
+            ("name", "displayName"),
+            ("project",) * 2,
+            ("notes",) * 2,
+        ):
             if variables.get(sent):
                 setattr(run, key, variables[sent])
         run.tags = variables.get("tags") or run.tags

@@ -52,8 +52,8 @@ def _offline_run(folder: Path, group: str, logger: Mapping[str, Any]) -> Any | N
     resumes = (folder / wandb_runs.IDENTITY).exists()
     return wandb_runs.begin(
         folder, mode="offline", id=wandb_runs.run_id(folder, "report", resumes), resumes=resumes,
-        project=wandb_runs.project(logger["project"]), entity=logger["entity"], name=f"report {group}", group=group,
-        job_type="report",
+        project=wandb_runs.project(logger["project"]), entity=logger["entity"], name=f"report {group}",
+        group=logger.get("group") or group, job_type="report",
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from lightning_modules.comparing.report.wandb import log_report
 from lightning_modules.config.compose import compose
 from lightning_modules.launching.multi_process import train
 from lightning_modules.loggers import wandb as wandb_runs
-from lightning_modules.loggers.base import About, opened
+from lightning_modules.loggers.base import About
+from lightning_modules.loggers.opening import check, opened
 from lightning_modules.loggers.wandb import IDENTITY, begin, finish, settled, settled_mode
 from schemes.errors import SchemenetError
 from tests.support.messages import assert_lines
@@ -136,6 +137,18 @@ def test_what_a_server_is_told_of_a_run(stub: Stub, tmp_path: Path, capfd: pytes
     said = "".join(capfd.readouterr())
     lines = [line for line in said.splitlines() if "wandb" in line or "W&B" in line]
     assert_lines(lines, (f"{stub.url}/nobody/schemenet/runs/{name}",))
+
+
+def test_tags_notes_group_and_checkpoint_of_the_users_own(stub: Stub, tmp_path: Path) -> None:
+    options = ["logger.tags=[mine,resnet]", "logger.notes='after lunch'", "logger.group=g", "logger.checkpoint=true"]
+    train(compose("train", [*QUICK, "trainer.max_epochs=1", *options]), tmp_path, group="a comparison")
+    (run,) = stub.runs.values()
+    assert (run.group, run.notes) == ("g", "after lunch")
+    assert run.tags[-1:] == ["mine"]
+    assert len(run.tags) == len(set(run.tags)) == 5
+    assert [artifact["artifactTypeName"] for artifact in run.artifacts] == ["model"]
+    with pytest.raises(SchemenetError, match=r"logger\.tags: expected tags of 1 to 64 characters, got ''"):
+        check({"name": "wandb", "tags": ["a", ""]})
 
 
 def test_inversion_error_is_a_curve(tmp_path: Path) -> None:
