@@ -1,8 +1,23 @@
-"""Cores, memory and this process's rank."""
+"""Cores, memory, this process's rank, and the command that the user has given."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from pathlib import Path
+
+COMMAND = "SCHEMENET_COMMAND"
+"""The environment variable by which the processes of a run know the user's command."""
+
+LONGEST = 10_000
+"""Characters of a command that are kept; an environment variable has a limit."""
+
+
+def command_line() -> str:
+    """The command that the user has given, also in the processes that it has begun."""
+    program, *words = sys.argv or [""]
+    return os.environ.get(COMMAND) or shlex.join([Path(program).name, *words])[:LONGEST]
 
 
 def cores() -> int:

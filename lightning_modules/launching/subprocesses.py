@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from lightning_modules.config.static_registry import ROOT
+from lightning_modules.machine import COMMAND, command_line
 from lightning_modules.storage.atomic_files import no_link
 from lightning_modules.storage.run_files import LOG
 from schemes.plugins import FOLDER
@@ -72,10 +73,10 @@ def environment(threads: int) -> dict[str, str]:
 def import_environment() -> dict[str, str]:
     """The variables by which a process and its children import these packages and the user's modules.
 
-    None of the current folder's that have the name of another is among them.
+    No file of the current folder is imported by its name. The user's command is passed on for the results.
     """
     folder = {FOLDER: os.environ[FOLDER]} if FOLDER in os.environ else {}
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path(), **folder}
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": import_path(), COMMAND: command_line(), **folder}
 
 
 def import_path() -> str:

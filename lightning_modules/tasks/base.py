@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.config.registries import OPTIMIZERS
-from lightning_modules.tasks.lightning_attributes import evaluated_split, log_interval
+from lightning_modules.tasks.lightning_attributes import evaluated_split, logs_this_step
 from schemes.errors import SchemenetError
 
 ModelT_co = TypeVar("ModelT_co", bound=Model, covariant=True)
@@ -125,8 +125,7 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
 
     def _loss_is_kept(self) -> bool:
         """Whether the loss of this batch is logged, or the last of an epoch: only then it is averaged over devices."""
-        trainer = self.trainer
-        return (trainer.global_step + 1) % log_interval(trainer) == 0 or trainer.is_last_batch
+        return logs_this_step(self.trainer) or self.trainer.is_last_batch
 
     def _weight_in_window(self, index: int) -> float:
         """The factor on the loss of a batch in the last window of gradient accumulation.

@@ -7,17 +7,25 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 from torchmetrics.classification import MulticlassAccuracy
 
 from architectures.model import Model
 from lightning_modules.config.registries import TASKS
+from lightning_modules.machine import process_rank
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.lightning_attributes import logs_this_step
 from schemes.errors import SchemenetError
 
 
 @TASKS.register("classification", measure="error")
 class ClassificationModule(TaskModule[Model]):
-    """Cross entropy on (inputs, labels); measures it as ``loss``, and the share of wrong answers as ``error``."""
+    """Cross entropy on (inputs, labels); measures it as ``loss``, and the share of wrong answers as ``error``.
+
+    ``train/error`` is that share in the batches since it was last logged, of the answers that their losses are made of:
+    each by the weights of its step, with augmentation and noise.
+    """
 
     network_class = Model
     names = ("error", "loss")
@@ -28,6 +36,44 @@ class ClassificationModule(TaskModule[Model]):
         if not isinstance(classes, int) or classes < 1:
             raise SchemenetError(f"a classification needs a network with num_classes of at least 1, got {classes!r}")
         self.metrics = collected({"accuracy": MulticlassAccuracy(classes, average="micro"), "loss": Mean()})
+        self.wrong_in_training = Mean()
+        self._logits: Tensor | None = None
+        self._recorder: RemovableHandle | None = None
+
+    def on_train_start(self) -> None:
+        self._recorder = self.network.register_forward_hook(self._record_logits)
+
+    def on_train_end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.remove()
+
+    def _record_logits(self, network: Model, inputs: Any, logits: Any) -> None:
+        """A forward hook: no second pass is needed for the error, and the loss stays the network's."""
+        if self.training and isinstance(logits, Tensor):
+            self._logits = logits.detach()
+
+    def training_loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = super().training_loss(batch)
+        if self._logits is not None:  # a loss of another kind may have none
+            self.wrong_in_training.update((self._logits.argmax(1) != batch[1]).float())
+            self._logits = None
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.wrong_in_training.update_count and logs_this_step(self.trainer):
+            self.log("train/error", self.wrong_in_training.compute())
+            self.wrong_in_training.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        wrong = self.wrong_in_training
+        with wrong.sync_context():
+            checkpoint["wrong_in_training"] = float(wrong.total), float(wrong.weight)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if process_rank() == 0 and "wrong_in_training" in checkpoint:  # the sums are those of all processes
+            total, weight = checkpoint["wrong_in_training"]
+            self.wrong_in_training.total += total
+            self.wrong_in_training.weight += weight
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)

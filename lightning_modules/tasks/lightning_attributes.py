@@ -56,3 +56,8 @@ def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
 def log_interval(trainer: pl.Trainer) -> int:
     """Every how many optimiser steps a trainer logs."""
     return vars(trainer)["log_every_n_steps"]
+
+
+def logs_this_step(trainer: pl.Trainer) -> bool:
+    """Whether a trainer logs after the optimiser step that is under way."""
+    return (trainer.global_step + 1) % log_interval(trainer) == 0

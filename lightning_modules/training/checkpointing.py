@@ -65,7 +65,7 @@ def load_plain(path: Path) -> Any:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that can be read; a damaged one is reported and renamed.
+    """The newest checkpoint of a folder that can be read, named ``last.ckpt``; a damaged one is reported and renamed.
 
     Raises SchemenetError where there are checkpoints and none can be read.
     """
@@ -84,7 +84,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if damaged and process_rank() == 0:
             (folder / CHECKPOINT).replace(folder / f"{CHECKPOINT}.damaged")
             print(f"{damaged[0]}; the checkpoint before it is taken")
-        return path
+        return path.replace(folder / CHECKPOINT)  # by that name it is looked for if nothing is left to train
     if damaged:
         raise SchemenetError("\n".join([*damaged, "overwrite=true begins the run anew"]))
     return None

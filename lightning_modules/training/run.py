@@ -19,6 +19,7 @@ import torch
 from architectures.costs.ledger import flow_parameters, ledger, parameters
 from architectures.model import Model
 from lightning_modules.callbacks.inversion_error import InversionErrorLogger
+from lightning_modules.callbacks.optimization import EpochTimer, OptimizationLogger
 from lightning_modules.callbacks.rank_seed import RankSeed
 from lightning_modules.callbacks.run_status import Progress, StopWhenDiverged
 from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger
@@ -36,6 +37,7 @@ from lightning_modules.text import short
 from lightning_modules.training.checkpointing import Resumable, newest_checkpoint
 from lightning_modules.training.dry_run import started_network
 from lightning_modules.training.noise_free import noise_free
+from lightning_modules.training.provenance import provenance
 from lightning_modules.training.run_folder import (
     DIVERGED,
     DONE,
@@ -90,7 +92,8 @@ def _train_rank(
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
     callbacks = [watch, Progress(folder / PROGRESS), RankSeed(config["seed"])]
-    callbacks += [SchemeCoefficientLogger(), SolverCostLogger(), InversionErrorLogger(), resumable]
+    callbacks += [SchemeCoefficientLogger(), OptimizationLogger(), SolverCostLogger(), InversionErrorLogger()]
+    callbacks += [EpochTimer(), resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes communicate
     checkpoint = trainer.strategy.broadcast(_prepare_folder(config, folder) if trainer.is_global_zero else None)
@@ -251,4 +254,5 @@ def _result(
         "samples_per_step": _samples_per_step(trainer, data),
         "recipe": config.recipe_hash,
         "versions": versions(),
+        "provenance": provenance(trainer.strategy.root_device),
     }

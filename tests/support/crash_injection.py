@@ -28,6 +28,7 @@ from PIL import Image
 
 from lightning_modules.launching.run_lock import LOCK
 from lightning_modules.storage.atomic_files import read_json, read_rows
+from tests.support.run_folders import logged, measured
 
 TINY = [
     "logger=csv", "trainer.threads=1", "trainer.log_every_n_steps=1", "trainer.checkpoint_every_n_steps=2",
@@ -248,12 +249,16 @@ def assert_equal(one: Any, other: Any, place: str = "") -> None:
 
 
 def assert_same_folder(one: Path, other: Path) -> None:
-    """The same files with the same content: of checkpoints, what can be loaded, of all others every byte."""
+    """The same files with the same content: of checkpoints, what can be loaded, but for time and place all else."""
     names = [sorted(path.name for path in folder.iterdir() if path.name != LOCK) for folder in (one, other)]
     assert names[0] == names[1]
     for path in (one / name for name in names[0]):
         if path.suffix == ".ckpt":
             assert_equal(*(torch.load(folder / path.name, weights_only=True) for folder in (one, other)))
+        elif path.name == "metrics.csv":
+            assert logged(one) == logged(other)
+        elif path.name == "result.json":
+            assert measured(one) == measured(other)
         else:
             assert path.read_bytes() == (other / path.name).read_bytes(), path.name
 

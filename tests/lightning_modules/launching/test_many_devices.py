@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -37,6 +36,7 @@ from lightning_modules.storage.run_files import CHECKPOINT
 from lightning_modules.training import run as running
 from schemes.errors import SchemenetError, StepLimitError
 from tests.support.overrides import but
+from tests.support.run_folders import logged
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -305,11 +305,6 @@ def result_in(folder: Path) -> dict[str, Any]:
     return json.loads((folder / running.RESULT).read_text(encoding="utf-8"))
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def checkpoint_in(folder: Path) -> dict[str, Any]:
     return torch.load(folder / CHECKPOINT, weights_only=True)
 
@@ -331,13 +326,14 @@ def test_slurm_with_two_tasks_trains_as_one_process_with_batches_twice_as_large(
     assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-6)
     weights, as_alone = (checkpoint_in(tmp_path / name)["state_dict"] for name in ("two", "one"))
     torch.testing.assert_close(weights, as_alone, rtol=1e-9, atol=1e-9)
-    logged, alone = rows(tmp_path / "two"), rows(tmp_path / "one")
-    assert any("k" in key for key in logged[0])
-    assert [(row["epoch"], sorted(filter(row.get, row))) for row in logged] == [
+    joined, alone = logged(tmp_path / "two"), logged(tmp_path / "one")
+    assert any("k" in key for key in joined[0])
+    assert [(row["epoch"], sorted(filter(row.get, row))) for row in joined] == [
         (row["epoch"], sorted(filter(row.get, row))) for row in alone
     ]
-    losses, of_joined_batches = ([float(row["train/loss"]) for row in a if row["train/loss"]] for a in (logged, alone))
-    assert losses == pytest.approx(of_joined_batches, rel=1e-6)
+    for key in ("train/loss", "train/error", "train/grad_norm", "train/lr"):
+        of_two, of_one = ([float(row[key]) for row in rows if row[key]] for rows in (joined, alone))
+        assert of_two == pytest.approx(of_one, rel=1e-6)
     assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-6)
 
 
@@ -399,7 +395,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
     states, others = ([each["torch"] for each in of["resuming"]["random"]] for of in (one, other))
     torch.testing.assert_close(states, others, rtol=0, atol=0)
     assert not torch.equal(*states)  # each process draws masks of its own
-    assert rows(found) == rows(expected)
+    assert logged(found) == logged(expected)
 
 
 def test_each_process_tests_its_share_on_the_network_that_is_kept(whole: Path) -> None:

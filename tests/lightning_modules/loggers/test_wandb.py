@@ -24,6 +24,7 @@ from lightning_modules.loggers.opening import check, opened
 from lightning_modules.loggers.wandb import IDENTITY, begin, finish, settled, settled_mode
 from schemes.errors import SchemenetError
 from tests.support.messages import assert_lines
+from tests.support.run_folders import logged
 from tests.support.wandb_stub import KEY, Stub, serving
 
 WANDB = {"name": "wandb", "project": None, "entity": None, "mode": None}
@@ -86,7 +87,7 @@ def test_without_a_key_a_run_is_offline_and_says_so_once(
     assert_lines(told, ("no key", "`wandb login`", "offline", f"`wandb sync {tmp_path}/wandb/wandb`"))
     assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
     train(config.replace(logger={"name": "csv"}), tmp_path / "csv")
-    assert (tmp_path / "csv" / "metrics.csv").read_bytes() == (tmp_path / "wandb" / "metrics.csv").read_bytes()
+    assert logged(tmp_path / "csv") == logged(tmp_path / "wandb")
 
 
 def test_the_settings_of_a_strangers_folder_say_neither_server_nor_entity(

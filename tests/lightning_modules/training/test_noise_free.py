@@ -32,7 +32,7 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 
 def without_versions(result: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key not in ("versions", "ledger")}
+    return {key: value for key, value in result.items() if key not in ("versions", "ledger", "provenance")}
 
 
 @pytest.fixture(scope="module", params=["plain", "averaged"])

@@ -31,6 +31,7 @@ from lightning_modules.training.checkpointing import random_state, set_random_st
 from schemes.errors import SchemenetError, StepLimitError
 from tests.support.crash_injection import assert_equal
 from tests.support.overrides import but
+from tests.support.run_folders import logged, measured
 
 ROOT = Path(__file__).resolve().parents[3]
 RANDOM_NETWORK = [
@@ -81,8 +82,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     for checkpoint in checkpoints:
         checkpoint["hyper_parameters"].pop("config")  # it also says where and how the data is read
     assert_equal(*checkpoints)
-    assert (one / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
-    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    assert logged(one) == logged(other)
+    results = [measured(folder) for folder in (one, other)]
     for result in results:
         result.pop("name"), result.pop("arm", None)
     assert results[0] == results[1]
