@@ -101,8 +101,8 @@ def test_a_dry_run_says_sizes_and_costs_and_writes_nothing(
     assert main(["train", "architecture.depth=8", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("resnet", "parameters", "MACs", "bytes kept"))
-    assert main(["compare", "networks=[rk2]", "controls=[]", "budget=20k", "seeds=2", "--dry-run"]) == 0
-    assert "rk_resnet" in capsys.readouterr().out
+    assert main(["compare", "networks=[heun:resnet]", "controls=[]", "budget=30k", "seeds=2", "--dry-run"]) == 0
+    assert "2 seeds, budget 30,000" in capsys.readouterr().out
     assert main(["sweep", "scheme=heun,rk4", "architecture.depth=8", "--dry-run"]) == 0
     assert "heun" in capsys.readouterr().out
     assert main(["train", "architecture.depth=21", "--dry-run"]) == 2
