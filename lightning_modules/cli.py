@@ -25,6 +25,11 @@ RUN_FILE = "run-file"  # what a comparison's own processes are started with
 COMPLETE = "complete"  # what a shell's completion calls
 FIGURE = ("figure", "plot")  # the second as the command was called before
 HELP = ("-h", "--help")
+FIGURES = {
+    "classification": "spectrum", "regression": "spectrum", "density": "density", "energy": "density",
+    "trajectory": "field", "series": "series",
+}  # fmt: skip
+"""A figure of a trained network of each task."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,6 +203,7 @@ def _completion_command(rest: list[str], imports: list[str], arguments: list[str
 def _train(config: ResolvedConfig) -> int:
     from lightning_modules.commands import train_config
     from lightning_modules.machine import process_rank
+    from lightning_modules.metrics import task_of
     from lightning_modules.storage.run_files import RESULT
     from lightning_modules.training.run_folder import FAILED, describe_error
 
@@ -212,6 +218,8 @@ def _train(config: ResolvedConfig) -> int:
         return 1
     if first:
         print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
+        place = shlex.quote(str(folder))
+        print(f"next: schemenet eval {place}; schemenet figure {FIGURES[task_of(config['data']['name'])]} {place}")
     return 0 if result["status"] == "done" else 1
 
 
@@ -223,7 +231,10 @@ def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> 
     refuse_repeated(rest[1:])
     from lightning_modules.evaluation.evaluate import describe, evaluate
 
-    print(describe(evaluate(Path(rest[0]), rest[1:])))
+    result = evaluate(Path(rest[0]), rest[1:])
+    print(describe(result))
+    if "changed" not in result and result["trained"].get("scheme") is not None:
+        print(f"next: schemenet eval {shlex.quote(rest[0])} scheme=rk4 grid.steps=8, where steps share their weights")
     return 0
 
 

@@ -19,6 +19,7 @@ from lightning_modules.comparing.records import read_comparison
 from lightning_modules.comparing.report import terminal as screen
 from lightning_modules.comparing.report import write as report
 from lightning_modules.comparing.report.wandb import log_report
+from lightning_modules.comparing.statistics.rule import RULE
 from lightning_modules.config.registries import LAUNCHERS
 from lightning_modules.config.resolved import ResolvedConfig, hash_of
 from lightning_modules.config.sections import Tuning, section
@@ -111,7 +112,17 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resol
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder), terminal_width()))
     print(f"\nreport: {path}")
+    print(
+        f"next: open it; the same command with more seeds keeps these runs, e.g. {_more_seeds(plan, document['kind'])}"
+    )
     return 0 if len(plan.arms) == planned and all(job.done for job in jobs) else 1
+
+
+def _more_seeds(plan: Plan, kind: str) -> str:
+    """The word by which a comparison or a sweep gets as many seeds as a claim takes, or more."""
+    rivals = sum(not arm.control for arm in plan.arms) - 1
+    seeds = max(len(plan.seeds) + 1, RULE.seeds_for_claims(max(1, rivals)))
+    return f"'seed=range({seeds})'" if kind == "sweep" else f"seeds={seeds}"
 
 
 def _tune(plan: Plan, settings: Tuning, document: dict[str, Any], folder: Path, launcher: Config) -> Plan:

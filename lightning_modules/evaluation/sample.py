@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def sample(arguments: Sequence[str]) -> int:
             csv.writer(text).writerows([data.columns, *samples.tolist()])
             file.write(text.getvalue().encode())
     print(out)
+    print(f"next: schemenet figure density {shlex.quote(str(run))}", file=sys.stderr)  # scripts read the path
     return 0
 
 

@@ -19,10 +19,11 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_modules.callbacks.compile import ChannelsLast, Compiled, TestedLast
+from lightning_modules.callbacks.progress_bar import TrainingBar
 from lightning_modules.config.registries import TRAINERS
 from lightning_modules.machine import cores
 from lightning_modules.tasks.lightning_attributes import callbacks_of
@@ -133,7 +134,7 @@ def trainer(
     _quiet()
     bar = sys.stdout.isatty() if progress_bar is None else progress_bar
     # Named, because Lightning's default depends on which packages are installed.
-    callbacks = [*_of_options(compile, channels_last), *([TQDMProgressBar()] if bar else []), TestedLast(), *callbacks]
+    callbacks = [*_of_options(compile, channels_last), *([TrainingBar()] if bar else []), TestedLast(), *callbacks]
     try:
         made = pl.Trainer(
             default_root_dir=folder, callbacks=callbacks, logger=logger, max_epochs=max_epochs, accelerator=accelerator,
