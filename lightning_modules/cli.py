@@ -218,7 +218,7 @@ def _train(config: ResolvedConfig) -> int:
         return 1
     if first:
         print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
-        place = shlex.quote(str(folder))
+        place = " ".join([shlex.quote(str(folder)), *(f"--import {name}" for name in config.get("imports", ()))])
         print(f"next: schemenet eval {place}; schemenet figure {FIGURES[task_of(config['data']['name'])]} {place}")
     return 0 if result["status"] == "done" else 1
 
