@@ -17,6 +17,7 @@ from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
 from schemes.errors import SchemenetError, unknown
+from schemes.plugins import is_installed
 
 if TYPE_CHECKING:
     from lightning_modules.config.resolved import ResolvedConfig
@@ -218,7 +219,8 @@ def _train(config: ResolvedConfig) -> int:
         return 1
     if first:
         print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
-        place = " ".join([shlex.quote(str(folder)), *(f"--import {name}" for name in config.get("imports", ()))])
+        imports = [f"--import {name}" for name in config.get("imports", ()) if not is_installed(name)]
+        place = " ".join([shlex.quote(str(folder)), *imports])
         print(f"next: schemenet eval {place}; schemenet figure {FIGURES[task_of(config['data']['name'])]} {place}")
     return 0 if result["status"] == "done" else 1
 
@@ -231,10 +233,7 @@ def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> 
     refuse_repeated(rest[1:])
     from lightning_modules.evaluation.evaluate import describe, evaluate
 
-    result = evaluate(Path(rest[0]), rest[1:])
-    print(describe(result))
-    if "changed" not in result and result["trained"].get("scheme") is not None:
-        print(f"next: schemenet eval {shlex.quote(rest[0])} scheme=rk4 grid.steps=8, where steps share their weights")
+    print(describe(evaluate(Path(rest[0]), rest[1:])))
     return 0
 
 

@@ -36,6 +36,11 @@ def load_installed() -> None:
             warnings.warn(f"plugin {point.name!r} ({_owner(point)}) is left out: {_place_of(error)}", stacklevel=2)
 
 
+def is_installed(name: str) -> bool:
+    """Whether a module is that of an installed plugin, or part of it, which is found without being named."""
+    return any(f"{name}.".startswith(f"{point.module}.") for point in entry_points(group=GROUP))
+
+
 def import_modules(names: Iterable[str]) -> None:
     """Import modules that register parts.
 
