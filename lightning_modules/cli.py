@@ -181,9 +181,10 @@ def _sample_command(rest: list[str], imports: list[str], arguments: list[str]) -
 
 
 def _figure_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.comparing.report.figures.alone import KINDS
     from lightning_modules.plotting import command as plotting
 
-    return plotting.figure(rest)
+    return plotting.figure(rest, KINDS)
 
 
 def _list_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
