@@ -60,7 +60,10 @@ COMMANDS: Mapping[str, Command] = {
         "RUN [n=1000] [seed=0] [out=FILE.csv]", "samples of a trained density, as csv or npy",
         "schemenet sample RUN n=1000 out=samples.csv", CONFIG_OPTIONS[1:2],
     ),
-    "figure": Command("WHAT NAME... [--out FILE] [--size WxH] [--font PT]", "a picture of schemes, or of runs", "schemenet figure order rk4"),
+    "figure": Command(
+        "WHAT NAME... [--out FILE] [--size WxH] [--font PT]", "a picture of schemes, of runs or of a comparison",
+        "schemenet figure order heun rk4",
+    ),
     "list": Command(
         "[WHAT [NAME]]", "everything that has a name: data, experiments, fields, optimizers, ...",
         "schemenet list data mnist", CONFIG_OPTIONS[:2],
