@@ -83,6 +83,7 @@ KEY_HELP: Mapping[str, str] = {
     "overwrite": "begin anew where the folder has a run",
     "start_from": "a run or checkpoint whose trained steps are inserted between those of this network",
     "imports": "modules of your own, as by --import",
+    "callbacks": "such as [early_stopping] or [{name: early_stopping, patience: 10}]",
     "networks": "the networks to compare with the baseline: NAME, SCHEME:NAME, or a scheme's name for its own network",
     "controls": "networks that show whether the data separates architectures at all",
     "baseline": "what the others are compared with",

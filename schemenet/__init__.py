@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from architectures.supervised.insertion import insert
     from architectures.supervised.network import Network, Stage
     from lightning_modules.commands import compare, evaluate, load, train
-    from lightning_modules.config.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
+    from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
     from lightning_modules.data.datamodule import SplitData
     from lightning_modules.data.supervised.base import Labelled, LabelledData
     from lightning_modules.tasks.base import TaskModule
@@ -53,7 +53,9 @@ _HOMES = {
     "architectures.supervised.insertion": ["insert"],
     "architectures.supervised.network": ["Network", "Stage"],
     "lightning_modules.commands": ["compare", "evaluate", "load", "train"],
-    "lightning_modules.config.registries": ["DATA", "LAUNCHERS", "LOGGERS", "OPTIMIZERS", "TASKS", "TRAINERS"],
+    "lightning_modules.config.registries": [
+        "CALLBACKS", "DATA", "LAUNCHERS", "LOGGERS", "OPTIMIZERS", "TASKS", "TRAINERS",
+    ],
     "lightning_modules.data.datamodule": ["SplitData"],
     "lightning_modules.data.supervised.base": ["Labelled", "LabelledData"],
     "lightning_modules.tasks.base": ["TaskModule"],
@@ -81,13 +83,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "ARCHITECTURES", "DATA", "FIELDS", "GRADIENTS", "GRIDS", "LAUNCHERS", "LOGGERS", "NOISES", "OPTIMIZERS", "SCHEMES",
-    "TASKS", "TRAINERS", "ButcherTableau", "ClassificationModule", "DensityModule", "Flow", "FlowGrid", "GradientMode",
-    "Grid", "Labelled", "LabelledData", "Model", "Network", "Node", "RegressionModule", "RungeKutta", "Scheme",
-    "SchemenetError", "SeriesModule", "Solution", "SolverError", "SplitData", "Stage", "StepResult", "TaskModule",
-    "Trajectory", "TrajectoryFlow", "TrajectoryModule", "__version__", "compare", "create_model", "evaluate",
-    "import_modules", "insert", "list_models", "load", "match_budget", "networks_for_scheme", "odeint",
-    "odeint_adjoint", "odeint_dense", "odeint_event", "separate_weights", "solve", "train",
+    "ARCHITECTURES", "CALLBACKS", "DATA", "FIELDS", "GRADIENTS", "GRIDS", "LAUNCHERS", "LOGGERS", "NOISES",
+    "OPTIMIZERS", "SCHEMES", "TASKS", "TRAINERS", "ButcherTableau", "ClassificationModule", "DensityModule", "Flow",
+    "FlowGrid", "GradientMode", "Grid", "Labelled", "LabelledData", "Model", "Network", "Node", "RegressionModule",
+    "RungeKutta", "Scheme", "SchemenetError", "SeriesModule", "Solution", "SolverError", "SplitData", "Stage",
+    "StepResult", "TaskModule", "Trajectory", "TrajectoryFlow", "TrajectoryModule", "__version__", "compare",
+    "create_model", "evaluate", "import_modules", "insert", "list_models", "load", "match_budget",
+    "networks_for_scheme", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "separate_weights", "solve",
+    "train",
 ]  # fmt: skip
 
 

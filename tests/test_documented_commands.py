@@ -33,6 +33,7 @@ ELSEWHERE = {
     "scheme=sixth": "tests/lightning_modules/config/test_config_contract.py",
     "logger.": "tests/lightning_modules/loggers",
     "logger=comet": "tests/lightning_modules/loggers/test_loggers.py has one of the user's",
+    "print_epochs": "tests/lightning_modules/callbacks/test_selection.py has one of the user's",
     "run-file": "what launchers call: tests/lightning_modules/launching",
 }
 """What is not run here, by a word of the command, and where it is."""

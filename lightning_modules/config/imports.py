@@ -97,5 +97,7 @@ def _entries(config: Mapping[str, Any], architectures: Iterable[str]) -> Iterabl
             name = section.get("name") if isinstance(section, Mapping) else section
             if isinstance(name, str) and name in static_registry(group):
                 yield static_registry(group).entry(name)
+    for choice in config.get("callbacks") or ():
+        yield static_registry("callback").entry(choice["name"])
     for name in architectures:
         yield static_registry("architecture").entry(name)

@@ -17,5 +17,12 @@ LOGGERS = Registry(
     builds="pytorch_lightning.loggers.Logger",
 )
 """Where metrics are logged, in addition to the csv file; the fact ``requires`` names the packages that one needs."""
+CALLBACKS = Registry(
+    "callback",
+    "lightning_modules.callbacks",
+    context=("folder", "measure"),
+    builds="pytorch_lightning.callbacks.Callback",
+)
+"""What is called during a training; a callback with the fact ``selects`` chooses an epoch by the validation split."""
 LAUNCHERS = Registry("launcher", "lightning_modules.launching", context=("runs", "watch"))
 """What carries out the runs of a comparison or sweep; without any runs a launcher only checks its options."""

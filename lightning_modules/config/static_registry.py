@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from architectures.registry import ARCHITECTURES, FIELDS
-from lightning_modules.config.registries import DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
+from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
 from schemes.plugins import load_installed
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
 from schemes.schema import REQUIRED, Parameter, meanings_in
@@ -37,14 +37,14 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
 }
 """Config group to the registry that its choices are from, and the variable that holds it."""
 
-TASK = ("TASKS", TASKS)
-"""The registry of tasks: the data decides the task, so that it is no config group."""
+NO_GROUPS: Mapping[str, tuple[str, Registry]] = {"task": ("TASKS", TASKS), "callback": ("CALLBACKS", CALLBACKS)}
+"""Registries that are no config group: the data decides the task, and of callbacks there are any number."""
 
 Definition = ast.FunctionDef | ast.ClassDef
 
 
 def static_registry(group: str) -> Registry:
-    """The registry of a config group, or of the tasks, without imports of its home.
+    """The registry of a config group, or one of ``NO_GROUPS``, without imports of its home.
 
     The entries of this package are read from its source, and cannot be built; those from outside, whose modules are
     imported, are the same as in the registry itself.
@@ -54,7 +54,7 @@ def static_registry(group: str) -> Registry:
 
 
 def _live(group: str) -> tuple[str, Registry]:
-    return TASK if group == "task" else REGISTRIES[group]
+    return NO_GROUPS[group] if group in NO_GROUPS else REGISTRIES[group]
 
 
 @lru_cache(maxsize=64)

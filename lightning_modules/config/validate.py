@@ -6,7 +6,7 @@ The signatures of the registered entries are the schema, read from the source: n
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from architectures.registry import tasks_of
@@ -28,6 +28,7 @@ TRAIN_KEYS = {
     "overwrite": Parameter("overwrite", "bool"),
     "start_from": Parameter("start_from", "str | None"),
     "imports": Parameter("imports", "Sequence[str]"),
+    "callbacks": Parameter("callbacks", "Sequence[str | Mapping]"),
 }
 COMPARE_KEYS = TRAIN_KEYS | {
     "networks": Parameter("networks", "Sequence[str]"),
@@ -49,6 +50,9 @@ LAUNCHING = ("compare", "sweep")
 """Commands whose runs a launcher starts."""
 
 FROM_NETWORKS = "compare takes its networks from networks=[...]; options of one of them are set as arms.NAME.KEY=VALUE"
+
+ABSENT_WHEN_EMPTY = ("imports", "callbacks")
+"""Keys that a config without any does not have, as the configs from before these keys."""
 
 AXES = ("scheme", "field", "grid", "gradient", "noise")
 """Groups whose defaults are the architecture's."""
@@ -93,7 +97,7 @@ def check(config: Config, command: str, problems: Problems) -> Config:
     """
     config = dict(config)
     for key, parameter in KEYS[command].items():
-        if parameter.annotation == "Sequence[str]" and isinstance(config.get(key), str):
+        if parameter.annotation.startswith("Sequence[str") and isinstance(config.get(key), str | Mapping):
             config[key] = [config[key]]  # one word is a list of one
         if (problem := objection(config.get(key), parameter.annotation)) is not None:
             problems.add(f"{key}: {problem}")
@@ -109,8 +113,9 @@ def check(config: Config, command: str, problems: Problems) -> Config:
     config |= checked
     if command != "compare":
         problems.add(*_unfit(config, _name(checked, "architecture")))
-    imports = recorded_imports(config, compared)
-    return {**config, "imports": imports} if imports else {key: config[key] for key in config if key != "imports"}
+    config["callbacks"] = _checked_callbacks(config, command, problems)
+    config["imports"] = recorded_imports(config, compared)
+    return {key: value for key, value in config.items() if value or key not in ABSENT_WHEN_EMPTY}
 
 
 def check_sections(config: Config, groups: Sequence[str], problems: Problems) -> Config:
@@ -190,6 +195,38 @@ def _check_comparison(config: Config, problems: Problems) -> list[str]:
             elif (problem := objection(value, known[key].annotation)) is not None:
                 problems.add(f"arms.{arm}.{key}: {problem}")
     return list(dict.fromkeys(arms.values()))
+
+
+def _checked_callbacks(config: Config, command: str, problems: Problems) -> list[Config]:
+    """The callbacks of a config, each a mapping with its name and all options."""
+    if objection(choices := config.get("callbacks", []), KEYS[command]["callbacks"].annotation) is not None:
+        return []
+    names = static_registry("callback")
+    checked: list[Config] = []
+    for choice in choices:
+        if (spec := problems.attempt(lambda choice=choice: names.check_spec(choice), "callbacks: ")) is None:
+            continue
+        name = names.canonical(spec[0])
+        if any(name == other["name"] for other in checked):
+            problems.add(f"callbacks: {name!r} is given twice; leave one out")
+        if names.entry(name).facts.get("selects") and (reason := _no_selection(config, command)) is not None:
+            problems.add(f"callbacks: {name} {reason}")
+        checked.append({"name": name, **names.defaults(name), **spec[1]})
+    return checked
+
+
+def _no_selection(config: Config, command: str) -> str | None:
+    """Why no epoch can be selected; None where there is a validation split for it."""
+    if command == "compare":
+        return (
+            "selects an epoch by a validation split, and compare reports the test errors of networks that were trained "
+            "to the end, all equally long; leave it out"
+        )
+    if (config.get("data") or {}).get("validation") is None:
+        return (
+            "selects an epoch by the validation split, never by the test set; hold one out, such as data.validation=0.1"
+        )
+    return None
 
 
 def _check_section(section: Any, group: str, architecture: str | None, problems: Problems) -> Config | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import threading
@@ -23,7 +22,7 @@ from lightning_modules import stopping
 from lightning_modules.data.loader import BatchLoader
 from lightning_modules.loggers.csv import MetricsFile
 from lightning_modules.machine import process_rank
-from lightning_modules.storage.atomic_files import whole
+from lightning_modules.storage.checkpoint_files import write_checkpoint
 from lightning_modules.storage.run_files import CHECKPOINT, PREVIOUS_CHECKPOINT
 from lightning_modules.tasks.lightning_attributes import callbacks_of
 from schemes.errors import SchemenetError, StepLimitError, TimeLimitError
@@ -38,15 +37,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        with whole(path) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch hides the reason behind an error that does not name it
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-            file.flush()
-            os.fsync(file.fileno())  # before the old one is renamed
-            if path.exists():
-                os.replace(path, path.with_name(PREVIOUS_CHECKPOINT))
+        write_checkpoint(checkpoint, path, path.with_name(PREVIOUS_CHECKPOINT))
 
 
 def load_plain(path: Path) -> Any:
@@ -117,6 +108,7 @@ class Resumable(Checkpoint):
         self._before_evaluation: dict[str, Any] | None = None  # during an evaluation: the state from before it
         self._loaded: Mapping[str, Any] | None = None
         self._saved_step = 0
+        self._has_ended = False  # whether the loaded checkpoint is of the end of the training
         self._stop_requested = False
 
     def on_save_checkpoint(
@@ -141,7 +133,7 @@ class Resumable(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._loaded = loaded = checkpoint["resuming"]
-        self._saved_step = checkpoint["global_step"]
+        self._saved_step, self._has_ended = checkpoint["global_step"], loaded["place"] is None
         self.metrics = {name: torch.as_tensor(value) for name, value in loaded["metrics"].items()}
         if (processes := len(loaded["random"])) != trainer.world_size:
             raise SchemenetError(
@@ -208,7 +200,8 @@ class Resumable(Checkpoint):
             self._save(trainer, {"epoch": trainer.current_epoch, "batch": batch})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, None)
+        if not self._has_ended:
+            self._save(trainer, None)
 
     def _restore_random_state(self, trainer: pl.Trainer) -> None:
         """Set the random state of the checkpoint, immediately before it is used."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from architectures.costs.ledger import parameters
 from architectures.factory import create_model
@@ -13,12 +14,12 @@ from architectures.model import Model
 from architectures.registry import CLASSIFICATION
 from architectures.supervised.insertion import insert
 from lightning_modules.callbacks.rank_seed import deadlock_reason
-from lightning_modules.config.registries import DATA, OPTIMIZERS, TRAINERS
+from lightning_modules.config.registries import CALLBACKS, DATA, OPTIMIZERS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.loggers.opening import check as check_logger
 from lightning_modules.machine import physical_memory
-from lightning_modules.metrics import task_of
+from lightning_modules.metrics import measure_of, task_of
 from lightning_modules.storage.atomic_files import check_writable
 from lightning_modules.training.loading import load_run
 from schemes.errors import Problems, SchemenetError
@@ -80,6 +81,7 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
     attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
     attempt(lambda: check_logger(config["logger"]))
+    attempt(lambda: chosen_callbacks(config, Path()))
     if not 0 <= config["seed"] < 2**32:
         problems.add(f"seed: expected at least 0 and below 2^32, got {config['seed']}")
     if folder is not None:
@@ -94,3 +96,14 @@ def started_network(config: ResolvedConfig, network: Model) -> Model:
     """The network with the weights of the run in ``start_from``, unchanged where that is null."""
     place = config.get("start_from")
     return network if place is None else insert(load_run(Path(place), Model).network, network)
+
+
+def chosen_callbacks(config: ResolvedConfig, folder: Path) -> list[Callback]:
+    """The callbacks that a config names, built.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+    """
+    measure = measure_of(config["data"]["name"]).key
+    return [CALLBACKS.build(choice, folder=folder, measure=measure) for choice in config.get("callbacks", ())]

@@ -23,6 +23,7 @@ from lightning_modules.callbacks.optimization import EpochTimer, OptimizationLog
 from lightning_modules.callbacks.rank_seed import RankSeed
 from lightning_modules.callbacks.run_status import Progress, StopWhenDiverged
 from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger
+from lightning_modules.callbacks.selection import ResultCallback
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.registries import DATA, TASKS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
@@ -31,11 +32,19 @@ from lightning_modules.loggers.base import About
 from lightning_modules.loggers.opening import conclude, opened
 from lightning_modules.metrics import measure_of, task_of
 from lightning_modules.storage.atomic_files import remove_drafts, writable, write_json
-from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT
+from lightning_modules.storage.run_files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    PREVIOUS_CHECKPOINT,
+    PROGRESS,
+    RESULT,
+)
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.text import short
 from lightning_modules.training.checkpointing import Resumable, newest_checkpoint
-from lightning_modules.training.dry_run import started_network
+from lightning_modules.training.dry_run import chosen_callbacks, started_network
 from lightning_modules.training.noise_free import noise_free
 from lightning_modules.training.provenance import provenance
 from lightning_modules.training.run_folder import (
@@ -93,7 +102,8 @@ def _train_rank(
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
     callbacks = [watch, Progress(folder / PROGRESS), RankSeed(config["seed"])]
     callbacks += [SchemeCoefficientLogger(), OptimizationLogger(), SolverCostLogger(), InversionErrorLogger()]
-    callbacks += [EpochTimer(), resumable]
+    chosen = chosen_callbacks(config, folder)
+    callbacks += [EpochTimer(), *chosen, resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes communicate
     checkpoint = trainer.strategy.broadcast(_prepare_folder(config, folder) if trainer.is_global_zero else None)
@@ -116,6 +126,8 @@ def _train_rank(
     if stopped is None and not trainer.is_global_zero:
         return trainer.strategy.broadcast(None)
     result = _result(config, trainer, module, data, name, metrics, watch.diverged) | without_noise
+    for callback in chosen:
+        result |= callback.result() if isinstance(callback, ResultCallback) else {}
     if arm is not None:
         result["arm"] = arm
     if stopped is not None:
@@ -179,7 +191,7 @@ def _prepare_folder(config: ResolvedConfig, folder: Path) -> Path | None:
         (folder / RESULT).unlink(missing_ok=True)
     else:
         clear_run(folder)
-    for name in (RESULT, CONFIG, PROGRESS, CHECKPOINT, METRICS):
+    for name in (RESULT, CONFIG, PROGRESS, CHECKPOINT, BEST_CHECKPOINT, METRICS):
         remove_drafts(folder / name)
     write_json(folder / CONFIG, config.complete)
     return checkpoint

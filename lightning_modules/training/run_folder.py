@@ -12,7 +12,15 @@ from typing import Any
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.metrics import MEASURES
 from lightning_modules.storage.atomic_files import read_json
-from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, METRICS, PREVIOUS_CHECKPOINT, PROGRESS, RESULT
+from lightning_modules.storage.run_files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    PREVIOUS_CHECKPOINT,
+    PROGRESS,
+    RESULT,
+)
 from schemes.errors import SchemenetError
 
 FAILED, DIVERGED, DONE = "failed", "diverged", "done"
@@ -73,7 +81,7 @@ def find_same_run(config: ResolvedConfig, folder: Path) -> ExistingRun | None:
 
 def clear_run(folder: Path) -> None:
     """Remove the files of a run from its folder, so that another begins there."""
-    for name in (RESULT, PROGRESS, CHECKPOINT, PREVIOUS_CHECKPOINT, METRICS):
+    for name in (RESULT, PROGRESS, CHECKPOINT, PREVIOUS_CHECKPOINT, BEST_CHECKPOINT, METRICS):
         with contextlib.suppress(IsADirectoryError, PermissionError):
             (folder / name).unlink(missing_ok=True)
 
