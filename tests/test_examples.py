@@ -64,6 +64,7 @@ def test_installed_parts_train_and_are_evaluated_by_config(plugged: Path, capsys
     assert "gamma expected to be in [0, 1), got 2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_installed_parts_are_compared(plugged: Path) -> None:
     arms = [
         "networks=[small_cnn]",

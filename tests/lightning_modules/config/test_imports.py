@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.cli import main
+from lightning_modules.comparing.plan import make_plan
 from lightning_modules.config.compose import compose
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.config.static_registry import static_registry
+from lightning_modules.launching.job import Job, run_file
 from lightning_modules.launching.subprocesses import import_environment
 from schemes.errors import SchemenetError
 from schemes.plugins import FOLDER, import_modules
 from schemes.registry import SCHEMES
-from tests.support.in_this_process import runs_in_this_process
 from tests.support.outside import restored_registries, write_parts
 
 TINY = [
@@ -69,16 +70,23 @@ def test_a_part_of_ones_own_trains_and_its_module_is_recorded(
         assert "my_parts" not in sys.modules
 
 
-def test_runs_of_a_comparison_import_what_it_has_imported(folder: Path) -> None:
-    words = ["networks=[resnet20]", "baseline=resnet20", "controls=[]", "budget=null", "seeds=1"]
-    words = [word for word in words if not word.startswith("baseline")] + ["baseline=mlp", "launcher.jobs=1"]
-    with runs_in_this_process():
-        assert (
-            main(["compare", "--import=my_parts", *words, "arms.resnet20.scheme=my_parts", *TINY[2:], "folder=c"]) == 0
-        )
-    for job in folder.glob("c/*/seed0/run.json"):
-        assert json.loads(job.read_text())["config"]["imports"] == ["my_parts"]
-    assert len(list(folder.glob("c/*/seed0/result.json"))) == 2
+def test_the_process_of_a_run_imports_what_its_config_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["networks=[resnet20]", "baseline=mlp", "controls=[]", "budget=null", "arms.resnet20.scheme=my_parts"]
+    config = compose("compare", [*words, *TINY[2:], *import_for_command(["my_parts"])])
+    (arm,) = [arm for arm in make_plan(config).arms if arm.name == "resnet20"]
+    job = Job(folder / "c" / "resnet20" / "seed0", arm.config, arm.name, "c").write()
+    with restored_registries():
+        SCHEMES.remove("my_parts")
+        sys.modules.pop("my_parts")
+        assert run_file([str(job)]) == 0
+        assert "my_parts" in sys.modules
+    assert json.loads((job.parent / "config.json").read_text())["imports"] == ["my_parts"]
+    monkeypatch.delenv(FOLDER)
+    with restored_registries():
+        sys.modules.pop("my_parts", None)
+        (job.parent / "result.json").unlink()
+        assert run_file([str(job)]) == 1
+    assert "no such module" in (job.parent / "error.txt").read_text()
 
 
 @pytest.mark.usefixtures("folder")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 
 from lightning_modules.callbacks.progress_bar import TrainingBar, _described
@@ -31,6 +32,7 @@ def test_the_set_that_is_read_has_its_name(tmp_path: Path) -> None:
     assert bar._get_train_description(0) == "epoch 1/7"
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_epochs_and_errors_in_percent(tmp_path: Path) -> None:
     output = tmp_path / "screen"
     words = ["architecture.depth=8", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "logger=csv"]
