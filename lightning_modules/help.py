@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lightning_modules.config.compose import CONFIGS, REVISABLE, choices
 from lightning_modules.config.options_table import options_table, type_in_words, written_default
 from lightning_modules.config.sections import SECTIONS, keys_of
-from lightning_modules.config.static_registry import REGISTRIES, static_registry
+from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, static_registry
 from lightning_modules.config.validate import AXES, KEYS, RECIPES, groups_of
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.text import aligned, terminal_width
@@ -95,6 +95,8 @@ KEY_HELP: Mapping[str, str] = {
 }
 """What the keys of the commands mean."""
 
+LISTED = (*REGISTRIES, *NO_GROUPS)
+"""What ``schemenet list`` reads from the registries."""
 PLURALS = {"noise": "noises", "architecture": "architectures", "data": "data", "debug": "debug"}
 OTHER_NAMES = {"models": "architecture", "networks": "architecture"}
 
@@ -156,7 +158,7 @@ def list_names(words: Sequence[str], config_dir: str | None = None) -> str:
         SchemenetError: for a group or a name that is not known.
     """
     width = terminal_width()
-    groups = [*REGISTRIES, *RECIPES]
+    groups = [*LISTED, *RECIPES]
     if not words:
         rows = [[_plural(group), str(len(choices(group, config_dir, aliases=False)))] for group in groups]
         return aligned([["schemenet list ...", "names"], *rows], width)
@@ -172,7 +174,7 @@ def list_names(words: Sequence[str], config_dir: str | None = None) -> str:
     rows = [
         [name, *_aliases(group, name), _first_line(group, name, config_dir)] for name in _distinct(group, config_dir)
     ]
-    head = [group, *(["also"] if group in REGISTRIES else []), "what it is"]
+    head = [group, *(["also"] if group in LISTED else []), "what it is"]
     if len(head) > 2 and all(row[1] == "-" for row in rows):
         head, rows = [head[0], head[2]], [[row[0], row[2]] for row in rows]
     return aligned([head, *rows], width)
@@ -189,7 +191,7 @@ def completions(words: Sequence[str]) -> list[str]:
         return _begins(last, COMMANDS)
     command = before[0]
     if command == "list":
-        groups = {_plural(group): group for group in (*REGISTRIES, *RECIPES)}
+        groups = {_plural(group): group for group in (*LISTED, *RECIPES)}
         return _begins(last, groups if len(before) == 1 else choices(groups.get(before[1], "scheme"), aliases=False))
     if command == "completion":
         return _begins(last, ("bash", "zsh", "fish"))
@@ -281,14 +283,14 @@ def _distinct(group: str, config_dir: str | None) -> list[str]:
 
 
 def _aliases(group: str, name: str) -> Iterator[str]:
-    if group in REGISTRIES:
+    if group in LISTED:
         names = static_registry(group)
         sizes = [e.name for e in map(names.entry, names) if name in names and e.family == name and e.name != name]
         yield ", ".join([*names.aliases(name), *([*sizes[:2], "..."] if len(sizes) > 3 else sizes)]) or "-"
 
 
 def _first_line(group: str, name: str, config_dir: str | None) -> str:
-    if group in REGISTRIES and name in static_registry(group):
+    if group in LISTED and name in static_registry(group):
         return _sentence(static_registry(group).entry(name).doc)
     return _sentence(_comment(group, name, config_dir))
 
@@ -305,6 +307,7 @@ def _comment(group: str, name: str, config_dir: str | None) -> str:
 def _sentence(text: str) -> str:
     """The first sentence of a docstring, without its markup."""
     paragraph = " ".join(text.split("\n\n")[0].split())
+    paragraph = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", paragraph)
     return re.split(r"(?<=[.;:]) (?=[A-Z`(])|; ", paragraph)[0].replace("``", "").rstrip(".;:")
 
 

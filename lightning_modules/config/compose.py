@@ -16,7 +16,7 @@ from lightning_modules.config.imports import import_for_command, missing_imports
 from lightning_modules.config.overrides import quoted, sort_words
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sections import SHORT
-from lightning_modules.config.static_registry import REGISTRIES, ROOT, static_registry
+from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, ROOT, static_registry
 from lightning_modules.config.validate import (
     ALIASES,
     AXES,
@@ -151,7 +151,7 @@ def choices(group: str, config_dir: str | None = None, *, aliases: bool = True) 
     """
     folders = [CONFIGS / group, *([Path(config_dir) / group] if config_dir else [])]
     names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
-    if group in REGISTRIES:
+    if group in (*REGISTRIES, *NO_GROUPS):
         names |= set(static_registry(group).all_names() if aliases else static_registry(group))
     return sorted(names)
 

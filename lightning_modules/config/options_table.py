@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from lightning_modules.config.static_registry import REGISTRIES
 from lightning_modules.config.validate import AXES
 from lightning_modules.text import aligned
 from schemes.registry import Registry
@@ -25,7 +26,7 @@ def options_table(names: Registry, name: str, group: str, width: int | None = No
         return f"{name} has no options"
     rows = [
         [
-            key if key in (*AXES, "sharing") else f"{group}.{key}", type_in_words(p),
+            f"{group}.{key}" if group in REGISTRIES and key not in (*AXES, "sharing") else key, type_in_words(p),
             written_default(defaults.get(key, REQUIRED)), p.meaning,
         ]
         for key, p in options.items()

@@ -12,7 +12,7 @@ import yaml
 from lightning_modules import help
 from lightning_modules.cli import COMMANDS, main
 from lightning_modules.config.compose import compose
-from lightning_modules.config.static_registry import REGISTRIES, static_registry
+from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, static_registry
 from lightning_modules.config.validate import KEYS
 from schemes.registry import SCHEMES
 
@@ -51,7 +51,7 @@ def test_help_and_lists_import_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
-@pytest.mark.parametrize("group", REGISTRIES)
+@pytest.mark.parametrize("group", [*REGISTRIES, *NO_GROUPS])
 def test_a_group_is_listed_with_a_line_for_each_name(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     names = static_registry(group)
