@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 
 from schemes.errors import Problems, SchemenetError
@@ -96,8 +97,13 @@ def _import_from_folder(name: str) -> None:
 
 def _place_of(error: BaseException) -> str:
     """An error of somebody else's module in one line, with the file and line that raised it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f", {frames[-1].filename} line {frames[-1].lineno}" if frames and frames[-1].filename != __file__ else ""
+    here = f"{Path(__file__).parents[1]}{os.sep}"  # the line of the user's that led to an error in here
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith(here)
+    ]
+    place = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
