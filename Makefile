@@ -12,7 +12,7 @@ NUMERIC := tests/schemes tests/architectures tests/lightning_modules/training/te
 OLDEST := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=AVX2
 
-.PHONY: help demo test test-all test-slurm lint bench clean
+.PHONY: help demo test test-all test-slurm lint bench docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -26,13 +26,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch "$@"
 
+$(VENV)/.docs: $(VENV)/.installed
+	"$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch "$@"
+
 demo: $(VENV)/.installed  ## train and compare all families on 8x8 digits, some minutes on two cores
 	"$(BIN)/python" -m lightning_modules compare experiment=demo
 
 test: $(VENV)/.installed  ## the tests
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q
 
-test-all: test  ## also the slow tests, and those of numbers under other instruction sets, seeds and threads
+test-all: test $(VENV)/.docs  ## also the slow tests, and those of numbers under other instruction sets, seeds and threads
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal -q -m slow
 	$(OLDEST) SCHEMENET_TEST_SEED=1 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
 	$(AVX2) SCHEMENET_TEST_SEED=2 SCHEMENET_TEST_THREADS=2 "$(BIN)/python" -m pytest -n 2 --dist worksteal -q $(NUMERIC)
@@ -46,5 +50,10 @@ lint: $(VENV)/.installed  ## ruff and pyright
 bench: $(VENV)/.installed  ## the benchmarks, as ratios within one process
 	for script in benchmarks/[!_]*.py; do "$(BIN)/python" "$$script"; done
 
+docs: $(VENV)/.docs  ## this documentation as a site, to be opened at site/index.html
+	"$(BIN)/python" docs/scheme_tables.py
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --quiet
+	@echo "site/index.html"
+
 clean:  ## remove the environment and caches (runs/ stays)
-	rm -rf "$(VENV)" .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" site .pytest_cache .ruff_cache

@@ -67,6 +67,9 @@ FINISHED = tuple(f"finished/{name}" for name in ("sweep/a", "sweep/b", "ablation
 PAGES = {"dynamics.md": "field", "densities.md": "density", "series.md": "series", "odenet.md": "error_control"}
 """Whose runs the eval of a page is about."""
 
+REPORT_FIGURES = ("error_against_costs", "learning_curves", "evaluations")
+"""Figures of a comparison's FOLDER."""
+
 
 def documented() -> Iterator[tuple[str, str]]:
     """(page, command) of each ``schemenet ...`` in blocks and code spans; lines that are continued are joined.
@@ -160,6 +163,15 @@ def run_of(kind: str, place: Path) -> str:
     return folder
 
 
+def comparison(place: Path) -> str:
+    """The folder of a comparison, trained when it is first asked for."""
+    folder = "made/comparison"
+    if not (place / folder).exists():
+        words = ["compare", "networks=[forward_euler,rk2]", "controls=[]", "budget=20k", f"folder={folder}"]
+        assert main(tiny(words)) == 0
+    return folder
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page}: {command}"[:100] for page, command in COMMANDS])
 def test_a_documented_command_runs(page: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if elsewhere := [reason for word, reason in ELSEWHERE.items() if word in command]:
@@ -178,6 +190,8 @@ def test_a_documented_command_runs(page: str, command: str, place: Path, capsys:
     )
     if words[0] in ("figure", "eval", "sample"):
         words = [run_of(kind, place) if word in ("RUN", "RUN...") else word for word in words]
+    if words[1:2] and words[1] in REPORT_FIGURES:
+        words = [comparison(place) if word == "FOLDER" else word for word in words]
     words = [word for pattern in words for word in (sorted(glob.glob(pattern)) if "*" in pattern else [pattern])]
     status = main(tiny(words) if words[0] in ("train", "compare", "sweep", "eval", "sample") else words)
     wrong = any(word in command for word in MISTAKES)

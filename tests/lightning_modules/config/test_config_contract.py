@@ -58,11 +58,11 @@ def test_a_group_has_its_registrys_names_without_yaml_files(group: str) -> None:
 
 
 def test_a_new_scheme_is_one_file(tmp_path: Path) -> None:
-    """The file of README's example, in a copy of the packages."""
+    """The file of the example in docs/extending.md, in a copy of the packages."""
     root = CONFIGS.parent
     for package in ("schemes", "architectures", "lightning_modules", "configs"):
         shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    example = re.search(r"```python\n# (schemes/\S+)\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    example = re.search(r"```python\n# (schemes/\S+)\n(.*?)```", (root / "docs/extending.md").read_text(), re.DOTALL)
     assert example is not None
     (tmp_path / example[1]).write_text(f'"""A sixth."""\n\n{example[2]}')
     code = (

@@ -1,0 +1,89 @@
+"""The documentation: tables from the registry, the reference, README's program, the notebooks and the site."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import schemenet
+from schemes.registry import SCHEMES
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REFERENCE = [
+    name
+    for page in (ROOT / "docs/api").glob("*.md")
+    for name in re.findall(r"^::: schemenet\.(\w+)$", page.read_text("utf-8"), re.MULTILINE)
+]
+
+
+def test_tables_of_schemes_are_those_of_the_registry() -> None:
+    spec = importlib.util.spec_from_file_location("scheme_tables", ROOT / "docs/scheme_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    text = module.PAGE.read_text("utf-8")
+    assert module.filled(text) == text, "run python docs/scheme_tables.py"
+    by_task = text.split("## All schemes")[0]
+    assert not [name for name in SCHEMES if not SCHEMES.entry(name).outside and f"`{name}`" not in by_task]
+
+
+def test_each_public_name_is_in_the_reference_once() -> None:
+    assert sorted(REFERENCE) == sorted(schemenet.__all__)
+
+
+def test_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 6000
+
+
+@pytest.mark.slow
+def test_each_public_name_has_a_docstring() -> None:
+    griffe = pytest.importorskip("griffe")
+    loader = griffe.GriffeLoader(search_paths=[str(ROOT)])
+    for package in ("schemes", "architectures", "lightning_modules", "schemenet"):
+        loader.load(package)
+    module = loader.modules_collection["schemenet"]
+    assert not [name for name in schemenet.__all__ if not module[name].has_docstring]
+
+
+@pytest.mark.slow
+def test_site_builds_strictly_and_loads_nothing_from_a_network(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert build.returncode == 0, build.stderr
+    loads = r"<(?:script|img|iframe|source)\b[^>]*\ssrc=\"(?:https?:)?//|<link\b[^>]*\shref=\"(?:https?:)?//"
+    for page in tmp_path.rglob("*.html"):
+        assert not re.findall(loads, page.read_text("utf-8")), page
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.findall(r"url\(['\"]?(?:https?:)?//|@import", sheet.read_text("utf-8")), sheet
+    reference = "".join(page.read_text("utf-8") for page in (tmp_path / "api").glob("*.html"))
+    assert not [name for name in schemenet.__all__ if f'id="schemenet.{name}"' not in reference]
+    assert (tmp_path / "search/search_index.js").exists()
+
+
+@pytest.mark.slow
+def test_program_of_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = re.search(r"```python\n(import schemenet\n.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert program is not None
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run = subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
