@@ -180,6 +180,12 @@ def _sample_command(rest: list[str], imports: list[str], arguments: list[str]) -
     return sample(rest)
 
 
+def _export_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.evaluation.export import export_command
+
+    return export_command(rest)
+
+
 def _figure_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     from lightning_modules.comparing.report.figures.alone import KINDS
     from lightning_modules.plotting import command as plotting
@@ -259,6 +265,7 @@ COMMANDS: dict[str, Callable[[list[str], list[str], list[str]], int]] = {
     "sweep": _sweep_command,
     "eval": _eval_command,
     "sample": _sample_command,
+    "export": _export_command,
     "figure": _figure_command,
     "plot": _figure_command,
     "list": _list_command,

@@ -15,6 +15,7 @@ from lightning_modules.config.compose import compose
 from lightning_modules.config.overrides import refuse_repeated, words_of
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.evaluation import evaluate as evaluation
+from lightning_modules.evaluation import export as exporting
 from lightning_modules.launching import multi_process
 from lightning_modules.launching.run_lock import locked
 from lightning_modules.storage.atomic_files import read_json
@@ -106,6 +107,22 @@ def evaluate(place: Place, *words: str, **options: Any) -> dict[str, Any]:
     overrides = [*words, *words_of(options)]
     refuse_repeated(overrides)
     return evaluation.evaluate(_path(place), overrides)
+
+
+def export(place: Place, out: str | PathLike[str]) -> float:
+    """Write a trained network as a file for ONNX or ``torch.export``, as ``schemenet export`` does.
+
+    Args:
+        place: a run folder, a checkpoint, or a loaded run.
+        out: a file that ends with ``.onnx`` or ``.pt2``; one that exists is replaced.
+
+    Returns:
+        The largest difference between the outputs of the file and of the network on random inputs.
+
+    Raises:
+        SchemenetError: the network cannot be exported.
+    """
+    return exporting.export(_path(place), Path(fspath(out)))
 
 
 def compare(*words: str, config_dir: str | None = None, **options: Any) -> Comparison:

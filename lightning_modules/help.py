@@ -60,6 +60,10 @@ COMMANDS: Mapping[str, Command] = {
         "RUN [n=1000] [seed=0] [out=FILE.csv]", "samples of a trained density, as csv or npy",
         "schemenet sample RUN n=1000 out=samples.csv", CONFIG_OPTIONS[1:2],
     ),
+    "export": Command(
+        "RUN OUT.onnx | OUT.pt2", "a trained network as a file for ONNX or torch.export",
+        "schemenet export RUN network.onnx", CONFIG_OPTIONS[1:2],
+    ),
     "figure": Command(
         "WHAT NAME... [--out FILE] [--size WxH] [--font PT]", "a picture of schemes, of runs or of a comparison",
         "schemenet figure order heun rk4",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from architectures.registry import ARCHITECTURES, FIELDS
     from architectures.supervised.insertion import insert
     from architectures.supervised.network import Network, Stage
-    from lightning_modules.commands import compare, evaluate, load, train
+    from lightning_modules.commands import compare, evaluate, export, load, train
     from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
     from lightning_modules.data.datamodule import SplitData
     from lightning_modules.data.supervised.base import Labelled, LabelledData
@@ -52,7 +52,7 @@ _HOMES = {
     "architectures.registry": ["ARCHITECTURES", "FIELDS"],
     "architectures.supervised.insertion": ["insert"],
     "architectures.supervised.network": ["Network", "Stage"],
-    "lightning_modules.commands": ["compare", "evaluate", "load", "train"],
+    "lightning_modules.commands": ["compare", "evaluate", "export", "load", "train"],
     "lightning_modules.config.registries": [
         "CALLBACKS", "DATA", "LAUNCHERS", "LOGGERS", "OPTIMIZERS", "TASKS", "TRAINERS",
     ],
@@ -88,7 +88,7 @@ __all__ = [
     "FlowGrid", "GradientMode", "Grid", "Labelled", "LabelledData", "Model", "Network", "Node", "RegressionModule",
     "RungeKutta", "Scheme", "SchemenetError", "SeriesModule", "Solution", "SolverError", "SplitData", "Stage",
     "StepResult", "TaskModule", "Trajectory", "TrajectoryFlow", "TrajectoryModule", "__version__", "compare",
-    "create_model", "evaluate", "import_modules", "insert", "list_models", "load", "match_budget",
+    "create_model", "evaluate", "export", "import_modules", "insert", "list_models", "load", "match_budget",
     "networks_for_scheme", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "separate_weights", "solve",
     "train",
 ]  # fmt: skip

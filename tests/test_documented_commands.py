@@ -34,6 +34,7 @@ ELSEWHERE = {
     "logger.": "tests/lightning_modules/loggers",
     "logger=comet": "tests/lightning_modules/loggers/test_loggers.py has one of the user's",
     "print_epochs": "tests/lightning_modules/callbacks/test_selection.py has one of the user's",
+    "schemenet export": "tests/lightning_modules/evaluation/test_export.py",
     "run-file": "what launchers call: tests/lightning_modules/launching",
 }
 """What is not run here, by a word of the command, and where it is."""
