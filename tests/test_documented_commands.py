@@ -168,7 +168,7 @@ def comparison(place: Path) -> str:
     """The folder of a comparison, trained when it is first asked for."""
     folder = "made/comparison"
     if not (place / folder).exists():
-        words = ["compare", "networks=[forward_euler,rk2]", "controls=[]", "budget=20k", f"folder={folder}"]
+        words = ["compare", "networks=[forward_euler,reversible]", "controls=[]", "budget=20k", f"folder={folder}"]
         assert main(tiny(words)) == 0
     return folder
 
