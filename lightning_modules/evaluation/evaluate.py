@@ -25,8 +25,8 @@ from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.validate import Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import MEASURES, Measure, measure_of, task_of
-from lightning_modules.storage.atomic_files import read_json, safe_name, write_json
-from lightning_modules.storage.run_files import CHECKPOINT, RESULT
+from lightning_modules.storage.atomic_files import read_json, write_json
+from lightning_modules.storage.run_files import BEST_CHECKPOINT, RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics
 from lightning_modules.training.loading import load_run
@@ -92,7 +92,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
         result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
     result["versions"] = versions()
-    of_file = "" if path.name == CHECKPOINT else f"{safe_name(path.stem)}-"
+    of_file = "best-" if path.name == BEST_CHECKPOINT else ""  # beside the one of the last weights
     name = f"eval-{of_file}{name_of(config.get('scheme') or 'none')}-{config.recipe_hash}.json"
     result["file"] = _write(path.parent / name, result)
     return result
