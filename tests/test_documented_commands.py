@@ -58,14 +58,20 @@ RUNS = {
     "error_control": "experiment=odenet_mnist", "trajectories": "experiment=trajectories_moons",
     "field": "experiment=dynamics", "density": "experiment=density2d", "series": "experiment=series",
     "k": "architecture=lm_resnet", "poly_vs_implicit": "architecture=resnet", "spectrum": "architecture=resnet",
-    "shared": "architecture=ode_resnet",
+    "shared": "architecture=ode_resnet", "best": "data.validation=0.1 callbacks=[best_checkpoint]",
 }  # fmt: skip
 """What is trained for a figure, or for eval, of a RUN."""
 
 FINISHED = tuple(f"finished/{name}" for name in ("sweep/a", "sweep/b", "ablation/a", "ablation/b", "train/some-run"))
 """Folders of finished runs, in place of those below runs/ that the commands name: there other commands put theirs."""
 
-PAGES = {"dynamics.md": "field", "densities.md": "density", "series.md": "series", "odenet.md": "error_control"}
+PAGES = {
+    "dynamics.md": "field",
+    "densities.md": "density",
+    "series.md": "series",
+    "odenet.md": "error_control",
+    "callbacks.md": "best",
+}
 """Whose runs the eval of a page is about."""
 
 REPORT_FIGURES = ("error_against_costs", "learning_curves", "evaluations")
@@ -191,6 +197,7 @@ def test_a_documented_command_runs(page: str, command: str, place: Path, capsys:
     )
     if words[0] in ("figure", "eval", "sample"):
         words = [run_of(kind, place) if word in ("RUN", "RUN...") else word for word in words]
+        words = [f"{run_of(kind, place)}/{word[4:]}" if word.startswith("RUN/") else word for word in words]
     if words[1:2] and words[1] in REPORT_FIGURES:
         words = [comparison(place) if word == "FOLDER" else word for word in words]
     words = [word for pattern in words for word in (sorted(glob.glob(pattern)) if "*" in pattern else [pattern])]
