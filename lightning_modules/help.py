@@ -227,9 +227,9 @@ SHELLS = {
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o default -F _schemenet schemenet""",
     "zsh": """_schemenet() {
-  local -a found
-  found=("${(@f)$(schemenet complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-  if [[ -n $found[1] ]]; then compadd -Q -S '' -- $found; else _files; fi
+  local -a names
+  names=("${(@f)$(schemenet complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  if [[ -n $names[1] ]]; then compadd -Q -S '' -- $names; else _files; fi
 }
 compdef _schemenet schemenet""",
     "fish": """complete -c schemenet -a '(schemenet complete (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'""",

@@ -271,9 +271,13 @@ class Registry(Mapping[str, Callable[..., Any]]):
         Raises:
             SchemenetError: for a wrong spec, or a class, function or object from outside that is no such part.
         """
-        named = isinstance(spec, str | Mapping)
-        entry, parameters = self.entry_of(spec), self.parameters_of_choice(spec)
-        arguments = self.check_spec(spec)[1] if named else {}
+        named, arguments = isinstance(spec, str | Mapping), {}
+        if named:
+            name, arguments = self.check_spec(spec)
+            entry, parameters = self.entry(name), self.parameters(name)
+        else:
+            entry = self.entry_of(spec)
+            parameters = entry.parameters
         context = {key: value for key, value in context.items() if key in parameters}
         given = {**context, **entry.preset, **arguments}
         if missing := [key for key, p in parameters.items() if p.default is REQUIRED and key not in given]:
