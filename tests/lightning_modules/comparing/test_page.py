@@ -116,19 +116,19 @@ def test_interactive_plots_are_data_and_the_policy_stays_strict(picture: Path) -
     hostile = f"</script>{HOSTILE}<!--"
     spec = {"data": {"values": [{"arm": hostile}]}, "concat": []}
     text = f"# t\n\n![caption]({picture.name})\n\n![caption]({picture.name})"
-    found = Reader(page.render(text, picture.parent, {picture.name: spec}))
-    data = [content for attributes, content in found.of("script") if attributes.get("type") == "application/json"]
+    rendered = Reader(page.render(text, picture.parent, {picture.name: spec}))
+    data = [content for attributes, content in rendered.of("script") if attributes.get("type") == "application/json"]
     assert [json.loads(content) for content in data] == [spec, spec]
-    policy = next(a["content"] for a, _ in found.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(a["content"] for a, _ in rendered.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert "unsafe" not in policy
     allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
-    programs = [content for attributes, content in found.of("script") if "type" not in attributes]
+    programs = [content for attributes, content in rendered.of("script") if "type" not in attributes]
     digests = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in programs]
     assert allowed["script-src"].split() == [f"'sha256-{digest}'" for digest in digests]
     assert len(programs) == 3, "the library of plots and the page's own"
     assert "ast: true" in programs[1], "expressions are interpreted, not evaluated"
-    assert not found.of("b")
-    assert found.of("img")[0][0]["src"].startswith("data:"), "for those who run no script, and for paper"
+    assert not rendered.of("b")
+    assert rendered.of("img")[0][0]["src"].startswith("data:"), "for those who run no script, and for paper"
 
 
 def test_csv_files_are_inside_the_page_where_they_are_short(picture: Path) -> None:

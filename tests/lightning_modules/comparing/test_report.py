@@ -374,13 +374,13 @@ def test_report(damaged):
 
 
 def test_nothing_empty_is_shown(tmp_path):
-    text = told(fabricate(tmp_path))
+    text = report_text(fabricate(tmp_path))
     assert "Runs that are not done" not in text
     head = next(line for line in text.splitlines() if line.startswith("| arm | scheme"))
     assert "bootstrap" not in head
     assert "not done" not in head
     assert "Bootstrap" not in text
-    assert "Bootstrap" in told(eight_seeds(tmp_path / "eight"))
+    assert "Bootstrap" in report_text(eight_seeds(tmp_path / "eight"))
 
 
 def test_the_recipe_is_folded_and_begins_with_what_is_not_the_default(tmp_path):
@@ -398,14 +398,14 @@ def test_the_recipe_is_folded_and_begins_with_what_is_not_the_default(tmp_path):
     of_runs = settings({"optimizer.name": "sgd", "optimizer.nesterov": "false", "data.name": "none such"})
     assert [s.differs for s in of_runs] == [False] * 3, "as JSON writes it"
     assert not any(s.differs for s in settings({"data": {"name": "of a package that is not here", "batch_size": 3}}))
-    text = told(fabricate(tmp_path), recipe=recipe)
+    text = report_text(fabricate(tmp_path), recipe=recipe)
     assert "<details><summary>Recipe: 5 keys, not the default: data.batch_size, optimizer.lr</summary>" in text
     assert text.index("| **optimizer.lr** | 0.7 | 0.1 |") < text.index("| optimizer.momentum | 0.9 | 0.9 |")
 
 
 def test_every_run_has_a_row_that_its_arm_leads_to(tmp_path):
     folder = fabricate(tmp_path)
-    assert "| revnet | 1 | done |" in told(folder)
+    assert "| revnet | 1 | done |" in report_text(folder)
     comparison = runs.read_comparison(folder)
     text = page.render(templates.render(Facts.of(comparison)), folder)
     links = set(re.findall(r'<a href="#(runs-of-arm-\d)">', text))
@@ -511,7 +511,7 @@ def test_reading_and_tables_need_neither_torch_nor_matplotlib(tmp_path):
 # -------------------------------------------------------------------------------- what the report says
 
 
-def told(folder: Path, **changes) -> str:
+def report_text(folder: Path, **changes) -> str:
     """The report's text, without pictures; ``changes`` are keys of comparison.json."""
     path = folder / "comparison.json"
     write_json(path, json.loads(path.read_text()) | changes)
@@ -531,7 +531,7 @@ def eight_seeds(folder: Path, shift: float = -0.002) -> Path:
 
 
 def test_eight_seeds_bear_a_claim(tmp_path):
-    text = told(eight_seeds(tmp_path))
+    text = report_text(eight_seeds(tmp_path))
     assert "DEVELOPMENT RESULT" not in text
     assert "- better than resnet: revnet\n- not separated from resnet: lm_resnet\n" in text
     row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
@@ -541,7 +541,7 @@ def test_eight_seeds_bear_a_claim(tmp_path):
 
 
 def test_fewer_seeds_say_what_they_cannot_show_and_how_many_it_takes(tmp_path):
-    text = told(fabricate(tmp_path))
+    text = report_text(fabricate(tmp_path))
     needed = "**DEVELOPMENT RESULT, no claim: 3 paired seeds; a claim about 6 arms beside the baseline needs 8 seeds.**"
     assert needed in text
     assert "cannot go below 2/2^3 = 0.25, by Holm's correction over 6 arms 1: a difference of any size could be" in text
@@ -560,7 +560,7 @@ def test_what_so_many_pairs_can_show_is_told_as_it_was_tested():
 def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):
     folder = eight_seeds(tmp_path)
     spoil(folder, "revnet", 3, status="diverged", test_error=None)
-    text = told(folder)
+    text = report_text(folder)
     row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
     assert row[2:6] == ["2.12 ± 0.24 (7/8)", "-0.24 [-0.26, +∞]", "-", "not separated\\*"]
     assert row[8:] == ["0.88 (7/8)", "+1.00", "8", "1 diverged |"]
@@ -571,7 +571,7 @@ def test_a_diverged_run_takes_the_word_back_and_is_shown(tmp_path):
 def test_a_failed_run_leaves_its_pair_out_and_marks_the_word(tmp_path):
     folder = eight_seeds(tmp_path)
     fail(folder, "revnet", 3, "MemoryError")
-    text = told(folder)
+    text = report_text(folder)
     row = next(line for line in text.splitlines() if line.startswith("| revnet")).split(" | ")
     assert (row[5], row[10:]) == ("better\\*", ["7", "1 failed |"])
     assert "as few as 7 paired seeds; a claim about 2 arms" in text
@@ -583,7 +583,7 @@ def test_a_run_of_another_recipe_is_not_counted(tmp_path):
     arms = [arm | {"recipe": "aaaaaaaa"} for arm in plan["arms"]]
     for seed in EIGHT:
         spoil(folder, "revnet", seed, recipe="aaaaaaaa" if seed else "bbbbbbbb")
-    text = told(folder, arms=arms)
+    text = report_text(folder, arms=arms)
     assert "NOT COUNTED: result.json is of another run (recipe bbbbbbbb, not aaaaaaaa)" in text
     assert of(statistics.summarise(runs.read_comparison(folder)), "revnet").counts["failed"] == 1
 
@@ -600,7 +600,7 @@ def test_a_run_of_another_recipe_is_not_counted(tmp_path):
     ],
 )
 def test_budgets_of_every_kind(tmp_path, budget, headline, fact):
-    text = told(eight_seeds(tmp_path), budget=budget)
+    text = report_text(eight_seeds(tmp_path), budget=budget)
     assert headline in text.split("\n\n")[0] + "\n"
     assert fact in text
 
@@ -611,7 +611,7 @@ def test_costs_that_were_not_matched_are_told_as_multiples(tmp_path):
         path = folder / "revnet" / f"seed{seed}" / "result.json"
         ledger = json.loads(path.read_text())["ledger"]
         spoil(folder, "revnet", seed, ledger=ledger | {"macs": 62.4e6, "flow_parameters": 204_000, "train_flops": 3e9})
-    text = told(folder)
+    text = report_text(folder)
     assert (
         "revnet: matched in parameters; MACs 2.00×, NFE forward 2.00×, NFE backward 2.00×, bytes kept 0.15×,"
         " peak bytes 0.15×, step time 1.50× of the baseline's."
@@ -621,9 +621,9 @@ def test_costs_that_were_not_matched_are_told_as_multiples(tmp_path):
     assert "| revnet | 1.00× | 1.00× | 2.00× | 2.00× | 2.00× | 0.15× | 0.15× | 1.50× |" in text
     time = {"threads": 2, "device": "cpu", "batch_size": 128, "quartile_1_s": 0.1}
     write_json(folder / "revnet" / "step_time.json", {"median_s": 0.18, "quartile_3_s": 0.2, **time})
-    assert "| 0.15× | 1.50× (quartiles overlap) |" in told(folder)
+    assert "| 0.15× | 1.50× (quartiles overlap) |" in report_text(folder)
     macs = {"kind": "macs", "target": 31.2e6, "by": "width", "tolerance": 0.01}
-    assert "revnet: counts as matched, but its MACs are +100.0% off the budget." in told(folder, budget=macs)
+    assert "revnet: counts as matched, but its MACs are +100.0% off the budget." in report_text(folder, budget=macs)
 
 
 def test_all_pairs_of_arms(tmp_path):
@@ -636,8 +636,8 @@ def test_all_pairs_of_arms(tmp_path):
         assert found[a, b][0] + found[b, a][0] == 2  # what one wins the other loses
     errors = {(run.arm, run.seed): run.value for run in comparison.runs}
     assert found["polynet", "fractalnet"][0] == sum(errors["polynet", s] < errors["fractalnet", s] for s in (0, 1))
-    assert "### P(A better than B)" in told(folder)
-    assert "### P(A better than B)" not in told(eight_seeds(tmp_path / "few"))
+    assert "### P(A better than B)" in report_text(folder)
+    assert "### P(A better than B)" not in report_text(eight_seeds(tmp_path / "few"))
 
 
 def test_tuning_is_shown_with_what_was_tried_and_chosen(tmp_path):
@@ -650,15 +650,15 @@ def test_tuning_is_shown_with_what_was_tried_and_chosen(tmp_path):
             "revnet": {"0.03": [0.04, 0.05], "0.1": [0.03, 0.03], "0.3": [0.01, 0.02]},
         }
     }
-    text = told(eight_seeds(tmp_path), tuning=tuning)
+    text = report_text(eight_seeds(tmp_path), tuning=tuning)
     assert "| resnet | 4.50 (2) | **2.50 (2)** | 75.00 (2, 1 diverged) | 0.1 |" in text
     assert "- revnet: the best learning rate, 0.3, is the largest of the grid" in text
     assert "seeds 100, 101" in text
-    assert "## Tuning" not in told(eight_seeds(tmp_path / "without"))
+    assert "## Tuning" not in report_text(eight_seeds(tmp_path / "without"))
 
 
 def test_a_sweep_has_no_words_and_says_briefly_that_it_has_no_controls(tmp_path):
-    text = told(eight_seeds(tmp_path), kind="sweep", budget=None, arms=[{"name": name} for name in THREE])
+    text = report_text(eight_seeds(tmp_path), kind="sweep", budget=None, arms=[{"name": name} for name in THREE])
     assert text.startswith("# Sweep of 3 arms on mnist: 1 epoch, 8 seeds\n")
     assert "| arm | matched |\n" in text, "nothing else is known of these arms' sizes"
     assert "No control was run" in text
@@ -702,7 +702,7 @@ def test_another_rule_changes_verdicts_and_every_sentence(tmp_path, rule):
     report.write_of(comparison, rule)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     page_text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    plain = told(tmp_path)
+    plain = report_text(tmp_path)
     assert "too few seeds" in plain
     lines = {"table": "| revnet", "caption": "Test error of the last", "reach": "pairs"}
     for name, start in lines.items():
