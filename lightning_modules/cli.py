@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
+from lightning_modules.text import waiting
 from schemes.errors import SchemenetError, unknown
 from schemes.plugins import is_installed
 
@@ -110,6 +111,12 @@ def _config_options(rest: list[str], *flags: str) -> tuple[argparse.Namespace, l
     return parser.parse_known_args(rest)
 
 
+def _import_torch() -> None:
+    """Import what takes seconds, and say so; done when the words of a command are checked."""
+    with waiting("importing PyTorch and Lightning"):
+        import pytorch_lightning  # noqa: F401
+
+
 def _train_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     from lightning_modules.config.compose import compose
     from lightning_modules.config.overrides import refuse_repeated
@@ -119,6 +126,7 @@ def _train_command(rest: list[str], imports: list[str], arguments: list[str]) ->
     config = compose("train", [*words, *imports], options.config_dir)
     if options.print_config:
         return _print_config(config.complete)
+    _import_torch()
     if options.dry_run:
         from lightning_modules.comparing.plan import describe_network
 
@@ -129,6 +137,7 @@ def _train_command(rest: list[str], imports: list[str], arguments: list[str]) ->
 
 def _compare_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     if "--runs" in rest:
+        _import_torch()
         from lightning_modules.comparing.from_runs import compare_runs
 
         return compare_runs(rest, shlex.join(["schemenet", *arguments]))
@@ -140,6 +149,7 @@ def _compare_command(rest: list[str], imports: list[str], arguments: list[str]) 
     config = compose("compare", [*words, *imports], options.config_dir)
     if options.print_config:
         return _print_config(dict(config))
+    _import_torch()
     if options.dry_run:
         from lightning_modules.comparing.plan import make_plan
 
@@ -157,6 +167,7 @@ def _sweep_command(rest: list[str], imports: list[str], arguments: list[str]) ->
     grid, configs = compose_grid([*words, *imports], options.config_dir)
     if options.print_config:
         return _print_config({name: config.complete for name, config in configs.items()})
+    _import_torch()
     from lightning_modules.comparing import sweep
 
     if options.dry_run:
@@ -175,12 +186,14 @@ def _print_config(config: dict[str, Any]) -> int:
 
 
 def _sample_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    _import_torch()
     from lightning_modules.evaluation.sample import sample
 
     return sample(rest)
 
 
 def _export_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    _import_torch()
     from lightning_modules.evaluation.export import export_command
 
     return export_command(rest)
@@ -238,6 +251,7 @@ def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> 
     from lightning_modules.config.overrides import refuse_repeated
 
     refuse_repeated(rest[1:])
+    _import_torch()
     from lightning_modules.evaluation.evaluate import describe, evaluate
 
     print(describe(evaluate(Path(rest[0]), rest[1:])))

@@ -8,7 +8,8 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 NARROWEST = 40
 """Columns below which no table is readable."""
@@ -94,6 +95,19 @@ class Progress:
         if (now := time.monotonic()) - self._last >= self.every:
             self._last = now
             print(f"  {done} of {total} {of}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on the error stream, where that is a terminal, what a wait is for; when it is over, the line is erased.
+
+    Args:
+        what: the computation, in words.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False, force_jupyter=False).status(what):
+        yield
 
 
 def plural(n: int, word: str) -> str:

@@ -22,7 +22,7 @@ from lightning_modules.config.sections import Tuning, section
 from lightning_modules.config.validate import AXES, COMPARE_KEYS, TRAIN_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import measure_of
-from lightning_modules.text import aligned, plural, terminal_width
+from lightning_modules.text import aligned, plural, terminal_width, waiting
 from lightning_modules.training.dry_run import dry_build
 from schemes.errors import Problems, SchemenetError
 
@@ -173,6 +173,7 @@ class Plan:
         }
 
 
+@waiting("counting costs")
 def describe_network(config: ResolvedConfig) -> str:
     """Sizes and costs of the network of one run, as text; nothing is trained."""
     data, network = dry_build(config)
@@ -181,6 +182,7 @@ def describe_network(config: ResolvedConfig) -> str:
     return Plan((arm,), name, (config["seed"],), None, config.complete).sizes_table()
 
 
+@waiting("matching sizes and counting costs")
 def make_plan(config: ResolvedConfig, existing: Mapping[str, Any] | None = None) -> Plan:
     """Match sizes, and build every arm on the meta device.
 

@@ -107,7 +107,6 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resol
     launch(jobs, config["launcher"])
     _measure(plan, folder)
     _time_the_target(plan, folder)
-    Progress("writing the report and its pictures")
     path = report.write(folder)
     log_report(folder, folder.name, logger)
     print(screen.screen_table(read_comparison(folder), terminal_width()))

@@ -15,6 +15,7 @@ from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.sweep_grid import SEED, Grid
 from lightning_modules.config.validate import SWEEP_KEYS, TRAIN_KEYS
 from lightning_modules.metrics import measure_of
+from lightning_modules.text import waiting
 from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.run_folder import versions
 from schemes.errors import Problems, SchemenetError, unknown
@@ -57,6 +58,7 @@ def hand_to_wandb(grid: Grid, configs: dict[str, ResolvedConfig], config_dir: st
     )  # fmt: skip
 
 
+@waiting("counting costs")
 def planned(grid: Grid, configs: dict[str, ResolvedConfig]) -> Plan:
     """The plan of a sweep; arguments as of :func:`sweep`."""
     return plan_sweep(configs, _seeds(grid, next(iter(configs.values()))))

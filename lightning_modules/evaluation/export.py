@@ -18,6 +18,7 @@ from architectures.dynamics.base import TrajectoryModel
 from architectures.model import Model
 from architectures.series.base import SeriesModel
 from lightning_modules.storage.atomic_files import whole
+from lightning_modules.text import waiting
 from lightning_modules.training.loading import TrainedRun, load_run
 from schemes.errors import SchemenetError
 
@@ -149,6 +150,7 @@ def export_command(words: Sequence[str]) -> int:
     """``schemenet export RUN OUT``."""
     if len(words) != 2:
         raise SchemenetError(f"export: expected RUN OUT.onnx or RUN OUT.pt2, got {' '.join(words) or 'nothing'}")
-    difference = export(Path(words[0]), Path(words[1]))
+    with waiting(f"tracing the network, and comparing {words[1]} with it"):
+        difference = export(Path(words[0]), Path(words[1]))
     print(f"{words[1]}: as the network up to {difference:.1e} on random inputs, for any batch size")
     return 0

@@ -16,6 +16,7 @@ from lightning_modules.config.static_registry import static_registry
 from lightning_modules.config.yaml_text import read_yaml
 from lightning_modules.storage.atomic_files import safe_name, whole
 from lightning_modules.storage.run_files import run_folder
+from lightning_modules.text import waiting
 from schemes.errors import Problems, SchemenetError, unknown
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ def figure(arguments: Sequence[str], further: Mapping[str, Kind] | None = None) 
     what, names, options = _read(arguments, kinds)
     path = options.out or FOLDER / file_name(what, names)
     check_file(path)
-    draw = kinds[what](names)
-    from lightning_modules.plotting.style import formatted
+    with waiting(f"drawing {what}"):
+        draw = kinds[what](names)
+        from lightning_modules.plotting.style import formatted
 
-    with formatted(options.size, options.font):
-        save(draw(), path)
+        with formatted(options.size, options.font):
+            save(draw(), path)
     print(path)
     return 0
 

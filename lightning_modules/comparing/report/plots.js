@@ -53,8 +53,11 @@
     const width = entry.place.clientWidth, count = entry.spec.concat.length;
     if (!width) return;
     entry.width = width;
-    const most = Math.max(1, Math.floor(width / PANEL)), columns = Math.ceil(count / Math.ceil(count / most));
-    const panel = Math.min(Math.floor(width / columns) - BESIDE, 560);
+    const most = Math.floor(width / PANEL);
+    // Where there is room for one panel only, all stand in one row to be swiped, a little of the next one visible.
+    const swiped = most < 2 && count > 1;
+    const columns = swiped ? count : Math.ceil(count / Math.ceil(count / most));
+    const panel = swiped ? Math.round(0.9 * width) - BESIDE : Math.min(Math.floor(width / columns) - BESIDE, 560);
     const spec = JSON.parse(JSON.stringify(entry.spec), (key, value) => (key === "range" ? value.map?.(visible) ?? value : value));
     const [text, faint, line] = ["--text", "--faint", "--line"].map(colour);
     const font = getComputedStyle(document.body).fontFamily;

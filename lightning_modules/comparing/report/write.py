@@ -13,6 +13,7 @@ from lightning_modules.comparing.report.tables import SIZES
 from lightning_modules.comparing.statistics.rule import RULE, SignFlipRule
 from lightning_modules.comparing.statistics.summary import COSTS, RATIOS, Summary
 from lightning_modules.storage.atomic_files import write_text
+from lightning_modules.text import Progress
 
 
 def write(folder: str | Path) -> Path:
@@ -40,6 +41,7 @@ def write_of(comparison: Comparison, rule: SignFlipRule = RULE) -> Path:
     facts = Facts.of(comparison, rule)
     write_csv(comparison.folder / "results.csv", _result_rows(comparison))
     write_csv(comparison.folder / "summary.csv", [_summary_row(facts, s) for s in facts.summaries])
+    Progress("writing the report and its pictures")
     pictures = draw_all.write(comparison, facts.summaries)
     text = templates.render(facts, pictures)
     write_text(comparison.folder / "report.md", text)

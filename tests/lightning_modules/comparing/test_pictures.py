@@ -150,7 +150,20 @@ def test_a_single_epoch_has_a_row_for_each_arm(tmp_path: Path) -> None:
     assert [row["mean"] for row in form.rows] == pytest.approx([10.5, 5.5, 23 / 6])
     (view,) = form.spec["concat"]
     assert view["layer"][-1]["encoding"]["y"]["scale"]["domain"] == ["a0", "a1", "a2"]
-    vl_convert.vegalite_to_vega(form.spec)
+    assert "→" not in vl_convert.vegalite_to_svg(form.spec)
+
+
+def test_a_control_off_the_scale_of_a_single_epoch_has_its_number_at_the_edge(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path)
+    plan = json.loads((folder / "comparison.json").read_text())
+    plan["arms"][0]["control"], plan["baseline"] = True, "a1"
+    (folder / "comparison.json").write_text(json.dumps(plan))
+    for path in folder.glob("a*/seed*/result.json"):
+        path.with_name("metrics.csv").unlink()
+        result = json.loads(path.read_text()) | {"epochs": 1}
+        path.write_text(json.dumps(result | ({"test_error": 0.9} if path.parts[-3] == "a0" else {})))
+    spec = drawn(curves, folder).interactive.spec
+    assert "90 →" in vl_convert.vegalite_to_svg(spec)
 
 
 def test_a_figure_of_a_report_is_drawn_alone_in_the_size_of_a_paper(

@@ -205,7 +205,7 @@ def curves(panel: str, x: Field, y: Field, look: Mapping[str, Any], bands: bool,
 
 
 def rows_of_arms(panel: str, value: Field, look: Mapping[str, Any]) -> Row:
-    """A row for each arm, with its mean and one standard deviation to both sides.
+    """A row for each arm, with its mean and one standard deviation to both sides; the number alone where off the scale.
 
     Args:
         panel: whose rows are drawn.
@@ -217,11 +217,22 @@ def rows_of_arms(panel: str, value: Field, look: Mapping[str, Any]) -> Row:
     across = both | {"x": value.encoding | {"field": "below"}, "x2": {"field": "above"}}
     sd = {"field": "sd", "type": "quantitative", "title": "standard deviation", "format": ".3~g"}
     dots = both | {"shape": look["shape"], "tooltip": [ARM, value.tooltip, sd]}
+    beyond = {
+        "transform": [{"filter": f"datum.{value.name} > {value.scale['domain'][1]!r}"}],
+        "mark": {"type": "text", "align": "right", "fontSize": 11},
+        "encoding": {
+            "x": {"value": {"expr": "width"}},
+            "y": arm,
+            "color": look["color"],
+            "text": {"value": {"expr": f"format(datum.{value.name}, '.3~g') + ' →'"}},
+        },
+    }
     return {
         "transform": [{"filter": {"field": "panel", "equal": panel}}],
         "layer": [
             {"transform": _around(value), "mark": {"type": "rule", "clip": True}, "encoding": across},
             {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 90, "clip": True}, "encoding": dots},
+            beyond,
         ],
     }
 
