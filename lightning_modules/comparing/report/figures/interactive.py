@@ -217,11 +217,12 @@ def rows_of_arms(panel: str, value: Field, look: Mapping[str, Any]) -> Row:
     across = both | {"x": value.encoding | {"field": "below"}, "x2": {"field": "above"}}
     sd = {"field": "sd", "type": "quantitative", "title": "standard deviation", "format": ".3~g"}
     dots = both | {"shape": look["shape"], "tooltip": [ARM, value.tooltip, sd]}
+    edge = value.scale["domain"][1]
     beyond = {
-        "transform": [{"filter": f"datum.{value.name} > {value.scale['domain'][1]!r}"}],
+        "transform": [{"filter": f"datum.{value.name} > {edge!r}"}],
         "mark": {"type": "text", "align": "right", "fontSize": 11},
         "encoding": {
-            "x": {"value": {"expr": "width"}},
+            "x": {"datum": edge, "type": "quantitative", "scale": dict(value.scale)},
             "y": arm,
             "color": look["color"],
             "text": {"value": {"expr": f"format(datum.{value.name}, '.3~g') + ' →'"}},
