@@ -54,9 +54,10 @@ class ResolvedConfig(Mapping[str, Any]):
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """The arguments of ``create_model``, but for the name and the shape of the data."""
-        options = {key: value for key, value in self["architecture"].items() if key != "name"}
-        return options | {key: self[key] for key in (*AXES, "sharing") if self._chosen.get(key) is not None}
+        """The arguments of ``create_model`` with all defaults, but for the name and the shape of the data."""
+        config = self.complete
+        options = {key: value for key, value in config["architecture"].items() if key != "name"}
+        return options | {key: config[key] for key in (*AXES, "sharing") if config.get(key) is not None}
 
     @cached_property
     def names(self) -> list[str]:

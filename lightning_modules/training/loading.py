@@ -18,6 +18,7 @@ from architectures.series.base import SeriesModel
 from architectures.supervised.network import Network
 from lightning_modules.config.compose import validate_stored
 from lightning_modules.config.registries import DATA, TASKS
+from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.static_registry import describe_data
 from lightning_modules.config.validate import Config
 from lightning_modules.data.datamodule import SplitData
@@ -153,6 +154,8 @@ def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Task
     """The module that a checkpoint describes, with these weights."""
     if missing := {"architecture", "options", "data", "optimizer"} - parameters.keys():
         raise SchemenetError(f"the checkpoint describes no network: {', '.join(sorted(missing))} missing")
+    # The recorded config has the defaults that the network was trained with; the options may lack them.
+    parameters = {**parameters, "options": ResolvedConfig(parameters["config"]).network_options}
     try:
         module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
     except SchemenetError:

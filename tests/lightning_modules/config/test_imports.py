@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from architectures.registry import FIELDS
+from architectures.supervised.network import Network
 from lightning_modules.cli import main
 from lightning_modules.comparing.plan import make_plan
 from lightning_modules.config.compose import compose
@@ -17,6 +20,7 @@ from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.config.static_registry import static_registry
 from lightning_modules.launching.job import Job, run_file
 from lightning_modules.launching.subprocesses import import_environment
+from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 from schemes.plugins import FOLDER, import_modules
 from schemes.registry import SCHEMES
@@ -68,6 +72,27 @@ def test_a_part_of_ones_own_trains_and_its_module_is_recorded(
         assert main(["eval", "run"]) == 2
         assert "--import my_parts" in capsys.readouterr().err
         assert "my_parts" not in sys.modules
+
+
+def test_a_trained_network_keeps_the_defaults_it_was_trained_with(folder: Path) -> None:
+    assert main(["train", "--import", "my_parts", "field=my_parts_field", *TINY, "folder=run"]) == 0
+    FIELDS.remove("my_parts_field")
+    SCHEMES.remove("my_parts")
+    source = (folder / "my_parts.py").read_text().replace("gain: float = 1.0", "gain: float = 7.0")
+    exec(compile(source, "my_parts.py", "exec"), sys.modules["my_parts"].__dict__)
+    assert FIELDS.defaults("my_parts_field") == {"gain": 7.0}
+    for place in (folder / "run", _with_chosen_options_only(folder / "run" / "last.ckpt")):
+        run = load_run(place, Network)
+        gains = {m.gain for m in run.network.modules() if type(m).__name__ == "TanhOfConvolution"}
+        assert gains == {1.0}
+
+
+def _with_chosen_options_only(checkpoint: Path) -> Path:
+    """A copy of a checkpoint as they were written before the options had all defaults."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["options"] = {"depth": 8, "field": {"name": "my_parts_field"}}
+    torch.save(content, path := checkpoint.with_name("before.ckpt"))
+    return path
 
 
 def test_the_process_of_a_run_imports_what_its_config_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
