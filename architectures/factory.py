@@ -9,6 +9,7 @@ from architectures.plain_network import PlainNetwork
 from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_matching, tasks_of
 from schemes.errors import Problems, SchemenetError
 from schemes.registry import SCHEMES
+from schemes.schema import objection
 
 CIFAR10 = {"num_classes": 10, "in_chans": 3, "image_size": 32}
 IMAGENET = {"num_classes": 1000, "in_chans": 3, "image_size": 224}
@@ -53,16 +54,20 @@ def create_model(
             f"architecture {name!r} reads images, and this data has vectors of {in_chans} numbers; "
             f"architectures that read vectors: {', '.join(readers)}"
         )
-    least = {"num_classes": 0, "in_chans": 1, "image_size": 1}
+    least = {"num_classes": ("int", 0), "in_chans": ("int", 1), "image_size": ("int | None", 1)}
     problems = Problems()
     for key, value in context.items():
-        if value is not None and value < least[key]:
-            problems.add(f"{key} expected to be at least {least[key]}, got {value}")
+        annotation, smallest = least[key]
+        if (problem := objection(value, annotation)) is not None:
+            problems.add(f"{key} {problem}")
+        elif value is not None and value < smallest:
+            problems.add(f"{key} expected to be at least {smallest}, got {value}")
     problems.raise_if_any()
     try:
         network = ARCHITECTURES.build({**options, "name": name}, **context)
     except SchemenetError as error:
-        raise SchemenetError(f"architecture {name!r}: {error}") from error
+        prefix = f"architecture {name!r}: "
+        raise SchemenetError(prefix + str(error).removeprefix(prefix)) from error
     return network if isinstance(network, Model) else PlainNetwork(network, num_classes)
 
 

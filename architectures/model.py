@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from schemes.core.scheme import Coefficient, scheme_parameters
+from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.ivp.trajectory_flow import TrajectoryFlow
 
@@ -67,8 +68,9 @@ class Model(nn.Module, abc.ABC):
         """A random batch on the network's device, for counting the cost of a step; ``shape`` is that of a sample."""
 
     def like(self) -> dict[str, Any]:
-        """``device`` and ``dtype`` of the weights, as arguments of a new tensor."""
-        parameter = next(self.parameters())
+        """``device`` and ``dtype`` of the weights, as arguments of a new tensor. Raises SchemenetError without any."""
+        if (parameter := next(self.parameters(), None)) is None:
+            raise SchemenetError("this network has no parameters, so there is nothing to train")
         return {"device": parameter.device, "dtype": parameter.dtype}
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -76,6 +79,18 @@ class Problems:
         """Raise :meth:`error` if there is a mistake."""
         if self._messages:
             raise self.error()
+
+
+def located(error: BaseException) -> str:
+    """An error of somebody else's module in one line, with the file and line of theirs that led to it."""
+    here = f"{Path(__file__).parents[1]}{os.sep}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith((here, "<"))
+    ]
+    place = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -42,12 +42,22 @@ def as_field(module: nn.Module) -> nn.Module:
     Args:
         module: with ``forward(y)``, ``forward(t, y)``, whose first parameter is called ``t`` or ``time``, or
             ``forward(node, y)``, which is returned as it is.
+
+    Raises:
+        SchemenetError: for another object, or a ``forward`` with other parameters.
     """
+    if not isinstance(module, nn.Module):
+        raise SchemenetError(f"a field is a torch.nn.Module, got {module!r}")
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     required = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
     if any(p.kind is p.VAR_POSITIONAL for p in parameters) or not required:
         return module
+    if len(required) > 2:
+        raise SchemenetError(
+            f"field {type(module).__name__}: expected forward(y), forward(t, y) or forward(node, y), got "
+            f"forward({', '.join(required)})"
+        )
     takes_time = required[0] in ("t", "time")
     return PlainField(module, takes_time) if len(required) == 1 or takes_time else module
 

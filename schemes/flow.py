@@ -23,7 +23,7 @@ from schemes.integration.grid import FlowGrid
 from schemes.integration.loop import Carry, FieldOwner, Loop
 from schemes.noise.base import Blocks, Noise
 from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
-from schemes.schema import Spec
+from schemes.schema import Spec, objection
 
 
 class Trajectory(NamedTuple):
@@ -79,6 +79,12 @@ class Flow(FieldOwner):
         blocks: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(make, nn.Module) or not callable(make):
+            raise SchemenetError(
+                f"make: expected a function that makes the field of a node, lambda node: ..., got {make}"
+            )
+        if (problem := objection(steps, "int")) is not None:
+            raise SchemenetError(f"steps {problem}")
         self.scheme: Scheme = SCHEMES.build(scheme)
         self.gradient: Any = GRADIENTS.build(gradient)
         self.grid: FlowGrid = GRIDS.build(grid)

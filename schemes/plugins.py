@@ -6,16 +6,14 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 
-from schemes.errors import Problems, SchemenetError
+from schemes.errors import Problems, SchemenetError, located
 
 GROUP = "schemenet.plugins"
 """The entry points of installed packages that register parts; each names a module."""
@@ -34,7 +32,7 @@ def load_installed() -> None:
         try:
             importlib.import_module(point.module)
         except Exception as error:
-            warnings.warn(f"plugin {point.name!r} ({_owner(point)}) is left out: {_place_of(error)}", stacklevel=2)
+            warnings.warn(f"plugin {point.name!r} ({_owner(point)}) is left out: {located(error)}", stacklevel=2)
 
 
 def is_installed(name: str) -> bool:
@@ -77,7 +75,7 @@ def _import(name: str) -> ModuleType:
     except SchemenetError:
         raise
     except Exception as error:  # a module of the user's fails in any way
-        raise SchemenetError(_place_of(error)) from error
+        raise SchemenetError(located(error)) from error
 
 
 def _import_from_folder(name: str) -> None:
@@ -93,18 +91,6 @@ def _import_from_folder(name: str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
-
-
-def _place_of(error: BaseException) -> str:
-    """An error of somebody else's module in one line, with the file and line that raised it."""
-    here = f"{Path(__file__).parents[1]}{os.sep}"  # the line of the user's that led to an error in here
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and not frame.filename.startswith((here, "<"))
-    ]
-    place = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def _owner(point: EntryPoint) -> str:

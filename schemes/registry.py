@@ -10,15 +10,18 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard, TypeVar
 
-from schemes.errors import Problems, SchemenetError, not_taken, unknown
+from schemes.errors import Problems, SchemenetError, located, not_taken, unknown
 from schemes.plugins import load_installed
 from schemes.schema import REQUIRED, Parameter, Spec, objection, parameters_of, unreadable
 
 PACKAGES = ("schemes", "architectures", "lightning_modules")
 """Where the entries of the registries are, but for those from outside."""
+
+VALUES = ("null", "None", "true", "false", "yes", "no", "on", "off", "nan", "inf")
+"""Words that a config reads as values, and so as no name."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -106,7 +109,15 @@ class Registry(Mapping[str, Callable[..., Any]]):
             without: parameters of that entry that are not taken.
             sizes: further names, and the parameters that each of them fixes.
             facts: anything else, kept with the entry.
+
+        Raises:
+            SchemenetError: for a name that no config could say.
         """
+        problems = Problems(f"{self.kind} ")
+        for key in (name, *aliases, *(sizes or {})):
+            if not isinstance(key, str) or not re.fullmatch(r"[^\W\d][\w-]*", key) or {key, key.lower()} & {*VALUES}:
+                problems.add(f"{key!r}: expected a name of letters, digits and _, as in register('my_part')")
+        problems.raise_if_any()
 
         def add(target: T) -> T:
             self.add(
@@ -135,7 +146,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
             key: Entry(key, name, parameters, extends, without, p, facts, target, doc) for key, p in presets.items()
         }
         if entries[name].outside:
-            self._prepare_for_outside(entries[name])
+            self._prepare_for_outside(entries)
         for key in (*presets, *aliases):
             taken = self._entries.get(self._aliases.get(key, key))
             if taken is not None:
@@ -145,12 +156,28 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._entries |= entries
         self._aliases |= dict.fromkeys(aliases, name)
 
-    def _prepare_for_outside(self, entry: Entry) -> None:
+    def _prepare_for_outside(self, entries: Mapping[str, Entry]) -> None:
         """Check an entry from outside, and make room for one that is defined anew, as in a notebook's cell."""
         self._ensure_filled()
+        entry = next(iter(entries.values()))
         problems = Problems(f"{self.kind} {entry.name!r} of {entry.target.__module__}: ")
-        settable = (p for p in entry.parameters.values() if p.name not in self.context)
-        problems.add(*unreadable(settable))
+        parameters = dict(entry.parameters)
+        if entry.extends in entries:
+            problems.add(f"extends={entry.extends!r}: expected another entry than itself")
+        elif entry.extends is not None:
+            parameters = problems.attempt(lambda: self.parameters(str(entry.extends)), "extends: ") or {}
+            parameters = {**parameters, **entry.parameters}
+        problems.add(*unreadable(p for p in entry.parameters.values() if p.name not in self.context))
+        for key, preset in ((size.name, size.preset) for size in entries.values()):
+            problems.add(*(not_taken(f"size {key!r}", k, parameters) for k in preset if k not in parameters))
+            problems.add(*unreadable(replace(parameters[k], default=preset[k]) for k in preset if k in parameters))
+        problems.add(
+            *(
+                f"{p.name}: expected a parameter that can be given by its name; leave out the / behind it"
+                for p in inspect.signature(entry.target).parameters.values()
+                if p.kind is p.POSITIONAL_ONLY
+            )
+        )
         problems.raise_if_any()
         before = self._entries.get(entry.name)
         if before is not None and _place(before.target) == _place(entry.target):
@@ -245,7 +272,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """The name and the arguments of a spec. Raises SchemenetError where they are wrong."""
         arguments = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
         if not isinstance(name := arguments.pop("name", None), str):
-            raise SchemenetError(f"a {self.kind} is given by its name or by a mapping with 'name', got {spec!r}")
+            raise SchemenetError(f"{self.kind}: expected a name, or a mapping with 'name', got {spec!r}")
         self.check(name, arguments)
         return name, arguments
 
@@ -279,7 +306,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
             entry = self.entry_of(spec)
             parameters = entry.parameters
         context = {key: value for key, value in context.items() if key in parameters}
-        given = {**context, **entry.preset, **arguments}
+        lists = {key: p.default for key, p in entry.parameters.items() if isinstance(p.default, list | dict)}
+        preset = copy.deepcopy(dict(entry.preset))  # what is recorded stays as it is
+        given = {**copy.deepcopy(lists), **context, **preset, **arguments}
         if missing := [key for key, p in parameters.items() if p.default is REQUIRED and key not in given]:
             raise SchemenetError(
                 f"{self.kind} {entry.name!r}: {', '.join(missing)} missing; give a value, or a default"
@@ -288,9 +317,10 @@ class Registry(Mapping[str, Callable[..., Any]]):
             built = entry.target(**given)
         except SchemenetError:
             raise
-        except ValueError as error:
-            if entry.outside or not named:  # how others object to a value
-                raise SchemenetError(f"{self.kind} {entry.name!r}: {error}") from error
+        except Exception as error:
+            if entry.outside or not named:  # a ValueError is how others object to a value; the rest are their mistakes
+                reason = str(error) if isinstance(error, ValueError) else located(error)
+                raise SchemenetError(f"{self.kind} {entry.name!r}: {reason}") from error
             raise
         if self.builds is not None and (entry.outside or not named):
             module, _, base = self.builds.rpartition(".")

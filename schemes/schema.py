@@ -104,21 +104,24 @@ def _text(annotation: Any) -> str:
 
 
 def unreadable(parameters: Iterable[Parameter]) -> list[str]:
-    """Objections to parameters that no config could set: an annotation of other names, or a default that is no literal.
+    """Objections to parameters that no config could set: an annotation of other names, or a default that does not fit.
 
     The parameters of this package's entries are read from the source, which a test holds to the same rule.
     """
     objections = []
     for parameter in parameters:
         name, default = parameter.name, parameter.default
+        problem = None
         try:
-            eval(parameter.annotation, {"__builtins__": {}}, _WORDS)
-        except (NameError, TypeError, SyntaxError, AttributeError):
+            problem = objection(None if default is REQUIRED else default, parameter.annotation)
+        except Exception:  # the text of an annotation fails in any way
             objections.append(
                 f"{name}: expected an annotation made of {', '.join(_WORDS)}, got {parameter.annotation!r}"
             )
         if default is not REQUIRED and not _is_literal(default):
             objections.append(f"{name}: expected a literal for its default, such as 1.0 or None, got {default!r}")
+        elif default is not REQUIRED and problem is not None:
+            objections.append(f"{name}: its default does not fit its annotation {parameter.annotation!r}: {problem}")
     return objections
 
 
@@ -152,8 +155,9 @@ def _fits(value: Any, expected: Any) -> bool:
         return any(_fits(value, option) for option in arguments)
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in arguments)
-    if origin in (tuple, list, Sequence):
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, arguments[0]) for v in value)
+    if (origin or expected) in (tuple, list, Sequence):
+        entry = arguments[0] if arguments else Any
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, entry) for v in value)
     if expected is None or expected is types.NoneType:
         return value is None
     if expected is float:
@@ -170,8 +174,8 @@ def _describe(expected: Any) -> str:
         return " or ".join(_describe(option) for option in arguments if option is not Part)  # none in a config
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments)) if len(arguments) > 1 else repr(arguments[0])
-    if origin in (tuple, list, Sequence):
-        return f"a list [...], each entry {_describe(arguments[0])}"
+    if (origin or expected) in (tuple, list, Sequence):
+        return "a list [...]" + (f", each entry {_describe(arguments[0])}" if arguments else "")
     names = {
         int: "a whole number",
         float: "a number",

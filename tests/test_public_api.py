@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import schemenet
 from architectures.observations import Observations, SeriesBatch
+from tests.support.outside import restored_registries
 
 TINY: dict[str, Any] = {
     "architecture": {"name": "ode_resnet", "widths": [4, 8]}, "scheme": "heun",
@@ -118,6 +119,48 @@ def test_a_field_takes_the_state_alone_or_with_its_time(field: nn.Module, expect
 def test_what_is_no_such_part_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(schemenet.SchemenetError, match=message):
         schemenet.create_model("ode_resnet", **options)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (lambda self, f: f, "takes 2 positional arguments"),
+        (lambda self, f, node, y, solver_state: None, "cannot unpack"),
+        (lambda self, f, node, y, solver_state: y, "0-d tensor"),
+        (lambda self, f, node, y, solver_state: (y[:, 0], solver_state), "IndexError: too many indices"),
+    ],
+)
+def test_a_scheme_with_another_step_is_refused(step: Any, reason: str) -> None:
+    scheme = type("Mine", (schemenet.Scheme,), {"order": 1, "stages": 1, "step": step})
+    with pytest.raises(schemenet.SchemenetError, match=rf"scheme Mine: expected step\(f, node, y, .*{reason}"):
+        schemenet.Flow(lambda _: Decay(4), 3, scheme)
+
+
+@pytest.mark.parametrize(
+    ("make", "steps", "message"),
+    [
+        (lambda _: Decay(4), "3", "steps expected a whole number, got '3'"),
+        (lambda _: Decay(4), True, "steps expected a whole number, got True"),
+        (nn.Linear(2, 2), 3, "make: expected a function .* got Linear"),
+        (lambda _: 5, 3, "a field is a torch.nn.Module, got 5"),
+        (lambda _: nn.MultiheadAttention(2, 1), 3, r"forward\(node, y\), got forward\(query, key, value\)"),
+    ],
+)
+def test_a_flow_names_what_it_expects(make: Any, steps: Any, message: str) -> None:
+    with pytest.raises(schemenet.SchemenetError, match=message):
+        schemenet.Flow(make, steps)
+
+
+def test_an_architecture_from_outside_that_is_none_is_named_once() -> None:
+    with restored_registries():
+        schemenet.ARCHITECTURES.register("nothing")(lambda num_classes: None)
+        with pytest.raises(
+            schemenet.SchemenetError, match=r"^architecture 'nothing': expected a torch\.nn\.Module, got"
+        ):
+            schemenet.create_model("nothing")
+        schemenet.ARCHITECTURES.register("empty")(lambda num_classes: nn.Flatten())
+        with pytest.raises(schemenet.SchemenetError, match="no parameters"):
+            schemenet.create_model("empty").random_batch((3, 8, 8), 2)
 
 
 # The states along depth

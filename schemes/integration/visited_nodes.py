@@ -9,10 +9,15 @@ import torch
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.core.state import State
+from schemes.errors import SchemenetError, located
 
 
 def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes that a scheme evaluates f at, in order, found by a recording f on a zero-dimensional state."""
+    """The nodes that a scheme evaluates f at, in order, found by a recording f on a zero-dimensional state.
+
+    Raises:
+        SchemenetError: the scheme's step has other parameters or results than :meth:`Scheme.step`, or fails.
+    """
     seen: list[Node] = []
 
     def recording(node: Node, y: State) -> State:
@@ -28,6 +33,14 @@ def visited(scheme: Scheme, nodes: Sequence[Node]) -> list[Node]:
     with torch.no_grad():
         solver_state = scheme.init_state(y)
         for node in nodes:
-            y, solver_state = scheme.step(recording, node, y, solver_state)
+            try:
+                y, solver_state = scheme.step(recording, node, y, solver_state)
+            except SchemenetError:
+                raise
+            except Exception as error:  # a scheme of the user's fails in any way
+                raise SchemenetError(
+                    f"scheme {type(scheme).__name__}: expected step(f, node, y, solver_state) that returns "
+                    f"(y, solver_state), also for a state without dimensions; got {located(error)}"
+                ) from error
     scheme.train(training)
     return seen

@@ -152,8 +152,8 @@ def test_an_entry_without_parameters_says_so() -> None:
             "form expected one of 'poly', 'mpoly', 'way', got None",
         ),
         ({"name": "fractal", "drop_path": "0.1"}, "drop_path expected a number, got '0.1'"),
-        ({"degree": 2}, "a scheme is given by its name or by a mapping with 'name', got {'degree': 2}"),
-        ({"name": 3}, "a scheme is given by its name or by a mapping with 'name'"),
+        ({"degree": 2}, "scheme: expected a name, or a mapping with 'name', got {'degree': 2}"),
+        ({"name": 3}, "scheme: expected a name, or a mapping with 'name'"),
     ],
     ids=str,
 )
@@ -313,14 +313,68 @@ def test_an_entry_from_outside_has_parameters_that_a_config_can_set(dishes: Regi
     assert "roast" not in dishes
 
 
+def _half(litres: int = 2.5) -> Any: ...  # type: ignore[assignment]
+def _nan(litres: float = float("nan")) -> Any: ...
+def _failing(litres: 1 / 0 = 1) -> Any: ...  # type: ignore[valid-type]
+def _positional(litres: float, /) -> Any: ...
+def _plain(litres: float = 1.0) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "message"),
+    [
+        (_half, {}, "litres: its default does not fit its annotation 'int': expected a whole number, got 2.5"),
+        (_nan, {}, "expected a number, got nan"),
+        (_failing, {}, "litres: expected an annotation made of"),
+        (_positional, {}, "litres: expected a parameter that can be given by its name; leave out the /"),
+        (_plain, {"sizes": {"large": {"litres": "5"}}}, "litres: its default does not fit"),
+        (_plain, {"sizes": {"large": {"litre": 5}}}, "size 'large' takes no 'litre'; did you mean 'litres'"),
+        (_plain, {"extends": "roast"}, "extends='roast': expected another entry than itself"),
+        (_plain, {"extends": "stew"}, "no dish 'stew'"),
+    ],
+)
+def test_an_entry_from_outside_that_no_config_can_build(
+    target: Any, words: dict[str, Any], message: str, dishes: Registry
+) -> None:
+    with pytest.raises(SchemenetError, match=f"^dish 'roast' of {__name__}: .*{re.escape(message)}"):
+        dishes.register("roast", **words)(target)
+    assert "roast" not in dishes
+
+
+@pytest.mark.parametrize(
+    "name", [5, "", "null", "True", "None", "a=b", "a b", "=1+1", "x\x1b[31m", "1a", "-a", "a/b", "a.b"]
+)
+def test_a_name_is_one_that_a_config_can_say(name: Any, dishes: Registry) -> None:
+    for names, sizes in (([name], {}), (["soup", name], {}), (["soup"], {name: {}})):
+        with pytest.raises(SchemenetError, match=f"^dish {re.escape(repr(name))}: expected a name of letters"):
+            dishes.register(*names, sizes=sizes)
+    assert dishes.register("soup-of_2", "süppchen")(_plain) is _plain
+
+
+def test_a_list_for_a_default_is_the_same_in_every_build(dishes: Registry) -> None:
+    @dishes.register("soup", sizes={"soup_large": {"spices": ["salt"]}})
+    def soup(spices: list = [], lids: tuple = ()) -> Any:  # noqa: B006
+        spices.append("pepper")
+        return {"spices": spices, "lids": lids}
+
+    assert [dishes.build("soup")["spices"] for _ in range(2)] == [["pepper"], ["pepper"]]
+    assert [dishes.build("soup_large")["spices"] for _ in range(2)] == [["salt", "pepper"], ["salt", "pepper"]]
+    assert dishes.defaults("soup") == {"spices": [], "lids": ()}
+    assert dishes.build({"name": "soup", "lids": [1]})["lids"] == [1]  # a yaml file has lists alone
+    with pytest.raises(SchemenetError, match=r"lids expected a list \[...\], got 'ab'"):
+        dishes.build({"name": "soup", "lids": "ab"})
+
+
 def test_what_an_entry_from_outside_builds_is_checked(dishes: Registry) -> None:
     @dishes.register("toast")
     def toast(size: int = 1) -> Any:
         if size < 0:
             raise ValueError("size expected to be positive")
-        return [size]
+        return [size] if size < 9 else {}[size]
 
     with pytest.raises(SchemenetError, match=r"dish 'toast': expected a builtins.dict, got list"):
         dishes.build("toast")
     with pytest.raises(SchemenetError, match="dish 'toast': size expected to be positive"):
         dishes.build({"name": "toast", "size": -1})
+    with pytest.raises(SchemenetError, match=r"dish 'toast': KeyError: 9"):
+        dishes.build({"name": "toast", "size": 9})
