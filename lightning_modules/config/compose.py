@@ -178,7 +178,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, prob
         if not Path(config_dir).is_dir():
             raise SchemenetError(f"--config-dir: no folder {config_dir!r}")
         _check_files(Path(config_dir), groups)
-        search_path.append(f"file://{Path(config_dir).resolve()}")
+        search_path.append(f"user://{Path(config_dir).resolve()}")
     overrides = [f"{group}={choice}" for group, choice in groups.items()]
     overrides.append(f"hydra.searchpath=[{','.join(map(quoted, search_path))}]")
     try:

@@ -57,6 +57,19 @@ def test_a_group_has_its_registrys_names_without_yaml_files(group: str) -> None:
     assert not source.is_config(f"{group}/nothing.yaml")
 
 
+@pytest.mark.parametrize("header", ["", "# @package _global_\n"])
+def test_a_users_experiment_is_applied_as_written(header: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = f"{header}architecture: resnet20\nscheme: rk4\ntrainer: {{max_epochs: 1}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    config = compose("train", ["experiment=mine", "seed=3"], str(tmp_path))
+    assert (config["scheme"], config["architecture"]) == ({"name": "rk4"}, {"name": "resnet20"})
+    assert (config["trainer"]["max_epochs"], config["seed"]) == (1, 3)
+    (tmp_path / "experiment" / "mine.yaml").write_text(text.replace("max_epochs", "max_epoch"))
+    with pytest.raises(SchemenetError, match="did you mean 'max_epochs'"):
+        compose("train", ["experiment=mine"], str(tmp_path))
+
+
 def test_a_new_scheme_is_one_file(tmp_path: Path) -> None:
     """The file of the example in docs/extending.md, in a copy of the packages."""
     root = CONFIGS.parent
