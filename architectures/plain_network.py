@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from architectures.model import Model, layout_of
+from architectures.model import layout_of
+from architectures.supervised_model import SupervisedModel
 from schemes.flow import Flow
 
 
-class PlainNetwork(Model):
+class PlainNetwork(SupervisedModel):
     """A module that maps inputs to logits, or to numbers, as a network with a loss.
 
     Args:
@@ -28,18 +27,6 @@ class PlainNetwork(Model):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x)
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross entropy for class indices (batch,), mean squared error for floating-point targets."""
-        inputs, targets = batch
-        outputs = self(inputs)
-        if targets.is_floating_point():
-            return functional.mse_loss(outputs, targets)
-        return functional.cross_entropy(outputs, targets)
-
-    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(batch_size, *shape, **self.like())
-        return x, torch.randint(self.num_classes, (batch_size,), device=x.device)
 
 
 def describe(flows: list[Any], module: nn.Module) -> dict[str, Any]:

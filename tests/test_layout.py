@@ -20,7 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "gradients", "ivp", "analysis",
     ),
     "architectures": (
-        "model registry", "layers observations plain_network", "arguments standardizer", "fields",
+        "model registry", "layers observations supervised_model", "plain_network", "arguments standardizer", "fields",
         "supervised series dynamics density", "factory", "costs timm_models",
     ),
     "lightning_modules": (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from architectures.model import Model
+from architectures.supervised_model import SupervisedModel
 from schemes.errors import SchemenetError, unknown
 from schemes.flow import Flow, Trajectory
 from schemes.registry import GRADIENTS
@@ -66,7 +66,7 @@ class Stage(nn.Module):
         return torch.cat((x, x.new_zeros(x.shape[0], self.augment, *x.shape[2:])), dim=1)
 
 
-class Network(Model):
+class Network(SupervisedModel):
     """Stem, stages, and a head: ``finish`` (norm and ReLU), global pooling, dropout, a linear classifier.
 
     Maps images (batch, in_chans, height, width) to logits (batch, num_classes). Has the methods and attributes of
@@ -155,16 +155,6 @@ class Network(Model):
             carry, path = stage.trajectory(carry)
             paths += [] if path is None else [path]
         return paths
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Cross entropy for class indices (batch,), mean squared error for floating-point targets."""
-        x, y = batch
-        output = self(x)
-        return functional.mse_loss(output, y) if y.is_floating_point() else functional.cross_entropy(output, y)
-
-    def random_batch(self, shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(batch_size, *shape, **self.like())
-        return x, torch.randint(self.num_classes, (batch_size,), device=x.device)
 
     # The classifier -----------------------------------------------------------------------------------------
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.config.registries import OPTIMIZERS
+from lightning_modules.tasks.batches import dtype_name, unfit
 from lightning_modules.tasks.lightning_attributes import evaluated_split, logs_this_step
 from schemes.errors import SchemenetError
 
@@ -62,49 +64,65 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
 
     A subclass declares the class of networks that it trains and the ``names`` of what it measures, logged as
     ``test/NAME`` (``validation/NAME`` where the data holds out a validation split): ``measure`` adds a batch to its
-    ``metrics``, ``results`` are the values of an epoch. It is registered with the one by which comparisons judge:
-    ``@TASKS.register("density", measure="nats")``.
+    ``metrics``, ``results`` are the values of an epoch, and ``prepare`` checks what a loader gives. It is registered
+    with the one by which comparisons judge: ``@TASKS.register("density", measure="nats")``.
 
     It trains with loaders of any origin, by any ``Trainer``. Where the network is given by its name the arguments are
-    plain data, and ``lightning_modules.training.loading`` rebuilds the module from a checkpoint alone.
+    plain data, and ``lightning_modules.training.loading`` rebuilds the module from a checkpoint alone. Otherwise a
+    checkpoint has the weights, and ``load_from_checkpoint(path, architecture=network)`` reads them.
 
     Args:
         architecture: the name of the network, or the network itself.
         options: the network's options, axes such as ``scheme`` and ``grid`` among them.
         data: what ``create_model`` needs to know of the data: ``num_classes``, ``in_chans``, ``image_size``.
-        optimizer: the optimiser's name, or its section of the config: a mapping with ``name`` and parameters.
+        optimizer: the optimiser's name, or its section of the config: a mapping with ``name`` and parameters. None for
+            the task's ``default_optimizer``.
         config: the config of the run, stored in the checkpoint for evaluation without the run folder.
 
     Raises:
-        SchemenetError: the architecture is not for this task.
+        SchemenetError: the architecture is not for this task, or an argument is of another type.
     """
 
     names: tuple[str, ...]
     metrics: MetricCollection
     network: ModelT_co
     network_class: type[ModelT_co]
+    default_optimizer: ClassVar[str] = "sgd"
 
     def __init__(
         self,
-        architecture: str | Model,
+        architecture: str | Model | None = None,
         options: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
-        optimizer: str | Mapping[str, Any] = "sgd",
+        optimizer: str | Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(architecture, Model):
+        if isinstance(architecture, str):
+            self.save_hyperparameters()
+            network: object = create_model(architecture, **(data or {}), **(options or {}))
+        elif isinstance(architecture, nn.Module):
+            self.save_hyperparameters("optimizer")
             network = architecture
         else:
-            self.save_hyperparameters()
-            network = create_model(architecture, **(data or {}), **(options or {}))
+            raise SchemenetError(
+                f"architecture expected the name of a network, or a network, got {architecture!r}; a checkpoint of a "
+                "network that was given itself is loaded by load_from_checkpoint(path, architecture=network)"
+            )
         if not isinstance(network, self.network_class):
             name = architecture if isinstance(architecture, str) else "given"
+            hint = "" if isinstance(network, Model) else "; register a module of your own, and use create_model"
             raise SchemenetError(
                 f"architecture {name!r} is a {type(network).__name__}; {type(self).__name__} trains a "
-                f"{self.network_class.__name__}"
+                f"{self.network_class.__name__}{hint}"
             )
         self.network = network
+        optimizer = self.default_optimizer if optimizer is None else optimizer
+        if not isinstance(optimizer, str | Mapping):
+            raise SchemenetError(
+                f"optimizer expected a name ({', '.join(OPTIMIZERS)}) or a mapping with 'name', got {optimizer!r}; for "
+                "one of torch.optim override configure_optimizers"
+            )
         self.optimizer = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
 
     @abc.abstractmethod
@@ -115,8 +133,39 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
     def results(self) -> Mapping[str, Tensor]:
         """The values of the metrics, by name."""
 
+    def prepare(self, batch: Any, index: int) -> Any:
+        """The batch that the task computes with, from what a loader gives.
+
+        Args:
+            batch: on the device of the network.
+            index: in its epoch. Values, which may wait for the device, are checked in the first batch alone.
+
+        Raises:
+            SchemenetError: the batch is not one of this task.
+        """
+        return batch
+
+    @contextmanager
+    def explaining(self, batch: Any) -> Iterator[None]:
+        """Where a network fails on a batch of another dtype than its weights', the error says so."""
+        try:
+            yield
+        except RuntimeError as error:
+            first, weights = batch, self.network.like()
+            while isinstance(first, tuple | list) and first:
+                first = first[0]
+            fits = not isinstance(first, Tensor) or first.dtype == weights["dtype"]
+            if fits or isinstance(error, torch.OutOfMemoryError) or torch.is_autocast_enabled(weights["device"].type):
+                raise
+            reason = unfit(self, f"inputs of the weights' dtype, {dtype_name(weights['dtype'])}", batch)
+            raise SchemenetError(f"{reason}: {error}") from error
+
+    def forward(self, batch: Any) -> Any:
+        return self.network(batch)
+
     def training_step(self, batch: Any, index: int) -> Tensor:
-        loss = self.training_loss(batch)
+        with self.explaining(batch):
+            loss = self.training_loss(self.prepare(batch, index))
         kept = loss.detach()
         if self._loss_is_kept():
             kept = self.trainer.strategy.reduce(kept.clone(), reduce_op="mean")
@@ -142,11 +191,21 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
         """The loss that is minimised: by default that of the network."""
         return self.network.loss(batch)
 
-    def validation_step(self, batch: Any, index: int) -> None:
-        self.measure(batch)
+    def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx:
+            raise SchemenetError(
+                f"{type(self).__name__}: expected one loader for validation or test, got several; their results "
+                "would be mixed: evaluate the others by trainer.test(module, loader), one after the other"
+            )
+        with self.explaining(batch):
+            self.measure(self.prepare(batch, index))
 
-    def test_step(self, batch: Any, index: int) -> None:
-        self.measure(batch)
+    def test_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:
+        self.validation_step(batch, index, dataloader_idx)
+
+    def predict_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> Any:
+        with self.explaining(batch):
+            return self(self.prepare(batch, index))
 
     def on_validation_epoch_end(self) -> None:
         self._log_results(evaluated_split(self.trainer))

@@ -13,6 +13,7 @@ from architectures.density.base import DensityModel
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.density.base import DensityData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.batches import samples_of
 from lightning_modules.tasks.lightning_attributes import data_where
 
 
@@ -25,6 +26,7 @@ class DensityModule(TaskModule[DensityModel]):
     """
 
     network_class = DensityModel
+    default_optimizer = "adamw"
     names = ("nats", "bits_per_dim")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,6 +35,9 @@ class DensityModule(TaskModule[DensityModel]):
         if self.network.estimated:
             self.names = (*self.names, "standard_error")
             self.metrics.add_metrics({"variance": SumMetric(), "count": SumMetric()})
+
+    def prepare(self, batch: Any, index: int) -> Tensor:
+        return samples_of(self, batch, self.network.dims)
 
     def measure(self, batch: Tensor) -> None:
         log_density, error = self.network.likelihood(batch)

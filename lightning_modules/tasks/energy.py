@@ -12,6 +12,7 @@ from architectures.density.base import DensityModel
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.density.energy import Energy
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.batches import samples_of
 from lightning_modules.tasks.lightning_attributes import data_of
 
 
@@ -23,6 +24,7 @@ class EnergyModule(TaskModule[DensityModel]):
     """
 
     network_class = DensityModel
+    default_optimizer = "adamw"
     names = ("kl",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -31,6 +33,9 @@ class EnergyModule(TaskModule[DensityModel]):
 
     def training_loss(self, batch: Tensor) -> Tensor:
         return self.network.matching_loss(data_of(self.trainer, Energy).energy, torch.randn_like(batch))
+
+    def prepare(self, batch: Any, index: int) -> Tensor:
+        return samples_of(self, batch, self.network.dims)
 
     def measure(self, batch: Tensor) -> None:
         target = data_of(self.trainer, Energy)

@@ -8,28 +8,34 @@ from typing import Any
 from torch import Tensor
 from torchmetrics import MeanSquaredError
 
-from architectures.model import Model
+from architectures.supervised_model import fit_targets
 from lightning_modules.config.registries import TASKS
-from lightning_modules.tasks.base import TaskModule, collected
+from lightning_modules.tasks.base import collected
+from lightning_modules.tasks.supervised import SupervisedModule
 
 
 @TASKS.register("regression", measure="rmse")
-class RegressionModule(TaskModule[Model]):
-    """Mean square error on (inputs, targets); ``rmse`` is its root over all outputs, in the unit of the targets."""
+class RegressionModule(SupervisedModule):
+    """Mean square error on (inputs, targets); ``rmse`` is its root over all outputs, in the unit of the targets.
 
-    network_class = Model
+    Targets have the shape of the outputs; where the network has one output, (batch,) is read as (batch, 1). Integers
+    are numbers too.
+    """
+
     names = ("rmse",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.metrics = collected({"rmse": MeanSquaredError(squared=False)})
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)
+    def prepare(self, batch: Any, index: int) -> tuple[Any, Tensor]:
+        inputs, targets = super().prepare(batch, index)
+        return inputs, targets.to(self.network.like()["dtype"])
 
     def measure(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch
-        self.metrics["rmse"].update(self.network(inputs).float(), targets.float())
+        outputs = self.network(inputs)
+        self.metrics["rmse"].update(outputs.float(), fit_targets(outputs, targets).float())
 
     def results(self) -> Mapping[str, Tensor]:
         return {"rmse": self.metrics["rmse"].compute()}

@@ -13,13 +13,14 @@ from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from architectures.observations import SeriesBatch
-from architectures.series.base import UNLABELLED, SeriesModel, residuals
+from architectures.series.base import UNLABELLED, Prediction, SeriesModel, residuals
 from architectures.series.latent_variable import Variational
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.datamodule import DATA_SEED
 from lightning_modules.data.loader import generator
 from lightning_modules.data.series.base import SeriesData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.batches import series_of
 from lightning_modules.tasks.lightning_attributes import data_where, first_batch
 
 SERIES = 1024
@@ -93,6 +94,9 @@ class SeriesModule(TaskModule[SeriesModel]):
             metrics |= {"error": Mean(), "auc": AreaUnderCurve(classes, ignore_index=UNLABELLED)}
         self.metrics = collected(metrics)
 
+    def prepare(self, batch: Any, index: int) -> SeriesBatch:
+        return series_of(self, batch, self.network.channels)
+
     def on_fit_start(self) -> None:
         if (data := data_where(self.trainer, SeriesData)) is not None:
             training = data.train_set
@@ -102,7 +106,10 @@ class SeriesModule(TaskModule[SeriesModel]):
 
     def on_train_start(self) -> None:
         if data_where(self.trainer, SeriesData) is None and self.trainer.global_step == 0:
-            self.network.adapt([first_batch(self.trainer).observed])
+            self.network.adapt([self.prepare(first_batch(self.trainer), 0).observed])
+
+    def forward(self, batch: SeriesBatch) -> Prediction:
+        return self.network.predict(batch)
 
     def measure(self, batch: SeriesBatch) -> None:
         prediction, targets = self.network.predict(batch), batch.targets

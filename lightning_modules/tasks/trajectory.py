@@ -13,6 +13,7 @@ from architectures.observations import SeriesBatch
 from lightning_modules.config.registries import TASKS
 from lightning_modules.data.dynamics.simulated import TrajectoryData
 from lightning_modules.tasks.base import Mean, TaskModule, collected
+from lightning_modules.tasks.batches import series_of
 from lightning_modules.tasks.lightning_attributes import data_where, first_batch
 
 SLACK = 1e-4
@@ -30,6 +31,7 @@ class TrajectoryModule(TaskModule[TrajectoryModel]):
     """
 
     network_class = TrajectoryModel
+    default_optimizer = "adamw"
     names = ("rmse", "rmse_beyond")
     span: Tensor
 
@@ -37,6 +39,9 @@ class TrajectoryModule(TaskModule[TrajectoryModel]):
         super().__init__(*args, **kwargs)
         self.metrics = collected({name: Mean() for name in self.names})
         self.register_buffer("span", torch.tensor(torch.inf))
+
+    def prepare(self, batch: Any, index: int) -> SeriesBatch:
+        return series_of(self, batch, self.network.channels)
 
     def on_fit_start(self) -> None:
         if (data := data_where(self.trainer, TrajectoryData)) is not None:
@@ -47,12 +52,9 @@ class TrajectoryModule(TaskModule[TrajectoryModel]):
 
     def on_train_start(self) -> None:
         if data_where(self.trainer, TrajectoryData) is None and self.trainer.global_step == 0:
-            batch = first_batch(self.trainer)
+            batch = self.prepare(first_batch(self.trainer), 0)
             self.network.adapt(batch)
             self.span.copy_(batch.targets.times[-1] - batch.observed.times[0])
-
-    def forward(self, batch: SeriesBatch) -> Tensor:
-        return self.network(batch)
 
     def measure(self, batch: SeriesBatch) -> None:
         targets = batch.targets
