@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard, TypeVar
@@ -22,6 +23,9 @@ PACKAGES = ("schemes", "architectures", "lightning_modules")
 
 VALUES = ("null", "None", "true", "false", "yes", "no", "on", "off", "nan", "inf")
 """Words that a config reads as values, and so as no name."""
+
+FILLING = threading.RLock()
+"""Taken while a registry is filled: another thread would see a part of its entries."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -89,7 +93,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._fill = fill or import_home
         self._entries: dict[str, Entry] = {}
         self._aliases: dict[str, str] = {}
-        self._filled = False
+        self._started = self._filled = False
 
     def register(
         self,
@@ -202,10 +206,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self._aliases = {alias: key for alias, key in self._aliases.items() if key in self._entries}
 
     def _ensure_filled(self) -> None:
-        if not self._filled:
-            self._filled = True
-            self._fill(self)
-            load_installed()
+        if self._filled:
+            return
+        with FILLING:
+            if not self._started:  # what fills it registers entries, and comes here again
+                self._started = True
+                self._fill(self)
+                load_installed()
+                self._filled = True
 
     def entry(self, name: str) -> Entry:
         """The entry of a name or alias; an unknown one is answered with the near and the known names."""

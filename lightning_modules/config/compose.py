@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ FROM_COMMAND_LINE = ("folder", "overwrite", "launcher")
 
 Of the logger, a file sets the name alone.
 """
+HYDRA = threading.Lock()
+"""Taken while Hydra composes: it has one state for all threads of a process."""
 FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
@@ -182,7 +185,7 @@ def _hydra(command: str, groups: Mapping[str, str], config_dir: str | None, prob
     overrides = [f"{group}={choice}" for group, choice in groups.items()]
     overrides.append(f"hydra.searchpath=[{','.join(map(quoted, search_path))}]")
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with HYDRA, initialize_config_dir(str(CONFIGS), version_base="1.3"):
             composed = hydra_compose(command, overrides)
         problems.add(*_resolvers(OmegaConf.to_container(composed, resolve=False)))
         config = OmegaConf.to_container(composed, resolve=True)

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -378,3 +380,14 @@ def test_what_an_entry_from_outside_builds_is_checked(dishes: Registry) -> None:
         dishes.build({"name": "toast", "size": -1})
     with pytest.raises(SchemenetError, match=r"dish 'toast': KeyError: 9"):
         dishes.build({"name": "toast", "size": 9})
+
+
+def test_threads_wait_until_a_registry_is_filled() -> None:
+    def fill(registry: Registry) -> None:
+        registry.register("soup")(lambda: None)
+        time.sleep(0.05)
+        registry.register("stew")(lambda: None)
+
+    slow = Registry("dish", "schemes.gradients", fill=fill)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda _: list(slow), range(2))) == [["soup", "stew"]] * 2

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -346,3 +347,10 @@ def test_a_broken_yaml_is_reported(tmp_path: Path) -> None:
         compose("train", ["experiment=mine"], str(tmp_path))
     assert "did you mean 'max_epochs'" in str(caught.value)
     assert "did you mean 'seed'" in str(caught.value)
+
+
+def test_threads_compose_at_once() -> None:
+    """Hydra has one state for all of them."""
+    with ThreadPoolExecutor(3) as threads:
+        configs = list(threads.map(lambda seed: compose("train", ["data=digits", f"seed={seed}"]), range(3)))
+    assert [config["seed"] for config in configs] == [0, 1, 2]
