@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
-from lightning_modules.text import waiting
+from lightning_modules.text import printable, waiting
 from schemes.errors import SchemenetError, unknown
 from schemes.plugins import is_installed
 
@@ -27,6 +28,7 @@ RUN_FILE = "run-file"  # what a comparison's own processes are started with
 COMPLETE = "complete"  # what a shell's completion calls
 FIGURE = ("figure", "plot")  # the second as the command was called before
 HELP = ("-h", "--help")
+LONGEST_LINE = 100_000  # characters of a message
 FIGURES = {
     "classification": "spectrum", "regression": "spectrum", "density": "density", "energy": "density",
     "trajectory": "field", "series": "series",
@@ -40,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONSAFEPATH"] = "1"  # processes that libraries begin import nothing from the current folder
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except SchemenetError as error:
-        print(f"schemenet: {error}", file=sys.stderr)
+    except SchemenetError as error:  # what it quotes may come from anywhere
+        lines = (printable(line, LONGEST_LINE) for line in str(error).split("\n"))
+        print("schemenet:", "\n".join(lines), file=sys.stderr)
         return 1 if isinstance(error, RankError) else 2
     except BrokenPipeError:  # who reads has enough of it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest is flushed to
@@ -55,7 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _speak_plainly() -> None:
-    """Print warnings as one line without source code; SIGTERM and SIGHUP end the command like Ctrl-C."""
+    """Print warnings as one line without source code; SIGTERM and SIGHUP end the command like Ctrl-C.
+
+    Text that the output cannot encode is escaped, and a stream that the shell has closed leads nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
     if threading.current_thread() is threading.main_thread():
         stopping.handle(signal.default_int_handler)

@@ -104,7 +104,7 @@ def evaluate(place: Place, *words: str, **options: Any) -> dict[str, Any]:
     Raises:
         SchemenetError: with every mistake, overrides of what the weights were trained for included.
     """
-    overrides = [*words, *words_of(options)]
+    overrides = words_of(words, options)
     refuse_repeated(overrides)
     return evaluation.evaluate(_path(place), overrides)
 
@@ -147,10 +147,14 @@ def compare(*words: str, config_dir: str | None = None, **options: Any) -> Compa
 def _composed(
     command: str, words: tuple[str, ...], options: Mapping[str, Any], config_dir: str | None
 ) -> ResolvedConfig:
-    overrides = [*words, *words_of(options)]
+    overrides = words_of(words, options)
     refuse_repeated(overrides)
     return compose(command, overrides, config_dir)
 
 
 def _path(place: Place) -> Path:
-    return place.path if isinstance(place, TrainedRun) else Path(fspath(place))
+    if isinstance(place, TrainedRun):
+        return place.path
+    if not isinstance(place, str | PathLike):
+        raise SchemenetError(f"expected a run folder, a checkpoint or a loaded run, got {place!r}")
+    return Path(fspath(place))

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
@@ -31,7 +31,7 @@ def load_installed() -> None:
     for point in entry_points(group=GROUP):
         try:
             importlib.import_module(point.module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             warnings.warn(f"plugin {point.name!r} ({_owner(point)}) is left out: {located(error)}", stacklevel=2)
 
 
@@ -40,16 +40,23 @@ def is_installed(name: str) -> bool:
     return any(f"{name}.".startswith(f"{point.module}.") for point in entry_points(group=GROUP))
 
 
-def import_modules(names: Iterable[str]) -> None:
+def is_module_name(name: object) -> bool:
+    """Whether it is a dotted name such as ``mine.schemes``; that of a file, ``my_parts.py``, is none."""
+    return isinstance(name, str) and all(map(str.isidentifier, name.split("."))) and not name.endswith(".py")
+
+
+def import_modules(names: str | Iterable[str]) -> None:
     """Import modules that register parts.
 
     Args:
         names: of modules or packages, such as ``my_parts``: installed, on PYTHONPATH, or in the folder that
-            ``SCHEMENET_IMPORT_PATH`` names.
+            ``SCHEMENET_IMPORT_PATH`` names. One may stand alone.
 
     Raises:
         SchemenetError: with every module that is missing or fails, and the line where it fails.
     """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        names = [names]
     problems = Problems()
     for name in names:
         problems.attempt(lambda name=name: _import(name), f"import of {name!r}: ")
@@ -63,27 +70,56 @@ def not_imported(names: Sequence[str]) -> list[str]:
 
 
 def _import(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        stem = os.path.basename(name).removesuffix(".py")
-        hint = f"; {stem} is the module of that file" if stem.isidentifier() and stem != name else ""
-        raise SchemenetError(f"expected the name of a module, such as my_parts{hint}")
+    if not is_module_name(name):
+        raise SchemenetError(f"expected the name of a module, such as my_parts{_module_of_file(name)}")
     top = name.partition(".")[0]
     try:
-        if top not in sys.modules and importlib.util.find_spec(top) is None:
+        other, local = importlib.util.find_spec(top), _in_folder(top)
+        if other is None:
             _import_from_folder(top)
+        elif local is not None and local.origin and not is_installed(name) and not _same(local, other):
+            raise SchemenetError(f"{local.origin} is hidden by {other.origin}, of the same name; rename it")
         return importlib.import_module(name)
     except SchemenetError:
         raise
-    except Exception as error:  # a module of the user's fails in any way
-        raise SchemenetError(located(error)) from error
+    except (Exception, SystemExit) as error:  # a module of the user's fails in any way
+        neighbour = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        hint = (
+            f"; of its folder only modules that are named are imported: name {neighbour} before {name}, or make both a "
+            "package"
+        )
+        known = neighbour not in ("", top) and _in_folder(neighbour) is not None
+        raise SchemenetError(located(error) + (hint if known else "")) from error
+
+
+def _module_of_file(name: object) -> str:
+    """The hint for the name of a file where that of its module is expected."""
+    if not isinstance(name, str) or not name:
+        return ""
+    place = os.path.relpath(name).removesuffix(".py")
+    module, stem = place.replace(os.sep, "."), os.path.basename(place)
+    if is_module_name(module):
+        return f"; {module} is the module of that file"
+    return f"; {stem} is the module of that file, in its folder" if is_module_name(stem) else ""
+
+
+def _in_folder(name: str) -> ModuleSpec | None:
+    """The top-level module of this name in the user's folder; None where there is none."""
+    folder = os.environ.get(FOLDER)
+    return PathFinder.find_spec(name, [folder]) if folder else None
+
+
+def _same(one: ModuleSpec, other: ModuleSpec) -> bool:
+    return os.path.realpath(str(one.origin)) == os.path.realpath(str(other.origin))
 
 
 def _import_from_folder(name: str) -> None:
     """Import a top-level module from the user's folder, which stays off the path of imports."""
-    folder = os.environ.get(FOLDER)
-    spec = PathFinder.find_spec(name, [folder]) if folder else None
+    spec = _in_folder(name)
     if spec is None or spec.loader is None:
-        raise SchemenetError(f"no such module is installed{f', or in {folder}' if folder else ''}")
+        folder = os.environ.get(FOLDER)
+        file = "" if spec is None else f"; the folder {name} is no package without an __init__.py"
+        raise SchemenetError(f"no such module is installed{f', or in {folder}' if folder else ''}{file}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

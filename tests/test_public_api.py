@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,23 @@ def test_a_run_is_trained_loaded_and_evaluated(tmp_path: Path, monkeypatch: pyte
         schemenet.train(scheme="eluer")
     with pytest.raises(schemenet.SchemenetError, match="given twice"):
         schemenet.train("seed=1", seed=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: schemenet.train(scheme=Ralston), "scheme: expected a name .* the class Ralston; register"),
+        (lambda: schemenet.train(scheme={"name": Ralston()}), "scheme: expected a name .* an object of Ralston"),
+        (lambda: schemenet.compare(networks=["heun", Ralston]), "networks: expected a name .*create_model"),
+        (lambda: schemenet.evaluate("run", grid={"steps": Ralston}), "grid: expected a name"),
+        (lambda: schemenet.train(5), "expected words such as 'scheme=rk4', got 5"),  # type: ignore[arg-type]
+        (lambda: schemenet.load(None), "expected a run folder.* got None"),  # type: ignore[arg-type]
+        (lambda: schemenet.load("x" * 5000), "no run folder or checkpoint 'x{499}….*too long"),
+    ],
+)
+def test_a_command_as_a_function_takes_names_and_plain_data(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(schemenet.SchemenetError, match=message):
+        call()
 
 
 # Classes and objects in place of names

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
+from lightning_modules.text import printable
 from schemes.errors import SchemenetError
-from schemes.plugins import FOLDER, import_modules, not_imported
+from schemes.plugins import FOLDER, import_modules, is_module_name, not_imported
 from schemes.registry import Entry
 
 OPTION, KEY = "--import", "imports"
@@ -66,12 +67,16 @@ def missing_imports(names: Iterable[str], source: object) -> list[str]:
         names: of modules.
         source: the name of the file.
     """
-    missing = not_imported(list(names))
+    names = list(names)
+    if wrong := [name for name in names if not is_module_name(name)]:
+        return [f"{source}: imports: expected names of modules, such as my_parts, got {printable(repr(wrong))}"]
+    missing = not_imported(names)
     if not missing:
         return []
     options = " ".join(f"{OPTION} {name}" for name in missing)
     return [
-        f"{source}: needs {', '.join(missing)}, and a file imports no code by itself; if you trust it, add {options}"
+        f"{source}: needs {', '.join(missing)}, and a file imports no code by itself; if you trust it, add {options}, "
+        f"or in Python import {', '.join(missing)} before"
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from os import PathLike, fspath
 from typing import Any
 
@@ -98,13 +99,21 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def words_of(options: Mapping[str, Any]) -> list[str]:
-    """Keyword arguments as words of the command line.
+def words_of(words: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+    """The words of the command line that stand for the arguments of a function.
 
     Args:
+        words: such as ``scheme=rk4``.
         options: values by key; the keys of a group are a mapping, whose ``name`` is the choice.
+
+    Raises:
+        SchemenetError: for values that no command line and no config could hold.
     """
-    words = []
+    problems = Problems()
+    problems.add(*(f"expected words such as 'scheme=rk4', got {word!r}" for word in words if not isinstance(word, str)))
+    problems.add(*(f"{key}: {reason}" for key, value in options.items() for reason in _not_plain(value)))
+    problems.raise_if_any()
+    words = list(words)
     for key, value in options.items():
         if not isinstance(value, Mapping):
             words.append(f"{key}={written(value)}")
@@ -113,6 +122,19 @@ def words_of(options: Mapping[str, Any]) -> list[str]:
         rest = {name: item for name, item in value.items() if name != "name" or not choice}
         words += [f"{path}={written(item)}" for path, item in (*choice.items(), *dotted(rest, f"{key}."))]
     return words
+
+
+def _not_plain(value: Any) -> Iterator[str]:
+    """Objections to the classes and objects in a value: a run is recorded, and so made of names and plain data."""
+    if isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _not_plain(item)
+    elif not isinstance(value, str | Number | PathLike | None):
+        shown = value.__name__ if isinstance(value, type) else type(value).__name__
+        yield (
+            f"expected a name or plain data, got {'the class' if isinstance(value, type) else 'an object of'} {shown}; "
+            "register its class and give the name, or build the network by create_model"
+        )
 
 
 def takes_text_only(key: str) -> bool:

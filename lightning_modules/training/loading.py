@@ -26,6 +26,7 @@ from lightning_modules.metrics import task_of
 from lightning_modules.storage.atomic_files import read_json
 from lightning_modules.storage.run_files import CHECKPOINT, RESULT
 from lightning_modules.tasks.base import TaskModule
+from lightning_modules.text import printable
 from lightning_modules.training.checkpointing import load_plain
 from schemes.errors import SchemenetError
 
@@ -129,10 +130,14 @@ def load_run(place: Path, kind: type[ModelT]) -> TrainedRun[ModelT]:
 
 def checkpoint_in(place: Path) -> Path:
     """The newest checkpoint of a run folder, or the file itself."""
-    path = place / CHECKPOINT if place.is_dir() else place
-    if path.is_file():
-        return path
-    if not place.exists():
+    try:
+        path = place / CHECKPOINT if place.is_dir() else place
+        if path.is_file():
+            return path
+        exists = place.exists()
+    except OSError as error:  # such as a name that is too long
+        raise SchemenetError(f"no run folder or checkpoint {printable(str(place))!r}: {error.strerror}") from error
+    if not exists:
         raise SchemenetError(f"no run folder or checkpoint {str(place)!r}")
     runs = sorted(str(file.parent) for file in itertools.islice(place.rglob(CHECKPOINT), 100))
     hint = f"; folders below it that do: {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}" if runs else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,25 @@ def test_mistakes_end_with_status_2_without_traceback_before_torch() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "status", "output"),
+    [
+        ("schemes >&-", 0, ""),
+        ("train scheme=rk5 2>&-", 2, ""),
+        ("list experiments --config-dir . | grep -o A.*equation", 0, "A \\u2202-equation\n"),
+    ],
+)
+def test_output_that_cannot_be_printed_ends_no_command(words: str, status: int, output: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("# A ∂-equation.\nseed: 1\n", encoding="utf-8")
+    ran = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m lightning_modules {words}"], cwd=tmp_path,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (status, output, "")
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["tarin"], "no command 'tarin'; did you mean 'train'?"),
@@ -46,6 +66,7 @@ def test_mistakes_end_with_status_2_without_traceback_before_torch() -> None:
         (["models", "resnt"], "did you mean 'resnet'"),
         (["train", "architecture.depth=21"], "the nearest are 20 and 26"),
         (["train", "data=mnist", "data.root=nowhere"], "nowhere"),
+        (["train", "data=mnist", "data.root=\x1b[2Jnowhere"], "\N{REPLACEMENT CHARACTER}[2Jnowhere"),
         (["compare", "experiment=demo", "budget=500", "networks=[resnet]", "controls=[]"], "nearest sizes"),
         (["compare", "experiment=demo", "seeds=0"], "seeds"),
         (["compare", "experiment=demo", "seeds=[1,1]"], "different seeds"),

