@@ -109,17 +109,23 @@ def layout_of(
 
 
 def layout_along(
-    path: TrajectoryFlow | None, *, widths: list[int], inner: list[int], stem: str, field: str
+    path: TrajectoryFlow | None,
+    *,
+    widths: list[int],
+    inner: list[int],
+    stem: str,
+    field: str,
+    scheme: str = "none",
 ) -> dict[str, Any]:
     """The layout, as of :func:`layout_of`, of a network whose flow is a :class:`TrajectoryFlow`; None for no flow."""
     if path is None:
         return {
             "steps": [], "h": [], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
-            "scheme": "none", "field": field, "sharing": None, "gradient": "backprop",
+            "scheme": scheme, "field": field, "sharing": None, "gradient": "backprop",
         }  # fmt: skip
     steps, h = path.grid.described(())
     return {
         "steps": [steps], "h": [h], "widths": widths, "reductions": [], "inner": inner, "stem": stem, "norm": "none",
-        "scheme": type(path.scheme).__name__, "field": field, "sharing": "shared",
+        "scheme": scheme, "field": field, "sharing": "shared",
         "gradient": type(path.gradient).__name__.lower(),
     }  # fmt: skip

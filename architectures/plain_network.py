@@ -30,7 +30,8 @@ class PlainNetwork(SupervisedModel):
 
 
 def describe(flows: list[Any], module: nn.Module) -> dict[str, Any]:
-    """The layout of a network of somebody else's: ``widths`` are the outputs of each of its layers.
+    """The layout of a network of somebody else's: ``widths`` are the outputs of each of its layers,
+    and its stem and norm are not known.
 
     Args:
         flows: inside it.
@@ -44,6 +45,6 @@ def describe(flows: list[Any], module: nn.Module) -> dict[str, Any]:
     fields = [field for flow in known for field in flow.bank.fields]
     return layout_of(
         known, widths=[p.shape[0] for p in module.parameters() if p.dim() > 1], inner=[],
-        stem=type(module).__name__, norm="none", scheme=most_common([flow.scheme for flow in known]),
+        stem="-", norm="-", scheme=most_common([flow.scheme for flow in known]),
         field=most_common(fields), gradient=most_common([flow.gradient for flow in known]).lower(),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
-from lightning_modules.text import printable, waiting
+from lightning_modules.text import plural, printable, waiting
 from schemes.errors import SchemenetError, unknown
 from schemes.plugins import is_installed
 
@@ -34,6 +34,8 @@ FIGURES = {
     "trajectory": "field", "series": "series",
 }  # fmt: skip
 """A figure of a trained network of each task."""
+OF_STEPS = ("spectrum", "field")
+"""Those of a network whose flows have steps."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,7 +238,6 @@ def _completion_command(rest: list[str], imports: list[str], arguments: list[str
 def _train(config: ResolvedConfig) -> int:
     from lightning_modules.commands import train_config
     from lightning_modules.machine import process_rank
-    from lightning_modules.metrics import task_of
     from lightning_modules.storage.run_files import RESULT
     from lightning_modules.training.run_folder import FAILED, describe_error
 
@@ -250,11 +251,23 @@ def _train(config: ResolvedConfig) -> int:
         print(f"schemenet: {result['status']} {result['reason']}{remedy}; {folder}", file=sys.stderr)
         return 1
     if first:
-        print(f"{describe_error(result)} after {result['epochs']} epochs ({result['status']}); {folder}")
-        imports = [f"--import {name}" for name in config.get("imports", ()) if not is_installed(name)]
-        place = " ".join([shlex.quote(str(folder)), *imports])
-        print(f"next: schemenet eval {place}; schemenet figure {FIGURES[task_of(config['data']['name'])]} {place}")
+        epochs = plural(result["epochs"], "epoch")
+        print(f"{describe_error(result)} after {epochs} ({result['status']}); {folder}")
+        print(f"next: {'; '.join(_next_commands(config, folder, result))}")
     return 0 if result["status"] == "done" else 1
+
+
+def _next_commands(config: ResolvedConfig, folder: Path, result: dict[str, Any]) -> list[str]:
+    """What can be done with a run that is done: its test by ``eval``, and a figure where it has one."""
+    from lightning_modules.metrics import task_of
+    from lightning_modules.storage.run_files import BEST_CHECKPOINT
+
+    commands = {"eval": folder / BEST_CHECKPOINT if result.get("chosen") else folder}
+    figure, layout = FIGURES[task_of(config["data"]["name"])], result["layout"]
+    if figure not in OF_STEPS or (layout["steps"] and layout["sharing"] != "per_stage"):
+        commands[f"figure {figure}"] = folder
+    imports = [f"--import {name}" for name in config.get("imports", ()) if not is_installed(name)]
+    return [" ".join(["schemenet", name, shlex.quote(str(of)), *imports]) for name, of in commands.items()]
 
 
 def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:

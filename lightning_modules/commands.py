@@ -28,6 +28,9 @@ from schemes.errors import SchemenetError
 Place = str | PathLike[str] | TrainedRun[Any]
 """A run folder, a checkpoint, or a run that is loaded."""
 
+ABSENT = (None, [], "none", "-")
+"""Values of a layout that say that a network has no such thing."""
+
 
 def load(place: Place) -> TrainedRun[Model]:
     """Load a trained run.
@@ -85,7 +88,7 @@ def train_config(config: ResolvedConfig, announce: Callable[[str], None]) -> tup
     if existing is not None and existing.finished:
         return False, folder, read_json(folder / RESULT)
     announce(f"{run_name(config)}: {parameters(network):,} parameters")
-    announce(", ".join(f"{key} {value}" for key, value in network.layout.items()))
+    announce(", ".join(f"{key} {value}" for key, value in network.layout.items() if value not in ABSENT))
     with locked(folder):
         return True, folder, multi_process.train(config, folder)
 

@@ -269,7 +269,8 @@ def continuous_density(
         )
     network = ContinuousDensity(dims, transports, trace, kinetic, jacobian, draws)
     layout = layout_along(
-        transports[0].path, widths=[dims] * flows, inner=[hidden], stem="none", field=name_of(field)
+        transports[0].path, widths=[dims] * flows, inner=[hidden], stem="none", field=name_of(field),
+        scheme=name_of(axes["scheme"]),
     )  # fmt: skip
     network.layout = {**layout, "steps": layout["steps"] * flows, "fine": inner}
     return network

@@ -188,7 +188,8 @@ def neural_ode(
         spec["steps"] = steps
     path = TrajectoryFlow(functions, scheme, spec, gradient)
     layout = layout_along(
-        path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none"
+        path, widths=[total], inner=[inside], stem="none", field=name_of(field) if inside else "none",
+        scheme=name_of(scheme),
     ) | {"augment": augment}  # fmt: skip
     return NeuralODE(path, units, in_chans, augment, layout)
 

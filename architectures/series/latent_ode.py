@@ -92,8 +92,9 @@ class LatentOde(Variational):
         self.path = TrajectoryFlow(Timed(vector_field(field, state, inside)), scheme, grid, gradient)
         self.decoder = two_layers(state, inside, in_chans, decoder_activation)
         self.layout = layout_along(
-            self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field)
-        )
+            self.path, widths=[state, read], inner=[inside], stem=f"{encoder} encoder", field=name_of(field),
+            scheme=name_of(scheme),
+        )  # fmt: skip
 
     def generate(self, z: Tensor, targets: Observations) -> Tensor:
         states = self.path.through(z.flatten(0, 1), self.time_scale * targets.times, start=0.0, unit=self.time_scale)

@@ -94,8 +94,9 @@ class OdeRnn(Autoregressive):
         super().__init__(in_chans=in_chans, **options)
         self.flow = JumpFlow(in_chans, self.state, self.inside, field, scheme, grid, gradient)
         self.layout = layout_along(
-            self.flow.path, widths=[self.state], inner=[self.inside], stem="none", field=name_of(field)
-        )
+            self.flow.path, widths=[self.state], inner=[self.inside], stem="none", field=name_of(field),
+            scheme=name_of(scheme),
+        )  # fmt: skip
 
     def advance(self, state: State, start: Tensor, gap: Tensor, accumulate: bool) -> State:
         return (self.flow.through(state[0], start, gap, accumulate),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from pytorch_lightning.trainer.states import TrainerFn
 from lightning_modules.config.registries import CALLBACKS
 from lightning_modules.storage.checkpoint_files import write_checkpoint
 from lightning_modules.storage.run_files import BEST_CHECKPOINT
-from lightning_modules.tasks.base import TaskModule
 from lightning_modules.tasks.lightning_attributes import callbacks_of
 from schemes.errors import SchemenetError, unknown
 
@@ -41,6 +40,7 @@ class StopEarly(EarlyStopping, ResultCallback):
 
     Args:
         measure: the one by which comparisons judge.
+        measures: all of the task.
         by: another measure of the task, such as ``loss``; null: the one by which comparisons judge.
         patience: evaluations without an improvement, of which there is one after every
             ``trainer.check_test_every_n_epoch`` epochs.
@@ -50,20 +50,24 @@ class StopEarly(EarlyStopping, ResultCallback):
         SchemenetError: with every mistake in the options.
     """
 
-    def __init__(self, measure: str, *, by: str | None = None, patience: int = 5, min_delta: float = 0.0) -> None:
+    def __init__(
+        self,
+        measure: str,
+        measures: Sequence[str],
+        *,
+        by: str | None = None,
+        patience: int = 5,
+        min_delta: float = 0.0,
+    ) -> None:
         if patience < 1 or not 0 <= min_delta < math.inf:
             raise SchemenetError(
                 "callbacks: early_stopping: expected patience of at least 1 and min_delta of at least 0, got "
                 f"{patience} and {min_delta:g}"
             )
-        self.by = by or measure
+        self.by = _selecting("early_stopping", by or measure, measures)
         super().__init__(
             f"validation/{self.by}", min_delta=min_delta, patience=patience, check_on_train_epoch_end=False
         )
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        _require_measure("early_stopping", self.by, pl_module)
-        super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop |= self._has_stopped  # where the run was killed after its last step
@@ -95,16 +99,14 @@ class BestCheckpoint(ResultCallback):
     Args:
         folder: the run folder.
         measure: the one by which comparisons judge.
+        measures: all of the task.
         by: another measure of the task, such as ``loss``; null: the one by which comparisons judge.
     """
 
-    def __init__(self, folder: Path, measure: str, *, by: str | None = None) -> None:
-        self.path, self.by = folder / BEST_CHECKPOINT, by or measure
+    def __init__(self, folder: Path, measure: str, measures: Sequence[str], *, by: str | None = None) -> None:
+        self.path, self.by = folder / BEST_CHECKPOINT, _selecting("best_checkpoint", by or measure, measures)
         self.epoch: int | None = None
         self.value = math.inf
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        _require_measure("best_checkpoint", self.by, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -145,7 +147,8 @@ def _weights(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
     return content
 
 
-def _require_measure(callback: str, by: str, module: pl.LightningModule) -> None:
-    assert isinstance(module, TaskModule)
-    if by not in (names := [name for name in module.names if name not in RISING]):
+def _selecting(callback: str, by: str, measures: Sequence[str]) -> str:
+    """The measure ``by`` which a callback selects. Raises SchemenetError where there is no such one."""
+    if by not in (names := [name for name in measures if name not in RISING]):
         raise SchemenetError(f"callbacks: {callback}: by: {unknown('measure', by, names)}")
+    return by

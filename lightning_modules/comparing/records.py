@@ -109,6 +109,10 @@ class Comparison:
     measure: Measure = ERROR
     remarks: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        names = ", ".join(arm.name for arm in self.arms)
+        return f"Comparison({str(self.folder)!r}: {names} on {self.data}, {len(self.runs)} runs)"
+
     def of(self, arm: str) -> tuple[Run, ...]:
         """The planned runs of one arm, in the order of the seeds."""
         return tuple(run for run in self.runs if run.arm == arm)

@@ -20,7 +20,7 @@ LOGGERS = Registry(
 CALLBACKS = Registry(
     "callback",
     "lightning_modules.callbacks",
-    context=("folder", "measure"),
+    context=("folder", "measure", "measures"),
     builds="pytorch_lightning.callbacks.Callback",
 )
 """What is called during a training; a callback with the fact ``selects`` chooses an epoch by the validation split."""

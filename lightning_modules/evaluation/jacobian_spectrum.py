@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from architectures.model import Model
+from architectures.plain_network import PlainNetwork
 from architectures.supervised.network import Network
 from lightning_modules.config.registries import DATA
 from lightning_modules.storage.atomic_files import write_json
@@ -82,7 +83,7 @@ def measured(folder: Path) -> Spectrum:
     if (kept := _kept(folder / FILE, key)) is not None:
         return kept
     network = load_run(folder, Model).network.eval()
-    if not isinstance(network, Network):
+    if not isinstance(network, Network | PlainNetwork):
         raise SchemenetError("it solves through times that its data give, and has no steps of its own")
     inputs = images_of_test_set(json.dumps(read_config(folder).get("data"), sort_keys=True))
     result = spectrum(network, inputs)
@@ -101,7 +102,7 @@ def images_of_test_set(config: str) -> Tensor:
     return data.first(SAMPLES)[0]
 
 
-def spectrum(network: Network, inputs: Tensor) -> Spectrum:
+def spectrum(network: Network | PlainNetwork, inputs: Tensor) -> Spectrum:
     """The spectrum of a network at some inputs.
 
     Args:
@@ -109,7 +110,7 @@ def spectrum(network: Network, inputs: Tensor) -> Spectrum:
         inputs: (batch, channels, height, width).
     """
     if not network.flows:
-        raise SchemenetError("the network has no flow, and so no f")
+        raise SchemenetError("the network has no flow, and so no f whose spectrum could be drawn")
     if any(flow.sharing == "per_stage" for flow in network.flows):
         raise SchemenetError("own weights at each stage of a step: there is no single f whose spectrum this could be")
     steps = visited_states(network, inputs)
@@ -127,7 +128,7 @@ def spectrum(network: Network, inputs: Tensor) -> Spectrum:
 
 
 @torch.no_grad()
-def visited_states(network: Network, inputs: Tensor) -> list[tuple[int, Node, State]]:
+def visited_states(network: Network | PlainNetwork, inputs: Tensor) -> list[tuple[int, Node, State]]:
     """The state at the beginning of each step.
 
     Args:

@@ -41,7 +41,11 @@ def draw(folder: Path) -> Figure:
 
     Raises SchemenetError where the spectrum cannot be measured.
     """
-    panel = panel_of(folder.name, read_config(folder).get("scheme"), measured(folder))
+    try:
+        of_run = measured(folder)
+    except SchemenetError as error:
+        raise SchemenetError(f"{folder}: {error}") from error
+    panel = panel_of(folder.name, read_config(folder).get("scheme"), of_run)
     figure = figure_of([panel])
     figure.supxlabel(DRAWN, fontsize=font(8), color=GREY)
     caption(f"{CAPTION}.")

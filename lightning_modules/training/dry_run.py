@@ -14,7 +14,7 @@ from architectures.model import Model
 from architectures.registry import CLASSIFICATION
 from architectures.supervised.insertion import insert
 from lightning_modules.callbacks.rank_seed import deadlock_reason
-from lightning_modules.config.registries import CALLBACKS, DATA, OPTIMIZERS, TRAINERS
+from lightning_modules.config.registries import CALLBACKS, DATA, OPTIMIZERS, TASKS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.loggers.opening import check as check_logger
@@ -105,5 +105,7 @@ def chosen_callbacks(config: ResolvedConfig, folder: Path) -> list[Callback]:
         config: of the run.
         folder: of the run.
     """
-    measure = measure_of(config["data"]["name"]).key
-    return [CALLBACKS.build(choice, folder=folder, measure=measure) for choice in config.get("callbacks", ())]
+    data = config["data"]["name"]
+    task: Any = TASKS[task_of(data)]
+    context = {"folder": folder, "measure": measure_of(data).key, "measures": task.names}
+    return [CALLBACKS.build(choice, **context) for choice in config.get("callbacks", ())]

@@ -61,6 +61,9 @@ class TrainedRun(Generic[ModelT]):
     module: TaskModule[Model]
     network: ModelT
 
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.path)!r}: {self.description})"
+
     @property
     def config(self) -> Config:
         """The resolved config of the run, checked."""

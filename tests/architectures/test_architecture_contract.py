@@ -253,6 +253,11 @@ def test_layout_says_what_was_built():
     assert (layout["sharing"], layout["gradient"], layout["norm"]) == ("per_step", "reversible", "batch")
 
 
+@pytest.mark.parametrize("name", ["cnf", "neural_ode", "ode_rnn", "latent_ode"])
+def test_a_layout_has_the_registered_name_of_the_scheme(name):
+    assert create_model(name, in_chans=2, scheme="heun").layout["scheme"] == "heun"
+
+
 SHALLOW = {
     "resnet": {"depth": 14}, "resnet20_v1": {"depth": 14}, "lm_resnet": {"depth": 14}, "resnext": {"depth": 20},
     "revnet": {"depth": 26}, "ode_resnet": {"steps": 2},

@@ -161,8 +161,8 @@ class Facts:
     # All arms -----------------------------------------------------------------------------------------------
 
     def different(self, size: str) -> list[str]:
-        """The values of a size that all arms should share, where they do not."""
-        values = {str(s.arm.sizes[size]) for s in self.arms if size in s.arm.sizes}
+        """The values of a size that all arms should share, where they do not; where it is not known it is "-"."""
+        values = {str(s.arm.sizes[size]) for s in self.arms if s.arm.sizes.get(size, "-") != "-"}
         return sorted(values) if len(values) > 1 else []
 
     @property

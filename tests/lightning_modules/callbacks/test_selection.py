@@ -20,6 +20,7 @@ from lightning_modules.data.supervised.toy_points import Moons
 from lightning_modules.launching.multi_process import train
 from lightning_modules.storage.atomic_files import read_rows
 from lightning_modules.training import run as running
+from lightning_modules.training.dry_run import dry_build
 from lightning_modules.training.loading import load_run
 from schemes.errors import SchemenetError
 from tests.lightning_modules.training.test_resume import Killed, assert_same_run, kill, train_killed
@@ -122,7 +123,7 @@ def test_all_mistakes_in_callbacks_are_reported_at_once() -> None:
         compose("train", ["data.validation=null", f"callbacks={wrong}", "optimizer.lr=x"])
     for text in ("did you mean 'early_stopping'", "did you mean 'patience'", "by expected text or null, got 1",
                  "best_checkpoint selects an epoch by the validation split, never by the test set; hold one out",
-                 "given by its name or by a mapping with 'name'", "optimizer.lr"):  # fmt: skip
+                 "expected a name, or a mapping with 'name', got", "optimizer.lr"):  # fmt: skip
         assert text in str(caught.value)
     with pytest.raises(SchemenetError, match="'best_checkpoint' is given twice"):
         compose("train", ["data.validation=0.1", "callbacks=[best_checkpoint,best_checkpoint]"])
@@ -133,9 +134,10 @@ def test_all_mistakes_in_callbacks_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("option", "message"), [("patience: 0", "patience of at least 1"), ("by: accuracy", "no measure 'accuracy'")]
 )
-def test_options_that_cannot_be_used(option: str, message: str, tmp_path: Path) -> None:
+def test_options_that_cannot_be_used_are_reported_before_a_run_begins(option: str, message: str) -> None:
+    config = compose("train", [*WORDS, f"callbacks=[{{name: early_stopping, {option}}}]"])
     with pytest.raises(SchemenetError, match=message):
-        train(compose("train", [*WORDS, f"callbacks=[{{name: early_stopping, {option}}}]"]), tmp_path)
+        dry_build(config)
 
 
 class Counting(Callback):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
+import schemenet
 from architectures import create_model
 from lightning_modules.cli import main
 from lightning_modules.comparing import records as runs
@@ -165,6 +166,21 @@ def test_networks_without_a_field_say_so(name: str, told: str) -> None:
 
 
 # Runs
+
+
+def test_a_figure_of_a_run_without_a_flow_says_so_and_is_not_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["debug=fast", "architecture=stem_only", "architecture.width=0.25", "data.validation=0.1"]
+    assert main(["train", *words, "callbacks=[best_checkpoint]", f"folder={run}"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(f"next: schemenet eval {run}/best.ckpt\n")
+    assert "after 1 epoch (done)" in out
+    assert "sharing" not in out
+    assert main(["figure", "spectrum", str(run)]) == 2
+    assert f"{run}: the network has no flow" in capsys.readouterr().err
+    assert repr(schemenet.load(run)) == f"TrainedRun('{run}/last.ckpt': stem_only on digits)"
 
 
 @pytest.fixture(scope="module")
