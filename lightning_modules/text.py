@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 NARROWEST = 40
 """Columns below which no table is readable."""
@@ -22,6 +23,30 @@ def terminal_width() -> int | None:
     return max(NARROWEST, shutil.get_terminal_size().columns)
 
 
+def columns_of(text: str) -> int:
+    """The columns of a terminal that a text takes: two for each East Asian letter."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def wrapped(text: str, width: int, indent: str = "", further: str = "", **options: Any) -> list[str]:
+    """Lines of at most ``width`` columns, as of ``textwrap.wrap``, which counts letters.
+
+    Args:
+        text: to wrap.
+        width: columns of a terminal.
+        indent: before the first line.
+        further: before the others.
+        **options: of ``textwrap.wrap``.
+    """
+    counted = "".join(letter + "\0" * (columns_of(letter) - 1) for letter in text) if not text.isascii() else text
+    lines = textwrap.wrap(counted, width, initial_indent=indent, subsequent_indent=further, **options)
+    return [line.replace("\0", "") for line in lines]
+
+
 def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Rows of text as columns, a rule under the first, within a width where one is given.
 
@@ -29,32 +54,34 @@ def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     columns go to a line of their own under each row.
     """
     below: list[list[str]] = [[] for _ in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(columns_of(row[i]) for row in rows) for i in range(len(rows[0]))]
     if width is not None:
         kept = len(rows[0])
         while kept > 1 and _least(rows, kept) > width:
             kept -= 1
         rest = [[cell for cell in row[kept:] if cell not in ("", "-")] for row in rows]
-        below = [
-            textwrap.wrap("; ".join(cells), width, initial_indent="    ", subsequent_indent="    ") for cells in rest
-        ]
+        below = [wrapped("; ".join(cells), width, "    ", "    ") for cells in rest]
         rows = [row[:kept] for row in rows]
         widths = fitted_widths(
-            [max(len(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width
+            [max(columns_of(row[i]) for row in rows) for i in range(kept)], _longest_words(rows, kept), width
         )
     gap = "  " if width is None or sum(widths) + 2 * len(widths) - 2 <= width else " "
     texts = []
     for row, more in zip(rows, below, strict=True):
-        cells = [textwrap.wrap(cell, column, break_on_hyphens=False) for cell, column in zip(row, widths, strict=True)]
+        cells = [wrapped(cell, column, break_on_hyphens=False) for cell, column in zip(row, widths, strict=True)]
         lines = itertools.zip_longest(*cells, fillvalue="")
-        placed = (gap.join(part.ljust(column) for part, column in zip(line, widths, strict=True)) for line in lines)
+        placed = (gap.join(map(_padded, line, widths)) for line in lines)
         texts.append([line.rstrip() for line in placed] + more)
-    rule = "-" * max(len(line) for lines in texts for line in lines)
+    rule = "-" * max(columns_of(line) for lines in texts for line in lines)
     return "\n".join([*texts[0], rule, *(line for lines in texts[1:] for line in lines)])
 
 
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
+
+
 def _longest_words(rows: Sequence[Sequence[str]], columns: int) -> list[int]:
-    return [max(len(word) for row in rows for word in row[i].split() or [""]) for i in range(columns)]
+    return [max(columns_of(word) for row in rows for word in row[i].split() or [""]) for i in range(columns)]
 
 
 def _least(rows: Sequence[Sequence[str]], columns: int) -> int:

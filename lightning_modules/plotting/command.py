@@ -6,8 +6,11 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -199,8 +202,34 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in matplotlib's own font
     no_date = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    with whole(path) as file, rc_context(AS_TEXT):
+    with whole(path) as file, rc_context(AS_TEXT), _missing_letters():
         figure.savefig(file, format=kind, dpi=150, metadata=no_date)
+
+
+@contextmanager
+def _missing_letters() -> Iterator[None]:
+    """One sentence for all letters that a font lacks: matplotlib warns of each, in each format."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph")
+        yield
+    lacking: dict[str, list[str]] = {}
+    for warning in caught:
+        if match := re.match(r"Glyph (\d+) .* missing from font\(s\) (.*)\.$", str(warning.message)):
+            lacking.setdefault(match[2], []).append(chr(int(match[1])))
+        else:
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+    for font, letters in lacking.items():
+        _name_missing("".join(dict.fromkeys(letters)), font)
+
+
+@cache
+def _name_missing(letters: str, font: str) -> None:
+    """Say once which letters a figure's font lacks."""
+    print(
+        f"pictures have boxes for {letters}, which the font {font} lacks; name an installed font that has them as "
+        "font.family in a matplotlibrc file",
+        file=sys.stderr,
+    )
 
 
 def _schemes(names: list[str]) -> dict[str, Scheme]:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from lightning_modules.text import waiting
+from lightning_modules.text import aligned, columns_of, waiting
 
 
 class Terminal(io.StringIO):
@@ -21,3 +21,12 @@ def test_a_wait_is_named_on_a_terminal_alone_and_leaves_no_line(monkeypatch: pyt
         written = stream.getvalue()
         assert ("counting costs" in written) == shown
         assert not shown or written.endswith("\x1b[2K")  # the line erased
+
+
+@pytest.mark.parametrize("width", [None, 30])
+def test_letters_of_two_columns_shift_nothing(width: int | None) -> None:
+    rows = [["arm", "note", "p"], ["残差ネット", "可逆 な 残差 ネット ワーク", "1"], ["resnet", "plain", "2"]]
+    lines = aligned(rows, width).splitlines()
+    ends = {columns_of(line) for line in lines if line[-1] in "p12"}
+    assert len(ends) == 1
+    assert max(map(columns_of, lines)) == columns_of(lines[1]) <= (width or 99)

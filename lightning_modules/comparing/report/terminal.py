@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import textwrap
 from collections.abc import Sequence
 
 from lightning_modules.comparing.records import Comparison
@@ -22,7 +21,7 @@ from lightning_modules.comparing.report.formatting import (
 from lightning_modules.comparing.report.templates import sentence, sentences
 from lightning_modules.comparing.statistics.rule import NO_PAIR
 from lightning_modules.comparing.statistics.summary import Summary
-from lightning_modules.text import fitted_widths
+from lightning_modules.text import columns_of, fitted_widths, wrapped
 
 WIDTH = 120
 """Columns where there is no terminal that has a width."""
@@ -114,10 +113,10 @@ def _least(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> int:
 
 def _narrowest(rows: Sequence[Sequence[str]], column: int) -> int:
     """A name may be folded, a number may not."""
-    widest = max(len(row[column]) for row in rows)
+    widest = max(columns_of(row[column]) for row in rows)
     if column not in (ARM, SCHEME):
         return widest
-    return min(widest, max(NARROW, *(len(part) for row in rows for part in _parts(row[column]))))
+    return min(widest, max(NARROW, *(columns_of(part) for row in rows for part in _parts(row[column]))))
 
 
 def _table(
@@ -128,7 +127,7 @@ def _table(
     width: int,
 ) -> list[str]:
     rows = [head, *arms, *controls]
-    widths = [max(len(row[column]) for row in rows) for column in columns]
+    widths = [max(columns_of(row[column]) for row in rows) for column in columns]
     widths = fitted_widths(widths, [_narrowest(rows, column) for column in columns], width)
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
     rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
@@ -149,8 +148,9 @@ def _aligned(cells: Sequence[str], columns: Sequence[int], widths: Sequence[int]
     folded = [_folded(cell, width) for cell, width in zip(cells, widths, strict=True)]
     return [
         gap.join(
-            part.ljust(width) if column < P_HOLM else part.rjust(width)
+            part + space if column < P_HOLM else space + part
             for part, column, width in zip(parts, columns, widths, strict=True)
+            for space in [" " * (width - columns_of(part))]
         ).rstrip()
         for parts in itertools.zip_longest(*folded, fillvalue="")
     ]
@@ -158,11 +158,11 @@ def _aligned(cells: Sequence[str], columns: Sequence[int], widths: Sequence[int]
 
 def _folded(cell: str, width: int) -> list[str]:
     """The cell as lines of that width at most, broken after the signs that join the parts of a name."""
-    if len(cell) <= width:
+    if columns_of(cell) <= width:
         return [cell]
     lines = [""]
     for part in _parts(cell):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
+        if lines[-1] and columns_of(lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part
     return lines
@@ -173,11 +173,4 @@ def _parts(name: str) -> list[str]:
 
 
 def _wrapped(text: str, width: int, bullet: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, width, bullet, " " * len(bullet), break_long_words=False, break_on_hyphens=False)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from lightning_modules.comparing import records as runs
 from lightning_modules.comparing.recipe import settings
@@ -251,6 +252,16 @@ def test_screen_stays_within_the_terminal(tmp_path):
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
     assert "linear_multistep_of_many_words_1" in screen.screen_table(runs.read_comparison(folder), 160)
+
+
+def test_names_of_wide_letters_shift_no_column(tmp_path):
+    comparison = runs.read_comparison(fabricate(tmp_path))
+    wide = {"rk_resnet": "残差ネット", "revnet": "可逆"}
+    arms = tuple(replace(arm, name=wide.get(arm.name, arm.name)) for arm in comparison.arms)
+    of_arms = tuple(replace(run, arm=wide.get(run.arm, run.arm)) for run in comparison.runs)
+    comparison = replace(comparison, arms=arms, runs=of_arms)
+    lines = screen.screen_table(comparison, 120).splitlines()
+    assert len({cell_len(line) for line in lines if line.endswith("×")}) == 1
 
 
 def test_a_narrow_screen_shows_the_results_first_and_breaks_no_word(tmp_path):

@@ -24,7 +24,7 @@ from architectures.supervised.network import Network
 from lightning_modules.callbacks.scheme_coefficients import SchemeCoefficientLogger, ZeroStabilityWarning
 from lightning_modules.cli import main
 from lightning_modules.plotting import coefficients, order, poly_vs_implicit, stability
-from lightning_modules.plotting.command import file_name, parse_scheme
+from lightning_modules.plotting.command import file_name, parse_scheme, save
 from schemes.analysis.stability import amplification, refusal, stability_intervals
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
@@ -508,3 +508,11 @@ def test_help_and_mistakes_in_names_import_neither_torch_nor_matplotlib() -> Non
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 2, ran.stderr
     assert ran.stdout.startswith("schemenet figure WHAT NAME...")
+
+
+def test_letters_that_the_font_lacks_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = Figure(figsize=(1, 1))
+    figure.text(0, 0, "残差")
+    for ending in ("png", "pdf"):
+        save(figure, tmp_path / f"picture.{ending}")
+    assert capsys.readouterr().err.count("boxes for 残差, which the font DejaVu Sans lacks") == 1
