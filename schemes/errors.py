@@ -84,10 +84,11 @@ class Problems:
 def located(error: BaseException) -> str:
     """An error of somebody else's module in one line, with the file and line of theirs that led to it."""
     here = f"{Path(__file__).parents[1]}{os.sep}"
+    between = ("importlib", f"{os.sep}torch{os.sep}")
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and not frame.filename.startswith((here, "<"))
+        if not frame.filename.startswith((here, "<")) and not any(part in frame.filename for part in between)
     ]
     place = f", {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -240,17 +240,23 @@ def _check_files(config_dir: Path, groups: Mapping[str, str]) -> None:
     """Raise SchemenetError for yaml files of the user that Hydra could not handle, or that need other modules.
 
     Args:
-        config_dir: whose files Hydra would read.
-        groups: their choices.
+        config_dir: of whose files those are read that a choice names, or the defaults of such a file.
+        groups: the choices.
     """
-    for group in (*REGISTRIES, *RECIPES):
-        for path in sorted((config_dir / group).glob("*.yaml")):
-            try:
-                content = read_yaml(path.read_text(encoding="utf-8"), path)
-            except (OSError, UnicodeDecodeError) as error:
-                raise SchemenetError(f"{path} cannot be read as yaml: {error}") from error
-            if groups.get(group) == path.stem and isinstance(content, dict):
-                _require_imports(content, path)
+    paths = {path for group in (*REGISTRIES, *RECIPES) for path in (config_dir / group).glob("*.yaml")}
+    chosen = {config_dir / group / f"{choice}.yaml" for group, choice in groups.items()}
+    named = paths & chosen
+    while named:
+        path = min(named)
+        paths.remove(path)
+        try:
+            content = read_yaml(path.read_text(encoding="utf-8"), path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SchemenetError(f"{path} cannot be read as yaml: {error}") from error
+        defaults = str(content.get("defaults", "")) if isinstance(content, dict) else ""
+        named = {other for other in paths if other in named or other.stem in defaults}
+        if path in chosen and isinstance(content, dict):
+            _require_imports(content, path)
 
 
 def _require_imports(content: Config, source: object) -> None:

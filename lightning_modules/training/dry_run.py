@@ -22,7 +22,7 @@ from lightning_modules.machine import physical_memory
 from lightning_modules.metrics import measure_of, task_of
 from lightning_modules.storage.atomic_files import check_writable
 from lightning_modules.training.loading import load_run
-from schemes.errors import Problems, SchemenetError
+from schemes.errors import Problems, SchemenetError, located
 
 
 def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[SplitData, Model]:
@@ -62,8 +62,11 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
                 )
             try:
                 net.eval().loss(net.random_batch(shape, 2))
-            except RuntimeError as error:
-                raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {error}") from error
+            except Exception as error:
+                if isinstance(error, SchemenetError) or not (isinstance(error, RuntimeError) or config.get("imports")):
+                    raise
+                reason = located(error) if config.get("imports") else error  # of parts from outside, whose line it is
+                raise SchemenetError(f"this network cannot run on inputs of shape {shape}: {reason}") from error
             if config["trainer"]["sync_batchnorm"] and (reason := deadlock_reason(net)) is not None:
                 raise SchemenetError(f"trainer.sync_batchnorm: {reason}")
             return net

@@ -46,6 +46,15 @@ def test_a_yaml_file_of_a_config_dir_is_looked_at_first(tmp_path: Path) -> None:
     (tmp_path / "data" / "mine.yaml").write_text(LAUGHS)
     with pytest.raises(SchemenetError, match="100,000 values"):
         compose("train", ["data=mine"], str(tmp_path))
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "latin.yaml").write_bytes(b"# \xe9\nseed: 1\n")
+    (tmp_path / "experiment" / "good.yaml").write_text("# @package _global_\nseed: 5\n")
+    (tmp_path / "experiment" / "next.yaml").write_text("# @package _global_\ndefaults: [good, override /data: mine]\n")
+    (tmp_path / "experiment" / "last.yaml").write_text("# @package _global_\ndefaults: [next]\n")
+    assert compose("train", ["experiment=good"], str(tmp_path))["seed"] == 5
+    for experiment, message in {"latin": "cannot be read", "next": "100,000 values", "last": "100,000 values"}.items():
+        with pytest.raises(SchemenetError, match=message):
+            compose("train", [f"experiment={experiment}"], str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,16 @@ def test_a_sweep_file_imports_nothing(folder: Path, capsys: pytest.CaptureFixtur
     assert "my_parts" not in sys.modules
 
 
+def test_a_part_that_fails_is_named_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = (folder / "my_parts.py").read_text().replace("(self.conv(y) + t).tanh()", "self.convolution(y)")
+    (folder / "fails.py").write_text(source.replace("my_parts", "fails"))
+    assert main(["train", "--import", "fails", "field=fails_field", *TINY, "folder=run"]) == 2
+    line = next(i for i, text in enumerate(source.splitlines(), 1) if "convolution(y)" in text)
+    error = capsys.readouterr().err
+    assert "cannot run on inputs of shape (1, 8, 8): AttributeError" in error
+    assert f"fails.py line {line}" in error
+
+
 @pytest.mark.usefixtures("folder")
 def test_without_parts_from_outside_a_config_and_its_hash_are_what_they_were() -> None:
     plain = compose("train", ["scheme=heun"])
