@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError
 
@@ -30,7 +31,11 @@ class RegressionModule(SupervisedModule):
 
     def prepare(self, batch: Any, index: int) -> tuple[Any, Tensor]:
         inputs, targets = super().prepare(batch, index)
-        return inputs, targets.to(self.network.like()["dtype"])
+        if (
+            targets.dtype != torch.float32
+        ):  # which all precisions train on; the walk to a weight takes longer than the rest
+            targets = targets.to(self.network.like()["dtype"])
+        return inputs, targets
 
     def measure(self, batch: tuple[Tensor, Tensor]) -> None:
         inputs, targets = batch

@@ -80,6 +80,7 @@ class SeriesModule(TaskModule[SeriesModel]):
     """
 
     network_class = SeriesModel
+    default_optimizer = "adamw"
     names = ("mse", "rmse", "mse_by_channel")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
