@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_modules import stopping
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
-from lightning_modules.text import plural, printable, waiting
+from lightning_modules.text import fitted, plural, printable, terminal_width, waiting
 from schemes.errors import SchemenetError, unknown
 from schemes.plugins import is_installed
 
@@ -81,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
     from lightning_modules import help
 
     if not arguments or arguments[0] in (*HELP, "help"):
-        print(help.usage())
+        print(fitted(help.usage(), terminal_width()))
         return 0
     if arguments[0] in ("--version", "version"):
         from importlib.metadata import version
@@ -101,7 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
     names, rest = split_imports(rest)
     imports = import_for_command(names)
     if set(HELP) & set(rest):
-        print(_help(command, [word for word in rest if word not in HELP]))
+        print(fitted(_help(command, [word for word in rest if word not in HELP]), terminal_width()))
         return 0
     return COMMANDS[command](rest, imports, arguments)
 
@@ -224,7 +224,7 @@ def _list_command(rest: list[str], imports: list[str], arguments: list[str]) -> 
     from lightning_modules import help
 
     options, words = _config_options(rest)
-    print(help.list_names(words, options.config_dir))
+    print(fitted(help.list_names(words, options.config_dir), terminal_width()))
     return 0
 
 
@@ -294,7 +294,7 @@ def _registry_command(rest: list[str], imports: list[str], arguments: list[str])
         raise SchemenetError(unknown(names.kind, rest[0], names.all_names()))
     from lightning_modules.config import listings as tables
 
-    print(getattr(tables, command)(*rest))
+    print(fitted(getattr(tables, command)(*rest), terminal_width()))
     return 0
 
 

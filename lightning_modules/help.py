@@ -206,6 +206,9 @@ def completions(words: Sequence[str]) -> list[str]:
             last, [option.split()[0] for option, _ in COMMANDS[command].options] if command in COMMANDS else ()
         )
     group, equals, _ = last.partition("=")
+    if group in ("networks", "baseline") and equals:
+        head = last[: max(map(last.rfind, "=[,")) + 1]
+        return _begins(last, [f"{head}{name}" for part in ("architecture", "scheme") for name in choices(part)])
     if equals:
         names = choices(group, aliases=False) if group in (*REGISTRIES, *RECIPES) else ()
         return _begins(last, [f"{group}={name}" for name in names])

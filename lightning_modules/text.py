@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -45,6 +46,22 @@ def wrapped(text: str, width: int, indent: str = "", further: str = "", **option
     counted = "".join(letter + "\0" * (columns_of(letter) - 1) for letter in text) if not text.isascii() else text
     lines = textwrap.wrap(counted, width, initial_indent=indent, subsequent_indent=further, **options)
     return [line.replace("\0", "") for line in lines]
+
+
+def fitted(text: str, width: int | None) -> str:
+    """A text whose lines are wrapped to a width; None for any.
+
+    The rest of a line stands below its description, where two spaces or more set one off, else below its beginning.
+    """
+    lines: list[str] = []
+    for line in text.splitlines():
+        if width is None or columns_of(line) <= width:
+            lines.append(line)
+            continue
+        starts = [match.end() for match in re.finditer(r"^\s*|\s{2,}", line) if match.end() <= width / 2]
+        further = " " * max(starts, default=0)
+        lines += wrapped(line, width, further=further, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> str:

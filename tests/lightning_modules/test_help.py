@@ -31,6 +31,19 @@ def test_a_command_has_its_help(command: str, capsys: pytest.CaptureFixture[str]
         assert key in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--help", *(f"{name} --help" for name in help.COMMANDS), "schemes heun", "models resnet20", "list data mnist"],
+)
+def test_help_fits_the_terminal(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(words.split()) == 0
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 60, narrow
+
+
 def test_help_lists_the_options_of_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "scheme=linear_multistep", "trainer=default", "--help"]) == 0
     text = capsys.readouterr().out
@@ -119,6 +132,9 @@ def test_a_dry_run_says_sizes_and_costs_and_writes_nothing(
         (["train", "architecture.dep"], ["architecture.depth="]),
         (["compare", "see"], ["seed=", "seeds="]),
         (["compare", "--dr"], ["--dry-run"]),
+        (["compare", "networks=[heun,rk_"], ["networks=[heun,rk_resnet"]),
+        (["compare", "baseline=ro"], []),
+        (["compare", "baseline=kv"], ["baseline=kvaerno3", "baseline=kvaerno5"]),
         (["list", "exp"], ["experiments"]),
         (["list", "optimizers", "s"], ["sgd"]),
         (["schemes", "rk3"], ["rk3", "rk38"]),

@@ -4,12 +4,19 @@ import io
 
 import pytest
 
-from lightning_modules.text import aligned, columns_of, waiting
+from lightning_modules.text import aligned, columns_of, fitted, waiting
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_the_rest_of_a_long_line_stands_below_its_description() -> None:
+    assert fitted("  name  KIND  one two three four\n\n    a b c d e f g h i j k l m n", 28) == (
+        "  name  KIND  one two three\n              four\n\n    a b c d e f g h i j k l\n    m n"
+    )
+    assert fitted("name  " + 50 * "x", None) == "name  " + 50 * "x"
 
 
 def test_a_wait_is_named_on_a_terminal_alone_and_leaves_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
