@@ -31,9 +31,7 @@ class RegressionModule(SupervisedModule):
 
     def prepare(self, batch: Any, index: int) -> tuple[Any, Tensor]:
         inputs, targets = super().prepare(batch, index)
-        if (
-            targets.dtype != torch.float32
-        ):  # which all precisions train on; the walk to a weight takes longer than the rest
+        if targets.dtype != torch.float32:  # which every precision takes; the walk to a weight costs microseconds
             targets = targets.to(self.network.like()["dtype"])
         return inputs, targets
 
