@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_modules import stopping
-from lightning_modules.config.imports import import_for_command, split_imports
+from lightning_modules.config.imports import OPTION, import_for_command, split_imports
 from lightning_modules.launching.multi_process import RANK, RankError, serve
 from lightning_modules.text import fitted, plural, printable, terminal_width, waiting
-from schemes.errors import SchemenetError, unknown
+from schemes.errors import Problems, SchemenetError, not_taken, unknown
 from schemes.plugins import is_installed
 
 if TYPE_CHECKING:
@@ -96,14 +96,28 @@ def _dispatch(arguments: list[str]) -> int:
     if command == COMPLETE:
         print("\n".join(help.completions(rest)))
         return 0
+    if command.startswith("-"):
+        after = "options come after the command, e.g. schemenet train --import my_parts"
+        raise SchemenetError(f"{unknown('option', command, [*HELP, '--version'])}; {after}")
     if command not in (*help.COMMANDS, *FIGURE):
         raise SchemenetError(unknown("command", command, help.COMMANDS))
     names, rest = split_imports(rest)
+    if command not in FIGURE:  # which reads its own
+        _check_options(command, rest, [option.split()[0] for option, _ in help.COMMANDS[command].options])
     imports = import_for_command(names)
     if set(HELP) & set(rest):
         print(fitted(_help(command, [word for word in rest if word not in HELP]), terminal_width()))
         return 0
     return COMMANDS[command](rest, imports, arguments)
+
+
+def _check_options(command: str, rest: list[str], options: list[str]) -> None:
+    """Raise SchemenetError for words that look like options and are none of the command's."""
+    known = list(dict.fromkeys([*options, OPTION, *HELP]))
+    names = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    problems = Problems()
+    problems.add(*(not_taken(command, name, known) for name in names if name not in known))
+    problems.raise_if_any()
 
 
 def _help(command: str, words: list[str]) -> str:

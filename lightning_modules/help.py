@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -307,7 +308,8 @@ def _comment(group: str, name: str, config_dir: str | None) -> str:
     folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
     path = next((f / group / f"{name}.yaml" for f in reversed(folders) if (f / group / f"{name}.yaml").exists()), None)
     lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
+    top = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    comments = [line.lstrip("# ") for line in top if "@package" not in line]
     return "\n".join(comments)
 
 

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from lightning_modules.config.resolved import dotted
-from lightning_modules.config.sections import SHORT
+from lightning_modules.config.sections import SECTIONS, SHORT, keys_of
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
 from schemes.errors import Problems, SchemenetError
@@ -139,16 +139,22 @@ def _not_plain(value: Any) -> Iterator[str]:
 
 def takes_text_only(key: str) -> bool:
     """Whether every choice of a key's group takes text under this key, and nothing else."""
-    group, _, option = key.partition(".")
-    if not option:
-        annotations = {keys[key].annotation for keys in KEYS.values() if key in keys}
-    elif group in REGISTRIES:
-        names = static_registry(group)
-        options = (names.options(entry.name) for entry in names.families())
-        annotations = {taken[option].annotation for taken in options if option in taken}
-    else:
-        annotations = set()
+    annotations = _annotations(key)
     return bool(annotations) and annotations <= TEXT
+
+
+def _annotations(key: str) -> set[str]:
+    """The annotations of a key, one for each kind of value that choices of its group take under it."""
+    group, _, option = (key := ALIASES.get(key, key)).partition(".")
+    if not option:
+        return {keys[key].annotation for keys in KEYS.values() if key in keys}
+    if group in SECTIONS:
+        return {keys_of(group)[option].annotation} if option in keys_of(group) else set()
+    if group not in REGISTRIES:
+        return set()
+    names = static_registry(group)
+    options = (names.options(entry.name) for entry in names.families())
+    return {taken[option].annotation for taken in options if option in taken}
 
 
 def repeated(words: Sequence[str]) -> Iterator[str]:
@@ -182,6 +188,8 @@ def _read(word: str) -> tuple[str, Any]:
     value = _plain(override.value())
     if takes_text_only(key) and not isinstance(value, str | None):
         return key, text
+    if override.is_sweep_override() and any("Sequence[" in annotation for annotation in _annotations(key)):
+        raise SchemenetError(f"{word!r}: a list is in brackets; write {key}=[{text}]")
     if override.is_delete() or override.is_sweep_override():
         raise SchemenetError(f"{word!r}: only key=value is understood here; several values are for `schemenet sweep`")
     return override.key_or_group, value

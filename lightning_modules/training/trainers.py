@@ -19,6 +19,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
@@ -127,6 +128,10 @@ def trainer(
         wrong.append(f"trainer.ema: expected a decay between 0 and 1, e.g. 0.999, got {ema}")
     if strategy.endswith(("spawn", "fork", "notebook")):
         wrong.append(f"trainer.strategy: {strategy} is not supported: it begins processes within the training; use ddp")
+    if accelerator not in (usable := _accelerators()):
+        wrong.append(
+            f"trainer.accelerator: this machine has no {accelerator!r}; expected one of {', '.join(map(repr, usable))}"
+        )
     if wrong:
         raise SchemenetError("\n".join(wrong))
     if threads is not None:
@@ -186,6 +191,13 @@ def processes_to_begin(options: Mapping[str, Any]) -> int:
             "or trainer.oversubscribe=true as well"
         )
     return launcher.num_processes
+
+
+def _accelerators() -> list[str]:
+    """The values of ``trainer.accelerator`` that this machine has a device for."""
+    classes = {name: AcceleratorRegistry[name]["accelerator"] for name in sorted(AcceleratorRegistry)}
+    available = [name for name, accelerator in classes.items() if accelerator.is_available()]
+    return ["auto", *available, *(["gpu"] if {"cuda", "mps"} & set(available) else [])]
 
 
 def _cluster() -> list[ClusterEnvironment]:

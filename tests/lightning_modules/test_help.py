@@ -11,7 +11,7 @@ import yaml
 
 from lightning_modules import help
 from lightning_modules.cli import COMMANDS, main
-from lightning_modules.config.compose import compose
+from lightning_modules.config.compose import CONFIGS, compose
 from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, static_registry
 from lightning_modules.config.validate import KEYS
 from schemes.registry import SCHEMES
@@ -80,8 +80,17 @@ def test_experiments_are_listed_and_shown(tmp_path: Path, capsys: pytest.Capture
     assert "odenet_mnist" in help.list_names(["experiments"])
     assert "trainer:" in help.list_names(["experiment", "demo"])
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\n# What I try. And more.\nseed: 3\n")
-    assert "What I try" in help.list_names(["experiments"], str(tmp_path))
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\n# What I try. And more.\nseed: 3\n# 4\n")
+    listed = help.list_names(["experiments"], str(tmp_path)).splitlines()
+    assert listed[-1].split(maxsplit=1) == [
+        "trajectories_moons",
+        "A flow of the plane itself that takes two moons apart",
+    ]
+    assert ["mine", "What I try"] in [line.split(maxsplit=1) for line in listed]
+    for path in (CONFIGS / "experiment").glob("*.yaml"):  # each begins with a sentence that is listed as a whole
+        sentence = path.read_text().splitlines()[1].removeprefix("# ")
+        assert [path.stem, sentence.removesuffix(".")] in [line.split(maxsplit=1) for line in listed]
+        assert len(sentence) <= 80
     assert main(["list", "experiments", "mine", "--config-dir", str(tmp_path)]) == 0
     assert "seed: 3" in capsys.readouterr().out
     for wrong, near in ((["dta"], "'data'"), (["data", "mnst"], "'mnist'"), (["data", "a", "b"], "at most one")):

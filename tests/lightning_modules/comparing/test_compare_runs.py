@@ -191,7 +191,7 @@ def test_the_command_writes_a_report_and_nothing_else(tmp_path, capsys):
     for wrong, message in (
         ([*arguments, "--out", str(out)], "holds a comparison"),
         ([*arguments, "seeds=3"], "there is no folder 'seeds=3'; nothing is trained here"),
-        ([*arguments, "--jobs", "3"], "'--jobs' is not understood"),
+        ([*arguments, "--jobs", "3"], "compare takes no '--jobs'"),
         (["compare", "--runs"], "expected at least one argument"),
         (["compare", "--runs", str(tmp_path / "nowhere")], "there is no folder"),
         (["compare", "--runs", str(out / "report.md")], "no run that can be read"),

@@ -148,6 +148,7 @@ def test_dry_build_tells_every_mistake_before_training() -> None:
         (["optimizer.milestones=[2.0]"], "shares of the training"),
         (["trainer.limit_train_batches=0"], "expected to be above 0"),
         (["trainer.devices=abc"], "trainer"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator: this machine has no 'tpu'; expected one of 'auto', 'cpu'"),
         (["seed=99999999999"], "below 2.32"),
         (["logger.mode=offline", "data=moons"], "architectures that read vectors: mlp"),
         (["field=mlp"], "has images for states"),
