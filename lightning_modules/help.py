@@ -307,7 +307,7 @@ def _comment(group: str, name: str, config_dir: str | None) -> str:
     """The comment at the top of a yaml file."""
     folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
     path = next((f / group / f"{name}.yaml" for f in reversed(folders) if (f / group / f"{name}.yaml").exists()), None)
-    lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+    lines = [] if path is None else path.read_text(encoding="utf-8", errors="replace").splitlines()
     top = itertools.takewhile(lambda line: line.startswith("#"), lines)
     comments = [line.lstrip("# ") for line in top if "@package" not in line]
     return "\n".join(comments)
@@ -327,7 +327,7 @@ def _one(group: str, name: str, config_dir: str | None, width: int | None) -> st
     if group in RECIPES or name not in static_registry(group):
         folders = [CONFIGS, *([Path(config_dir)] if config_dir else [])]
         paths = [folder / group / f"{name}.yaml" for folder in reversed(folders)]
-        return next(path for path in paths if path.exists()).read_text(encoding="utf-8").rstrip()
+        return next(path for path in paths if path.exists()).read_text(encoding="utf-8", errors="replace").rstrip()
     names = static_registry(group)
     doc = re.sub(r"^(Args|Returns|Raises):\n.*?(\n\s*\n|\Z)", "", names.entry(name).doc, flags=re.DOTALL | re.MULTILINE)
     return f"{names.canonical(name)}\n\n{doc.strip()}\n\n{options_table(names, name, group, width)}"

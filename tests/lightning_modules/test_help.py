@@ -93,6 +93,9 @@ def test_experiments_are_listed_and_shown(tmp_path: Path, capsys: pytest.Capture
         assert len(sentence) <= 80
     assert main(["list", "experiments", "mine", "--config-dir", str(tmp_path)]) == 0
     assert "seed: 3" in capsys.readouterr().out
+    (tmp_path / "experiment" / "latin.yaml").write_bytes(b"# \xe9tude\nseed: 4\n")  # not UTF-8: no reason to stop
+    assert "\N{REPLACEMENT CHARACTER}tude" in help.list_names(["experiments"], str(tmp_path))
+    assert "seed: 4" in help.list_names(["experiments", "latin"], str(tmp_path))
     for wrong, near in ((["dta"], "'data'"), (["data", "mnst"], "'mnist'"), (["data", "a", "b"], "at most one")):
         assert main(["list", *wrong]) == 2
         assert near in capsys.readouterr().err
