@@ -49,6 +49,21 @@ def density(tree: Tree) -> int:
     return product
 
 
+def condition(tree: Tree, weight: str = "b_i") -> str:
+    """The order condition of a tree, as in ``sum b_i a_ij c_j = 1/6``; sums are over all indices."""
+    indices = iter("jklmnopqrstuvwxyz")
+
+    def factors(tree: Tree, index: str) -> list[str]:
+        leaves = tree.count(())
+        parts = [f"c_{index}" + (f"^{leaves}" if leaves > 1 else "")] if leaves else []
+        for subtree in filter(None, tree):
+            inner = next(indices)
+            parts += [f"a_{index}{inner}", *factors(subtree, inner)]
+        return parts
+
+    return f"sum {' '.join([weight, *factors(tree, 'i')])} = {Fraction(1, density(tree))}"
+
+
 @dataclass(frozen=True)
 class ButcherTableau:
     """Coefficients of a Runge-Kutta method
@@ -121,8 +136,8 @@ class ButcherTableau:
                 gap = _dot(b, self._weights(tree)) - Fraction(1, density(tree))
                 if abs(gap) > TOLERANCE:
                     raise ValueError(
-                        f"order {claimed} is claimed, but the order-{nodes} condition of tree {tree} "
-                        f"is missed by {float(gap):.2g}"
+                        f"order {claimed} is claimed, but {condition(tree)}, a condition of order {nodes}, is missed "
+                        f"by {float(gap):.3g}"
                     )
 
     def _require_dense(self, dense: Sequence[Sequence[Number]]) -> None:
@@ -140,8 +155,8 @@ class ButcherTableau:
                     expected = Fraction(1, density(tree)) if power == nodes else 0
                     if abs(_dot(coefficients, weights) - expected) > 100 * TOLERANCE:
                         raise ValueError(
-                            f"order {self.dense_order} is claimed for dense, but the order-{nodes} condition of tree "
-                            f"{tree} is missed in the power {power} of theta"
+                            f"order {self.dense_order} is claimed for dense, but {condition(tree, 'b_i(theta)')} "
+                            f"theta^{nodes}, a condition of order {nodes}, is missed in the power {power} of theta"
                         )
 
     @cached_property

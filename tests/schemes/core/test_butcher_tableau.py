@@ -51,14 +51,14 @@ def test_a_wrong_coefficient_cannot_be_constructed(name: str) -> None:
         values = right[key] or ()
         wrong += [{key: (*values[:i], v + F(1, 1000), *values[i + 1 :])} for i, v in enumerate(values)]
     for change in wrong:
-        with pytest.raises(ValueError, match=r"condition of tree|but row \d+ of a sums to"):
+        with pytest.raises(ValueError, match=r"a condition of order|but row \d+ of a sums to"):
             ButcherTableau(**(right | change))
 
 
 @pytest.mark.parametrize("name", TABLEAUS)
 def test_no_tableau_claims_less_or_more_than_it_has(name: str) -> None:
     right = parts_of(SCHEMES[name].tableau)
-    with pytest.raises(ValueError, match=f"order {right['order'] + 1} is claimed, but the order"):
+    with pytest.raises(ValueError, match=f"order {right['order'] + 1} is claimed, but sum b_i"):
         ButcherTableau(**(right | {"order": right["order"] + 1}))
     if right["embedded"] is not None:
         with pytest.raises(ValueError, match=f"order {right['embedded_order'] + 1} is claimed"):
@@ -77,3 +77,15 @@ def test_a_tableau_of_the_wrong_shape_is_refused(a: Any, b: Any) -> None:
 def test_a_tableau_with_entries_too_many_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         ButcherTableau(a=((), (1,)), b=(F(1, 2), F(1, 2)), order=2, **values)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "order", "message"),
+    [
+        (((), (1 / 2,)), (1 / 4, 3 / 4), 2, "sum b_i c_i = 1/2, a condition of order 2, is missed by -0.125"),
+        (((), (1,), (1 / 4, 1 / 4)), (1 / 6, 1 / 6, 2 / 3), 4, r"sum b_i c_i a_ij c_j = 1/8, .* by -0.0417"),
+    ],
+)
+def test_a_condition_is_written_as_in_textbooks(a: Any, b: Any, order: int, message: str) -> None:
+    with pytest.raises(ValueError, match=f"order {order} is claimed, but {message}"):
+        ButcherTableau(a, b, order=order)
