@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from architectures.model import layout_of
 from architectures.supervised_model import SupervisedModel
+from schemes.errors import SchemenetError
 from schemes.flow import Flow
 
 
@@ -26,7 +27,13 @@ class PlainNetwork(SupervisedModel):
         self.layout = describe(self.flows, module)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x)
+        outputs = self.module(x)
+        if isinstance(outputs, Tensor) and outputs.shape[1:2] != (self.num_classes,):
+            raise SchemenetError(
+                f"network {type(self.module).__name__}: expected outputs (batch, {self.num_classes}), as num_classes "
+                f"says, got shape {tuple(outputs.shape)}"
+            )
+        return outputs
 
 
 def describe(flows: list[Any], module: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -21,6 +21,7 @@ VALIDATION_STREAM = 2
 """RNG stream of DATA_SEED for the validation split."""
 
 
+@runtime_checkable
 class Samples(Indexable, Protocol):
     """A training or test set, of which parts are sets of the same kind."""
 
@@ -103,7 +104,10 @@ class SplitData(pl.LightningDataModule):
     @property
     def context(self) -> dict[str, Any]:
         """Arguments of ``create_model`` that depend on the data: classes, channels, and the side of images."""
-        channels, *size = self.shape
+        if not isinstance(shape := getattr(self, "shape", None), tuple):
+            name = type(self).__name__
+            raise SchemenetError(f"{name}: shape: expected that of a sample, such as (1, 28, 28), got {shape!r}")
+        channels, *size = shape
         return {"num_classes": self.num_classes, "in_chans": channels, "image_size": size[0] if size else None}
 
     @property
@@ -131,12 +135,22 @@ class SplitData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.train_set is not None:
             return
-        train = _limited(self.load(train=True), self.limit_train)
+        train = _limited(self._loaded(train=True), self.limit_train)
         if self.validation is None:
-            self.train_set, self.test_set = train, _limited(self.load(train=False), self.limit_test)
+            self.train_set, self.test_set = train, _limited(self._loaded(train=False), self.limit_test)
         else:
             training, validation = validation_split(len(train), self.validation)
             self.train_set, self.validation_set = train.part(training), train.part(validation)
+
+    def objection(self, samples: Any) -> str | None:
+        """Why the whole training or test set is none of this data; None where it is one."""
+        kind = type(samples).__name__
+        return None if isinstance(samples, Samples) else f"expected a set of samples, such as Labelled, got {kind}"
+
+    def _loaded(self, train: bool) -> Samples:
+        if (problem := self.objection(samples := self.load(train=train))) is not None:
+            raise SchemenetError(f"{type(self).__name__}.load(train={train}): {problem}")
+        return samples
 
     def train_dataloader(self) -> BatchLoader:
         overfit = getattr(self.trainer, "overfit_batches", 0) > 0  # then each epoch has the same batches

@@ -14,15 +14,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from architectures.model import Model
 from architectures.supervised_model import fit_targets
 from lightning_modules.config.registries import TASKS
+from lightning_modules.data.supervised.base import IGNORED
 from lightning_modules.machine import process_rank
 from lightning_modules.tasks.base import Mean, collected
 from lightning_modules.tasks.batches import describe, unfit
 from lightning_modules.tasks.lightning_attributes import logs_this_step
 from lightning_modules.tasks.supervised import SupervisedModule
 from schemes.errors import SchemenetError
-
-IGNORED = -100
-"""The label that the cross entropy leaves out."""
 
 
 @TASKS.register("classification", measure="error")

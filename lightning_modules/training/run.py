@@ -106,13 +106,17 @@ def _train_rank(
     callbacks += [EpochTimer(), *chosen, resumable]
     trainer = TRAINERS.build(config["trainer"], folder=folder, callbacks=callbacks, logger=False)
     trainer.strategy.setup_environment()  # from here on the processes communicate
-    checkpoint = trainer.strategy.broadcast(_prepare_folder(config, folder) if trainer.is_global_zero else None)
     data = DATA.build(config["data"], seed=config["seed"])
     module = TASKS[task_of(config["data"]["name"])](
         config["architecture"]["name"], config.network_options, data.context, config["optimizer"], config.complete
     )
     started_network(config, module.network)
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
+    if trainer.local_rank == 0:
+        data.prepare_data()
+    trainer.strategy.barrier()
+    data.setup()  # whose mistakes leave nothing in the folder
+    checkpoint = trainer.strategy.broadcast(_prepare_folder(config, folder) if trainer.is_global_zero else None)
     if trainer.is_global_zero:
         description = about(config, module.network, group, arm)
         trainer.loggers = stack.enter_context(

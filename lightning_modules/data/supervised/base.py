@@ -16,6 +16,9 @@ from lightning_modules.data.supervised.augment import move, normalise
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs as stored, labels, and the moves (batch, 3) of :func:`move`, None without augmentation."""
 
+IGNORED = -100
+"""The label that the cross entropy leaves out."""
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -86,6 +89,26 @@ class LabelledData(SplitData):
         if self.augment and not (self.pad or self.flip):
             wrong.append(f"data.augment: {type(self).__name__} has no augmentation; expected false, got true")
         return wrong
+
+    def objection(self, samples: Any) -> str | None:
+        """Why these are no labelled samples of this shape and these classes; None where they are."""
+        if not isinstance(samples, Labelled):
+            return super().objection(samples)
+        inputs, labels = samples.inputs, samples.labels
+        if not isinstance(labels, Tensor):
+            return f"labels: expected a tensor, got {type(labels).__name__}"
+        if not len(inputs) == len(labels) > 0:
+            return f"expected a label for each input, got {len(labels)} labels for {len(inputs)} inputs"
+        first = inputs[torch.zeros(1, dtype=torch.long)]
+        if not isinstance(first, Tensor):
+            return f"inputs: expected a tensor, got {type(inputs).__name__}"
+        if first.shape[1:] != self.shape:
+            return f"inputs: expected samples of shape {self.shape}, as shape says, got {tuple(first.shape[1:])}"
+        classes = labels[labels != IGNORED] if (labels != IGNORED).any() else labels
+        if not labels.is_floating_point() and not 0 <= classes.min() <= classes.max() < self.num_classes:
+            least, most = int(classes.min()), int(classes.max())
+            return f"labels: expected 0 to {self.num_classes - 1}, as num_classes says, got {least} to {most}"
+        return None
 
     def _loader(self, samples: Any, train: bool = False, **options: Any) -> BatchLoader:
         if train and self.augment:

@@ -5,14 +5,20 @@ Labelled sets, those in files from fabricated ones, are also held to their facts
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from lightning_modules.config.compose import compose
 from lightning_modules.config.registries import DATA
 from lightning_modules.data.on_disk import FromFiles
-from lightning_modules.data.supervised.base import LabelledData
+from lightning_modules.data.supervised.base import Labelled, LabelledData
+from lightning_modules.data.supervised.toy_points import Moons
+from lightning_modules.launching.multi_process import train
 from schemes.errors import SchemenetError
 from schemes.schema import objection
 from tests.support.data_files import CIFAR, FREE, IN_FILES, LABELLED, write_images, write_published
@@ -51,6 +57,28 @@ def test_the_seed_alone_decides_the_batches(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert all(leaf.isfinite().all() for leaf in one if leaf.is_floating_point())
+
+
+X, Y = torch.zeros(6, 2), torch.tensor([0, 1, 1, 0, 1, -100])
+NO_SETS = [
+    ((X, Y), "expected a set of samples, such as Labelled, got tuple"),
+    (Labelled(X, Y + 1), "labels: expected 0 to 1, as num_classes says, got -99 to 2"),
+    (Labelled(X[:, :, None], Y), r"samples of shape \(2,\), as shape says, got \(2, 1\)"),
+    (Labelled(X[1:], Y), "expected a label for each input, got 6 labels for 5 inputs"),
+    (Labelled(X.numpy(), Y), "inputs: expected a tensor, got ndarray"),
+    (Labelled(X, Y.tolist()), "labels: expected a tensor, got list"),
+]
+
+
+@pytest.mark.parametrize(("samples", "message"), NO_SETS, ids=range(len(NO_SETS)))
+def test_what_is_no_set_of_the_data_is_reported_before_anything_is_written(
+    samples: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Moons, "load", lambda self, train: samples)
+    config = compose("train", ["data=moons", "architecture=mlp", "logger=csv"])
+    with pytest.raises(SchemenetError, match=rf"Moons.load\(train=True\): .*{message}"):
+        train(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(params=sorted(LABELLED))
