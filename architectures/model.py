@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from schemes.core.scheme import Coefficient, scheme_parameters
 from schemes.errors import SchemenetError
-from schemes.flow import Flow
+from schemes.flow import Flow, Trajectory
 from schemes.ivp.trajectory_flow import TrajectoryFlow
 
 
@@ -58,6 +58,20 @@ class Model(nn.Module, abc.ABC):
     def no_weight_decay(self) -> set[str]:
         """The names of the schemes' own coefficients (k_n): decay would pull them towards another scheme."""
         return set(scheme_parameters(self))
+
+    def trajectory(self, x: Tensor) -> list[Trajectory]:
+        """The hidden states of the flows with their times; of networks with stages, one trajectory for each flow.
+
+        Args:
+            x: inputs as of ``forward``.
+
+        Raises:
+            SchemenetError: the network is of another kind.
+        """
+        raise SchemenetError(
+            f"trajectory: {type(self).__name__} has no stages whose states could be given, as resnet and odenet have; "
+            "network.flows has its flows, and flow.trajectory(y) the states of one"
+        )
 
     @abc.abstractmethod
     def loss(self, batch: Any) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_modules.config.compose import CONFIGS, REVISABLE, choices
-from lightning_modules.config.options_table import options_table, type_in_words, written_default
+from lightning_modules.config.options_table import description, options_table, type_in_words, unmarked, written_default
 from lightning_modules.config.sections import SECTIONS, keys_of
 from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, static_registry
 from lightning_modules.config.validate import AXES, KEYS, RECIPES, groups_of
@@ -316,8 +316,7 @@ def _comment(group: str, name: str, config_dir: str | None) -> str:
 def _sentence(text: str) -> str:
     """The first sentence of a docstring, without its markup."""
     paragraph = " ".join(text.split("\n\n")[0].split())
-    paragraph = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", paragraph)
-    return re.split(r"(?<=[.;:]) (?=[A-Z`(])|; ", paragraph)[0].replace("``", "").rstrip(".;:")
+    return unmarked(re.split(r"(?<=[.;:]) (?=[A-Z`(])|; ", paragraph)[0]).rstrip(".;:")
 
 
 def _one(group: str, name: str, config_dir: str | None, width: int | None) -> str:
@@ -329,8 +328,8 @@ def _one(group: str, name: str, config_dir: str | None, width: int | None) -> st
         paths = [folder / group / f"{name}.yaml" for folder in reversed(folders)]
         return next(path for path in paths if path.exists()).read_text(encoding="utf-8", errors="replace").rstrip()
     names = static_registry(group)
-    doc = re.sub(r"^(Args|Returns|Raises):\n.*?(\n\s*\n|\Z)", "", names.entry(name).doc, flags=re.DOTALL | re.MULTILINE)
-    return f"{names.canonical(name)}\n\n{doc.strip()}\n\n{options_table(names, name, group, width)}"
+    table = options_table(names, name, group, width)
+    return f"{names.canonical(name)}\n\n{description(names.entry(name).doc)}\n\n{table}"
 
 
 def _plural(group: str) -> str:

@@ -7,7 +7,7 @@ import re
 
 from architectures.factory import list_models, networks_for_scheme
 from architectures.registry import ARCHITECTURES, tasks_of
-from lightning_modules.config.options_table import options_table
+from lightning_modules.config.options_table import description, options_table
 from lightning_modules.text import aligned, terminal_width
 from schemes.analysis.stability import stability_intervals
 from schemes.registry import SCHEMES, Registry, single_step
@@ -83,6 +83,6 @@ def _reference(target: object) -> str:
 
 def _one(registry: Registry, name: str, group: str, facts: dict[str, str]) -> str:
     entry = registry.entry(name)
-    lines = [entry.name, "", inspect.getdoc(entry.target) or "", ""]
-    lines += [f"{key}: {value}" for key, value in facts.items() if key != "reference"]
-    return "\n".join([*lines, "", options_table(registry, name, group, terminal_width())])
+    lines = "\n".join(f"{key}: {value}" for key, value in facts.items() if key != "reference")
+    text = description(inspect.getdoc(entry.target) or "")
+    return "\n\n".join(filter(None, [entry.name, text, lines, options_table(registry, name, group, terminal_width())]))

@@ -27,11 +27,28 @@ def options_table(names: Registry, name: str, group: str, width: int | None = No
     rows = [
         [
             f"{group}.{key}" if group in REGISTRIES and key not in (*AXES, "sharing") else key, type_in_words(p),
-            written_default(defaults.get(key, REQUIRED)), p.meaning,
+            written_default(defaults.get(key, REQUIRED)), _whole(key, p.meaning),
         ]
         for key, p in options.items()
     ]  # fmt: skip
     return aligned([["option", "type", "default", "what it is"], *rows], width)
+
+
+def _whole(key: str, meaning: str) -> str:
+    """A meaning that does without its key: ``of the flows`` of a scheme is ``scheme of the flows``."""
+    return f"{key.replace('_', ' ')} {meaning}" if re.match("(of|on|for|in|mode)\\b", meaning) else meaning
+
+
+def unmarked(text: str) -> str:
+    """A text of a docstring without the marks of reStructuredText."""
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
+
+
+def description(doc: str) -> str:
+    """What a docstring says of an entry, without its parameters, which a table shows; a paragraph is one line."""
+    doc = re.sub(r"^(Args|Returns|Raises):\n.*?(\n\s*\n|\Z)", "", doc, flags=re.DOTALL | re.MULTILINE)
+    paragraphs = unmarked(doc).strip().split("\n\n")
+    return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
 
 
 def type_in_words(parameter: Parameter) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from architectures.factory import create_model
+from architectures.plain_network import PlainNetwork
 from architectures.registry import ARCHITECTURES
 from schemes.errors import SchemenetError
 from schemes.registry import GRADIENTS, SCHEMES
@@ -251,6 +252,17 @@ def test_layout_says_what_was_built():
     assert layout["inner"] == [16, 32, 56]
     assert (layout["scheme"], layout["field"]) == ("symplectic_euler", "basic")
     assert (layout["sharing"], layout["gradient"], layout["norm"]) == ("per_step", "reversible", "batch")
+
+
+def test_a_network_of_somebody_elses_has_as_many_outputs_as_it_says():
+    with pytest.raises(SchemenetError, match=r"network Linear: expected outputs \(batch, 10\), .* shape \(4, 3\)"):
+        PlainNetwork(torch.nn.Linear(2, 3), 10)(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("network", [PlainNetwork(torch.nn.Linear(2, 3), 3), create_model("cnf", in_chans=2)])
+def test_a_network_without_stages_of_flows_says_that_it_has_no_trajectory(network):
+    with pytest.raises(SchemenetError, match=r"trajectory: \w+ has no stages"):
+        network.trajectory(torch.zeros(4, 2))
 
 
 @pytest.mark.parametrize("name", ["cnf", "neural_ode", "ode_rnn", "latent_ode"])

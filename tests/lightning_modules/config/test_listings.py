@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from lightning_modules.comparing.arm_names import arm_names
 from lightning_modules.comparing.statistics.rule import RULE
+from lightning_modules.config.listings import models
 from lightning_modules.plotting.command import check_file, save
 from lightning_modules.plotting.style import new_figure
 from lightning_modules.text import aligned
@@ -27,6 +29,13 @@ def test_a_table_fits_and_loses_no_word(width: int) -> None:
     assert {word for row in ROWS for cell in row for word in cell.split()} <= set(
         " ".join(lines).replace(";", "").split()
     )
+
+
+def test_an_entry_is_described_without_marks_and_its_options_once() -> None:
+    text = models("lm_resnet")
+    assert not re.search("``|:func:|Args:", text)
+    assert "The first block of the network and the transitions are plain; with history=" in text
+    assert re.search(r"scheme +name or \{name: \.\.\.\} +linear_multistep +scheme of the flows\.", text)
 
 
 def test_a_table_without_a_width_has_a_line_for_each_row() -> None:
