@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from schemes.analysis.costates import costates
     from schemes.analysis.stability import stability_intervals
     from schemes.core.node import Node
     from schemes.core.scheme import Scheme
@@ -31,6 +32,7 @@ _HOMES = {
     "SchemenetError": "errors",
     "Solution": "ivp.solution",
     "SolverError": "errors",
+    "costates": "analysis.costates",
     "odeint": "ivp.torchdiffeq_api",
     "odeint_adjoint": "ivp.torchdiffeq_api",
     "odeint_dense": "ivp.torchdiffeq_api",
@@ -41,8 +43,8 @@ _HOMES = {
 
 __all__ = [
     "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
-    "SchemenetError", "Solution", "SolverError", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "solve",
-    "stability_intervals",
+    "SchemenetError", "Solution", "SolverError", "costates", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event",
+    "solve", "stability_intervals",
 ]  # fmt: skip
 
 

@@ -40,6 +40,22 @@ class Trajectory(NamedTuple):
     solver_state: tuple[Any, ...] = ()
 
 
+class FlowStep(NamedTuple):
+    """One step of a flow, with its graph.
+
+    Attributes:
+        node: at which it begins.
+        before: the state there, a tuple of components where the scheme is coupled.
+        after: the state at its end, which is the next step's ``before``.
+        solver_state: the scheme's own state at its end.
+    """
+
+    node: Node
+    before: State
+    after: State
+    solver_state: tuple[Any, ...]
+
+
 class Flow(FieldOwner):
     """Integrates u' = f(t, u) over [0, T]: scheme x field x sharing x grid x gradient, and noise on the steps.
 
@@ -134,21 +150,21 @@ class Flow(FieldOwner):
         y = self._joined(x, y)
         return (y, solver_state) if remember else y
 
+    def walk(self, x: Any, past: tuple[Tensor, ...] = ()) -> Iterator[FlowStep]:
+        """Each step from 0 to T, differentiated by plain backprop; arguments as of :meth:`forward`."""
+        loop, carry = self._begin(x, past)
+        return walked(loop, carry)
+
     def trajectory(self, x: Any, past: tuple[Tensor, ...] = ()) -> Trajectory:
         """The states along the way from 0 to T, differentiated by plain backprop; arguments as of :meth:`forward`."""
-        loop, carry = self._begin(x, past)
-        times, states = [0.0], [x]
-        with counting(loop.forward):
-            for node, _, taken in loop.walk(carry, loop.f):
-                carry = taken.carry
-                times.append(float(node.t + node.h))
-                states.append(self._joined(x, carry[0]))
-        return Trajectory(tuple(times), tuple(states), carry[1])
+        steps = list(self.walk(x, past))
+        times = (0.0, *(float(step.node.t + step.node.h) for step in steps))
+        states = (x, *(self._joined(x, step.after) for step in steps))
+        return Trajectory(times, states, steps[-1].solver_state)
 
     def _begin(self, x: Any, past: tuple[Tensor, ...]) -> tuple[Loop, Carry]:
         """The loop of one pass, whose evaluations are counted, and its first carry."""
-        split = self._splits(x)
-        y = self._components(x) if split else x
+        y = self.split(x)
         first: Tensor = y[0] if isinstance(y, tuple) else y
         if self.adaptive and first.dtype in (torch.float16, torch.bfloat16):
             y = first = first.float()  # no error could be estimated in half precision; autocast lets f compute in it
@@ -167,6 +183,10 @@ class Flow(FieldOwner):
                 lambda node, y, solver_state, tolerances: steps.attempt(node, y, solver_state, tolerances, ())
             )
         return loop, carry
+
+    def split(self, x: Any) -> Any:
+        """The state of the solve: the components of x where the scheme is coupled and x one tensor, else x."""
+        return self._components(x) if self._splits(x) else x
 
     def _splits(self, x: Any) -> bool:
         """Whether the channels of x are the components of a coupled scheme."""
@@ -256,3 +276,25 @@ class Flow(FieldOwner):
     def extra_repr(self) -> str:
         steps, h = self.grid.described(self.nodes)
         return f"steps={steps}, h={h}, sharing={self.bank.sharing}"
+
+
+def walked(loop: Loop, carry: Carry) -> Iterator[FlowStep]:
+    """The steps of a flow's loop from a carry.
+
+    A component of a coupled state is computed from the other one's new value. Each becomes a variable of its own, so
+    that a gradient with respect to one is taken with the other one constant.
+    """
+    if loop.scheme.components > 1:
+        loop.projection = _separated  # such a flow has none
+    steps = loop.walk(carry, loop.f)
+    while True:
+        with counting(loop.forward):  # the step's evaluations, and none of the caller's between two steps
+            taken = next(steps, None)
+        if taken is None:
+            return
+        node, before, result = taken
+        yield FlowStep(node, before[0], *result.carry)
+
+
+def _separated(y: State) -> State:
+    return tuple(component.view_as(component) for component in y)
