@@ -7,7 +7,7 @@ from typing import Any
 from architectures.model import Model
 from architectures.plain_network import PlainNetwork
 from architectures.registry import ARCHITECTURES, CLASSIFICATION, networks_matching, tasks_of
-from schemes.errors import Problems, SchemenetError
+from schemes.errors import Problems, SchemenetError, not_taken
 from schemes.registry import SCHEMES
 from schemes.schema import objection
 
@@ -43,7 +43,11 @@ def create_model(
         SchemenetError: a ValueError, for an unknown name or option, a wrong type or an impossible combination; it says
             the nearest possible one.
     """
-    ARCHITECTURES.check(name, options)
+    known = [*ARCHITECTURES.options(name), *ARCHITECTURES.context]
+    problems = Problems()
+    problems.add(*(not_taken(f"architecture {name!r}", key, known) for key in options if key not in known))
+    problems.attempt(lambda: ARCHITECTURES.check(name, {key: v for key, v in options.items() if key in known}))
+    problems.raise_if_any()
     if num_classes is None:
         num_classes = image_defaults(name, **options)["num_classes"]
     context = {"num_classes": num_classes, "in_chans": in_chans, "image_size": image_size}

@@ -13,6 +13,7 @@ from torch import nn
 
 from schemes.core.node import Node
 from schemes.core.random_state import unmoved_random_state
+from schemes.core.scheme import Scheme
 from schemes.core.state import State, flatten
 from schemes.errors import SchemenetError, unknown
 
@@ -46,8 +47,8 @@ def as_field(module: nn.Module) -> nn.Module:
     Raises:
         SchemenetError: for another object, or a ``forward`` with other parameters.
     """
-    if not isinstance(module, nn.Module):
-        raise SchemenetError(f"a field is a torch.nn.Module, got {module!r}")
+    if not isinstance(module, nn.Module) or isinstance(module, Scheme):
+        raise SchemenetError(f"a field is a torch.nn.Module, and no scheme, got {module!r}")
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
     required = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]

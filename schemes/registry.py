@@ -291,6 +291,8 @@ class Registry(Mapping[str, Callable[..., Any]]):
         """
         if isinstance(choice, str | Mapping):
             return self.entry(self.check_spec(choice)[0])
+        if isinstance(choice, type) and not issubclass(choice, self._base):
+            raise SchemenetError(f"{self.kind} {choice.__name__!r}: expected a {self.builds}, got another class")
         if _is_maker(choice):
             return Entry(_name(choice), _name(choice), parameters_of(choice), target=choice)
         return Entry(type(choice).__name__, type(choice).__name__, {}, target=lambda: copy.deepcopy(choice))
@@ -330,13 +332,15 @@ class Registry(Mapping[str, Callable[..., Any]]):
                 reason = str(error) if isinstance(error, ValueError) else located(error)
                 raise SchemenetError(f"{self.kind} {entry.name!r}: {reason}") from error
             raise
-        if self.builds is not None and (entry.outside or not named):
-            module, _, base = self.builds.rpartition(".")
-            if not isinstance(built, getattr(importlib.import_module(module), base)):
-                raise SchemenetError(
-                    f"{self.kind} {entry.name!r}: expected a {self.builds}, got {type(built).__name__}"
-                )
+        if (entry.outside or not named) and not isinstance(built, self._base):
+            raise SchemenetError(f"{self.kind} {entry.name!r}: expected a {self.builds}, got {type(built).__name__}")
         return built
+
+    @property
+    def _base(self) -> type:
+        """The class of what is built."""
+        module, _, name = (self.builds or "builtins.object").rpartition(".")
+        return getattr(importlib.import_module(module), name)
 
     def built(self, choice: Any) -> Any:
         """What a name, a mapping or a class describes, built; anything else is taken to be built already."""

@@ -131,6 +131,10 @@ def test_a_field_takes_the_state_alone_or_with_its_time(field: nn.Module, expect
         ({"scheme": 3}, "scheme expected"),
         ({"field": lambda channels: channels}, "field '<lambda>': expected a torch.nn.Module, got int"),
         ({"field": nn.Linear}, "in_features, out_features missing"),
+        ({"field": Ralston}, "a field is a torch.nn.Module, and no scheme, got Ralston"),
+        ({"field": int}, "field 'int': expected a torch.nn.Module, got another class"),
+        ({"scheme": Decay}, "scheme 'Decay': expected a schemes.core.scheme.Scheme, got another class"),
+        ({"in_chan": 1}, "did you mean 'in_chans'"),
         ({"grid": object()}, "grid 'object': expected a schemes.integration.grid.Grid"),
     ],
 )
@@ -159,14 +163,20 @@ def test_a_scheme_with_another_step_is_refused(step: Any, reason: str) -> None:
     [
         (lambda _: Decay(4), "3", "steps expected a whole number, got '3'"),
         (lambda _: Decay(4), True, "steps expected a whole number, got True"),
+        (lambda _: Ralston(), 3, "and no scheme, got Ralston"),
         (nn.Linear(2, 2), 3, "make: expected a function .* got Linear"),
-        (lambda _: 5, 3, "a field is a torch.nn.Module, got 5"),
+        (lambda _: 5, 3, "a field is a torch.nn.Module, and no scheme, got 5"),
         (lambda _: nn.MultiheadAttention(2, 1), 3, r"forward\(node, y\), got forward\(query, key, value\)"),
     ],
 )
 def test_a_flow_names_what_it_expects(make: Any, steps: Any, message: str) -> None:
     with pytest.raises(schemenet.SchemenetError, match=message):
         schemenet.Flow(make, steps)
+
+
+def test_an_optimizer_is_checked_when_its_module_is_made() -> None:
+    with pytest.raises(schemenet.SchemenetError, match="no optimizer 'adamq'; did you mean 'adamw'"):
+        schemenet.ClassificationModule("mlp", {}, {"in_chans": 2, "image_size": None}, optimizer={"name": "adamq"})
 
 
 def test_an_architecture_from_outside_that_is_none_is_named_once() -> None:

@@ -124,6 +124,7 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
                 "one of torch.optim override configure_optimizers"
             )
         self.optimizer = {"name": optimizer} if isinstance(optimizer, str) else dict(optimizer)
+        OPTIMIZERS.check_spec(self.optimizer)
 
     @abc.abstractmethod
     def measure(self, batch: Any) -> None:
