@@ -69,6 +69,13 @@ def not_imported(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in sys.modules]
 
 
+def is_available(name: str) -> bool:
+    """Whether the top-level module of a name is installed or in the user's folder; nothing is imported."""
+    top, folder = name.partition(".")[0], os.environ.get(FOLDER, os.getcwd())
+    specs = (find(top) for find in (importlib.util.find_spec, lambda top: PathFinder.find_spec(top, [folder])))
+    return top in sys.modules or any(spec is not None for spec in specs)
+
+
 def _import(name: str) -> ModuleType:
     if not is_module_name(name):
         raise SchemenetError(f"expected the name of a module, such as my_parts{_module_of_file(name)}")

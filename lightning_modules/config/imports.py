@@ -9,7 +9,7 @@ from typing import Any
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
 from lightning_modules.text import printable
 from schemes.errors import SchemenetError
-from schemes.plugins import FOLDER, import_modules, is_module_name, not_imported
+from schemes.plugins import FOLDER, import_modules, is_available, is_module_name, not_imported
 from schemes.registry import Entry
 
 OPTION, KEY = "--import", "imports"
@@ -73,6 +73,9 @@ def missing_imports(names: Iterable[str], source: object) -> list[str]:
     missing = not_imported(names)
     if not missing:
         return []
+    if absent := [name for name in missing if not is_available(name)]:
+        gone = f"{' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed"
+        return [f"{source}: needs {gone}, and not in this folder; install it, or set PYTHONPATH to its folder"]
     options = " ".join(f"{OPTION} {name}" for name in missing)
     return [
         f"{source}: needs {', '.join(missing)}, and a file imports no code by itself; if you trust it, add {options}, "

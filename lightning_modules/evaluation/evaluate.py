@@ -20,8 +20,9 @@ from architectures.model import Model
 from architectures.supervised.network import Network
 from lightning_modules.callbacks.solver_cost import SolverCostLogger
 from lightning_modules.config.compose import override_for_eval
+from lightning_modules.config.overrides import written
 from lightning_modules.config.registries import DATA, TRAINERS
-from lightning_modules.config.resolved import ResolvedConfig
+from lightning_modules.config.resolved import ResolvedConfig, dotted
 from lightning_modules.config.validate import Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.metrics import MEASURES, Measure, measure_of, task_of
@@ -81,8 +82,13 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "data": config["data"]["name"],
         "trained": _described_steps(trained.network, stored) | _test(trainer, trained, data),
     }
-    if all(config[section] == stored[section] for section in ("data", "trainer")):
+    revised, before = (dict(dotted({key: of[key] for key in ("data", "trainer")})) for of in (config, stored))
+    if revised == before:
         result["reported"] = _reported(path.parent, trained)
+    else:
+        result["unlike_training"] = {
+            key: revised[key] for key in before if before[key] != revised.get(key, before[key])
+        }
     if (plain := run.unaveraged()) is not None:
         result["not_averaged"] = _test(trainer, plain, data)
     if changed is not None:
@@ -221,7 +227,9 @@ def describe(result: dict[str, Any]) -> str:
     """The result as the lines that the command prints."""
     trained, changed, measure = result["trained"], result.get("changed"), MEASURES[result["measure"]]
     numbers = functools.partial(_numbers, measure)
-    lines = [f"{result['architecture']} on {result['data']} as trained, {_steps(trained)}: {numbers(trained)}"]
+    changes = ", ".join(f"{key}={written(value)}" for key, value in result.get("unlike_training", {}).items())
+    how = f"with {changes}, unlike in training" if changes else "as trained"
+    lines = [f"{result['architecture']} on {result['data']} {how}, {_steps(trained)}: {numbers(trained)}"]
     if (reported := result.get("reported")) is not None:
         same = numbers(reported) == numbers({key: trained[key] for key in reported})
         lines[0] += f"; {RESULT} says {'the same' if same else numbers(reported)}"

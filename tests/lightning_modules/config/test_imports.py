@@ -15,7 +15,7 @@ from architectures.registry import FIELDS
 from architectures.supervised.network import Network
 from lightning_modules.cli import main
 from lightning_modules.comparing.plan import make_plan
-from lightning_modules.config.compose import compose
+from lightning_modules.config.compose import compose, validate_stored
 from lightning_modules.config.imports import import_for_command, split_imports
 from lightning_modules.config.static_registry import static_registry
 from lightning_modules.launching.job import Job, run_file
@@ -134,6 +134,13 @@ def test_a_yaml_file_names_what_it_needs_and_imports_nothing(folder: Path) -> No
     config = compose("train", ["experiment=own", *import_for_command(["my_parts"])], str(folder / "mine"))
     assert config["scheme"]["name"] == "my_parts"
     assert config["imports"] == ["my_parts"]
+
+
+def test_a_module_that_is_gone_is_named_and_not_to_be_imported(folder: Path) -> None:
+    message = "needs not_there, which is not installed, and not in this folder; install it"
+    with pytest.raises(SchemenetError, match=message) as caught:
+        validate_stored({"imports": ["my_parts", "not_there"]}, "run")
+    assert "--import" not in str(caught.value)
 
 
 def test_a_sweep_file_imports_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

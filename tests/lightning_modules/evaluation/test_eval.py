@@ -65,6 +65,15 @@ def test_a_result_that_does_not_hold_is_told(runs: Path, tmp_path: Path, capsys:
     assert "result.json says test error 1.00 %" in capsys.readouterr().out
 
 
+def test_data_that_is_not_that_of_the_training_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, line in (
+        ([], "resnet on digits as trained,"),
+        (["data.limit_test=9"], "with data.limit_test=9, unlike"),
+    ):
+        assert main(["eval", str(runs / "resnet"), *words]) == 0
+        assert line in capsys.readouterr().out
+
+
 def test_the_checkpoint_alone_is_enough(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(runs / "batch norm" / "last.ckpt", tmp_path / "copy.ckpt")
     monkeypatch.chdir(tmp_path)
