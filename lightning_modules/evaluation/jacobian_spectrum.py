@@ -23,6 +23,7 @@ from architectures.model import Model
 from architectures.plain_network import PlainNetwork
 from architectures.supervised.network import Network
 from lightning_modules.config.registries import DATA
+from lightning_modules.evaluation.visited_steps import recorded_steps
 from lightning_modules.storage.atomic_files import write_json
 from lightning_modules.storage.run_files import read_config
 from lightning_modules.training.loading import checkpoint_in, load_run
@@ -30,8 +31,6 @@ from schemes.analysis.ritz_values import ritz, scaled_jacobian, spread_over
 from schemes.core.node import Node
 from schemes.core.state import State
 from schemes.errors import SchemenetError
-from schemes.flow import Flow
-from schemes.integration.loop import Carry, Loop, LoopResult
 
 SAMPLES = 2  # test images
 STEPS = 12  # of a network, at most, evenly over its depth
@@ -138,27 +137,9 @@ def visited_states(network: Network | PlainNetwork, inputs: Tensor) -> list[tupl
     Returns:
         The number of the flow, the node and the state of each step.
     """
-    visited: list[tuple[int, Node, State]] = []
-
-    def watched(index: int) -> Any:
-        def walk(loop: Loop, carry: Carry) -> LoopResult:  # what a gradient mode does where there is no gradient
-            for node, before, taken in loop.walk(carry, loop.f):
-                visited.append((index, node, before[0]))
-                carry = taken.carry
-            return LoopResult(carry)
-
-        return walk
-
-    flows: list[Flow] = network.flows
-    modes = [flow.gradient for flow in flows]
-    try:
-        for i, flow in enumerate(flows):
-            flow.gradient = watched(i)
+    with recorded_steps(network) as flows:
         network(inputs)
-    finally:
-        for flow, mode in zip(flows, modes, strict=True):
-            flow.gradient = mode
-    return visited
+    return [(i, step.node, step.before) for i, steps in enumerate(flows) for step in steps]
 
 
 # In the run folder ------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size 
   trajectories RUN       points of a two-dimensional set on their way through the flow, over its vector field
   density RUN            a trained density: samples and log density beside the data, and the way from noise to data
   spectrum RUN           eigenvalues of h df/dy of the trained blocks, in the stability region of their scheme
+  costate RUN            gradients along depth: |a_n| of the loss at every state, and H_n = a_n . f_n, at the start of
+                         the training and at its end; prints how far H drifts where it is constant for the exact flow
   field RUN              the vector field learned from trajectories beside the true one, and where both lead
   series RUN             irregular series: what was observed, its reconstruction, how it goes on, with its band
   error_against_costs, learning_curves, evaluations COMPARISON
@@ -261,7 +263,7 @@ def _module(name: str) -> Any:
     return import_module(f"lightning_modules.plotting.{name}")
 
 
-OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "field", "series")
+OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "spectrum", "costate", "field", "series")
 """Figures of one run, by the module that draws them."""
 
 KINDS: dict[str, Kind] = {

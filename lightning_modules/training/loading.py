@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from architectures.density.base import DensityModel
@@ -100,6 +101,12 @@ class TrainedRun(Generic[ModelT]):
         data.setup()
         return data
 
+    def untrained(self) -> TaskModule[Model]:
+        """The module with the random weights that the run's seed gives to its network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            return _module(self.checkpoint["hyper_parameters"])
+
     def unaveraged(self) -> TaskModule[Model] | None:
         """The module with its last weights where those of the checkpoint are an average; None where they are not."""
         weights = self.checkpoint.get("current_model_state")
@@ -158,18 +165,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return {**checkpoint, "hyper_parameters": {**parameters, "config": validate_stored(parameters["config"], path)}}
 
 
-def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule[Model]:
-    """The module that a checkpoint describes, with these weights."""
+def _module(parameters: Mapping[str, Any]) -> TaskModule[Model]:
+    """The module that a checkpoint describes, with random weights."""
     if missing := {"architecture", "options", "data", "optimizer"} - parameters.keys():
         raise SchemenetError(f"the checkpoint describes no network: {', '.join(sorted(missing))} missing")
     # The recorded config has the defaults that the network was trained with; the options may lack them.
     parameters = {**parameters, "options": ResolvedConfig(parameters["config"]).network_options}
     try:
-        module = TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
+        return TASKS[task_of(parameters["config"]["data"]["name"])](**parameters)
     except SchemenetError:
         raise
     except Exception as error:  # the content of a foreign file fails in any way
         raise SchemenetError(f"the checkpoint describes no network: {type(error).__name__}: {error}") from error
+
+
+def _build(parameters: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TaskModule[Model]:
+    """The module that a checkpoint describes, with these weights."""
+    module = _module(parameters)
     try:
         module.load_state_dict(weights)
     except Exception as error:

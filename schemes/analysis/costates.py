@@ -88,12 +88,12 @@ def hamiltonian(flow: Flow, node: Node, y: State, a: State) -> Tensor:
         a: the costate there.
     """
     with torch.no_grad():
-        if flow.scheme.components == 1:
-            return _dot(a, flow.bank(node, y))
-        rates = tuple(flow.bank(node.at(component=i), y[1 - i]) for i in range(flow.scheme.components))
-        return _dot(a, rates)
+        pairs = zip(flatten(a)[0], flatten(rates(flow, node, y))[0], strict=True)
+        return torch.stack([(p * f).sum() for p, f in pairs]).sum()
 
 
-def _dot(a: State, f: State) -> Tensor:
-    pairs = zip(flatten(a)[0], flatten(f)[0], strict=True)
-    return torch.stack([(p * q).sum() for p, q in pairs]).sum()
+def rates(flow: Flow, node: Node, y: State) -> State:
+    """f(t, u) at a node, of each component where the scheme is coupled."""
+    if flow.scheme.components == 1:
+        return flow.bank(node, y)
+    return tuple(flow.bank(node.at(component=i), y[1 - i]) for i in range(flow.scheme.components))
