@@ -114,7 +114,7 @@ def layout_of(
         "norm": norm,
         "scheme": scheme,
         "field": field,
-        "sharing": flows[0].bank.sharing if flows else None,
+        "sharing": flows[0].sharing.described if flows else None,
         "gradient": gradient,
         **({"norm_groups": list(norm_groups)} if norm_groups else {}),
         **({} if noise == "none" else {"noise": noise}),

@@ -83,7 +83,6 @@ COMMANDS: Mapping[str, Command] = {
 
 KEY_HELP: Mapping[str, str] = {
     "seed": "of the initial weights, the order of the data, and augmentation",
-    "sharing": "which steps share weights; null: the network's own",
     "folder": "of the run or comparison; null: below runs/, named by what is run; with / at its end: below it",
     "overwrite": "begin anew where the folder has a run",
     "start_from": "a run or checkpoint whose trained steps are inserted between those of this network",

@@ -5,25 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schemes.core.node import Node
 from schemes.core.random_state import unmoved_random_state
 from schemes.core.scheme import Scheme
-from schemes.core.state import State, flatten
+from schemes.core.state import State, VectorField, flatten
 from schemes.errors import SchemenetError, unknown
+from schemes.registry import SHARINGS
+from schemes.schema import Spec
+from schemes.sharing.base import Group, Sharing
 
 Statistics = Literal["per_node", "shared", "per_node_affine"]
-
-SHARING: dict[str, Callable[[Node], tuple[int, ...]]] = {
-    "per_step": lambda node: (node.step, node.component),
-    "shared": lambda node: (node.component,),
-    "per_stage": lambda node: node.place,
-}
 
 
 class PlainField(nn.Module):
@@ -64,7 +62,7 @@ def as_field(module: nn.Module) -> nn.Module:
 
 
 class FieldBank(nn.Module):
-    """f(node, y), with the module chosen by the node.
+    """f(node, y), with the module chosen by the node, or its weights mixed from those of several modules.
 
     A field with buffers that serves at several nodes has a *twin* for each of the others: the same parameters, buffers
     of its own. So batch norm keeps its running statistics per visited node (with one set, evaluation normalises by the
@@ -74,8 +72,9 @@ class FieldBank(nn.Module):
     Args:
         make: makes a field for the first node of each group of nodes that share weights (see :func:`as_field`).
         nodes: all nodes at which f will be evaluated.
-        sharing: one group a step and component (``per_step``, ResNet), one a component (``shared``, ODE-Net), or one a
-            node (``per_stage``, FractalNet).
+        sharing: one group a step and component (``per_step``, ResNet), one a component (``shared``, ODE-Net), one a
+            node (``per_stage``, FractalNet), or weights that are functions of time (``basis``); see
+            ``schemes.sharing``. An object has to be allocated.
         statistics: ``per_node`` has twins; ``shared`` is the control without them; with ``per_node_affine`` a twin has
             the affine weights of its norms (all parameters of modules with buffers) for itself too, as the released
             PolyNet has.
@@ -85,32 +84,51 @@ class FieldBank(nn.Module):
         self,
         make: Callable[[Node], nn.Module],
         nodes: Sequence[Node],
-        sharing: str = "per_step",
+        sharing: Spec = "per_step",
         statistics: str = "per_node",
     ) -> None:
         super().__init__()
         if statistics not in get_args(Statistics):
             raise SchemenetError(unknown("statistics", statistics, get_args(Statistics)))
-        self.sharing, self.statistics = sharing, statistics
+        self.sharing: Sharing = SHARINGS.built(sharing)
+        self.statistics = statistics
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}
-        self._by_weights: dict[tuple[int, ...], int] = {}
+        self._by_weights: dict[Group, int] = {}
         self._by_place: dict[tuple[int, int, int], int] = {}
+        served = set[Group]()
         for node in nodes:
-            weights = SHARING[sharing](node)
-            if weights not in self._by_weights:
-                self._by_weights[weights] = self._add(make(node))
-                self._by_place[node.place] = self._by_weights[weights]
-            elif node.place not in self._by_place:
-                first = self._by_weights[weights]
-                has_twin = statistics != "shared" and next(self.fields[first].buffers(), None) is not None
+            for group, _ in self.sharing.terms(node):
+                self._make(group, make, node)
+            if node.place not in self._by_place:
+                group = self.sharing.group(node)
+                first = self._by_weights[group]
+                has_twin = (
+                    group in served and statistics != "shared" and next(self.fields[first].buffers(), None) is not None
+                )
                 self._by_place[node.place] = self._add(self._twin(self.fields[first])) if has_twin else first
                 if has_twin:
                     self._twin_of[self._by_place[node.place]] = first
+                served.add(group)
+        for group in self.sharing.groups(1 + max(node.component for node in nodes)):
+            self._make(group, make, nodes[-1])
+        self.set_zero_groups()
         self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
         self.register_state_dict_post_hook(_each_weight_once)
         self.register_load_state_dict_pre_hook(_weights_of_twins)
         self.register_load_state_dict_post_hook(FieldBank._tie)  # assign=True makes new parameters as well
+
+    def _make(self, group: Group, make: Callable[[Node], nn.Module], node: Node) -> None:
+        if group not in self._by_weights:
+            self._by_weights[group] = self._add(make(node))
+
+    @torch.no_grad()
+    def set_zero_groups(self) -> None:
+        """Set the weights of the groups that begin at zero to it: at first, and after an initialisation of all."""
+        for group, index in self._by_weights.items():
+            if self.sharing.begins_at_zero(group):
+                for parameter in self.fields[index].parameters():
+                    parameter.zero_()
 
     def _add(self, field: nn.Module) -> int:
         for i, existing in enumerate(self.fields):
@@ -142,30 +160,49 @@ class FieldBank(nn.Module):
         return copy.deepcopy(field, {id(p): p for part in field.modules() for _, p in self._tied(part)})
 
     @property
-    def groups(self) -> dict[tuple[int, ...], nn.Module]:
+    def groups(self) -> dict[Group, nn.Module]:
         """For each group of nodes that share weights the field that was made for it, whose twins the others are."""
         return {key: self.fields[index] for key, index in self._by_weights.items()}
 
     def at(self, node: Node) -> nn.Module:
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
         index = self._by_place.get(node.place)
-        return self.fields[self._by_weights[SHARING[self.sharing](node)] if index is None else index]
+        return self.fields[self._by_weights[self.sharing.group(node)] if index is None else index]
+
+    def weights(self, node: Node) -> dict[str, Tensor]:
+        """The parameters of the module of a node, by their names in it, where they are a sum of several groups'."""
+        terms = self.sharing.terms(node)
+        if len(terms) == 1 and isinstance(terms[0][1], float) and terms[0][1] == 1.0:
+            return {}
+        fields = [(dict(self.fields[self._by_weights[group]].named_parameters()), c) for group, c in terms]
+        (first, c), *others = fields
+        return {name: sum((k * p[name] for p, k in others), start=c * first[name]) for name in first}
 
     def reused(self, node: Node) -> nn.Module | None:
         """The field of a node where it serves at others too, so that a call finds the buffers that another one left."""
         index = self._by_place.get(node.place)
         return self.fields[index] if index in self._reused else None
 
+    def function(self, node: Node) -> VectorField:
+        """f with the weights and the buffers of one node, at all others too."""
+        field, weights = self.at(node), self.weights(node)
+        return partial(_with_weights, field, weights) if weights else field
+
     def forward(self, node: Node, y: State) -> State:
-        field = self.at(node)
-        return without_trace(field, node, y) if node.trial else field(node, y)
+        if node.trial:
+            return without_trace(self.at(node), node, y, self.weights(node))
+        return self.function(node)(node, y)
 
 
-def without_trace(field: nn.Module, node: Node, y: State) -> State:
-    """The value of a field whose buffers, and the random state, stay what they are."""
+def _with_weights(field: nn.Module, weights: dict[str, Tensor], node: Node, y: State) -> State:
+    return torch.func.functional_call(field, weights, (node, y))
+
+
+def without_trace(field: nn.Module, node: Node, y: State, weights: Mapping[str, Tensor]) -> State:
+    """The value of a field, with other weights where there are some; its buffers and the random state stay."""
     buffers = {name: buffer.clone() for name, buffer in field.named_buffers()}
     with unmoved_random_state(flatten(y)[0][0]):
-        return torch.func.functional_call(field, buffers, (node, y))
+        return torch.func.functional_call(field, {**weights, **buffers}, (node, y))
 
 
 def _names_of_tied(bank: FieldBank, prefix: str) -> Iterator[tuple[str, str]]:

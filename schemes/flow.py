@@ -16,14 +16,15 @@ from schemes.core.node import Node
 from schemes.core.purity import BUFFERS_MESSAGE, buffer_versions, check_same
 from schemes.core.scheme import Scheme
 from schemes.core.state import State
-from schemes.errors import SchemenetError, unknown
-from schemes.field_bank import SHARING, FieldBank
+from schemes.errors import SchemenetError
+from schemes.field_bank import FieldBank
 from schemes.integration.compiled_step import compiled_step
 from schemes.integration.grid import FlowGrid
 from schemes.integration.loop import Carry, FieldOwner, Loop
 from schemes.noise.base import Blocks, Noise
-from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
+from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS
 from schemes.schema import Spec, objection
+from schemes.sharing.base import Sharing
 
 
 class Trajectory(NamedTuple):
@@ -64,8 +65,8 @@ class Flow(FieldOwner):
             ``forward(y)`` (see ``schemes.field_bank``).
         steps: number of steps, where the grid does not set one.
         scheme: the method: a name, a mapping with ``name`` and parameters, a class or an object, as are ``grid``,
-            ``gradient`` and ``noise``.
-        sharing: which nodes share weights (see :class:`FieldBank`); None: the scheme's default.
+            ``gradient``, ``sharing`` and ``noise``.
+        sharing: which nodes share weights (see ``schemes.sharing``); None: the scheme's default.
         grid: at which times the scheme steps.
         gradient: the gradient mode.
         statistics: which nodes share running statistics (see :class:`FieldBank`).
@@ -85,7 +86,7 @@ class Flow(FieldOwner):
         make: Callable[[Node], nn.Module],
         steps: int,
         scheme: Spec = "forward_euler",
-        sharing: str | None = None,
+        sharing: Spec | None = None,
         grid: Spec = "uniform",
         gradient: Spec = "backprop",
         statistics: str = "per_node",
@@ -105,16 +106,17 @@ class Flow(FieldOwner):
         self.gradient: Any = GRADIENTS.build(gradient)
         self.grid: FlowGrid = GRIDS.build(grid)
         self.nodes: tuple[Node, ...] = self.grid.nodes(steps)
-        sharing = sharing or ("shared" if self.adaptive else self.scheme.sharing)
-        if sharing not in SHARING:
-            raise SchemenetError(unknown("sharing", sharing, SHARING))
+        default = "shared" if self.adaptive else self.scheme.sharing
+        self.sharing: Sharing = SHARINGS.build(default if sharing is None else sharing)
+        self.sharing.allocate(self.grid.end_time(self.nodes), self.nodes)
+        self.grid = self.grid.ending_steps(self.sharing.kinks, self.sharing.jumps)
         if projection is not None and self.scheme.components > 1:
             raise SchemenetError(
                 f"a coupled state ({type(self.scheme).__name__}) has no post-activation projection; use activation=pre"
             )
         self.noise: Noise = NOISES.build(noise)
         self.blocks = Blocks(*(blocks or (0, len(self.nodes))))
-        self.projection, self.sharing, self.statistics = projection, sharing, statistics
+        self.projection, self.statistics = projection, statistics
         reasons = (
             self.grid.unsupported_reason(self.scheme),
             self.noise.unsupported_reason(self.scheme),
@@ -124,7 +126,7 @@ class Flow(FieldOwner):
             raise SchemenetError(reason)
         self.scheme.allocate(len(self.nodes), past)
         self.visits = self.grid.visits(self.scheme, self.nodes)
-        self.bank = FieldBank(make, self.visits, sharing, statistics)
+        self.bank = FieldBank(make, self.visits, self.sharing, statistics)
         if self.adaptive and (reason := self._needs_nodes()) is not None:
             raise SchemenetError(f"grid 'adaptive' finds its steps while it solves: {reason}")
         self.forward_counts, self.backward_counts = SolverCounts(), SolverCounts()
@@ -261,8 +263,11 @@ class Flow(FieldOwner):
 
     def _needs_nodes(self) -> str | None:
         """Why this flow needs known steps; None where it does not."""
-        if self.sharing != "shared":
-            return f"sharing={self.sharing} gives weights to steps that are not known; use sharing=shared"
+        if self.sharing.of_steps:
+            return (
+                f"sharing={self.sharing.name} gives weights to steps that are not known; use sharing=shared, or "
+                "sharing=basis"
+            )
         if any(isinstance(module, _BatchNorm) for module in self.bank.modules()):
             return "batch norm keeps statistics for each evaluation, which are not known; use norm=group"
         if any(isinstance(module, _DropoutNd) and module.p for module in self.bank.modules()):
@@ -275,7 +280,7 @@ class Flow(FieldOwner):
 
     def extra_repr(self) -> str:
         steps, h = self.grid.described(self.nodes)
-        return f"steps={steps}, h={h}, sharing={self.bank.sharing}"
+        return f"steps={steps}, h={h}, sharing={self.sharing.described}"
 
 
 def walked(loop: Loop, carry: Carry) -> Iterator[FlowStep]:

@@ -392,6 +392,8 @@ GRIDS = Registry("grid", "schemes.integration", builds="schemes.integration.grid
 """Grids: which steps a flow takes."""
 GRADIENTS = Registry("gradient mode", "schemes.gradients", builds="schemes.gradients.base.GradientMode")
 """Gradient modes: what is kept for backward."""
+SHARINGS = Registry("sharing", "schemes.sharing", builds="schemes.sharing.base.Sharing")
+"""Sharings: which weights serve at which evaluation of f."""
 NOISES = Registry("noise", "schemes.noise", builds="schemes.noise.base.Noise")
 """Noise on the steps of a network in training."""
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("schemes", "architectures", "lightning_modules", "configs", "schemenet")
 ROOMS: dict[str, tuple[str, ...]] = {
     "schemes": (
-        "errors schema", "plugins", "registry", "core", "nonlinear field_bank", "methods", "integration noise", "flow",
-        "gradients", "ivp", "analysis",
+        "errors schema", "plugins", "registry", "core", "nonlinear sharing", "field_bank", "methods",
+        "integration noise", "flow", "gradients", "ivp", "analysis",
     ),
     "architectures": (
         "model registry", "layers observations supervised_model", "plain_network", "arguments standardizer", "fields",

@@ -62,10 +62,10 @@ def _insert_steps(old: Flow, new: Flow) -> None:
 
 def _copy_field(old: Flow, new: Flow) -> None:
     """Where the steps are not known, one field serves at all times, in both flows."""
-    if (owner := next((flow for flow in (old, new) if flow.sharing != "shared"), None)) is not None:
+    if (owner := next((flow for flow in (old, new) if flow.sharing.name != "shared"), None)) is not None:
         raise SchemenetError(
-            f"insert: on an adaptive grid one field serves at all times, and a flow with sharing={owner.sharing} has "
-            "several; use sharing=shared in both networks"
+            "insert: on an adaptive grid one field serves at all times, and a flow with "
+            f"sharing={owner.sharing.name} has several; use sharing=shared in both networks"
         )
     for key, field in new.bank.groups.items():
         field.load_state_dict(old.bank.groups[key].state_dict())

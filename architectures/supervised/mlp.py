@@ -30,7 +30,7 @@ def mlp(
     inner: float = 1.0,
     field: Spec = "mlp",
     scheme: Spec = "forward_euler",
-    sharing: Literal["per_step", "shared", "per_stage"] | None = None,
+    sharing: Spec | None = None,
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
     noise: Spec = "none",

@@ -97,6 +97,8 @@ class Network(SupervisedModel):
         self.stem, self.stages, self.finish = stem, nn.Sequential(*stages), finish
         self.reset_classifier(num_classes, "avg")
         self.apply(initialise)
+        for flow in self.flows:
+            flow.bank.set_zero_groups()
 
     # From inputs to logits ----------------------------------------------------------------------------------
 

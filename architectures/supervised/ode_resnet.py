@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from architectures.arguments import require
 from architectures.registry import ARCHITECTURES
@@ -21,7 +21,7 @@ def ode_resnet(
     field: Spec = {"name": "basic_time", "bias": False},  # noqa: B006  read only
     widths: Sequence[int] = (16, 32, 64),
     scheme: Spec = "heun",
-    sharing: Literal["per_step", "shared", "per_stage"] | None = "shared",
+    sharing: Spec | None = "shared",
     grid: Spec = {"name": "uniform", "time": 1.0},  # noqa: B006  read only
     gradient: Spec = "checkpoint",
     augment: int = 0,

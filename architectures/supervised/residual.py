@@ -25,8 +25,9 @@ from schemes.errors import SchemenetError
 from schemes.flow import Flow
 from schemes.methods.explicit import ForwardEuler
 from schemes.noise.base import Blocks, Noise
-from schemes.registry import NOISES, SCHEMES
+from schemes.registry import NOISES, SCHEMES, SHARINGS
 from schemes.schema import Spec
+from schemes.sharing.base import Sharing
 
 
 def blocks_of(depth: int | Sequence[int], convolutions: int, widths: Sequence[int]) -> list[int]:
@@ -126,7 +127,7 @@ class ResidualDesign:
     coupled_transitions: bool = False
     history: str = "shortcut"
     scheme: Spec = "forward_euler"
-    sharing: str | None = None
+    sharing: Spec | None = None
     grid: Spec = "uniform"
     gradient: Spec = "backprop"
     statistics: str = "per_node"
@@ -259,9 +260,9 @@ class ResidualDesign:
     def _follows_norm(self, level: Level, node: Node) -> bool:
         """Whether the stem's norm and ReLU stand right before the branch at a node, and serve it alone."""
         first = self.normalised_stem and level.number == 0 and not level.transition and node.step == 0
-        shared = (self.sharing or self._method.sharing) == "shared"
+        sharing: Sharing = SHARINGS.build(self._method.sharing if self.sharing is None else self.sharing)
         component = self.without_leading_norm == "all" or node.component == 0
-        return first and component and self.activation == "pre" and not shared
+        return first and component and self.activation == "pre" and sharing.of_steps
 
     def _layout(self, flows: Sequence[Flow]) -> dict[str, Any]:
         levels, norm, components = self.levels, self.norm, self._method.components

@@ -75,7 +75,7 @@ def resnet(
     history: Literal["shortcut", "restart", "project"] = "shortcut",
     norm: Literal["batch", "group", "none"] = "batch",
     scheme: Spec = "forward_euler",
-    sharing: Literal["per_step", "shared", "per_stage"] | None = None,
+    sharing: Spec | None = None,
     grid: Spec = "uniform",
     gradient: Spec = "backprop",
     statistics: Literal["per_node", "shared", "per_node_affine"] = "per_node",

@@ -264,8 +264,8 @@ def _arm(
     options = {**options, **knobs}
     with torch.device("meta"):
         network = create_model(choice.architecture, **data.context, **options)
-    axes = {key: options.pop(key) for key in (*AXES, "sharing") if key in options}
-    axes = {k: {"name": v} if isinstance(v, str) and k != "sharing" else v for k, v in axes.items()}
+    axes = {key: options.pop(key) for key in AXES if key in options}
+    axes = {k: {"name": v} if isinstance(v, str) else v for k, v in axes.items()}
     config = ResolvedConfig({**recipe, "architecture": {"name": choice.architecture, **options}, **axes})
     return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
 

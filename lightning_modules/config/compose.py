@@ -134,9 +134,8 @@ def validate_stored(config: Any, source: object) -> Config:
             problems.add(f"{source}: {group}: expected a mapping with 'name', got {config.get(group)!r}")
     if isinstance(config.get("data"), dict):
         config["data"].pop("download", None)
-    for key in ("seed", "sharing"):
-        if (problem := objection(config.get(key), TRAIN_KEYS[key].annotation)) is not None:
-            problems.add(f"{source}: {key}: {problem}")
+    if (problem := objection(config.get("seed"), TRAIN_KEYS["seed"].annotation)) is not None:
+        problems.add(f"{source}: seed: {problem}")
     in_sections = Problems()
     config |= check_sections(config, ("architecture", *AXES, "data", "trainer"), in_sections)
     problems.attempt(in_sections.raise_if_any, f"{source}: ")

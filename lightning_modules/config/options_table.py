@@ -26,7 +26,7 @@ def options_table(names: Registry, name: str, group: str, width: int | None = No
         return f"{name} has no options"
     rows = [
         [
-            f"{group}.{key}" if group in REGISTRIES and key not in (*AXES, "sharing") else key, type_in_words(p),
+            f"{group}.{key}" if group in REGISTRIES and key not in AXES else key, type_in_words(p),
             written_default(defaults.get(key, REQUIRED)), _whole(key, p.meaning),
         ]
         for key, p in options.items()

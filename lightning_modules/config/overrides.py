@@ -14,7 +14,7 @@ from typing import Any
 from lightning_modules.config.resolved import dotted
 from lightning_modules.config.sections import SECTIONS, SHORT, keys_of
 from lightning_modules.config.static_registry import REGISTRIES, static_registry
-from lightning_modules.config.validate import ALIASES, KEYS, RECIPES
+from lightning_modules.config.validate import ALIASES, AXES, KEYS, RECIPES
 from schemes.errors import Problems, SchemenetError
 
 LONGEST, DEEPEST = 10_000, 50
@@ -40,6 +40,11 @@ def sort_words(words: Sequence[str], problems: Problems) -> tuple[dict[str, str]
             values.append((key, value))
         elif isinstance(value, str):
             groups[key] = value
+        elif isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            groups[key] = value["name"]
+            values += [(f"{key}.{option}", item) for option, item in value.items() if option != "name"]
+        elif value is None and key in AXES:
+            values.append((key, None))
         else:
             problems.add(f"{key}: expected one name, got {value!r}; parameters are set one by one, e.g. {key}.name=...")
     given = {key for key, _ in values}

@@ -57,7 +57,7 @@ class ResolvedConfig(Mapping[str, Any]):
         """The arguments of ``create_model`` with all defaults, but for the name and the shape of the data."""
         config = self.complete
         options = {key: value for key, value in config["architecture"].items() if key != "name"}
-        return options | {key: config[key] for key in (*AXES, "sharing") if config.get(key) is not None}
+        return options | {key: config[key] for key in AXES if config.get(key) is not None}
 
     @cached_property
     def names(self) -> list[str]:
@@ -69,15 +69,20 @@ class ResolvedConfig(Mapping[str, Any]):
     def _complete(self) -> Config:
         architecture = self._chosen["architecture"]
         defaults = static_registry("architecture").defaults(architecture["name"])
-        options = {key: value for key, value in defaults.items() if key not in (*AXES, "sharing")}
+        options = {key: value for key, value in defaults.items() if key not in AXES}
         complete = {**self._chosen, "architecture": {**options, **architecture}}
         for group in AXES:
             section = self._chosen.get(group) or defaults.get(group)
             if section is not None:
                 section = {"name": section} if isinstance(section, str) else dict(section)
                 complete[group] = {**static_registry(group).defaults(section["name"]), **section}
-        complete["sharing"] = self._chosen.get("sharing") or defaults.get("sharing")
+        complete["sharing"] = _in_a_word(complete.get("sharing"))
         return complete
+
+
+def _in_a_word(section: Config | None) -> Config | str | None:
+    """A section that has a name alone as that name: so sharings were recorded before one of them had options."""
+    return section["name"] if section is not None and list(section) == ["name"] else section
 
 
 def hash_of(recipe: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from architectures.registry import ARCHITECTURES, FIELDS
 from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
 from schemes.plugins import load_installed
-from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, Registry
+from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS, Registry
 from schemes.schema import REQUIRED, Parameter, meanings_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REGISTRIES: Mapping[str, tuple[str, Registry]] = {
     "scheme": ("SCHEMES", SCHEMES),
     "field": ("FIELDS", FIELDS),
+    "sharing": ("SHARINGS", SHARINGS),
     "grid": ("GRIDS", GRIDS),
     "gradient": ("GRADIENTS", GRADIENTS),
     "noise": ("NOISES", NOISES),

@@ -23,7 +23,6 @@ RECIPES = ("experiment", "debug")
 
 TRAIN_KEYS = {
     "seed": Parameter("seed", "int"),
-    "sharing": Parameter("sharing", "Literal['per_step', 'shared', 'per_stage'] | None"),
     "folder": Parameter("folder", "str | None"),
     "overwrite": Parameter("overwrite", "bool"),
     "start_from": Parameter("start_from", "str | None"),
@@ -54,11 +53,10 @@ FROM_NETWORKS = "compare takes its networks from networks=[...]; options of one 
 ABSENT_WHEN_EMPTY = ("imports", "callbacks")
 """Keys that a config without any does not have, as the configs from before these keys."""
 
-AXES = ("scheme", "field", "grid", "gradient", "noise")
+AXES = ("scheme", "field", "sharing", "grid", "gradient", "noise")
 """Groups whose defaults are the architecture's."""
 
-
-OF_ONE_NETWORK = ("architecture", *AXES, "sharing")
+OF_ONE_NETWORK = ("architecture", *AXES)
 """Keys of a single network, which a comparison does not have."""
 
 
@@ -233,6 +231,8 @@ def _check_section(section: Any, group: str, architecture: str | None, problems:
     """One group's section with its canonical name and defaults; None where it is absent or names nothing."""
     if section is None:
         return None
+    if isinstance(section, str):
+        section = {"name": section}
     if not isinstance(section, dict):
         problems.add(f"{group}: expected one name or a mapping with 'name', got {section!r}")
         return None
@@ -248,7 +248,7 @@ def _check_section(section: Any, group: str, architecture: str | None, problems:
         return None
     name = names.canonical(name)
     problems.add(*_missing_packages(group, name))
-    top_level_keys = (*AXES, "sharing") if group == "architecture" else ()
+    top_level_keys = AXES if group == "architecture" else ()
     options = {key: p for key, p in names.options(name).items() if key not in top_level_keys}
     for key, value in section.items():
         if key == "name":

@@ -129,12 +129,13 @@ def _refuse_fixed(network: Model, config: ResolvedConfig) -> None:
             f"this network was trained with statistics={statistics}: its norms have weights of their own at each node, "
             "and there are none for the nodes of another scheme or grid; train with statistics=per_node"
         )
-    if (sharing := network.flows[0].sharing) != "shared":
-        owner = {"per_step": "step", "per_stage": "stage of a step"}[sharing]
+    if (sharing := network.flows[0].sharing).of_steps:
+        owner = "stage of a step" if sharing.of_stages else "step"
         raise SchemenetError(
-            f"this network was trained with sharing={sharing}: each {owner} has weights of its own, and under another "
-            "scheme or grid there are none for its nodes; train one whose weights serve at all times, by "
-            f"sharing=shared or architecture=odenet, or evaluate this one as it is, without scheme=... and grid=..."
+            f"this network was trained with sharing={sharing.name}: each {owner} has weights of its own, and under "
+            "another scheme or grid there are none for its nodes; train one whose weights serve at all times, by "
+            "sharing=shared, sharing=basis or architecture=odenet, or evaluate this one as it is, without scheme=... "
+            "and grid=..."
         )
 
 
@@ -143,7 +144,7 @@ def _restepped(trained: TaskModule[Model], config: ResolvedConfig) -> TaskModule
     options = {**trained.hparams["options"], "scheme": config["scheme"], "grid": config["grid"]}
     options |= {"gradient": "backprop"}  # nothing is differentiated here
     if isinstance(trained.network, Network):
-        options |= {"sharing": "shared"}
+        options = {"sharing": "shared", **options}
     data, optimizer = trained.hparams["data"], trained.hparams["optimizer"]
     module = type(trained)(trained.hparams["architecture"], options, data, optimizer)
     pairs = list(zip(trained.network.flows, module.network.flows, strict=True))

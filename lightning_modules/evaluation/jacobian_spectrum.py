@@ -110,7 +110,7 @@ def spectrum(network: Network | PlainNetwork, inputs: Tensor) -> Spectrum:
     """
     if not network.flows:
         raise SchemenetError("the network has no flow, and so no f whose spectrum could be drawn")
-    if any(flow.sharing == "per_stage" for flow in network.flows):
+    if any(flow.sharing.of_stages for flow in network.flows):
         raise SchemenetError("own weights at each stage of a step: there is no single f whose spectrum this could be")
     steps = visited_states(network, inputs)
     blocks = []

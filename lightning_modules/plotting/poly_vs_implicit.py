@@ -109,7 +109,7 @@ def refusal(network: Network) -> str | None:
     for flow in network.flows:
         if flow.adaptive:
             return "the steps of an adaptive grid are found for each batch anew; expected a run on grid=uniform"
-        if flow.scheme.components > 1 or flow.sharing == "per_stage":
+        if flow.scheme.components > 1 or flow.sharing.of_stages:
             return (
                 f"a step of {type(flow.scheme).__name__} is not of one function f of the whole state, so there is no "
                 "backward Euler step beside it; expected one component, and sharing per_step or shared"
@@ -129,7 +129,7 @@ def measure(network: Network, images: Tensor) -> list[Step]:
     for i, (flow, passed) in enumerate(zip(network.flows, states, strict=True)):
         for node, y in zip(flow.nodes, passed, strict=True):
             # One function: of several sets of running statistics (and affine weights) those of the first evaluation.
-            f = flow.bank.at(node)
+            f = flow.bank.function(node)
             with torch.no_grad():
                 distances = np.array([_distances(f, node, image[None]) for image in y]).T
             norms = spectral_norms(lambda u, f=f, node=node: node.h * f(node.at(0, 1.0), u), y)

@@ -84,13 +84,13 @@ class Adjoint(RecomputingMode):
             return reason
         if not flow.nodes and (reason := _unsupported_adaptive_reason(scheme)) is not None:
             return reason
-        weights_by_stage = sharing == "per_stage" or flow.statistics == "per_node_affine"
+        weights_by_stage = sharing.of_stages or flow.statistics == "per_node_affine"
         if weights_by_stage and scheme.stages > scheme.components:
             return (
                 "gradient mode 'adjoint' differentiates an ODE, and weights of their own at each stage belong to none; "
                 "use sharing=per_step or shared and statistics=per_node, or gradient=backprop or checkpoint"
             )
-        if sharing != "shared" and scheme.multistep:
+        if (sharing.of_steps or sharing.jumps) and scheme.multistep:
             return (
                 f"gradient mode 'adjoint' with {type(scheme).__name__}: its steps backwards would mix the weights of "
                 "neighbouring steps; use sharing=shared, a one-step scheme, or gradient=backprop or checkpoint"

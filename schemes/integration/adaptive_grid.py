@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -128,6 +129,14 @@ class AdaptiveGrid(FlowGrid):
 
     def error_control(self) -> ErrorControl:
         return ErrorControl(self.settings, self.rtol, self.atol)
+
+    def ending_steps(self, kinks: Sequence[float], jumps: Sequence[float]) -> AdaptiveGrid:
+        if not (kinks or jumps):
+            return self
+        grid, settings = copy.copy(self), self.settings
+        step_t, jump_t = (*settings.step_t, *kinks), (*settings.jump_t, *jumps)
+        grid.settings = replace(settings, step_t=step_t, jump_t=jump_t)
+        return grid
 
     def nodes(self, steps: int) -> tuple[Node, ...]:
         """None are known before the solve of a flow, whose state is one tensor."""

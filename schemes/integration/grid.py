@@ -68,6 +68,10 @@ class Grid(abc.ABC):
 class FlowGrid(Grid):
     """A grid that can also step a flow of a network, from time 0 to the network's own end time."""
 
+    def ending_steps(self, kinks: Sequence[float], jumps: Sequence[float]) -> FlowGrid:
+        """This grid, its steps ending at these times, where f jumps or a derivative of it: one that finds its steps."""
+        return self
+
     @abc.abstractmethod
     def nodes(self, steps: int) -> tuple[Node, ...]:
         """The step nodes of a flow whose architecture has ``steps`` steps; none where steps are found while solving."""

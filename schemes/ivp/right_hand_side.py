@@ -131,7 +131,7 @@ class RightHandSide(FieldOwner):
 
     def rate(self, node: Node, y: State) -> State:
         """f at a node."""
-        return without_trace(self, node, y) if node.trial and self._leaves_traces else self.forward(node, y)
+        return without_trace(self, node, y, {}) if node.trial and self._leaves_traces else self.forward(node, y)
 
     def forward(self, node: Node, y: State) -> State:
         t = self.clock(node.t)

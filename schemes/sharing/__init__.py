@@ -1,0 +1,1 @@
+"""Sharing of weights between the nodes of a flow."""
