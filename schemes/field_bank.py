@@ -92,6 +92,11 @@ class FieldBank(nn.Module):
             raise SchemenetError(unknown("statistics", statistics, get_args(Statistics)))
         self.sharing: Sharing = SHARINGS.built(sharing)
         self.statistics = statistics
+        if statistics == "per_node_affine" and self.sharing.groups(1):
+            raise SchemenetError(
+                f"statistics=per_node_affine gives weights to nodes, and sharing={self.sharing.name} to functions of time; "
+                "use statistics=per_node"
+            )
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}
         self._by_weights: dict[Group, int] = {}
@@ -166,17 +171,26 @@ class FieldBank(nn.Module):
 
     def at(self, node: Node) -> nn.Module:
         """The module of a node; one that was not visited forward (an adjoint's start) gets its group's first."""
+        return self.fields[self._index(node)]
+
+    def _index(self, node: Node) -> int:
         index = self._by_place.get(node.place)
-        return self.fields[self._by_weights[self.sharing.group(node)] if index is None else index]
+        return self._by_weights[self.sharing.group(node)] if index is None else index
 
     def weights(self, node: Node) -> dict[str, Tensor]:
-        """The parameters of the module of a node, by their names in it, where they are a sum of several groups'."""
-        terms = self.sharing.terms(node)
-        if len(terms) == 1 and isinstance(terms[0][1], float) and terms[0][1] == 1.0:
+        """The parameters of f at a node, by their names in its module, where that one has others."""
+        terms, index = self.sharing.terms(node), self._index(node)
+        own = self._twin_of.get(index, index)
+        group, coefficient = terms[0]
+        alone = len(terms) == 1 and isinstance(coefficient, float) and coefficient == 1.0
+        if alone and self._by_weights[group] == own:
             return {}
         fields = [(dict(self.fields[self._by_weights[group]].named_parameters()), c) for group, c in terms]
         (first, c), *others = fields
-        return {name: sum((k * p[name] for p, k in others), start=c * first[name]) for name in first}
+        mixed: dict[str, Tensor] = {name: c * parameter for name, parameter in first.items()}
+        for parameters, c in others:
+            mixed = {name: value + c * parameters[name] for name, value in mixed.items()}
+        return mixed
 
     def reused(self, node: Node) -> nn.Module | None:
         """The field of a node where it serves at others too, so that a call finds the buffers that another one left."""

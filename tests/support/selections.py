@@ -34,16 +34,18 @@ VARIANTS: list[Any] = [
 SPECS: list[Any] = [*SCHEMES.list(), *VARIANTS]
 
 SHARINGS = ("shared", "per_step", "per_stage")
+OF_TIME = {"name": "basis", "kind": "legendre", "size": 2}
+"""Weights that are functions of time."""
 
 
 @functools.cache
-def accepted_combinations() -> list[tuple[str, Any, str]]:
+def accepted_combinations() -> list[tuple[str, Any, Any]]:
     """The gradient modes, schemes and sharings that make a flow: every sharing for one scheme of a kind.
 
     Others are tried with shared weights, and with other sharings where they accept none.
     """
     cases = []
-    for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, SHARINGS):
+    for mode, spec, sharing in itertools.product(GRADIENTS, SPECS, (*SHARINGS, OF_TIME)):
         if sharing != "shared" and spec_id(spec) not in ONE_OF_A_KIND and (mode, spec, "shared") in cases:
             continue
         with contextlib.suppress(SchemenetError):
@@ -65,7 +67,7 @@ def pairs(modes: Any, one_of_a_kind: bool = False) -> list[Any]:
 def triples(modes: Any) -> list[Any]:
     """Modes with the schemes and sharings that they accept, see :func:`accepted_combinations`."""
     return [
-        pytest.param(mode, spec, sharing, id=f"{mode}-{spec_id(spec)}-{sharing}")
+        pytest.param(mode, spec, sharing, id=f"{mode}-{spec_id(spec)}-{spec_id(sharing)}")
         for mode, spec, sharing in accepted_combinations()
         if mode in modes
     ]

@@ -188,7 +188,7 @@ MISTAKES = {
     ),
     "no key at all": (["rk4"], ["cannot read 'rk4'", "expected key=value"]),
     "a sweep": (["scheme=rk4,heun"], ["schemenet sweep"]),
-    "a mapping for a word": (["scheme={name: rk4}"], ["scheme: expected one name"]),
+    "a mapping for a word": (["scheme={nam: rk4}"], ["scheme: expected one name"]),
     "a dot too much": (["seed.value=1"], ["seed"]),
     "a key of another command": (["budget=3M"], ["budget", "schemenet compare"]),
     "an unknown experiment": (["experiment=mnist_wrds"], ["no experiment 'mnist_wrds'", "'mnist_words'"]),

@@ -120,7 +120,7 @@ def test_adjoint_does_not_warn_on_a_smooth_field() -> None:
 
 
 @pytest.mark.parametrize(("mode", "spec", "sharing"), triples(APPROXIMATE))
-def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, spec: Any, sharing: str) -> None:
+def test_adjoint_leaves_statistics_and_random_state_as_backprop_does(mode: str, spec: Any, sharing: Any) -> None:
     flow = make_flow(Noisy, scheme=spec, gradient=mode, sharing=sharing)
     backprop = copy_with(flow, field=Noisy, scheme=spec, sharing=sharing)
     with warnings.catch_warnings():

@@ -31,16 +31,16 @@ from tests.support.selections import EXACT, ONE_OF_A_KIND, SPECS, copy_with, pai
 
 
 @pytest.mark.parametrize(("mode", "spec", "sharing"), triples(EXACT))
-def test_exact_modes_equal_backprop(mode: str, spec: Any, sharing: str) -> None:
+def test_exact_modes_equal_backprop(mode: str, spec: Any, sharing: Any) -> None:
     """Batch norm in train mode, dropout, time; inputs, all parameters and the scheme's own coefficients."""
     options = {"field": Noisy, "scheme": spec, "sharing": sharing, "steps": 5}
     flow = make_flow(gradient=mode, **options)
     backprop = copy_with(flow, **options)
     actual, expected = train(flow, batch().requires_grad_()), train(backprop, batch().requires_grad_())
     assert_same(actual, expected)
-    counts = [b for name, b in actual.buffers.items() if "num_batches_tracked" in name]
-    assert len(counts) == len({node.place for node in flow.visits})
-    assert all(count == 1 for count in counts)
+    counts = [int(b) for name, b in actual.buffers.items() if "num_batches_tracked" in name]
+    assert counts.count(1) == len({node.place for node in flow.visits})
+    assert set(counts) <= {0, 1}  # 0: of a set of weights that is a coefficient alone
 
 
 def test_scheme_coefficients_are_among_the_compared_gradients() -> None:
