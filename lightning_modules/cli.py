@@ -297,6 +297,21 @@ def _eval_command(rest: list[str], imports: list[str], arguments: list[str]) -> 
     return 0
 
 
+def _refine_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    if not rest or ("=" in rest[0] and not Path(rest[0]).exists()):
+        raise SchemenetError(
+            "refine: expected a run folder or a checkpoint first, e.g. schemenet refine runs/train/NAME"
+        )
+    from lightning_modules.config.overrides import refuse_repeated
+
+    refuse_repeated(rest[1:])
+    _import_torch()
+    from lightning_modules.evaluation.refine import describe, refine_run
+
+    print(describe(refine_run(Path(rest[0]), rest[1:])))
+    return 0
+
+
 def _registry_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     command = arguments[0]
     from lightning_modules.config.static_registry import static_registry
@@ -317,6 +332,7 @@ COMMANDS: dict[str, Callable[[list[str], list[str], list[str]], int]] = {
     "compare": _compare_command,
     "sweep": _sweep_command,
     "eval": _eval_command,
+    "refine": _refine_command,
     "sample": _sample_command,
     "export": _export_command,
     "figure": _figure_command,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_modules.config.compose import CONFIGS, REVISABLE, choices
+from lightning_modules.config.compose import CONFIGS, REFINABLE, REVISABLE, choices
 from lightning_modules.config.options_table import description, options_table, type_in_words, unmarked, written_default
 from lightning_modules.config.sections import SECTIONS, keys_of
 from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, static_registry
@@ -56,6 +56,10 @@ COMMANDS: Mapping[str, Command] = {
     "eval": Command(
         "RUN [KEY=VALUE] ...", "test a trained network again, also under another scheme, grid or data",
         "schemenet eval RUN scheme=rk4 grid.steps=8", CONFIG_OPTIONS[1:2],
+    ),
+    "refine": Command(
+        "RUN [KEY=VALUE] ...", "a trained network over other steps, and in another basis of its weights",
+        "schemenet refine RUN architecture.steps=16 sharing=basis sharing.size=8", CONFIG_OPTIONS[1:2],
     ),
     "sample": Command(
         "RUN [n=1000] [seed=0] [out=FILE.csv]", "samples of a trained density, as csv or npy",
@@ -131,6 +135,8 @@ def command_help(name: str, words: Sequence[str] = ()) -> str:
         chosen = _chosen(name, words)
         if name == "eval":
             parts.append(f"An evaluation can change {', '.join(REVISABLE)}.")
+        if name == "refine":
+            parts.append(f"A refinement can change {', '.join(REFINABLE)} (its options), and folder.")
         else:
             groups = [*groups_of(name), *RECIPES]
             rows = [[group, chosen.get(group) or "-", _names_in_short(group)] for group in groups]

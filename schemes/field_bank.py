@@ -94,8 +94,8 @@ class FieldBank(nn.Module):
         self.statistics = statistics
         if statistics == "per_node_affine" and self.sharing.groups(1):
             raise SchemenetError(
-                f"statistics=per_node_affine gives weights to nodes, and sharing={self.sharing.name} to functions of time; "
-                "use statistics=per_node"
+                f"statistics=per_node_affine gives weights to nodes, and sharing={self.sharing.name} makes them "
+                "functions of time; use statistics=per_node"
             )
         self.fields = nn.ModuleList()
         self._twin_of: dict[int, int] = {}
@@ -180,14 +180,14 @@ class FieldBank(nn.Module):
     def weights(self, node: Node) -> dict[str, Tensor]:
         """The parameters of f at a node, by their names in its module, where that one has others."""
         terms, index = self.sharing.terms(node), self._index(node)
-        own = self._twin_of.get(index, index)
+        first = self._twin_of.get(index, index)
         group, coefficient = terms[0]
         alone = len(terms) == 1 and isinstance(coefficient, float) and coefficient == 1.0
-        if alone and self._by_weights[group] == own:
+        if alone and self._by_weights[group] == first:
             return {}
         fields = [(dict(self.fields[self._by_weights[group]].named_parameters()), c) for group, c in terms]
-        (first, c), *others = fields
-        mixed: dict[str, Tensor] = {name: c * parameter for name, parameter in first.items()}
+        (parameters, c), *others = fields
+        mixed: dict[str, Tensor] = {name: c * parameter for name, parameter in parameters.items()}
         for parameters, c in others:
             mixed = {name: value + c * parameters[name] for name, value in mixed.items()}
         return mixed

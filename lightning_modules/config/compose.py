@@ -21,7 +21,6 @@ from lightning_modules.config.static_registry import NO_GROUPS, REGISTRIES, ROOT
 from lightning_modules.config.validate import (
     ALIASES,
     AXES,
-    EVAL_KEYS,
     FROM_NETWORKS,
     KEYS,
     LAUNCHING,
@@ -45,9 +44,10 @@ FROM_COMMAND_LINE = ("folder", "overwrite", "launcher")
 
 Of the logger, a file sets the name alone.
 """
+REFINABLE = ("architecture", "scheme", "sharing", "grid", "gradient")
+"""Groups that a refinement can change; of the architecture its options."""
 HYDRA = threading.Lock()
 """Taken while Hydra composes: it has one state for all threads of a process."""
-FIXED = tuple(group for group in (*REGISTRIES, *RECIPES) if group not in REVISABLE)
 
 
 def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> ResolvedConfig:
@@ -91,23 +91,36 @@ def override_for_eval(stored: Config, overrides: Sequence[str]) -> Config:
     Raises:
         SchemenetError: with every mistake found, overrides of what the weights were trained for included.
     """
+    return _overridden(stored, overrides, "eval", REVISABLE)
+
+
+def override_for_refine(stored: Config, overrides: Sequence[str]) -> Config:
+    """The config of a trained network with the overrides of ``schemenet refine``; arguments as of eval's."""
+    return _overridden({**stored, "folder": None}, overrides, "refine", REFINABLE)
+
+
+def _overridden(stored: Config, overrides: Sequence[str], command: str, changeable: Sequence[str]) -> Config:
+    """The config of a trained network with words of a command that can change some groups, and the command's keys."""
     problems = Problems()
     groups, values = sort_words(overrides, problems)
-    config = {**stored, **{key: parameter.default for key, parameter in EVAL_KEYS.items()}}
-    for group in [group for group in (*groups, *(key.split(".")[0] for key, _ in values)) if group in FIXED]:
-        problems.add(f"{group}: the weights were trained for it; eval can change {', '.join(REVISABLE)}")
+    settings = KEYS[command]
+    config = {**stored, **{key: parameter.default for key, parameter in settings.items()}}
+    fixed = [group for group in (*REGISTRIES, *RECIPES) if group not in changeable]
+    named = [*(group for group in groups if group in (*fixed, "architecture"))]
+    for group in [*named, *(key.split(".")[0] for key, _ in values if key.split(".")[0] in fixed)]:
+        problems.add(f"{group}: the weights were trained for it; {command} can change {', '.join(changeable)}")
     for group, choice in groups.items():
-        if group in REVISABLE and _is_known(group, choice, None, problems):
+        if group not in (*fixed, "architecture") and _is_known(group, choice, None, problems):
             config[group] = {"name": static_registry(group).canonical(choice)}
     for key, value in values:
-        if key.split(".")[0] not in FIXED:
-            config = _with_value(config, key, value, "eval", problems)
-    for key, parameter in EVAL_KEYS.items():
+        if key.split(".")[0] not in fixed:
+            config = _with_value(config, key, value, command, problems)
+    for key, parameter in settings.items():
         if (problem := objection(config[key], parameter.annotation)) is not None:
             problems.add(f"{key}: {problem}")
-        elif config[key] < 1:
+        elif isinstance(config[key], int) and config[key] < 1:
             problems.add(f"{key}: expected at least 1, got {config[key]}")
-    config |= check_sections(config, REVISABLE, problems)
+    config |= check_sections(config, changeable, problems)
     problems.raise_if_any()
     return config
 

@@ -40,7 +40,10 @@ COMPARE_KEYS = TRAIN_KEYS | {
 }
 SWEEP_KEYS = TRAIN_KEYS | {"baseline": Parameter("baseline", "str | None")}
 EVAL_KEYS = {"statistics_batches": Parameter("statistics_batches", "int", 100)}
-KEYS = {"train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS}
+REFINE_KEYS = {"folder": Parameter("folder", "str | None", None)}
+KEYS = {
+    "train": TRAIN_KEYS, "compare": COMPARE_KEYS, "sweep": SWEEP_KEYS, "eval": EVAL_KEYS, "refine": REFINE_KEYS
+}  # fmt: skip
 
 ALIASES = {"words": "networks"}
 """Earlier names of keys; both are read, and the new one is stored."""

@@ -85,7 +85,7 @@ def _norm(a: State) -> float:
 def _hamiltonians(
     flow: Flow, nodes: Sequence[Node], states: Sequence[State], costates: Sequence[State]
 ) -> tuple[float, ...] | None:
-    if flow.scheme.order is None or flow.sharing == "per_stage":  # with weights of each stage there is no one f
+    if flow.scheme.order is None or flow.sharing.of_stages:  # with weights of each stage there is no one f
         return None
     along = zip(nodes, states, costates, strict=False)
     return tuple(float(hamiltonian(flow, node, u, a)) for node, u, a in along)
@@ -93,7 +93,7 @@ def _hamiltonians(
 
 def _is_autonomous(flow: Flow, nodes: Sequence[Node], y: State) -> bool:
     """Whether f at the first and at the last step is one function, by its value at y."""
-    if flow.sharing != "shared" or len(nodes) < 2 or flow.projection is not None:
+    if flow.sharing.name != "shared" or len(nodes) < 2 or flow.projection is not None:
         return False
     with torch.no_grad():
         first, last = (flatten(rates(flow, node, y))[0] for node in (nodes[0], nodes[-1]))

@@ -69,9 +69,8 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         )
     if (context := data.context) != (expected := dict(trained.hparams["data"])):
         raise SchemenetError(f"data {config['data']['name']!r} has {context}; the network was trained for {expected}")
-    one_device = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
     trainer = TRAINERS.build(
-        {**config["trainer"], **one_device}, folder=path.parent, callbacks=[SolverCostLogger()], logger=False
+        {**config["trainer"], **ONE_DEVICE}, folder=path.parent, callbacks=[SolverCostLogger()], logger=False
     )
 
     measure = measure_of(config["data"]["name"])
@@ -80,7 +79,7 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "measure": measure.key,
         "architecture": trained.hparams["architecture"],
         "data": config["data"]["name"],
-        "trained": _described_steps(trained.network, stored) | _test(trainer, trained, data),
+        "trained": _described_steps(trained.network, stored) | test_metrics(trainer, trained, data),
     }
     revised, before = (dict(dotted({key: of[key] for key in ("data", "trainer")})) for of in (config, stored))
     if revised == before:
@@ -90,10 +89,10 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             key: revised[key] for key in before if before[key] != revised.get(key, before[key])
         }
     if (plain := run.unaveraged()) is not None:
-        result["not_averaged"] = _test(trainer, plain, data)
+        result["not_averaged"] = test_metrics(trainer, plain, data)
     if changed is not None:
         statistics = estimate_statistics(changed, trainer, data, config["statistics_batches"])
-        result["changed"] = _described_steps(changed.network, config) | _test(trainer, changed, data)
+        result["changed"] = _described_steps(changed.network, config) | test_metrics(trainer, changed, data)
         result["changed"]["statistics"] = statistics
         before, after = (result[key][f"test_{measure.key}"] for key in ("trained", "changed"))
         result["change_in_points"] = None if None in (before, after) else measure.scale * (after - before)
@@ -105,6 +104,8 @@ def evaluate(place: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 TOLERANCES = ("rtol", "atol")
+ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
+"""The trainer's options of an evaluation, however many devices trained."""
 
 
 def _with_tolerances(config: Config, stored: Config) -> Config:
@@ -183,7 +184,7 @@ def _refuse_unlike(old: Flow | TrajectoryFlow, new: Flow | TrajectoryFlow) -> No
             )
 
 
-def _test(trainer: pl.Trainer, module: TaskModule[Model], data: SplitData) -> dict[str, Any]:
+def test_metrics(trainer: pl.Trainer, module: TaskModule[Model], data: SplitData) -> dict[str, Any]:
     """The metrics of the test set after a training epoch; evaluations of f in a batch where batches differ."""
     measured = trainer.validate(module, datamodule=data, verbose=False)[0]
     values = {f"test_{key}": v if math.isfinite(v := measured[f"test/{key}"]) else None for key in module.names}
@@ -227,7 +228,7 @@ def _write(path: Path, result: dict[str, Any]) -> str | None:
 def describe(result: dict[str, Any]) -> str:
     """The result as the lines that the command prints."""
     trained, changed, measure = result["trained"], result.get("changed"), MEASURES[result["measure"]]
-    numbers = functools.partial(_numbers, measure)
+    numbers = functools.partial(in_words, measure)
     changes = ", ".join(f"{key}={written(value)}" for key, value in result.get("unlike_training", {}).items())
     how = f"with {changes}, unlike in training" if changes else "as trained"
     lines = [f"{result['architecture']} on {result['data']} {how}, {_steps(trained)}: {numbers(trained)}"]
@@ -284,7 +285,8 @@ def _list(values: Sequence[float]) -> str:
     return "/".join(f"{value:g}" for value in distinct)
 
 
-def _numbers(measure: Measure, measured: dict[str, Any]) -> str:
+def in_words(measure: Measure, measured: dict[str, Any]) -> str:
+    """Test metrics as text, the measure of the data set first."""
     values = {key.removeprefix("test_"): value for key, value in measured.items() if key.startswith("test_")}
     if values[measure.key] is None:
         return f"test {measure.words} no number"

@@ -19,6 +19,7 @@ CONFIG, RESULT = "config.json", "result.json"
 METRICS, LOG = "metrics.csv", "log.txt"
 CHECKPOINT, PREVIOUS_CHECKPOINT = "last.ckpt", "previous.ckpt"
 BEST_CHECKPOINT = "best.ckpt"  # of the best evaluation on the validation split, where that is requested
+REFINED = "refined.json"  # what a refinement measured
 PROGRESS = "progress.json"  # while the run trains
 JOB, SLURM_JOB, FAILURE = "run.json", "job.json", "error.txt"  # of runs that a launcher begins
 COMPARISON, STEP_TIMES = "comparison.json", "step_time.json"  # in the folder of a comparison

@@ -12,7 +12,6 @@ from architectures.costs.ledger import parameters
 from architectures.factory import create_model
 from architectures.model import Model
 from architectures.registry import CLASSIFICATION
-from architectures.supervised.insertion import insert
 from lightning_modules.callbacks.rank_seed import deadlock_reason
 from lightning_modules.config.registries import CALLBACKS, DATA, OPTIMIZERS, TASKS, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
@@ -21,7 +20,7 @@ from lightning_modules.loggers.opening import check as check_logger
 from lightning_modules.machine import physical_memory
 from lightning_modules.metrics import measure_of, task_of
 from lightning_modules.storage.atomic_files import check_writable
-from lightning_modules.training.loading import load_run
+from lightning_modules.training.start_from import start
 from schemes.errors import Problems, SchemenetError, located
 
 
@@ -76,9 +75,7 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
     net = attempt(network) if tried else None
     if config["start_from"] is not None and net is not None:
         attempt(
-            lambda: started_network(
-                config, create_model(config["architecture"]["name"], **context, **config.network_options)
-            )
+            lambda: start(config, create_model(config["architecture"]["name"], **context, **config.network_options))
         )
     stand_in = torch.nn.Linear(1, 1)
     attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
@@ -93,12 +90,6 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
     assert data is not None
     assert net is not None
     return data, net
-
-
-def started_network(config: ResolvedConfig, network: Model) -> Model:
-    """The network with the weights of the run in ``start_from``, unchanged where that is null."""
-    place = config.get("start_from")
-    return network if place is None else insert(load_run(Path(place), Model).network, network)
 
 
 def chosen_callbacks(config: ResolvedConfig, folder: Path) -> list[Callback]:

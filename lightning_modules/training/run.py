@@ -44,7 +44,7 @@ from lightning_modules.storage.run_files import (
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.text import short
 from lightning_modules.training.checkpointing import Resumable, newest_checkpoint
-from lightning_modules.training.dry_run import chosen_callbacks, started_network
+from lightning_modules.training.dry_run import chosen_callbacks
 from lightning_modules.training.noise_free import noise_free
 from lightning_modules.training.provenance import provenance
 from lightning_modules.training.run_folder import (
@@ -57,6 +57,7 @@ from lightning_modules.training.run_folder import (
     run_name,
     versions,
 )
+from lightning_modules.training.start_from import StartingMoments, start
 from schemes.errors import FieldError, SchemenetError, SolverError, StepLimitError, TimeLimitError
 
 LIMITS = (StepLimitError, TimeLimitError)
@@ -100,7 +101,8 @@ def _train_rank(
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     watch = StopWhenDiverged()
     resumable = Resumable(folder, config["trainer"]["checkpoint_every_n_steps"])
-    callbacks = [watch, Progress(folder / PROGRESS), RankSeed(config["seed"])]
+    moments = StartingMoments()
+    callbacks = [watch, moments, Progress(folder / PROGRESS), RankSeed(config["seed"])]
     callbacks += [SchemeCoefficientLogger(), OptimizationLogger(), SolverCostLogger(), InversionErrorLogger()]
     chosen = chosen_callbacks(config, folder)
     callbacks += [EpochTimer(), *chosen, resumable]
@@ -110,7 +112,7 @@ def _train_rank(
     module = TASKS[task_of(config["data"]["name"])](
         config["architecture"]["name"], config.network_options, data.context, config["optimizer"], config.complete
     )
-    started_network(config, module.network)
+    moments.values = start(config, module.network)
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: it would be rounded to float32
     if trainer.local_rank == 0:
         data.prepare_data()

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from schemes.core.node import Node
+from schemes.sharing.function_bases import FunctionBasis
 
 Group: TypeAlias = Hashable
 """What stands for one set of weights."""
@@ -44,6 +45,14 @@ class Sharing(abc.ABC):
     def begins_at_zero(self, group: Group) -> bool:
         """Whether the weights of a group are zero at first."""
         return False
+
+    def functions(self) -> FunctionBasis | None:
+        """The functions of time, on [0, 1], whose sum the weights are; None where they are no function of time."""
+        return None
+
+    def group_of(self, index: int, component: int) -> Group:
+        """The group of the coefficient of one of the functions."""
+        return index, component
 
     @property
     def described(self) -> str:

@@ -9,7 +9,7 @@ from schemes.core.node import Node
 from schemes.errors import Problems
 from schemes.registry import SHARINGS
 from schemes.sharing.base import Group, Sharing, Terms
-from schemes.sharing.function_bases import BASES
+from schemes.sharing.function_bases import BASES, FunctionBasis
 
 MOST = 10_000
 
@@ -45,16 +45,19 @@ class Basis(Sharing):
             problems.add(f"size expected from 1 to {MOST}, got {size}")
         problems.raise_if_any()
         self.kind = kind
-        self.functions = BASES[kind](size)
+        self.basis = BASES[kind](size)
         self.time = 1.0
         self._steps: dict[int, tuple[float, float]] = {}
+
+    def functions(self) -> FunctionBasis:
+        return self.basis
 
     def allocate(self, time: float, nodes: Sequence[Node]) -> None:
         self.time = time
         self._steps = {node.step: (node.t / time, (node.t + node.h) / time) for node in nodes}
 
     def terms(self, node: Node) -> Terms:
-        values = self.functions.values(node.t / self.time, self._steps.get(node.step))
+        values = self.basis.values(node.t / self.time, self._steps.get(node.step))
         return tuple(
             ((k, node.component), value)
             for k, value in enumerate(values)
@@ -62,29 +65,29 @@ class Basis(Sharing):
         )
 
     def group(self, node: Node) -> Group:
-        if not self.functions.local:
+        if not self.basis.local:
             return (0, node.component)  # the constant
         return max(self.terms(node), key=lambda term: float(term[1]))[0]
 
     def groups(self, components: int) -> Sequence[Group]:
-        return [(k, component) for k in range(self.functions.size) for component in range(components)]
+        return [(k, component) for k in range(self.basis.size) for component in range(components)]
 
     def begins_at_zero(self, group: Group) -> bool:
         assert isinstance(group, tuple)
-        return not self.functions.local and group[0] > 0
+        return not self.basis.local and group[0] > 0
 
     @property
     def described(self) -> str:
-        return f"{self.kind} {self.functions.size}"
+        return f"{self.kind} {self.basis.size}"
 
     @property
     def jumps(self) -> tuple[float, ...]:
-        return () if self.functions.continuous else self._knots
+        return () if self.basis.continuous else self._knots
 
     @property
     def kinks(self) -> tuple[float, ...]:
-        return self._knots if self.functions.continuous and not self.functions.smooth else ()
+        return self._knots if self.basis.continuous and not self.basis.smooth else ()
 
     @property
     def _knots(self) -> tuple[float, ...]:
-        return tuple(self.time * knot for knot in self.functions.knots)
+        return tuple(self.time * knot for knot in self.basis.knots)

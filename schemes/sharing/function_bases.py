@@ -149,4 +149,6 @@ def projection(old: FunctionBasis, new: FunctionBasis) -> Tensor:
             phi, psi = np.array(old.values(t)), np.array(new.values(t))
             gram += weight * (end - start) / 2 * np.outer(psi, psi)
             mixed += weight * (end - start) / 2 * np.outer(psi, phi)
-    return torch.from_numpy(np.linalg.solve(gram, mixed))
+    matrix = np.linalg.solve(gram, mixed)
+    whole = np.round(matrix)  # of functions that are copied: those weights stay what they are to the bit
+    return torch.from_numpy(np.where(np.abs(matrix - whole) < NEAR, whole, matrix))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from schemes.core.node import Node
 from schemes.registry import SHARINGS
-from schemes.sharing.base import Sharing, Terms
+from schemes.sharing.base import Group, Sharing, Terms
+from schemes.sharing.function_bases import FunctionBasis, PiecewiseConstant
 
 
 @SHARINGS.register("per_step")
@@ -13,6 +16,13 @@ class PerStep(Sharing):
 
     name = "per_step"
     of_steps = True
+    steps = 0
+
+    def allocate(self, time: float, nodes: Sequence[Node]) -> None:
+        self.steps = len(nodes)
+
+    def functions(self) -> FunctionBasis | None:
+        return PiecewiseConstant(self.steps) if self.steps else None
 
     def terms(self, node: Node) -> Terms:
         return (((node.step, node.component), 1.0),)
@@ -23,6 +33,12 @@ class Shared(Sharing):
     """One set of weights at all times, for each component of a coupled state: ODE-Net."""
 
     name = "shared"
+
+    def functions(self) -> FunctionBasis | None:
+        return PiecewiseConstant(1)
+
+    def group_of(self, index: int, component: int) -> Group:
+        return (component,)
 
     def terms(self, node: Node) -> Terms:
         return (((node.component,), 1.0),)

@@ -169,7 +169,7 @@ def test_a_time_that_grows_with_the_steps_is_told(runs: Path, capsys: pytest.Cap
     ("run", "overrides", "told"),
     [
         ("resnet", ["grid.steps=4"], "each step has weights of its own"),
-        ("resnet", ["scheme=heun"], "sharing=shared or architecture=odenet"),
+        ("resnet", ["scheme=heun"], "sharing=shared, sharing=basis or architecture=odenet"),
         ("resnet", ["gradient=checkpoint"], "gradient: the weights were trained for it"),
         ("learned k", ["grid.steps=4"], "trained coefficients"),
         ("h = 1", ["scheme=linear_multistep"], "scheme.k=0.5"),
