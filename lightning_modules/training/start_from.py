@@ -41,9 +41,10 @@ class StartingMoments(Callback):
         parameters = dict(pl_module.network.named_parameters())  # type: ignore[operator, union-attr]
         for name, state in self.values.items():
             parameter = parameters[name]
-            trainer.optimizers[0].state[parameter] = {
+            copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
+            trainer.optimizers[0].state[parameter] = {  # a count of steps stays on the CPU, as torch has it
                 key: value.to(parameter.device) if isinstance(value, Tensor) and value.dim() else value
-                for key, value in state.items()
+                for key, value in copies.items()
             }
 
 

@@ -63,9 +63,7 @@ def test_a_training_starts_from_projected_weights_and_moments(run: Path, tmp_pat
     for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
         assert torch.equal(a, b), name
     assert all(int(state["step"]) == 4 for state in moments(tmp_path / "a").values())
-    assert (
-        train(tmp_path / "b", *words, "optimizer=sgd", "trainer.limit_train_batches=1") == 0
-    )  # its moments are others
+    assert train(tmp_path / "b", 1, *words, "optimizer=sgd") == 0  # its moments are others
 
 
 @pytest.mark.parametrize(
