@@ -16,6 +16,7 @@ from lightning_modules.config.overrides import refuse_repeated, words_of
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.evaluation import evaluate as evaluation
 from lightning_modules.evaluation import export as exporting
+from lightning_modules.evaluation import refine as refinement
 from lightning_modules.launching import multi_process
 from lightning_modules.launching.run_lock import locked
 from lightning_modules.storage.atomic_files import read_json
@@ -110,6 +111,25 @@ def evaluate(place: Place, *words: str, **options: Any) -> dict[str, Any]:
     overrides = words_of(words, options)
     refuse_repeated(overrides)
     return evaluation.evaluate(_path(place), overrides)
+
+
+def refine(place: Place, *words: str, **options: Any) -> dict[str, Any]:
+    """Project the weights of a trained network to another basis and other steps, as ``schemenet refine`` does.
+
+    Args:
+        place: a run folder, a checkpoint, or a loaded run.
+        words: of the command line, such as ``"architecture.steps=8"``.
+        options: the same as keywords: ``sharing={"size": 8}``, ``folder="runs/finer"``.
+
+    Returns:
+        The results: test metrics as ``trained``, ``projected`` and ``reestimated``, and the ``folder`` of the new run.
+
+    Raises:
+        SchemenetError: with every mistake, overrides of what the weights were trained for included.
+    """
+    overrides = words_of(words, options)
+    refuse_repeated(overrides)
+    return refinement.refine_run(_path(place), overrides)
 
 
 def export(place: Place, out: str | PathLike[str]) -> float:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from architectures.registry import ARCHITECTURES, FIELDS
     from architectures.supervised.insertion import insert
     from architectures.supervised.network import Network, Stage
-    from lightning_modules.commands import compare, evaluate, export, load, train
+    from lightning_modules.commands import compare, evaluate, export, load, refine, train
     from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
     from lightning_modules.data.datamodule import SplitData
     from lightning_modules.data.supervised.base import Labelled, LabelledData
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from schemes.ivp.trajectory_flow import TrajectoryFlow
     from schemes.methods.runge_kutta import RungeKutta
     from schemes.plugins import import_modules
-    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
+    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS
 
     __version__: str
     """The version of the installed package."""
@@ -52,7 +52,7 @@ _HOMES = {
     "architectures.registry": ["ARCHITECTURES", "FIELDS"],
     "architectures.supervised.insertion": ["insert"],
     "architectures.supervised.network": ["Network", "Stage"],
-    "lightning_modules.commands": ["compare", "evaluate", "export", "load", "train"],
+    "lightning_modules.commands": ["compare", "evaluate", "export", "load", "refine", "train"],
     "lightning_modules.config.registries": [
         "CALLBACKS", "DATA", "LAUNCHERS", "LOGGERS", "OPTIMIZERS", "TASKS", "TRAINERS",
     ],
@@ -78,18 +78,69 @@ _HOMES = {
     "schemes.ivp.trajectory_flow": ["TrajectoryFlow"],
     "schemes.methods.runge_kutta": ["RungeKutta"],
     "schemes.plugins": ["import_modules"],
-    "schemes.registry": ["GRADIENTS", "GRIDS", "NOISES", "SCHEMES"],
+    "schemes.registry": ["GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "SHARINGS"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "ARCHITECTURES", "CALLBACKS", "DATA", "FIELDS", "GRADIENTS", "GRIDS", "LAUNCHERS", "LOGGERS", "NOISES",
-    "OPTIMIZERS", "SCHEMES", "TASKS", "TRAINERS", "ButcherTableau", "ClassificationModule", "DensityModule", "Flow",
-    "FlowGrid", "GradientMode", "Grid", "Labelled", "LabelledData", "Model", "Network", "Node", "RegressionModule",
-    "RungeKutta", "Scheme", "SchemenetError", "SeriesModule", "Solution", "SolverError", "SplitData", "Stage",
-    "StepResult", "TaskModule", "Trajectory", "TrajectoryFlow", "TrajectoryModule", "__version__", "compare",
-    "create_model", "evaluate", "export", "import_modules", "insert", "list_models", "load", "match_budget",
-    "networks_for_scheme", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event", "separate_weights", "solve",
+    "ARCHITECTURES",
+    "CALLBACKS",
+    "DATA",
+    "FIELDS",
+    "GRADIENTS",
+    "GRIDS",
+    "LAUNCHERS",
+    "LOGGERS",
+    "NOISES",
+    "OPTIMIZERS",
+    "SCHEMES",
+    "SHARINGS",
+    "TASKS",
+    "TRAINERS",
+    "ButcherTableau",
+    "ClassificationModule",
+    "DensityModule",
+    "Flow",
+    "FlowGrid",
+    "GradientMode",
+    "Grid",
+    "Labelled",
+    "LabelledData",
+    "Model",
+    "Network",
+    "Node",
+    "RegressionModule",
+    "RungeKutta",
+    "Scheme",
+    "SchemenetError",
+    "SeriesModule",
+    "Solution",
+    "SolverError",
+    "SplitData",
+    "Stage",
+    "StepResult",
+    "TaskModule",
+    "Trajectory",
+    "TrajectoryFlow",
+    "TrajectoryModule",
+    "__version__",
+    "compare",
+    "create_model",
+    "evaluate",
+    "export",
+    "import_modules",
+    "insert",
+    "list_models",
+    "load",
+    "match_budget",
+    "networks_for_scheme",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_dense",
+    "odeint_event",
+    "refine",
+    "separate_weights",
+    "solve",
     "train",
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from schemes.ivp.solution import Solution
     from schemes.ivp.solve import solve
     from schemes.ivp.torchdiffeq_api import odeint, odeint_adjoint, odeint_dense, odeint_event
-    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES
+    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS
 
 _HOMES = {
     "ButcherTableau": "core.tableau",
@@ -28,6 +28,7 @@ _HOMES = {
     "NOISES": "registry",
     "Node": "core.node",
     "SCHEMES": "registry",
+    "SHARINGS": "registry",
     "Scheme": "core.scheme",
     "SchemenetError": "errors",
     "Solution": "ivp.solution",
@@ -42,7 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
+    "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "SHARINGS", "ButcherTableau", "FieldBank", "Flow", "Node", "Scheme",
     "SchemenetError", "Solution", "SolverError", "costates", "odeint", "odeint_adjoint", "odeint_dense", "odeint_event",
     "solve", "stability_intervals",
 ]  # fmt: skip
