@@ -85,6 +85,12 @@ COMMANDS: Mapping[str, Command] = {
 }  # fmt: skip
 """The commands in the order of the help."""
 
+OF_RUNS: Mapping[str, str] = {
+    "eval": f"An evaluation can change {', '.join(REVISABLE)}.",
+    "refine": f"A refinement can change {', '.join(REFINABLE)}; of the architecture its options.",
+}
+"""The commands whose config is that of a trained run, and what they can change in it."""
+
 KEY_HELP: Mapping[str, str] = {
     "seed": "of the initial weights, the order of the data, and augmentation",
     "folder": "of the run or comparison; null: below runs/, named by what is run; with / at its end: below it",
@@ -133,10 +139,8 @@ def command_help(name: str, words: Sequence[str] = ()) -> str:
     parts = [f"usage: schemenet {name} {command.arguments}", f"{_capital(command.summary)}, e.g.\n  {command.example}"]
     if name in KEYS:
         chosen = _chosen(name, words)
-        if name == "eval":
-            parts.append(f"An evaluation can change {', '.join(REVISABLE)}.")
-        if name == "refine":
-            parts.append(f"A refinement can change {', '.join(REFINABLE)} (its options), and folder.")
+        if name in OF_RUNS:
+            parts.append(OF_RUNS[name])
         else:
             groups = [*groups_of(name), *RECIPES]
             rows = [[group, chosen.get(group) or "-", _names_in_short(group)] for group in groups]
@@ -259,8 +263,8 @@ def completion_script(shell: str) -> str:
 def _chosen(command: str, words: Sequence[str]) -> dict[str, str]:
     """The choice of each group: the command's defaults, and those of the words."""
     chosen: dict[str, str] = {}
-    for file in (command, "base"):
-        content = read_yaml((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"), file) if file != "eval" else {}
+    for file in ("base",) if command in OF_RUNS else (command, "base"):
+        content = read_yaml((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"), file)
         for entry in content.get("defaults", ()) if isinstance(content, dict) else ():
             if isinstance(entry, dict):
                 chosen |= {group: name for group, name in entry.items() if name is not None and group not in chosen}
