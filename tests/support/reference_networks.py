@@ -205,6 +205,30 @@ def resnet_v1(w: Weights, x: Tensor, n: int = 4, path: str = "A") -> Tensor:
     return post_head(w, u)
 
 
+def plain(w: Weights, x: Tensor, n: int = 4) -> Tensor:
+    """u_{n+1} = F_n(u_n), transitions as in :func:`resnet`."""
+    u = w.conv()(x)
+    for stage in range(3):
+        if stage > 0:
+            f = basic(w, 2)
+            u = shortcut_d(w, 2)(u) + f(u)
+        for _ in range(n - (stage > 0)):
+            u = basic(w)(u)
+    return pre_head(w, u)
+
+
+def plain_post(w: Weights, x: Tensor, n: int = 4) -> Tensor:
+    """u_{n+1} = relu(F_n(u_n)), transitions as in :func:`resnet_v1`."""
+    u = chain(w.conv(), w.norm(), F.relu)(x)
+    for stage in range(3):
+        if stage > 0:
+            value = post_basic(w, 2)(u)
+            u = F.relu(shortcut_a(u, value.shape[1]) + value)
+        for _ in range(n - (stage > 0)):
+            u = F.relu(post_basic(w)(u))
+    return post_head(w, u)
+
+
 def resnext(w: Weights, x: Tensor, groups: int, n: int = 4) -> Tensor:
     """u_{n+1} = relu(u_n + sum_i T_i(u_n)), the sum as one grouped bottleneck."""
     u = chain(w.conv(), w.norm(), F.relu)(x)

@@ -76,6 +76,8 @@ PAPERS: dict[str, tuple[str, dict[str, Any], Loop]] = {
     "mlp": ("mlp", {"steps": 4, "hidden": 6}, hand.mlp),
     "mlp, an ODE of points": ("mlp", ODE_OF_POINTS, partial(hand.ode_mlp, augment=2)),
     "one_layer_mlp": ("one_layer_mlp", {"hidden": 6}, hand.one_layer_mlp),
+    "plain": ("plain", FOUR, hand.plain),
+    "plain, post": ("plain", {**FOUR_POST, "transition": "A"}, hand.plain_post),
     "stem_only": ("stem_only", NARROW, partial(hand.control, steps=0)),
     "one_block": ("one_block", NARROW, partial(hand.control, steps=1)),
 }

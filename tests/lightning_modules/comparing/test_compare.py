@@ -46,6 +46,12 @@ def test_plan_matches_sizes_and_pairs_everything_else() -> None:
     assert controls["stem_only"].sizes["steps"] == "none"
 
 
+def test_a_plain_network_costs_what_the_resnet_does() -> None:
+    resnet, plain = make_plan(compose("compare", ["experiment=demo", "networks=[resnet,plain]", "controls=[]"])).arms
+    same = ("parameters", "flow_parameters", "macs", "widths", "steps")
+    assert {key: plain.sizes[key] for key in same} == {key: resnet.sizes[key] for key in same}
+
+
 def test_the_baselines_own_cost_is_a_target_and_all_arms_share_one_recipe() -> None:
     words = ["networks=[lm_resnet,resnet]", "controls=[stem_only]", "arms.resnet.depth=8", "arms.lm_resnet.depth=8"]
     asked = ["budget.kind=macs", "budget.target=baseline", "budget.by=depth", *words]

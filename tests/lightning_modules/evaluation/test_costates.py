@@ -44,6 +44,16 @@ def test_norms_are_those_of_the_gradients_of_each_samples_loss(name: str, norm: 
     assert flows[0].norms[0] == pytest.approx(math.sqrt(len(state)) * float(gradient.norm()), rel=1e-10)
 
 
+def test_a_plain_network_has_costates_and_no_hamiltonian() -> None:
+    made, batch = network("plain", depth=(2, 3, 2), widths=(8, 8, 8), norm="none"), images()
+    assert sum(p.numel() for p in made.parameters()) == sum(
+        p.numel() for p in network("resnet", depth=(2, 3, 2), widths=(8, 8, 8), norm="none").parameters()
+    )
+    flows = costates_along_depth(made, batch)
+    assert all(flow.hamiltonians is None and flow.drift is None for flow in flows)
+    assert len(plotting.figure_of([("plain", plotting.LOOKS[0], flows)]).axes) == 1
+
+
 def shared_flow(scheme: str, steps: int, **options: Any) -> FlowCostates:
     grid = {"name": "uniform", "time": 1.0}
     data = {"num_classes": 2, "in_chans": 2, "image_size": None}
