@@ -58,6 +58,7 @@ RUNS = {
     "error_control": "experiment=odenet_mnist", "trajectories": "experiment=trajectories_moons",
     "field": "experiment=dynamics", "density": "experiment=density2d", "series": "experiment=series",
     "k": "architecture=lm_resnet", "poly_vs_implicit": "architecture=resnet", "spectrum": "architecture=resnet",
+    "costate": "architecture=ode_resnet",
     "shared": "architecture=ode_resnet", "best": "data.validation=0.1 callbacks=[best_checkpoint]",
 }  # fmt: skip
 """What is trained for a figure, or for eval, of a RUN."""
