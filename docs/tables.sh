@@ -44,5 +44,13 @@ mnist() {
   table mnist/results experiment=mnist_words "data.root=$DATA"
 }
 
-[ $# -gt 0 ] || set -- mnist dynamics densities series
+gradients_along_depth() {
+  "$PYTHON" "$DOCS/gradients_along_depth.py"
+  schemenet sweep data=digits architecture=resnet56,plain56 architecture.width=0.5 architecture.norm=batch,none \
+    optimizer.lr=0.001,0.01,0.1 optimizer.schedule=cosine 'seed=range(3)' data.batch_size=64 trainer.max_epochs=5 \
+    logger=csv launcher.jobs=1 launcher.threads=1 folder="$RUNS/gradients_along_depth"
+  cp "$RUNS/gradients_along_depth/results.csv" "$DOCS/gradients_along_depth/digits.csv"
+}
+
+[ $# -gt 0 ] || set -- mnist dynamics densities series gradients_along_depth
 for name in "$@"; do "$name"; done

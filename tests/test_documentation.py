@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,17 +24,34 @@ REFERENCE = [
 ]
 
 
-def test_tables_of_schemes_are_those_of_the_registry() -> None:
-    spec = importlib.util.spec_from_file_location("scheme_tables", ROOT / "docs/scheme_tables.py")
+def script(name: str) -> ModuleType:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_of_schemes_are_those_of_the_registry() -> None:
+    module = script("scheme_tables")
     text = module.PAGE.read_text("utf-8")
     assert module.filled(text) == text, "run python docs/scheme_tables.py"
     by_task = text.split("## All schemes")[0]
     assert not [name for name in SCHEMES if not SCHEMES.entry(name).outside and f"`{name}`" not in by_task]
+
+
+def test_costates_of_fresh_networks_are_those_of_the_page() -> None:
+    module = script("gradients_along_depth")
+    with (module.FOLDER / "at_the_start.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("plain", "resnet"):
+        key = {"network": name, "norm": "batch", "weights": "He", "depth": "20", "seed": "0"}
+        written = [float(row["costate"]) for row in rows if {**row, **key} == row]
+        flows = module.measure(*key.values())
+        assert [norm for flow in flows for norm in flow.norms] == pytest.approx(written, rel=0.01)
 
 
 def test_each_public_name_is_in_the_reference_once() -> None:

@@ -36,6 +36,8 @@ MARGIN = 0.05  # of a flow's width, at both of its ends
 LOOKS = (Look(COLOURS[0], "o", "white", ":"), Look(COLOURS[1], "o", COLOURS[1], "-"))
 POINTS = 40  # with more states in a flow, lines have no markers
 
+LABEL = "depth: the states of each flow, over t / T"
+
 CAPTION = (
     "a_n is the gradient of a sample's loss with respect to the state u_n, by backprop through the steps as they were "
     "taken, and |a_n| its root mean square over {samples} samples of the test set; H_n = a_n . f(t_n, u_n) is a mean "
@@ -88,24 +90,39 @@ def figure_of(curves: Curves) -> Figure:
     has_hamiltonians = any(flow.hamiltonians for *_, flows in curves for flow in flows)
     figure = new_figure(8.4, 6.6 if has_hamiltonians else 3.9)
     panels = figure.subplots(1 + has_hamiltonians, 1, sharex=True, squeeze=False)[:, 0]
-    for ax in panels:
-        mark_flows(ax, [1] * len(curves[0][2]))
-        ax.set_xticks([])
-    panels[0].set_yscale("log")
-    for _, look, flows in curves:
-        for i, flow in enumerate(flows):
-            _line(panels[0], i, flow.times, flow.norms, look)
-            if flow.hamiltonians:
-                _line(panels[1], i, flow.times, flow.hamiltonians, look)
-    panels[0].set_ylabel(r"$|a_n|$")
-    readable_ticks(panels[0].yaxis, "{:.0e}".format if _spans_decades(curves) else "{:.3g}".format)
+    draw_norms(panels[0], curves)
     if has_hamiltonians:
+        _mark(panels[1], curves)
+        for _, look, flows in curves:
+            for i, flow in enumerate(flows):
+                _line(panels[1], i, flow.times, flow.hamiltonians or (), look)
         panels[1].set_ylabel(r"$H_n = a_n \cdot f_n$")
         panels[1].axhline(0, color=GREY, lw=0.8)
-    panels[-1].set_xlabel("depth: the states of each flow, over t / T")
-    legend(figure, [_handle(name, look) for name, look, _ in curves])
+    panels[-1].set_xlabel(LABEL)
+    legend(figure, [handle(name, look) for name, look, _ in curves])
     tidy(figure)
     return figure
+
+
+def draw_norms(ax: Axes, curves: Curves) -> None:
+    """|a_n| along depth on a logarithmic axis.
+
+    Args:
+        ax: the panel.
+        curves: of the networks.
+    """
+    _mark(ax, curves)
+    ax.set_yscale("log")
+    for _, look, flows in curves:
+        for i, flow in enumerate(flows):
+            _line(ax, i, flow.times, flow.norms, look)
+    ax.set_ylabel(r"$|a_n|$")
+    readable_ticks(ax.yaxis, "{:.0e}".format if _spans_decades(curves) else "{:.3g}".format)
+
+
+def _mark(ax: Axes, curves: Curves) -> None:
+    mark_flows(ax, [1] * len(curves[0][2]))
+    ax.set_xticks([])
 
 
 def _spans_decades(curves: Curves) -> bool:
@@ -120,6 +137,7 @@ def _line(ax: Axes, flow: int, times: Sequence[float], values: Sequence[float], 
     ax.plot(xs, values, c=look.colour, ls=look.line, lw=1.4, **points)
 
 
-def _handle(name: str, look: Look) -> Line2D:
+def handle(name: str, look: Look) -> Line2D:
+    """The entry of a network in the legend."""
     points: dict[str, Any] = mark(look) | {"markersize": 5}
     return Line2D([], [], c=look.colour, ls=look.line, label=name, **points)
