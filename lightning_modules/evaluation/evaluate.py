@@ -276,7 +276,8 @@ def _steps(described_steps: dict[str, Any]) -> str:
     if "steps" not in described_steps or not described_steps["steps"]:
         return "no steps"
     sizes = f" of h = {_list(described_steps['h'])}" if "h" in described_steps else ""
-    return f"{scheme}, {_list(described_steps['steps'])} steps{sizes}"
+    steps = _list(described_steps["steps"])
+    return f"{scheme}, {steps} step{'' if steps == '1' else 's'}{sizes}"
 
 
 def _list(values: Sequence[float]) -> str:

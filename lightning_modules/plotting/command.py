@@ -31,6 +31,7 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size 
 
   stability  SCHEME...   where a step does not amplify u' = lambda u, in the plane of z = h lambda
   order      SCHEME...   error against h on a forced pendulum, each declared order beside it
+  polygons   SCHEME...   few steps from state to state beside the exact solution, and where f is evaluated
   k          RUN...      the coefficients that linear_multistep learned, along depth
   poly_vs_implicit RUN   how far the sums of backward_euler_poly are from the backward Euler step of the same f,
                          along a trained network
@@ -267,7 +268,7 @@ OF_ONE_RUN = ("poly_vs_implicit", "error_control", "trajectories", "density", "s
 """Figures of one run, by the module that draws them."""
 
 KINDS: dict[str, Kind] = {
-    **{what: partial(_of_schemes, what) for what in ("stability", "order")},
+    **{what: partial(_of_schemes, what) for what in ("stability", "order", "polygons")},
     "k": _k,
     **{what: partial(_of_one_run, what) for what in OF_ONE_RUN},
 }

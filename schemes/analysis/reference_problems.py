@@ -51,9 +51,14 @@ def problem_of(scheme: Scheme) -> tuple[Callable[[Node, State], State], State]:
     return (linear_system if scheme.problem == "linear" else pendulum), start
 
 
-@cache
 def exact(linear: bool) -> Tensor:
     """The state at TIME, of the linear system or of the pendulum, by a solver that is not ours."""
+    return exact_at(linear, (TIME,))[0]
+
+
+@cache
+def exact_at(linear: bool, times: tuple[float, ...]) -> Tensor:
+    """The states at ascending times up to TIME, (times, 2); see :func:`exact`."""
     from scipy.integrate import solve_ivp
 
     f = linear_system if linear else pendulum
@@ -61,8 +66,8 @@ def exact(linear: bool) -> Tensor:
     def slope(t: float, y: Any) -> Any:
         return f(Node(0, t, 0.0), torch.from_numpy(y)).numpy()
 
-    solved = solve_ivp(slope, (0.0, TIME), START, method="DOP853", rtol=1e-13, atol=1e-14)
-    return torch.from_numpy(solved.y[:, -1].copy())
+    solved = solve_ivp(slope, (0.0, TIME), START, method="DOP853", t_eval=times, rtol=1e-13, atol=1e-14)
+    return torch.from_numpy(solved.y.T.copy())
 
 
 def error(scheme: Scheme, steps: int) -> float:
@@ -76,8 +81,15 @@ def error(scheme: Scheme, steps: int) -> float:
 
 def integrate(scheme: Scheme, f: VectorField, y: State, time: float, steps: int) -> State:
     """y(time) of y' = f(node, y), y(0) = y, after ``steps`` equal steps."""
+    return polygon(scheme, f, y, time, steps)[-1]
+
+
+def polygon(scheme: Scheme, f: VectorField, y: State, time: float, steps: int) -> list[State]:
+    """The states at the start and after each of ``steps`` equal steps: the vertices of Euler's polygon, or another."""
     scheme.allocate(steps)
     solver_state = scheme.init_state(y)
+    states = [y]
     for node in UniformGrid(time=time).nodes(steps):
         y, solver_state = scheme.step(f, node, y, solver_state)
-    return y
+        states.append(y)
+    return states
