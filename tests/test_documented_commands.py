@@ -58,10 +58,10 @@ RUNS = {
     "error_control": "experiment=odenet_mnist", "trajectories": "experiment=trajectories_moons",
     "field": "experiment=dynamics", "density": "experiment=density2d", "series": "experiment=series",
     "k": "architecture=lm_resnet", "poly_vs_implicit": "architecture=resnet", "spectrum": "architecture=resnet",
-    "costate": "architecture=ode_resnet",
+    "costate": "architecture=ode_resnet", "refine": "architecture=ode_resnet sharing=basis sharing.size=2",
     "shared": "architecture=ode_resnet", "best": "data.validation=0.1 callbacks=[best_checkpoint]",
 }  # fmt: skip
-"""What is trained for a figure, or for eval, of a RUN."""
+"""What is trained for a figure, for eval or for refine of a RUN."""
 
 FINISHED = tuple(f"finished/{name}" for name in ("sweep/a", "sweep/b", "ablation/a", "ablation/b", "train/some-run"))
 """Folders of finished runs, in place of those below runs/ that the commands name: there other commands put theirs."""
@@ -119,6 +119,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     assert parts is not None
     (place / "my_parts.py").write_text(parts[1], encoding="utf-8")
+    experiment = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert experiment is not None
+    (place / "FOLDER" / "experiment").mkdir()
+    (place / "FOLDER" / "experiment" / "NAME.yaml").write_text(experiment[1], encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch, runs_in_this_process(), restored_registries():
         data_files.write_mnist(place / "FOLDER")
         data_files.publish("mnist", place / "FOLDER", patch)
@@ -190,14 +194,16 @@ def test_a_documented_command_runs(page: str, command: str, place: Path, capsys:
     kind = (
         words[1]
         if words[0] == "figure"
+        else "refine"
+        if words[0] == "refine"
         else "density"
         if words[0] == "sample"
         else "shared"
         if "scheme=rk4" in words
         else PAGES.get(page, "error_control")
     )
-    if words[0] in ("figure", "eval", "sample"):
-        words = [run_of(kind, place) if word in ("RUN", "RUN...") else word for word in words]
+    if words[0] in ("figure", "eval", "sample", "refine"):
+        words = [run_of(kind, place) if word in ("RUN", "RUN...", "runs/pinwheel") else word for word in words]
         words = [f"{run_of(kind, place)}/{word[4:]}" if word.startswith("RUN/") else word for word in words]
     if words[1:2] and words[1] in REPORT_FIGURES:
         words = [comparison(place) if word == "FOLDER" else word for word in words]
