@@ -62,6 +62,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "odenet": UNIFORM,
     "one_block": {"width": 0.25},
     "one_layer_mlp": {},
+    "plain": {"depth": 14, "width": 0.25},
     "polynet": {"depth": 14, "width": 0.25},
     "resnet": {"depth": 14, "width": 0.25},
     "resnext": {"depth": 20, **GROUPS},
