@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import shlex
@@ -142,7 +143,7 @@ def _config_options(rest: list[str], *flags: str) -> tuple[argparse.Namespace, l
 def _import_torch() -> None:
     """Import what takes seconds, and say so; done when the words of a command are checked."""
     with waiting("importing PyTorch and Lightning"):
-        import pytorch_lightning  # noqa: F401
+        importlib.import_module("pytorch_lightning")
 
 
 def _train_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:

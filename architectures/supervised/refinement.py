@@ -12,6 +12,7 @@ from architectures.model import Model
 from schemes.core.node import Node
 from schemes.errors import SchemenetError
 from schemes.flow import Flow
+from schemes.sharing.base import Group
 from schemes.sharing.function_bases import NEAR, projection
 
 
@@ -120,9 +121,9 @@ def _projections(name: str, old: Flow, new: Flow) -> Iterator[Projection]:
             yield Projection(before, after, matrix)
 
 
-def _names(prefix: str, flow: Flow, group: object) -> Mapping[str, str]:
+def _names(prefix: str, flow: Flow, group: Group) -> Mapping[str, str]:
     """The parameters of the field of a group: their names in it, and in the network."""
-    field = flow.bank.groups[group]  # type: ignore[index]
+    field = flow.bank.groups[group]
     index = next(i for i, other in enumerate(flow.bank.fields) if other is field)
     return {name: f"{prefix}.bank.fields.{index}.{name}" for name, _ in field.named_parameters()}
 

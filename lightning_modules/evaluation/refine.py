@@ -14,7 +14,7 @@ from architectures.supervised.refinement import refine
 from lightning_modules.config.compose import override_for_refine
 from lightning_modules.config.registries import DATA, TRAINERS
 from lightning_modules.config.resolved import ResolvedConfig
-from lightning_modules.config.validate import Config
+from lightning_modules.config.validate import EVAL_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.evaluation.evaluate import ONE_DEVICE, in_words, test_metrics
 from lightning_modules.metrics import MEASURES, measure_of
@@ -27,9 +27,6 @@ from lightning_modules.training.loading import TrainedRun, load_run
 from lightning_modules.training.run_folder import versions
 from lightning_modules.training.start_from import moments_of, parameter_order, projected_moments
 from schemes.errors import SchemenetError
-
-BATCHES = 100
-"""Training batches on which statistics of batch norm are re-estimated, at most."""
 
 
 def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +79,7 @@ def _tested(
     result: dict[str, Any] = {
         "trained": test_metrics(trainer, run.module, data), "projected": test_metrics(trainer, module, data)
     }  # fmt: skip
-    if (statistics := estimate_statistics(module, trainer, data, BATCHES)) is not None:
+    if (statistics := estimate_statistics(module, trainer, data, EVAL_KEYS["statistics_batches"].default)) is not None:
         result["reestimated"] = test_metrics(trainer, module, data) | {"statistics": statistics}
     return result
 

@@ -16,6 +16,7 @@ from architectures.supervised.refinement import Projection, is_refinable, projec
 from lightning_modules.config.registries import OPTIMIZERS
 from lightning_modules.config.resolved import ResolvedConfig
 from lightning_modules.config.validate import Config
+from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.loading import TrainedRun, load_run
 
 Moments: TypeAlias = dict[str, dict[str, Any]]
@@ -38,7 +39,8 @@ class StartingMoments(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step or not self.values:
             return
-        parameters = dict(pl_module.network.named_parameters())  # type: ignore[operator, union-attr]
+        assert isinstance(pl_module, TaskModule)
+        parameters = dict(pl_module.network.named_parameters())
         for name, state in self.values.items():
             parameter = parameters[name]
             copies = {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}
