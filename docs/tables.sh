@@ -52,5 +52,12 @@ gradients_along_depth() {
   cp "$RUNS/gradients_along_depth/results.csv" "$DOCS/gradients_along_depth/digits.csv"
 }
 
-[ $# -gt 0 ] || set -- mnist dynamics densities series gradients_along_depth
+one_dimension() {
+  schemenet sweep experiment=one_dimension architecture.augment=0,1 'seed=range(8)' \
+    launcher.jobs=1 launcher.threads=1 folder="$RUNS/one_dimension"
+  cp "$RUNS/one_dimension/results.csv" "$DOCS/one_dimension/results.csv"
+  "$PYTHON" "$DOCS/one_dimension.py" "$RUNS/one_dimension"
+}
+
+[ $# -gt 0 ] || set -- mnist dynamics densities series gradients_along_depth one_dimension
 for name in "$@"; do "$name"; done

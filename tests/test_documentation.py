@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import schemenet
@@ -52,6 +53,18 @@ def test_costates_of_fresh_networks_are_those_of_the_page() -> None:
         written = [float(row["costate"]) for row in rows if {**row, **key} == row]
         flows = module.measure(*key.values())
         assert [norm for flow in flows for norm in flow.norms] == pytest.approx(written, rel=0.01)
+
+
+def test_no_flow_of_the_line_is_nearer_to_the_sine_than_a_monotone_function() -> None:
+    module = script("one_dimension")
+    bound, x, y = module.monotone_bound()
+    assert np.all(np.diff(y) >= 0)
+    assert bound == pytest.approx(np.sqrt(np.mean((y - np.sin(x)) ** 2)), rel=1e-4)
+    assert f"leaves an RMSE of {bound:.3f}" in " ".join((ROOT / "docs/one_dimension.md").read_text("utf-8").split())
+    with (module.FOLDER / "results.csv").open(encoding="utf-8", newline="") as file:
+        errors = [float(row["test_rmse"]) for row in csv.DictReader(file) if row["arm"] == "augment=0"]
+    assert len(errors) == 8
+    assert min(errors) > bound
 
 
 def test_each_public_name_is_in_the_reference_once() -> None:
