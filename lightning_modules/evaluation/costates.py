@@ -93,7 +93,7 @@ def _hamiltonians(
 
 def _is_autonomous(flow: Flow, nodes: Sequence[Node], y: State) -> bool:
     """Whether f at the first and at the last step is one function, by its value at y."""
-    if flow.sharing.name != "shared" or len(nodes) < 2 or flow.projection is not None:
+    if not flow.sharing.is_constant or len(nodes) < 2 or flow.projection is not None:
         return False
     with torch.no_grad():
         first, last = (flatten(rates(flow, node, y))[0] for node in (nodes[0], nodes[-1]))

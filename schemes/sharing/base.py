@@ -50,6 +50,12 @@ class Sharing(abc.ABC):
         """The functions of time, on [0, 1], whose sum the weights are; None where they are no function of time."""
         return None
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the weights are known to be the same at all times."""
+        functions = self.functions()
+        return functions is not None and functions.size == 1
+
     def group_of(self, index: int, component: int) -> Group:
         """The group of the coefficient of one of the functions."""
         return index, component

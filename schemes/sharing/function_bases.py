@@ -28,7 +28,7 @@ class FunctionBasis(abc.ABC):
     """Functions phi_0, ..., phi_{size-1} on [0, 1].
 
     Args:
-        size: how many.
+        size: how many; one alone is the constant 1.
     """
 
     smooth: ClassVar[bool] = True

@@ -72,7 +72,16 @@ def test_the_drift_of_the_hamiltonian_converges_with_the_order_of_the_scheme(sch
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.35)
 
 
-@pytest.mark.parametrize("options", [{"field": "mlp_time"}, {"sharing": "per_step"}])
+@pytest.mark.parametrize("kind", ["piecewise_constant", "hat", "legendre", "fourier"])
+def test_one_function_of_time_has_the_drift_of_shared_weights(kind: str) -> None:
+    basis = {"name": "basis", "kind": kind, "size": 1}
+    assert shared_flow("heun", 4, sharing=basis) == shared_flow("heun", 4)
+
+
+TWO = {"name": "basis", "kind": "hat", "size": 2}
+
+
+@pytest.mark.parametrize("options", [{"field": "mlp_time"}, {"sharing": "per_step"}, {"sharing": TWO}])
 def test_a_hamiltonian_that_is_not_constant_has_no_drift(options: dict[str, Any]) -> None:
     flow = shared_flow("heun", 4, **options)
     assert flow.hamiltonians is not None
