@@ -37,7 +37,8 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size 
                          along a trained network
   error_control RUN      on an adaptive grid: error and time against evaluations of f, backward against forward
                          ones, and their course over the training
-  trajectories RUN       points of a two-dimensional set on their way through the flow, over its vector field
+  trajectories RUN       points of a two-dimensional set on their way through the flow, over its vector field,
+                         and the evaluations of f, which crowd where the field is hard
   density RUN            a trained density: samples and log density beside the data, and the way from noise to data
   spectrum RUN           eigenvalues of h df/dy of the trained blocks, in the stability region of their scheme
   costate RUN            gradients along depth: |a_n| of the loss at every state, and H_n = a_n . f_n, at the start of

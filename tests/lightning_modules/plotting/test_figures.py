@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from lightning_modules.launching.multi_process import train
 from lightning_modules.plotting import error_control, trajectories
 from lightning_modules.plotting.supervised import NetworkWithSamples
 from schemes.core.node import Node
+from schemes.flow import Flow
 from schemes.ivp.solve import solve
 from tests.lightning_modules.plotting.test_plots import clipped
 
@@ -155,6 +157,41 @@ def test_paths_begin_at_the_points_and_end_where_the_flow_does() -> None:
             assert found.states[-1] == pytest.approx(flow(sample.inputs).numpy(), rel=1e-9)
 
 
+def test_heun_is_evaluated_at_both_ends_of_its_steps_and_for_all_points() -> None:
+    uniform = {"grid": {"name": "uniform", "time": 1.0, "steps": 4}, "sharing": "shared", "scheme": "heun"}
+    sample = network_with_samples(**uniform)
+    flow = sample.network.flows[0]
+    evaluated = trajectories.evaluations(flow, sample.inputs)
+    path = trajectories.paths(flow, sample.inputs)
+    assert evaluated.times == pytest.approx([0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1])
+    assert evaluated.states[::2] == pytest.approx(path.states[:-1])  # the first stage is at the state itself
+    euler = path.states[0] + 0.25 * trajectories.field(flow, 0.0, sample.inputs)
+    assert evaluated.states[1] == pytest.approx(euler)
+    assert evaluated.steps == pytest.approx(path.times)
+    assert evaluated.rejected == 0
+    assert not flow.bank._forward_pre_hooks
+
+
+class Stiff(torch.nn.Module):
+    """u' = -k(t) u, where k is large around t = 0.7."""
+
+    def forward(self, t: Any, y: torch.Tensor) -> torch.Tensor:
+        return -100 * torch.exp(-((torch.as_tensor(t) - 0.7) ** 2) / 0.005) * y
+
+
+def test_evaluations_crowd_where_the_field_is_hard() -> None:
+    flow = Flow(lambda node: Stiff(), 1, scheme="dopri5", grid={"name": "adaptive", "rtol": 1e-5, "atol": 1e-5})
+    y = torch.ones(3, 2, dtype=torch.float64)
+    evaluated = trajectories.evaluations(flow, y)
+    times, _ = np.histogram(evaluated.times, bins=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert times[3] > 3 * max(times[0], times[1])
+    assert evaluated.rejected > 0
+    with torch.no_grad():
+        flow(y)
+    assert len(evaluated.times) == flow.forward_counts.evaluations - 1  # the search of the first step's size
+    assert len(evaluated.steps) == flow.forward_counts.accepted + 1
+
+
 def test_arrows_are_the_slopes_of_the_paths() -> None:
     sample = network_with_samples(grid={"name": "adaptive", "rtol": 1e-9, "atol": 1e-9})
     flow = sample.network.flows[0]
@@ -189,7 +226,9 @@ def test_what_is_no_flow_of_the_plane_is_refused(options: dict[str, Any], told: 
 def test_trajectories_are_drawn(run: Path, tmp_path: Path) -> None:
     assert main(["figure", "trajectories", str(run), "--out", str(tmp_path / "t.png")]) == 0
     figure = trajectories.draw(run)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["t = 0", "t = 0.333", "t = 0.667", "t = 1"]
+    *titles, counts = (ax.get_title(loc="left") for ax in figure.axes)
+    assert titles == ["t = 0", "t = 0.333", "t = 0.667", "t = 1"]
+    assert re.fullmatch(r"\d+ evaluations of f in \d+ steps?(, \d+ rejected)?", counts)
     assert not clipped(figure)
     with_one_more = tmp_path / "augmented"
     train(compose("train", [*PLANE, "architecture.augment=1", "grid.time=1.0", "trainer.max_epochs=1"]), with_one_more)
