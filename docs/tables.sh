@@ -59,5 +59,9 @@ one_dimension() {
   "$PYTHON" "$DOCS/one_dimension.py" "$RUNS/one_dimension"
 }
 
-[ $# -gt 0 ] || set -- mnist dynamics densities series gradients_along_depth one_dimension
+depth_doubling() {
+  "$PYTHON" "$DOCS/depth_doubling.py" "$RUNS/depth_doubling"
+}
+
+[ $# -gt 0 ] || set -- mnist dynamics densities series gradients_along_depth one_dimension depth_doubling
 for name in "$@"; do "$name"; done

@@ -67,6 +67,21 @@ def test_no_flow_of_the_line_is_nearer_to_the_sine_than_a_monotone_function() ->
     assert min(errors) > bound
 
 
+def test_tables_of_depth_doubling_are_those_of_its_runs() -> None:
+    module = script("depth_doubling")
+    with (module.FOLDER / "depth_doubling.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            module.Row(int(row["budget"]), int(row["seed"]), row["arm"], *map(float, list(row.values())[3:]))
+            for row in csv.DictReader(file)
+        ]
+    page = module.FOLDER.with_suffix(".md").read_text("utf-8")
+    assert all(line in page for line in module.tables(rows))
+    flops = {(row.budget, row.arm): row.train_gflops for row in rows}
+    for budget in module.TRAININGS:
+        for arm in ("full, restarts", "coarse to fine", "half, equal FLOPs"):
+            assert flops[budget, arm] == pytest.approx(flops[budget, "full"], rel=0.02)
+
+
 def test_each_public_name_is_in_the_reference_once() -> None:
     assert sorted(REFERENCE) == sorted(schemenet.__all__)
 
