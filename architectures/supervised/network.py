@@ -100,6 +100,12 @@ class Network(SupervisedModel):
         for flow in self.flows:
             flow.bank.set_zero_groups()
 
+    @property
+    def modules_between_flows(self) -> list[nn.Module]:
+        """The modules around the flows, in order: the stem, the transitions, ``finish`` and the classifier."""
+        transitions = (stage.transition for stage in self.stages if isinstance(stage, Stage))
+        return [self.stem, *(module for module in transitions if module is not None), self.finish, self.classifier]
+
     # From inputs to logits ----------------------------------------------------------------------------------
 
     def embed(self, x: Tensor) -> tuple[Tensor, Past]:

@@ -8,7 +8,9 @@ DATA = Registry("data set", "lightning_modules.data", context=("seed",))
 """Data sets."""
 TRAINERS = Registry("trainer", "lightning_modules.training.trainers", context=("folder", "callbacks", "logger"))
 """What builds the Lightning trainer."""
-OPTIMIZERS = Registry("optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps"))
+OPTIMIZERS = Registry(
+    "optimizer", "lightning_modules.training.optimizers", context=("network", "total_steps", "trainer")
+)
 """Optimizers with their schedules of the learning rate."""
 LOGGERS = Registry(
     "logger",

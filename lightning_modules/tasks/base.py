@@ -221,4 +221,5 @@ class TaskModule(pl.LightningModule, abc.ABC, Generic[ModelT_co]):
 
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)
-        return OPTIMIZERS.build(self.optimizer, network=self.network, total_steps=total)
+        context = {"network": self.network, "total_steps": total, "trainer": self.trainer}
+        return OPTIMIZERS.build(self.optimizer, **context)

@@ -77,9 +77,9 @@ def dry_build(config: ResolvedConfig, folder: Path | None = None) -> tuple[Split
         attempt(
             lambda: start(config, create_model(config["architecture"]["name"], **context, **config.network_options))
         )
-    stand_in = torch.nn.Linear(1, 1)
-    attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=stand_in, total_steps=1))
-    attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
+    trainer = attempt(lambda: TRAINERS.build(config["trainer"], folder=Path(), callbacks=[], logger=False))
+    trained = create_model("one_layer_mlp", image_size=None) if net is None else net
+    attempt(lambda: OPTIMIZERS.build(config["optimizer"], network=trained, total_steps=1, trainer=trainer))
     attempt(lambda: check_logger(config["logger"]))
     attempt(lambda: chosen_callbacks(config, Path()))
     if not 0 <= config["seed"] < 2**32:

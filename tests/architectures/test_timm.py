@@ -23,7 +23,7 @@ import architectures
 from architectures.factory import create_model, list_models
 from architectures.registry import ARCHITECTURES
 from architectures.supervised.network import Network
-from lightning_modules.training.optimizers import sgd
+from lightning_modules.training.optimizers.first_order import sgd
 from schemes.errors import SchemenetError
 
 NAMES = ["schemenet_" + name for name in list_models(task="classification")]

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers that take steps along the gradient, and their learning-rate schedules."""
 
 from __future__ import annotations
 
