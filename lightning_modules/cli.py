@@ -235,6 +235,12 @@ def _figure_command(rest: list[str], imports: list[str], arguments: list[str]) -
     return plotting.figure(rest, KINDS)
 
 
+def _control_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
+    from lightning_modules.plotting.control_command import control
+
+    return control(rest)
+
+
 def _list_command(rest: list[str], imports: list[str], arguments: list[str]) -> int:
     from lightning_modules import help
 
@@ -338,6 +344,7 @@ COMMANDS: dict[str, Callable[[list[str], list[str], list[str]], int]] = {
     "export": _export_command,
     "figure": _figure_command,
     "plot": _figure_command,
+    "control": _control_command,
     "list": _list_command,
     "schemes": _registry_command,
     "models": _registry_command,

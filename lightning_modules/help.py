@@ -69,6 +69,12 @@ COMMANDS: Mapping[str, Command] = {
         "RUN OUT.onnx | OUT.pt2", "a trained network as a file for ONNX or torch.export",
         "schemenet export RUN network.onnx", CONFIG_OPTIONS[1:2],
     ),
+    "control": Command(
+        "PROBLEM [KEY=VALUE] ... [--out FILE]",
+        "the best control of a problem, by gradients through the solver or by Pontryagin's principle",
+        "schemenet control car problem.distance=2 method=successive_approximations",
+        (("--out FILE", "the picture, .png, .pdf or .svg; the numbers go beside it, as csv"), *CONFIG_OPTIONS[1:2]),
+    ),
     "figure": Command(
         "WHAT NAME... [--out FILE] [--size WxH] [--font PT]", "a picture of schemes, of runs or of a comparison",
         "schemenet figure order heun rk4",

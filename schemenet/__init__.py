@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from lightning_modules.tasks.regression import RegressionModule
     from lightning_modules.tasks.series import SeriesModule
     from lightning_modules.tasks.trajectory import TrajectoryModule
+    from schemes.control.controlled_flow import ControlledFlow
+    from schemes.control.problem import ControlProblem
+    from schemes.control.solve import ControlSolution, solve_control
     from schemes.core.node import Node
     from schemes.core.scheme import Scheme, StepResult
     from schemes.core.tableau import ButcherTableau
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from schemes.ivp.trajectory_flow import TrajectoryFlow
     from schemes.methods.runge_kutta import RungeKutta
     from schemes.plugins import import_modules
-    from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS
+    from schemes.registry import CONTROL_METHODS, CONTROL_PROBLEMS, GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS
 
     __version__: str
     """The version of the installed package."""
@@ -64,6 +67,9 @@ _HOMES = {
     "lightning_modules.tasks.regression": ["RegressionModule"],
     "lightning_modules.tasks.series": ["SeriesModule"],
     "lightning_modules.tasks.trajectory": ["TrajectoryModule"],
+    "schemes.control.controlled_flow": ["ControlledFlow"],
+    "schemes.control.problem": ["ControlProblem"],
+    "schemes.control.solve": ["ControlSolution", "solve_control"],
     "schemes.core.node": ["Node"],
     "schemes.core.scheme": ["Scheme", "StepResult"],
     "schemes.core.tableau": ["ButcherTableau"],
@@ -78,13 +84,15 @@ _HOMES = {
     "schemes.ivp.trajectory_flow": ["TrajectoryFlow"],
     "schemes.methods.runge_kutta": ["RungeKutta"],
     "schemes.plugins": ["import_modules"],
-    "schemes.registry": ["GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "SHARINGS"],
+    "schemes.registry": ["CONTROL_METHODS", "CONTROL_PROBLEMS", "GRADIENTS", "GRIDS", "NOISES", "SCHEMES", "SHARINGS"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ARCHITECTURES",
     "CALLBACKS",
+    "CONTROL_METHODS",
+    "CONTROL_PROBLEMS",
     "DATA",
     "FIELDS",
     "GRADIENTS",
@@ -99,6 +107,9 @@ __all__ = [
     "TRAINERS",
     "ButcherTableau",
     "ClassificationModule",
+    "ControlProblem",
+    "ControlSolution",
+    "ControlledFlow",
     "DensityModule",
     "Flow",
     "FlowGrid",
@@ -141,6 +152,7 @@ __all__ = [
     "refine",
     "separate_weights",
     "solve",
+    "solve_control",
     "train",
 ]  # fmt: skip
 

@@ -396,6 +396,10 @@ SHARINGS = Registry("sharing", "schemes.sharing", builds="schemes.sharing.base.S
 """Sharings: which weights serve at which evaluation of f."""
 NOISES = Registry("noise", "schemes.noise", builds="schemes.noise.base.Noise")
 """Noise on the steps of a network in training."""
+CONTROL_PROBLEMS = Registry("control problem", "schemes.control", builds="schemes.control.problem.ControlProblem")
+"""Control problems with a known solution."""
+CONTROL_METHODS = Registry("control method", "schemes.control")
+"""Methods that find the best control."""
 
 
 def single_step(scheme: str | Mapping[str, Any]) -> dict[str, Any]:

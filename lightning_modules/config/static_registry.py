@@ -17,7 +17,16 @@ from typing import Any
 from architectures.registry import ARCHITECTURES, FIELDS
 from lightning_modules.config.registries import CALLBACKS, DATA, LAUNCHERS, LOGGERS, OPTIMIZERS, TASKS, TRAINERS
 from schemes.plugins import load_installed
-from schemes.registry import GRADIENTS, GRIDS, NOISES, SCHEMES, SHARINGS, Registry
+from schemes.registry import (
+    CONTROL_METHODS,
+    CONTROL_PROBLEMS,
+    GRADIENTS,
+    GRIDS,
+    NOISES,
+    SCHEMES,
+    SHARINGS,
+    Registry,
+)
 from schemes.schema import REQUIRED, Parameter, meanings_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +47,14 @@ REGISTRIES: Mapping[str, tuple[str, Registry]] = {
 }
 """Config group to the registry that its choices are from, and the variable that holds it."""
 
-NO_GROUPS: Mapping[str, tuple[str, Registry]] = {"task": ("TASKS", TASKS), "callback": ("CALLBACKS", CALLBACKS)}
-"""Registries that are no config group: the data decides the task, and of callbacks there are any number."""
+NO_GROUPS: Mapping[str, tuple[str, Registry]] = {
+    "task": ("TASKS", TASKS),
+    "callback": ("CALLBACKS", CALLBACKS),
+    "problem": ("CONTROL_PROBLEMS", CONTROL_PROBLEMS),
+    "method": ("CONTROL_METHODS", CONTROL_METHODS),
+}
+"""Registries that are no config group: the data decides the task, of callbacks there are any number, and control
+problems are no part of a training."""
 
 Definition = ast.FunctionDef | ast.ClassDef
 

@@ -34,7 +34,8 @@ class FunctionBasis(abc.ABC):
     smooth: ClassVar[bool] = True
     continuous: ClassVar[bool] = True
     local: ClassVar[bool] = False
-    """Whether coefficients are values at places, so that each of them begins like a field of its own."""
+    """Whether coefficients are values at places, so that each of them begins like a field of its own, and the sum at
+    any time is an average of them."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -1,0 +1,84 @@
+"""Direct shooting: the best control by gradients through the solver."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from schemes.control.discretization import DiscretizedProblem, Outcome
+from schemes.control.search import LEAST_TIME, Search
+from schemes.registry import CONTROL_METHODS
+
+
+@CONTROL_METHODS.register("direct_shooting")
+class DirectShooting:
+    """Minimises the cost as a function of the control's coefficients, with gradients by backprop through the solver.
+
+    SciPy's L-BFGS-B takes the steps, where the end is constrained its SLSQP. The multipliers of the constraints, by
+    which costates begin, are those for which the gradient of the Lagrangian is least where no bound is active.
+
+    Args:
+        tolerance: of the cost, as of ``scipy.optimize.minimize``.
+        iterations: most of them.
+
+    Reference: Betts, "Practical Methods for Optimal Control and Estimation Using Nonlinear Programming", SIAM, 2010.
+    """
+
+    def __init__(self, tolerance: float = 1e-10, iterations: int = 500) -> None:
+        self.tolerance, self.iterations = tolerance, iterations
+
+    def __call__(self, discretized: DiscretizedProblem) -> Search:
+        variables = discretized.variables()
+        like = parameters_to_vector(variables).detach()
+        evaluations = itertools.count()
+
+        def outcome(values: np.ndarray) -> Outcome:
+            vector_to_parameters(torch.from_numpy(values).to(like), variables)
+            next(evaluations)
+            return discretized()
+
+        def gradient(value: Tensor) -> np.ndarray:
+            parts = torch.autograd.grad(value, variables, retain_graph=True, materialize_grads=True)
+            return parameters_to_vector(parts).double().cpu().numpy()
+
+        def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
+            value = outcome(values).cost
+            return value.item(), gradient(value)
+
+        def constraint(values: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return outcome(values).constraint.double().cpu().numpy()
+
+        def jacobian(values: np.ndarray) -> np.ndarray:
+            return np.stack([gradient(part) for part in outcome(values).constraint])
+
+        start = like.double().cpu().numpy()
+        constrained = len(constraint(start)) > 0
+        bounds = _bounds(discretized)
+        constraints = [{"type": "eq", "fun": constraint, "jac": jacobian}] if constrained else []
+        found = minimize(
+            cost, start, jac=True, bounds=bounds, constraints=constraints, tol=self.tolerance,
+            method="SLSQP" if constrained else "L-BFGS-B", options={"maxiter": self.iterations},
+        )  # fmt: skip
+        vector_to_parameters(torch.from_numpy(found.x).to(like), variables)
+        multipliers = like.new_zeros(0)
+        if constrained:
+            free = (found.x > bounds[:, 0]) & (found.x < bounds[:, 1])
+            slopes, rows = cost(found.x)[1][free], jacobian(found.x)[:, free]
+            multipliers = torch.from_numpy(np.linalg.lstsq(rows.T, -slopes, rcond=None)[0]).to(like)
+        return Search(bool(found.success), str(found.message), int(found.nit), next(evaluations), multipliers)
+
+
+def _bounds(discretized: DiscretizedProblem) -> np.ndarray:
+    """Least and largest value of each variable, (variables, 2)."""
+    fields = len(list(discretized.flow.parameters()))
+    bounds = torch.stack((discretized.lower, discretized.upper), dim=1).repeat(fields, 1).double().cpu().numpy()
+    if discretized.problem.free_end_time:
+        bounds = np.concatenate((bounds, [[LEAST_TIME * discretized.problem.end_time, math.inf]]))
+    return bounds
