@@ -17,7 +17,7 @@ ORDER = ("schemes", "architectures", "lightning_modules", "configs", "schemenet"
 ROOMS: dict[str, tuple[str, ...]] = {
     "schemes": (
         "errors schema", "plugins", "registry", "core", "nonlinear sharing", "field_bank", "methods",
-        "integration noise", "flow", "gradients", "ivp", "analysis",
+        "integration noise", "flow", "gradients", "ivp", "analysis", "control",
     ),
     "architectures": (
         "model registry", "layers observations supervised_model", "plain_network", "arguments standardizer", "fields",

@@ -15,7 +15,7 @@ class ControlledFlow(ControlProblem):
         x' = f(t, x) + u(t),    J = Phi(x(T)) + (weight / 2) int_0^T |u|^2 dt
 
     Args:
-        f: the field, called as f(t, x) with t of shape (rows, 1) and x (rows, states); the weights that it has stay.
+        f: the field, called as f(t, x) with t of shape (rows,) and x (rows, states); its weights stay what they are.
         start: x_0, (rows, states); one control serves all rows.
         end_time: T.
         terminal_cost: Phi, (rows, states) -> (rows,).
@@ -34,7 +34,7 @@ class ControlledFlow(ControlProblem):
         self.controls = start.shape[1]
 
     def rate(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        return self.f(t, x) + u
+        return self.f(t[:, 0], x) + u
 
     def running_cost(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
         return self.weight / 2 * u.square().sum(1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from schemes.control.discretization import DiscretizedProblem, Outcome
-from schemes.control.search import LEAST_TIME, Search
+from schemes.control.search import LEAST_TIME, Search, require_at_least
 from schemes.registry import CONTROL_METHODS
 
 
@@ -31,6 +31,8 @@ class DirectShooting:
     """
 
     def __init__(self, tolerance: float = 1e-10, iterations: int = 500) -> None:
+        require_at_least("direct_shooting", 0, tolerance=tolerance)
+        require_at_least("direct_shooting", 1, iterations=iterations)
         self.tolerance, self.iterations = tolerance, iterations
 
     def __call__(self, discretized: DiscretizedProblem) -> Search:
@@ -62,17 +64,17 @@ class DirectShooting:
         constrained = len(constraint(start)) > 0
         bounds = _bounds(discretized)
         constraints = [{"type": "eq", "fun": constraint, "jac": jacobian}] if constrained else []
-        found = minimize(
+        optimum = minimize(
             cost, start, jac=True, bounds=bounds, constraints=constraints, tol=self.tolerance,
             method="SLSQP" if constrained else "L-BFGS-B", options={"maxiter": self.iterations},
         )  # fmt: skip
-        vector_to_parameters(torch.from_numpy(found.x).to(like), variables)
+        vector_to_parameters(torch.from_numpy(optimum.x).to(like), variables)
         multipliers = like.new_zeros(0)
         if constrained:
-            free = (found.x > bounds[:, 0]) & (found.x < bounds[:, 1])
-            slopes, rows = cost(found.x)[1][free], jacobian(found.x)[:, free]
+            free = (optimum.x > bounds[:, 0]) & (optimum.x < bounds[:, 1])
+            slopes, rows = cost(optimum.x)[1][free], jacobian(optimum.x)[:, free]
             multipliers = torch.from_numpy(np.linalg.lstsq(rows.T, -slopes, rcond=None)[0]).to(like)
-        return Search(bool(found.success), str(found.message), int(found.nit), next(evaluations), multipliers)
+        return Search(bool(optimum.success), str(optimum.message), int(optimum.nit), next(evaluations), multipliers)
 
 
 def _bounds(discretized: DiscretizedProblem) -> np.ndarray:

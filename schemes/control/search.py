@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from schemes.control.discretization import DiscretizedProblem
+from schemes.errors import Problems
 
 LEAST_TIME = 1e-3
 """The smallest end time, as a share of that at which the search begins."""
@@ -28,6 +30,15 @@ class Search(NamedTuple):
     iterations: int
     evaluations: int
     multipliers: Tensor
+
+
+def require_at_least(method: str, least: float, **values: float) -> None:
+    """Raise SchemenetError where an option of a method is no number of at least so much."""
+    problems = Problems(f"control method {method!r}: ")
+    problems.add(
+        *(f"{key} expected at least {least:g}, got {v:g}" for key, v in values.items() if not least <= v < math.inf)
+    )
+    problems.raise_if_any()
 
 
 class Method(Protocol):

@@ -75,9 +75,9 @@ def solve_control(
     chosen: Any = CONTROL_PROBLEMS.built(problem)
     if not isinstance(chosen, ControlProblem):
         raise SchemenetError(f"problem: expected a ControlProblem, got {type(chosen).__name__}")
-    found_by: Method = CONTROL_METHODS.built(method)
+    method_used: Method = CONTROL_METHODS.built(method)
     discretized = DiscretizedProblem(chosen, steps, scheme, sharing, gradient)
-    search = found_by(discretized)
+    search = method_used(discretized)
     with torch.no_grad():
         outcome = discretized()
     path = discretized.path(lambda end: end.cost + search.multipliers @ end.constraint)

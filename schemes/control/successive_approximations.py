@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from schemes.control.discretization import DiscretizedProblem, Outcome, Path, rate
-from schemes.control.search import LEAST_TIME, Search
+from schemes.control.search import LEAST_TIME, Search, require_at_least
 from schemes.core.node import Node
 from schemes.core.state import State
 from schemes.errors import SchemenetError
@@ -45,6 +45,8 @@ class SuccessiveApproximations:
     def __init__(
         self, rho: float = 1.0, penalty: float = 10.0, tolerance: float = 1e-5, iterations: int = 2000
     ) -> None:
+        require_at_least("successive_approximations", 0, rho=rho, penalty=penalty, tolerance=tolerance)
+        require_at_least("successive_approximations", 1, iterations=iterations)
         self.rho, self.penalty, self.tolerance, self.iterations = rho, penalty, tolerance, iterations
 
     def __call__(self, discretized: DiscretizedProblem) -> Search:

@@ -1,0 +1,191 @@
+"""Control problems against their closed forms, and both methods against each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from schemes.control.controlled_flow import ControlledFlow
+from schemes.control.discretization import DiscretizedProblem
+from schemes.control.examples import Car, LinearQuadratic
+from schemes.control.problem import ControlProblem
+from schemes.control.solve import solve_control
+from schemes.control.successive_approximations import SuccessiveApproximations, _Step
+from schemes.errors import SchemenetError
+
+MSA = "successive_approximations"
+
+
+@pytest.mark.parametrize("distance", [0.25, 1.0, 9.0])
+@pytest.mark.parametrize("scheme", ["forward_euler", "rk4"])
+def test_a_car_arrives_in_least_time_with_one_switch(distance: float, scheme: str) -> None:
+    solution = solve_control(Car(distance), steps=12, scheme=scheme)
+    assert solution.search.converged
+    assert solution.end_time == pytest.approx(2 * math.sqrt(distance), rel=1e-9)
+    assert solution.controls[:, 0].tolist() == pytest.approx([1.0] * 6 + [-1.0] * 6, abs=1e-6)
+    assert float(solution.constraint.abs().max()) < 1e-8
+    fraction = 0.49 * solution.end_time
+    assert float(solution.control_at(fraction)) == pytest.approx(1.0)
+    assert float(solution.control_at(solution.end_time - fraction)) == pytest.approx(-1.0)
+
+
+def test_a_switch_inside_a_step_is_within_one_step() -> None:
+    solution = solve_control(Car(), steps=11)
+    signs = solution.controls[:, 0].tolist()
+    assert signs == pytest.approx([1.0] * 5 + [0.0] + [-1.0] * 5, abs=1e-6)
+    assert 2.0 < solution.end_time < 2.0 + 2 / 11
+
+
+def test_the_hamiltonian_of_a_free_end_time_is_minus_one() -> None:
+    solution = solve_control(Car(), steps=11)  # whose multipliers are unique: one control is inside its bounds
+    assert solution.hamiltonian.tolist() == pytest.approx([-1.0] * 11, abs=0.15)
+    after = solution.hamiltonian[6:]
+    assert float(after.max() - after.min()) < 1e-9
+
+
+def test_successive_approximations_bring_the_car_home() -> None:
+    method = {"name": MSA, "tolerance": 1e-3}
+    solution = solve_control(Car(), steps=4, scheme="forward_euler", method=method)
+    assert solution.search.converged
+    assert solution.end_time == pytest.approx(2.0, abs=2e-3)
+    assert solution.controls[:, 0].tolist() == pytest.approx([1.0, 1.0, -1.0, -1.0], abs=2e-2)
+
+
+def test_a_constant_control_of_each_step_approaches_riccatis_cost_with_order_two() -> None:
+    problem = LinearQuadratic()
+    excess = [solve_control(problem, steps=n).cost - problem.best_cost for n in (5, 10, 20)]
+    assert all(e > 0 for e in excess)
+    assert [math.log2(a / b) for a, b in itertools.pairwise(excess)] == pytest.approx([2, 2], abs=0.15)
+
+
+def test_the_control_approaches_riccatis_feedback() -> None:
+    problem = LinearQuadratic(time=2.0, weight=0.5)
+    solution = solve_control(problem, steps=40, sharing={"name": "basis", "kind": "hat", "size": 41})
+    for n in (10, 20, 30):
+        p = problem.riccati(float(solution.times[n]))
+        feedback = -(p @ solution.states[n, 0].numpy())[1] / problem.weight
+        assert float(solution.controls[n]) == pytest.approx(feedback, abs=2e-3)
+
+
+def test_riccatis_equation_holds() -> None:
+    problem = LinearQuadratic(time=10.0, weight=0.01)
+    assert problem.riccati(10.0) == pytest.approx(np.eye(2))
+    a, b, h = np.array([[0, 1.0], [-1, 0]]), np.array([[0], [1.0]]), 1e-5
+    p = problem.riccati(9.0)
+    slope = (problem.riccati(9.0 + h) - problem.riccati(9.0 - h)) / (2 * h)
+    assert -slope == pytest.approx(a.T @ p + p @ a - p @ b @ b.T @ p / 0.01 + np.eye(2), abs=1e-5)
+    assert problem.best_cost > 0
+
+
+@pytest.mark.parametrize("scheme", ["forward_euler", "heun"])
+def test_both_methods_find_the_same_control(scheme: str) -> None:
+    first, second = (solve_control(LinearQuadratic(), 6, method, scheme) for method in ("direct_shooting", MSA))
+    assert first.search.converged
+    assert second.search.converged
+    assert second.cost == pytest.approx(first.cost, rel=1e-8)
+    assert second.controls.tolist() == [pytest.approx(u, abs=1e-4) for u in first.controls.tolist()]
+
+
+@pytest.mark.parametrize("scheme", ["forward_euler", "midpoint", "rk4", "backward_euler_poly"])
+@pytest.mark.parametrize("problem", [Car(), LinearQuadratic()], ids=["car", "linear_quadratic"])
+def test_slopes_of_the_hamiltonian_are_the_gradient_of_the_cost(problem: ControlProblem, scheme: str) -> None:
+    """One gradient step of successive approximations is gradient descent."""
+    discretized = DiscretizedProblem(problem, 5, scheme)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for control in discretized.flow.parameters():
+            control.uniform_(-1, 1)
+
+    def lagrangian(outcome: Any) -> Tensor:
+        return outcome.cost + 3 * outcome.constraint.square().sum()
+
+    step = _Step(discretized, discretized.path(lagrangian))
+    variables = discretized.variables()
+    gradients = torch.autograd.grad(lagrangian(discretized()), variables)
+    assert step.slope.flatten().tolist() == pytest.approx([float(g) for g in gradients[:5]], rel=1e-12, abs=1e-14)
+    if problem.free_end_time:
+        assert float(step.slope_in_time) == pytest.approx(float(gradients[5]), rel=1e-12)
+
+
+def test_the_cost_falls_in_every_iteration() -> None:
+    costs = [
+        solve_control(LinearQuadratic(), 5, {"name": MSA, "rho": 1e-3, "iterations": k}, "forward_euler").cost
+        for k in range(1, 12)
+    ]
+    assert all(later <= earlier + 1e-14 for earlier, later in itertools.pairwise(costs))
+    assert costs[-1] < costs[0]
+
+
+def test_without_a_penalty_successive_approximations_diverge_here() -> None:
+    plain = solve_control(LinearQuadratic(), 5, {"name": MSA, "rho": 0.0, "iterations": 10})
+    assert not plain.search.converged
+    assert not plain.cost < 10
+
+
+def test_a_linear_flow_is_steered_as_the_closed_form_says() -> None:
+    """x' = a x + u, J = (x(T) - 1)^2 / 2 + (w / 2) int u^2: u = c exp(-a t), with c from the end."""
+    a, w, end = 0.7, 0.1, 1.5
+    linear = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(linear.weight, a)
+    start = torch.tensor([[0.2]], dtype=torch.float64)
+    problem = ControlledFlow(lambda t, x: linear(x), start, end, lambda x: (x[:, 0] - 1).square() / 2, w)
+    solution = solve_control(problem, steps=30, sharing={"name": "basis", "kind": "hat", "size": 31})
+    gain = (math.exp(a * end) - math.exp(-a * end)) / (2 * a)  # of c in x(T)
+    reach = 0.2 * math.exp(a * end)
+    c = (1 - reach) * math.exp(a * end) / (w + gain * math.exp(a * end))
+    exact = [c * math.exp(-a * float(t)) for t in solution.times[:-1]]
+    assert solution.controls[:, 0].tolist() == pytest.approx(exact, abs=2e-3)
+    assert linear.weight.item() == a
+    assert linear.weight.grad is None
+
+
+def test_one_control_serves_several_initial_states() -> None:
+    problem = LinearQuadratic()
+    problem.start = torch.tensor([[1.0, 0.5], [-1.0, -0.5]], dtype=torch.float64)
+    for method in ("direct_shooting", MSA):
+        solution = solve_control(problem, 5, method)
+        assert solution.states.shape == (6, 2, 2)
+        assert solution.controls.abs().max() < 1e-4, "what helps one harms the other"
+
+
+def test_gradient_modes_and_bases_agree() -> None:
+    """Constant pieces of as many steps are a control of each step, and checkpoints change nothing."""
+    pieces = {"name": "basis", "kind": "piecewise_constant", "size": 5}
+    plain = solve_control(LinearQuadratic(), 5)
+    assert solve_control(LinearQuadratic(), 5, sharing=pieces).cost == pytest.approx(plain.cost, rel=1e-12)
+    assert solve_control(LinearQuadratic(), 5, gradient="checkpoint").cost == pytest.approx(plain.cost, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps expected to be at least 1, got 0"),
+        ({"steps": 2.5}, "steps expected a whole number, got 2.5"),
+        ({"scheme": "verlet"}, "coupled components"),
+        ({"method": "direct"}, "direct_shooting"),
+        ({"method": MSA, "sharing": "shared"}, "sharing=per_step"),
+        ({"method": MSA, "scheme": "adams_bashforth2"}, "without memory"),
+        ({"sharing": {"name": "basis", "kind": "legendre"}}, "piecewise_constant or hat"),
+        ({"problem": "bus"}, "known: car, linear_quadratic"),
+        ({"problem": {"name": "car", "distance": -1.0}}, "above 0, got -1"),
+        ({"problem": 3}, "expected a ControlProblem, got int"),
+        ({"method": {"name": MSA, "rho": -1.0}}, "rho expected at least 0, got -1"),
+        ({"method": {"name": "direct_shooting", "iterations": 0}}, "iterations expected at least 1, got 0"),
+    ],
+)
+def test_mistakes(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SchemenetError) as error:
+        solve_control(**{"problem": "car", **arguments})
+    assert message in str(error.value)
+
+
+def test_a_search_that_ends_early_says_so() -> None:
+    solution = solve_control(Car(), 4, SuccessiveApproximations(iterations=2))
+    assert not solution.search.converged
+    assert "used up" in solution.search.message
