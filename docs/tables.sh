@@ -19,7 +19,7 @@ table() {
 }
 
 dynamics() {
-  for system in lotka_volterra lorenz pendulum spiral; do
+  for system in lotka_volterra lorenz; do
     table "dynamics/$system" experiment=dynamics_table "data=$system"
   done
   table dynamics/known experiment=dynamics_known
@@ -28,7 +28,7 @@ dynamics() {
 }
 
 densities() {
-  for set in pinwheel 8gaussians checkerboard 2spirals; do
+  for set in pinwheel 2spirals; do
     table "densities/$set" experiment=density_table "data.set=$set"
   done
 }
