@@ -115,6 +115,9 @@ class ButcherTableau:
             self._require(self.embedded, self.embedded_order)
         if self.dense is not None:
             self._require_dense(self.dense)
+        for name, value in vars(ButcherTableau).items():
+            if isinstance(value, cached_property):
+                getattr(self, name)  # its first access takes a lock, at which torch.compile would break a graph
 
     @cached_property
     def _elementary(self) -> dict[Tree, list[Number]]:

@@ -6,6 +6,7 @@ torch.compile records the kernels as a CUDA graph, and a step is one launch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
@@ -21,6 +22,10 @@ from schemes.errors import SchemenetError
 
 Rate = Callable[..., Any]
 """f(t, y, *args) on the solver's form of the state, without anything that is no part of a graph."""
+
+
+class NotCompiledWarning(UserWarning):
+    """Steps that were to be compiled run uncompiled."""
 
 
 class CompiledStep:
@@ -39,7 +44,8 @@ class CompiledStep:
         if device not in self._graphs:
             step = MethodType(_with_separate_code(CompiledStep._step), self)
             mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
-            self._graphs[device] = torch.compile(step, mode=mode, dynamic=False, backend=self.backend)
+            graph = torch.compile(step, mode=mode, dynamic=False, fullgraph=True, backend=self.backend)
+            self._graphs[device] = graph
         # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
         t, h, *limits = (
             torch.full((), number, dtype=like.real.dtype, device=like.device)
@@ -47,11 +53,29 @@ class CompiledStep:
         )
         if device == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        following, square, *k = self._graphs[device](t, h, y, solver_state, tuple(limits), args)
+        following, square, *k = self._taken(device, t, h, y, solver_state, tuple(limits), args)
         count_calls(len(k) - len(solver_state))
         if device == "cuda":  # the next replay writes where this one has written
             following, square, k = _copied(following), square.clone(), list(map(_copied, k))
         return self.scheme.attempted(node.h, y, following, k), square
+
+    def _taken(self, device: str, *arguments: Any) -> Any:
+        """The step by the graph of a device; without one from now on where torch.compile cannot make it."""
+        try:
+            return self._graphs[device](*arguments)
+        except RuntimeError as error:
+            from torch._dynamo.exc import BackendCompilerFailed, Unsupported  # a second to import, and here it is there
+
+            if not isinstance(error, Unsupported | BackendCompilerFailed):
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            warnings.warn(
+                f"compile=True: torch.compile cannot take this f whole ({reason.strip()}); its steps run uncompiled",
+                NotCompiledWarning,
+                stacklevel=2,
+            )
+            self._graphs[device] = self._step
+            return self._step(*arguments)
 
     def _step(
         self, t: Tensor, h: Tensor, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any], args: Any

@@ -1,11 +1,15 @@
 """Captured steps: what torch.compile makes of a step is the step."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from architectures import create_model
 from schemes import SchemenetError, solve
+from schemes.integration.compiled_step import NotCompiledWarning
 
 
 class Field(nn.Module):
@@ -21,7 +25,11 @@ class Field(nn.Module):
 def _quickly(monkeypatch):
     """The graph as Dynamo finds it, differentiated ahead of time, without minutes of C++."""
     inductor = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: inductor(f, backend="aot_eager", dynamic=False))
+
+    def quick(f, *, fullgraph=False, **options):
+        return inductor(f, backend="aot_eager", dynamic=False, fullgraph=fullgraph)
+
+    monkeypatch.setattr(torch, "compile", quick)
 
 
 @pytest.mark.parametrize("mode", ["backprop", "checkpoint"])
@@ -55,6 +63,37 @@ def test_one_graph_serves_all_steps_and_later_solves():
         for end in (0.5, 2.0):
             solve(f, torch.zeros(3, 2, dtype=torch.float64) + end, [0, end], args=(2 * scale,), compile=True)
     assert counter["unique_graphs"] == before
+
+
+FIRST = """
+import torch
+from schemes import solve
+
+inductor = torch.compile
+torch.compile = lambda f, fullgraph, **_: inductor(f, backend="eager", dynamic=False, fullgraph=fullgraph)
+with torch.no_grad():
+    solve(lambda t, y: -y, torch.ones(3), [0, 1], scheme="SCHEME", compile=True)
+counters = torch._dynamo.utils.counters
+print(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["dopri5", "bosh3"])
+def test_the_first_compiled_solve_of_a_process_is_one_graph(scheme):
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST.replace("SCHEME", scheme)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("1 0", "")
+
+
+def test_a_field_that_cannot_be_captured_is_solved_without():
+    def f(t, y):
+        return -y if y.sum() > -1 else y
+
+    y0 = torch.ones(3, dtype=torch.float64)
+    with pytest.warns(NotCompiledWarning, match=r"cannot take this f whole \(.+\); its steps run uncompiled"):
+        solution = solve(f, y0, [0, 1], compile=True)
+    torch.testing.assert_close(solution.values, solve(f, y0, [0, 1]).values)
 
 
 def test_a_flow_captures_its_steps():
