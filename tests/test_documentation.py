@@ -82,6 +82,26 @@ def test_tables_of_depth_doubling_are_those_of_its_runs() -> None:
             assert flops[budget, arm] == pytest.approx(flops[budget, "full"], rel=0.02)
 
 
+def test_tables_of_emsa_are_those_of_its_runs() -> None:
+    module = script("emsa")
+    with (module.FOLDER / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = [
+            module.Row(
+                row["problem"],
+                row["tuned_for"],
+                int(row["seed"]),
+                row["method"],
+                row["setting"],
+                int(row["iterations"]),
+                *(float(row[key]) for key in ("seconds", "loss", "error")),
+            )
+            for row in csv.DictReader(file)
+        ]
+    assert {row.seed for row in rows} == set(module.SEEDS)
+    page = module.FOLDER.with_suffix(".md").read_text("utf-8")
+    assert all(line in page for line in module.table(rows))
+
+
 def test_each_public_name_is_in_the_reference_once() -> None:
     assert sorted(REFERENCE) == sorted(schemenet.__all__)
 
