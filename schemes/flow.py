@@ -18,7 +18,7 @@ from schemes.core.scheme import Scheme
 from schemes.core.state import State
 from schemes.errors import SchemenetError
 from schemes.field_bank import FieldBank
-from schemes.integration.compiled_step import compiled_step
+from schemes.integration.compiled_loop import CompiledSolve, compiled_loop
 from schemes.integration.grid import FlowGrid
 from schemes.integration.loop import Carry, FieldOwner, Loop
 from schemes.noise.base import Blocks, Noise
@@ -180,10 +180,8 @@ class Flow(FieldOwner):
             projection=self.projection, weights=weights, forward=self.forward_counts, backward=self.backward_counts,
         )  # fmt: skip
         if self.compiled is not None and not first.is_meta:
-            steps = compiled_step(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.compiled)
-            loop.use_compiled_step(
-                lambda node, y, solver_state, tolerances: steps.attempt(node, y, solver_state, tolerances, ())
-            )
+            graphs = compiled_loop(self.scheme, self.bank, lambda t, y: self.bank(Node(0, t, 0.0), y), self.compiled)
+            loop.use_compiled(CompiledSolve(graphs, tuple))
         return loop, carry
 
     def split(self, x: Any) -> Any:

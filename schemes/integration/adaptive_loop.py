@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from schemes.core.evaluation_counts import count_calls
 from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import StepResult
 from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of
 from schemes.errors import NonFiniteError, SolverError, StepLimitError, StepSizeError, TimeLimitError
+from schemes.integration.compiled_loop import CompiledSolve, Limits, Progress, begun
 from schemes.integration.events import EventDetector
-from schemes.integration.loop import Carry, CompiledAttempt, Loop, LoopResult, Recorder, StepCallback
+from schemes.integration.loop import Carry, Loop, LoopResult, Recorder, StepCallback
 from schemes.integration.one_sided import jumps_at, one_sided
 from schemes.integration.step_size_controller import (
     FLOOR,
@@ -69,8 +71,8 @@ class AdaptiveLoop(Loop):
     After ``walk`` its ``nodes`` are the accepted steps, ``output_fractions`` the output times in each of them
     (fractions of the step, 1 its very end), ``h`` the size that a next step would have, and ``kept``, where it is a
     list, has the accepted results. After the steps whose indices are in ``slope_dropped_after`` the slope at their end
-    (first same as last) is not used again: f jumps there, or the solve ends. ``compiled_step``, where there is one,
-    makes attempts by one graph (``schemes.integration.compiled_step``). A ``detector`` ends the solve, and ``times``,
+    (first same as last) is not used again: f jumps there, or the solve ends. ``compiled``, where there is one, takes
+    steps by graphs (``schemes.integration.compiled_loop``). A ``detector`` ends the solve, and ``times``,
     at its event; ``callback`` is called at every attempt.
     """
 
@@ -83,18 +85,18 @@ class AdaptiveLoop(Loop):
     h: float | None = None
     kept: list[StepResult] | None = None
     slope_dropped_after: set[int] = field(default_factory=set)
-    compiled_step: CompiledAttempt | None = None
+    compiled: CompiledSolve | None = None
     detector: EventDetector | None = None
     callback: StepCallback | None = None
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
         f, output_fractions = self._inside_jumps(f, node), self.output_fractions[node.step]
         alone = node.step in self.slope_dropped_after and all(theta == 1 for theta in output_fractions)
-        if alone and self.compiled_step is None:
+        if alone and self.compiled is None:
             y = self.scheme.finish(f, node, *carry)
             return LoopResult((y, ()), (y,) * len(output_fractions))
-        if self.compiled_step is not None:
-            return self._loop_result(node, self.compiled_step(node, *carry, (self.rtol, self.atol))[0])
+        if self.compiled is not None:
+            return self._loop_result(node, self.compiled.attempt(node, *carry, (self.rtol, self.atol))[0])
         return self._loop_result(node, self.scheme.attempt(f, node, *carry))
 
     def recorded(self, recorder: Recorder) -> VectorField:
@@ -105,6 +107,68 @@ class AdaptiveLoop(Loop):
             attempt.y if theta == 1 else attempt.interpolate(theta) for theta in self.output_fractions[node.step]
         )
         return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
+
+    def run(self, carry: Carry) -> LoopResult:
+        if self.compiled is None or not self._is_captured(self.compiled, carry[0]):
+            return super().run(carry)
+        return self._run_captured(self.compiled, carry)
+
+    def _is_captured(self, compiled: CompiledSolve, y: State) -> bool:
+        """Whether the whole loop is one graph: it has the state at the end alone, and no derivatives."""
+        leaves = flatten(y)[0]
+        plain = self.detector is None and self.callback is None and self.kept is None and not self.settings.step_t
+        here = all(leaf.device.type == "cpu" and leaf.dtype in (torch.float32, torch.float64) for leaf in leaves)
+        one_kind = len({leaf.dtype for leaf in leaves}) == 1
+        graph = compiled.loop.captured and self.scheme.fsal and not torch.is_grad_enabled()
+        return graph and plain and here and one_kind and len(self.times) == 2 and math.isfinite(self.times[1])
+
+    def _run_captured(self, compiled: CompiledSolve, carry: Carry) -> LoopResult:
+        """All steps by one graph, which the host looks at now and then; one by one where it cannot be made."""
+        began = clock.monotonic()
+        controller, solver_state = self._begun(carry, self.f)
+        y = carry[0]
+        slope = solver_state[0] if solver_state else self.f(Node(0, controller.t, 0.0), y)
+        while not controller.arrived:
+            result = compiled.loop.run(
+                begun(controller.t, controller.h or 0.0, controller.latest_ratios), y, slope, self._limits(controller),
+                (self.rtol, self.atol), self.settings, compiled.arguments(),
+            )  # fmt: skip
+            if result is None:
+                self.h = controller.h
+                return super().run((y, (slope,)))
+            progress, y, slope, steps = result
+            self._take_over(compiled.evaluations, controller, progress, steps)
+            if progress.failed:
+                raise self._too_small(controller, y, self.f, progress.ratio)
+            if not controller.arrived:
+                self._check_limits(controller, began)
+        warn_of_least_steps([controller])
+        self.h = controller.h
+        self.slope_dropped_after.add(len(self.nodes) - 1)
+        return LoopResult((y, ()), (y,))
+
+    def _limits(self, controller: StepSizeController) -> Limits:
+        """What bounds the next steps of the graph."""
+        settings = self.settings
+        most = math.inf if settings.max_step is None else settings.max_step
+        left = settings.max_steps - controller.attempts
+        return Limits(controller.end, controller.scale, settings.min_step, most, left)
+
+    def _take_over(self, evaluations: int, controller: StepSizeController, progress: Progress, steps: Tensor) -> None:
+        """Record what the graph has done."""
+        accepted, rejected = int(progress.accepted), int(progress.rejected)
+        pairs = [(t, h) for t, h in steps[:accepted].tolist()]
+        controller.take_over(
+            progress.t, progress.h, (progress.latest, progress.earlier), pairs, rejected,
+            [progress.largest] * int(progress.missed),
+        )  # fmt: skip
+        self.nodes = [*self.nodes, *(Node(len(self.nodes) + i, t, h) for i, (t, h) in enumerate(pairs))]
+        self.output_fractions += [()] * accepted
+        if controller.arrived:
+            self.output_fractions[-1] = (1.0,)
+        self.forward.accepted += accepted
+        self.forward.rejected += rejected
+        count_calls((accepted + rejected) * evaluations)
 
     def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         states: list[State] = []
@@ -117,19 +181,9 @@ class AdaptiveLoop(Loop):
             raise
 
     def _steps(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
-        scheme = self.scheme
-        stops = self.times if scheme.steps_end_at_outputs else ()
-        controller = StepSizeController(self.settings, scheme.error_order or 1, self.times, self.h, stops)
-        self.nodes = nodes = list[Node]()
-        scheme.set_tolerances(self.rtol, self.atol)
-        solver_state, began = carry[1], clock.monotonic()
-        if controller.h is None:
-            if self.settings.first_step is None and not solver_state and scheme.fsal:
-                starts = one_sided(
-                    f, Node(0, controller.t, controller.end - controller.t), controller.t in self.settings.jump_t, False
-                )
-                solver_state = (starts(Node(0, controller.t, 0.0), carry[0]),)
-            controller.begin(self._first_step(f, carry[0], solver_state))
+        scheme, nodes, began = self.scheme, list[Node](), clock.monotonic()
+        self.nodes = nodes
+        controller, solver_state = self._begun(carry, f)
         while not controller.arrived:
             node = Node(len(nodes), controller.t, controller.proposal())
             self._notify("callback_step", node, carry[0])
@@ -160,12 +214,27 @@ class AdaptiveLoop(Loop):
                 self._check_limits(controller, began)
         warn_of_least_steps([controller])
 
+    def _begun(self, carry: Carry, f: VectorField) -> tuple[StepSizeController, tuple[State, ...]]:
+        """The controller before the first step, and the solver state there."""
+        scheme, solver_state = self.scheme, carry[1]
+        stops = self.times if scheme.steps_end_at_outputs else ()
+        controller = StepSizeController(self.settings, scheme.error_order or 1, self.times, self.h, stops)
+        scheme.set_tolerances(self.rtol, self.atol)
+        if controller.h is None:
+            if self.settings.first_step is None and not solver_state and scheme.fsal:
+                starts = one_sided(
+                    f, Node(0, controller.t, controller.end - controller.t), controller.t in self.settings.jump_t, False
+                )
+                solver_state = (starts(Node(0, controller.t, 0.0), carry[0]),)
+            controller.begin(self._first_step(f, carry[0], solver_state))
+        return controller, solver_state
+
     def _attempt(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[StepResult | None, float]:
         """A step with the ratio of its error to the tolerance; none, and no number, where its equations have none."""
-        if self.compiled_step is not None:
-            attempt, square = self.compiled_step(node, y, solver_state, (self.rtol, self.atol))
+        if self.compiled is not None:
+            attempt, square = self.compiled.attempt(node, y, solver_state, (self.rtol, self.atol))
             return attempt, math.sqrt(float(square.detach()))
         try:
             attempt = self.scheme.attempt(self._inside_jumps(f, node), node, y, solver_state)
@@ -255,11 +324,11 @@ class AdaptiveLoop(Loop):
         if beyond:
             self.times = (self.times[0], math.copysign(math.inf, self.times[-1] - self.times[0]))
 
-    def use_compiled_step(self, attempt: CompiledAttempt) -> None:
+    def use_compiled(self, graphs: CompiledSolve) -> None:
         numbers = all(isinstance(tolerance, int | float) for tolerance in (self.rtol, self.atol))
         if not numbers or self.settings.norm is not None or self.settings.jump_t:
-            super().use_compiled_step(attempt)  # refuses
-        self.compiled_step = attempt
+            super().use_compiled(graphs)  # refuses
+        self.compiled = graphs
 
     def keep_interpolants(self) -> None:
         self.kept = []

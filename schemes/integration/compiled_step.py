@@ -6,8 +6,10 @@ torch.compile records the kernels as a CUDA graph, and a step is one launch.
 
 from __future__ import annotations
 
+import atexit
 import warnings
 from collections.abc import Callable
+from functools import cache
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -16,9 +18,8 @@ from torch import Tensor
 
 from schemes.core.evaluation_counts import count_calls
 from schemes.core.node import Node
-from schemes.core.scheme import ExplicitPair, Scheme, StepResult
+from schemes.core.scheme import ExplicitPair, StepResult
 from schemes.core.state import State, flatten
-from schemes.errors import SchemenetError
 
 Rate = Callable[..., Any]
 """f(t, y, *args) on the solver's form of the state, without anything that is no part of a graph."""
@@ -42,10 +43,11 @@ class CompiledStep:
         like = flatten(y)[0][0]
         device = like.device.type
         if device not in self._graphs:
-            step = MethodType(_with_separate_code(CompiledStep._step), self)
+            step = MethodType(with_separate_code(CompiledStep.step), self)
             mode = "reduce-overhead" if device == "cuda" and self.backend == "inductor" else None
             graph = torch.compile(step, mode=mode, dynamic=False, fullgraph=True, backend=self.backend)
             self._graphs[device] = graph
+            forget_graphs_at_exit()
         # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
         t, h, *limits = (
             torch.full((), number, dtype=like.real.dtype, device=like.device)
@@ -64,20 +66,13 @@ class CompiledStep:
         try:
             return self._graphs[device](*arguments)
         except RuntimeError as error:
-            from torch._dynamo.exc import BackendCompilerFailed, Unsupported  # a second to import, and here it is there
+            reason = refusal(error)
+            message = f"compile=True: torch.compile cannot take this f whole ({reason}); its steps run uncompiled"
+            warnings.warn(message, NotCompiledWarning, stacklevel=2)
+            self._graphs[device] = self.step
+            return self.step(*arguments)
 
-            if not isinstance(error, Unsupported | BackendCompilerFailed):
-                raise
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            warnings.warn(
-                f"compile=True: torch.compile cannot take this f whole ({reason.strip()}); its steps run uncompiled",
-                NotCompiledWarning,
-                stacklevel=2,
-            )
-            self._graphs[device] = self._step
-            return self._step(*arguments)
-
-    def _step(
+    def step(
         self, t: Tensor, h: Tensor, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any], args: Any
     ) -> Any:
         node = Node(0, t, h)
@@ -91,31 +86,29 @@ class CompiledStep:
         return following, total / count, *k
 
 
-def _with_separate_code(function: Any) -> FunctionType:
+@cache
+def forget_graphs_at_exit() -> None:
+    """Let torch.compile drop its graphs before the interpreter does.
+
+    What it knows of an object goes when the object goes, by modules that an interpreter at its end has emptied already:
+    it would print a traceback for each.
+    """
+    atexit.register(torch._dynamo.reset)
+
+
+def refusal(error: RuntimeError) -> str:
+    """In one line why torch.compile has not made a graph. Raises an error that is another one."""
+    from torch._dynamo.exc import TorchDynamoException  # a second to import, and here it is there
+
+    if not isinstance(error, TorchDynamoException):
+        raise error
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def with_separate_code(function: Any) -> FunctionType:
     """The same function with a code object of its own: torch.compile counts graphs, and limits them, by code object."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 def _copied(state: State) -> State:
     return state.clone() if isinstance(state, Tensor) else tuple(map(_copied, state))
-
-
-class _CompiledSteps(dict[Any, CompiledStep]):
-    """What is known of a function lives with it, and is no part of its copies."""
-
-    def __deepcopy__(self, memo: Any) -> _CompiledSteps:
-        return _CompiledSteps()
-
-    def __reduce__(self) -> Any:
-        return _CompiledSteps, ()
-
-
-def compiled_step(scheme: Scheme, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledStep:
-    """The compiled steps of a scheme on f: those of an earlier solve of a state of this ``form``, if any."""
-    if (pair := scheme.explicit_pair) is None:
-        raise SchemenetError(f"compile=True captures the steps of explicit pairs, not of {type(scheme).__name__}")
-    owner, name = getattr(f, "__self__", f), getattr(f, "__name__", "")
-    existing = (
-        vars(owner).setdefault("_captured_steps", _CompiledSteps()) if hasattr(owner, "__dict__") else _CompiledSteps()
-    )
-    return existing.setdefault((type(scheme), name, backend, form), CompiledStep(pair, rate, backend))

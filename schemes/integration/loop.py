@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from schemes.core.evaluation_counts import SolverCounts, Statistics
 from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
-from schemes.core.scheme import Scheme, StepResult
+from schemes.core.scheme import Scheme
 from schemes.core.state import State, VectorField
 from schemes.core.weighting import Weighted, Weights, weigh_by
 from schemes.errors import SchemenetError
+from schemes.integration.compiled_loop import CompiledSolve
 from schemes.integration.events import EventDetector
 from schemes.integration.step_size_controller import ErrorControl
 
@@ -24,9 +25,6 @@ Carry = tuple[State, tuple[State, ...]]
 StepCallback = Callable[[str, float, State, float], None]
 """Called with "callback_step" before each attempt at a step, "callback_accept_step" or "callback_reject_step" after it,
 and with time, state and step size."""
-
-CompiledAttempt = Callable[[Node, State, tuple[State, ...], tuple[Any, Any]], tuple[StepResult, Tensor]]
-"""The attempt after a node by a compiled graph, and the mean square of its error in units of (rtol, atol)."""
 
 
 class FieldOwner(nn.Module):
@@ -173,8 +171,8 @@ class Loop:
         """End at an event; ``beyond`` the last time too, where steps are found."""
         raise SchemenetError("event: these steps are not searched for events; use grid=adaptive")
 
-    def use_compiled_step(self, attempt: CompiledAttempt) -> None:
-        """Attempt steps by one compiled graph."""
+    def use_compiled(self, graphs: CompiledSolve) -> None:
+        """Take steps by compiled graphs."""
         raise SchemenetError(
             "compile=True needs grid=adaptive without norm and jump_t, numbers as tolerances, and batching=joint"
         )

@@ -18,7 +18,8 @@ from schemes.core.scheme import StepResult
 from schemes.core.state import State, VectorField, along, axpy, detached, flatten, rows_where, unflatten
 from schemes.errors import SchemenetError, SolverError
 from schemes.integration.adaptive_loop import AdaptiveLoop, warn_of_least_steps
-from schemes.integration.loop import Carry, CompiledAttempt, Loop, LoopResult
+from schemes.integration.compiled_loop import CompiledSolve
+from schemes.integration.loop import Carry, Loop, LoopResult
 from schemes.integration.one_sided import jumps_at, limits
 from schemes.integration.step_size_controller import StepSizeController, first_size, refined
 
@@ -186,8 +187,8 @@ class PerSampleLoop(AdaptiveLoop):
                 tables[i] = tables[i].index_put(index, leaf[index[1]])
         return [unflatten([table[j] for table in tables], shape) for j in range(count)]
 
-    def use_compiled_step(self, attempt: CompiledAttempt) -> None:
-        Loop.use_compiled_step(self, attempt)  # refuses
+    def use_compiled(self, graphs: CompiledSolve) -> None:
+        Loop.use_compiled(self, graphs)  # refuses
 
     def interpolant(self, unpack: Callable[[State], Any]) -> Interpolant:
         return Loop.interpolant(self, unpack)  # refuses

@@ -132,6 +132,36 @@ class StepSizeController:
         self.steps.append((self.t, h))
         self.output_fractions, self.t, self.jumped = tuple(output_fractions), arrived, arrived in self._jumps
 
+    @property
+    def latest_ratios(self) -> tuple[float, float]:
+        """The error ratios of the last two accepted steps, the latest first."""
+        return self._before
+
+    def take_over(
+        self,
+        t: float,
+        h: float,
+        ratios: tuple[float, float],
+        steps: Sequence[tuple[float, float]],
+        rejected: int,
+        missed: Sequence[float],
+    ) -> None:
+        """Continue from where others have come by the same rules.
+
+        Args:
+            t: the time that was reached.
+            h: the size of the next step.
+            ratios: see :attr:`latest_ratios`.
+            steps: (t, h) of the accepted ones.
+            rejected: how many attempts were.
+            missed: the error ratios of accepted steps that were too large.
+        """
+        self.t, self.h, self._before = t, h, ratios
+        self.steps += steps
+        self.missed += missed
+        self.counts.accepted += len(steps)
+        self.counts.rejected += rejected
+
     def end_with(self, theta: float) -> None:
         """The last accepted step is the end, at this fraction of it."""
         t, h = self.steps[-1]

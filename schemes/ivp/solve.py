@@ -18,7 +18,7 @@ from schemes.core.state import State, detached, flatten, has_derivative
 from schemes.errors import NonFiniteError, SchemenetError, SolverError, unknown
 from schemes.gradients.base import GradientMode, Slope
 from schemes.gradients.recomputation.autograd import StackWithContext
-from schemes.integration.compiled_step import compiled_step
+from schemes.integration.compiled_loop import CompiledSolve, compiled_loop
 from schemes.integration.events import Event, EventDetector, as_event, differentiable_event
 from schemes.integration.grid import Grid
 from schemes.integration.loop import Loop
@@ -96,8 +96,10 @@ def solve(
         event: a function of (t, y), or an :class:`schemes.integration.events.Event`, at whose first zero the solve
             ends: the last time and state of the solution are then the event's, and its ``status`` is "event". Both
             depend on all that the event depends on, the parameters of the event function among it.
-        compile: whether the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it. The
-            graph is kept with f for the next solve (on a GPU as a CUDA graph); torch.compile must take f whole.
+        compile: whether the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, and
+            on a CPU the whole loop where there are two times, no gradient, event, callback or ``dense``. The graph is
+            kept with f for the next solve (on a GPU as a CUDA graph). Where torch.compile cannot take f whole the solve
+            runs without, and warns.
 
     Returns:
         The states along a new first dimension, shape (times, ...), with times, counts and status.
@@ -239,12 +241,8 @@ class _Problem:
             value = f(t, y if single else pytree.tree_unflatten(list(y), structure), *args)
             return value if single else tuple(pytree.tree_leaves(value))
 
-        steps = compiled_step(self.scheme, f, rate, form=str(structure))
-        loop.use_compiled_step(
-            lambda node, y, solver_state, tolerances: steps.attempt(
-                node, y, solver_state, tolerances, tuple(self.rhs.arguments())
-            )
-        )
+        graphs = compiled_loop(self.scheme, f, rate, form=str(structure))
+        loop.use_compiled(CompiledSolve(graphs, lambda: tuple(self.rhs.arguments())))
 
     def stand(self, y: State, detector: EventDetector | None, dense: bool) -> _Run:
         """The run of a solve that takes no step: all states are the first, or the first alone, at an event there."""

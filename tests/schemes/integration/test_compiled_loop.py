@@ -1,0 +1,191 @@
+"""The whole solve as one graph: its steps, counts and errors are those of the loop on the host."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from architectures import create_model
+from schemes import solve
+from schemes.errors import NonFiniteError, StepLimitError, StepSizeError
+from schemes.integration.adaptive_loop import AdaptiveLoop, LeastStepWarning
+from schemes.integration.compiled_loop import CHUNK
+from schemes.integration.compiled_step import NotCompiledWarning
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    """The graph as Dynamo finds it, without minutes of C++; no gradients, for which steps are compiled one by one."""
+    inductor = torch.compile
+
+    def quick(f, *, fullgraph=False, **options):
+        return inductor(f, backend="eager", dynamic=False, fullgraph=fullgraph)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """The solves whose whole loop was a graph."""
+    solves = []
+    run = AdaptiveLoop._run_captured
+
+    def recorded(loop, *arguments):
+        result = run(loop, *arguments)
+        solves.append(loop.compiled.loop.captured)
+        return result
+
+    monkeypatch.setattr(AdaptiveLoop, "_run_captured", recorded)
+    return solves
+
+
+def oscillator(t: Tensor, y: Tensor, stiffness: Tensor | None = None) -> Tensor:
+    x, v = y.unbind(-1)
+    mu = 2.0 if stiffness is None else stiffness
+    return torch.stack((v, mu * (1 - x * x) * v - x + torch.cos(t)), -1)
+
+
+START = torch.tensor([[1.0, 0.5], [-0.3, 2.0]], dtype=torch.float64)
+
+
+def same(f, y0, times, grid, scheme="dopri5", **options):
+    """The statistics of a solve by a graph, which are those of one without it."""
+    grid = {"name": "adaptive", "rtol": 1e-6, "atol": 1e-8, **grid}
+    plain = solve(f, y0, times, grid=grid, scheme=scheme, **options)
+    whole = solve(f, y0, times, grid=grid, scheme=scheme, compile=True, **options)
+    torch.testing.assert_close(whole.values, plain.values, rtol=1e-10, atol=1e-11)
+    ours, theirs = whole.statistics, plain.statistics
+    assert (ours.forward.accepted, ours.forward.rejected) == (theirs.forward.accepted, theirs.forward.rejected)
+    first_again = (
+        theirs.forward.rejected if "first_step" in grid else 0
+    )  # a rejected first attempt evaluates f there again
+    assert 0 <= theirs.forward.evaluations - ours.forward.evaluations <= first_again
+    assert ours.step_sizes == pytest.approx(theirs.step_sizes, rel=1e-6)
+    assert ours.times == pytest.approx(theirs.times, rel=1e-6)
+    return ours
+
+
+@pytest.mark.parametrize("controller", ["I", "PI", "PID"])
+def test_steps_are_those_of_each_controller(controller, captured):
+    statistics = same(oscillator, START, [0.0, 6.0], {"controller": controller})
+    assert statistics.forward.rejected or controller != "I"
+    assert captured == [True]
+
+
+@pytest.mark.parametrize(
+    ("times", "grid", "scheme"),
+    [
+        ([6.0, 0.0], {}, "tsit5"),
+        ([0.0, 3.0], {"max_step": 0.05}, "bosh3"),
+        ([0.0, 3.0], {"first_step": 0.5, "safety": 0.8, "growth": 2.0, "shrink": 0.4}, "dopri5"),
+        ([-1.0, 2.0], {"rtol": 1e-3}, "adaptive_heun"),
+    ],
+)
+def test_steps_obey_the_settings(times, grid, scheme, captured):
+    same(oscillator, START, times, grid, scheme)
+    assert captured == [True]
+
+
+def test_more_steps_than_the_host_waits_for(captured):
+    statistics = same(oscillator, START, [0.0, 1.0], {"max_step": 0.9 / CHUNK})
+    assert statistics.forward.accepted > CHUNK
+    assert captured == [True]
+
+
+def test_a_nest_of_states_and_arguments(captured):
+    def f(t, y, k):
+        return {"a": -k * y["b"], "b": y["a"] + torch.sin(t)}
+
+    y0 = {"a": torch.ones(3, dtype=torch.float64), "b": torch.zeros(2, 3, dtype=torch.float64).sum(0)}
+    k = torch.tensor(2.0, dtype=torch.float64)
+    plain, whole = (solve(f, y0, [0, 2], args=(k,), compile=compile) for compile in (False, True))
+    torch.testing.assert_close(whole.values["a"], plain.values["a"])
+    torch.testing.assert_close(whole.values["b"], plain.values["b"])
+    assert captured == [True]
+
+
+def test_one_graph_serves_other_times_tolerances_and_limits(captured):
+    counter = torch._dynamo.utils.counters["stats"]
+    stiffness = torch.tensor(1.0, dtype=torch.float64)
+    grids = {"rtol": 1e-4}, {"rtol": 1e-6, "atol": 1e-3}, {"max_step": 0.1}, {"min_step": 1e-6}, {"first_step": 0.01}
+    counts = []
+    for i, grid in enumerate(grids):
+        solve(
+            oscillator,
+            START + i,
+            [i, 2 * i + 1.5],
+            args=(stiffness + i,),
+            grid={"name": "adaptive", **grid},
+            compile=True,
+        )
+        counts.append(counter["unique_graphs"])
+    assert len(set(counts)) == 1
+    assert captured == [True] * 5
+
+
+def test_what_is_no_single_end_is_stepped_by_the_graph_of_a_step(captured):
+    for options in ({"dense": True}, {"event": lambda t, y: y[..., 0].sum()}):
+        solve(oscillator, START, [0, 1], compile=True, **options)
+    solve(oscillator, START, [0, 0.5, 1], compile=True)
+    solve(oscillator, START, [0, 1], grid={"name": "adaptive", "step_t": (0.3,)}, compile=True)
+    with torch.enable_grad():
+        solve(oscillator, START.clone().requires_grad_(), [0, 1], compile=True).values.sum().backward()
+    assert captured == []
+
+
+def test_errors_are_those_of_the_host(captured):
+    with pytest.raises(StepLimitError, match="max_steps=7 is reached at t = "):
+        solve(oscillator, START, [0, 6], grid={"name": "adaptive", "rtol": 1e-9, "max_steps": 7}, compile=True)
+    with pytest.raises(StepSizeError, match=r"fell to .* at t = 1\b|fell to .* at t = 0\.99"):
+        solve(lambda t, y: y * y, torch.ones(1, dtype=torch.float64), [0, 2], compile=True)
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        solve(lambda t, y: torch.sqrt(0.5 - t) * y, torch.ones(1, dtype=torch.float64), [0, 2], compile=True)
+
+
+def test_steps_that_may_not_be_smaller_are_missed_as_on_the_host():
+    messages = []
+    for compiled in (False, True):
+        grid = {"name": "adaptive", "rtol": 1e-9, "atol": 1e-9, "min_step": 0.2}
+        with pytest.warns(LeastStepWarning) as caught:
+            solve(oscillator, START, [0, 3], grid=grid, compile=compiled)
+        messages.append(str(caught[0].message))
+    assert messages[0] == messages[1]
+
+
+def test_a_loop_that_cannot_be_captured_is_stepped(captured, monkeypatch):
+    quick = torch.compile
+
+    def refusing(*_):
+        raise torch._dynamo.exc.UncapturedHigherOrderOpError("no such loop")
+
+    monkeypatch.setattr(torch, "compile", lambda f, **o: refusing if f.__name__ == "_loop" else quick(f, **o))
+
+    def f(t, y):
+        return -y
+
+    y0 = torch.ones(3, dtype=torch.float64)
+    with pytest.warns(NotCompiledWarning, match="the loop is not captured .*; its steps are, one by one"):
+        first = solve(f, y0, [0, 1], compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = solve(f, y0, [0, 1], compile=True)
+    assert captured == [False]
+    torch.testing.assert_close(first.values, again.values)
+    torch.testing.assert_close(first.values, solve(f, y0, [0, 1]).values)
+    assert first.statistics.forward == solve(f, y0, [0, 1]).statistics.forward
+
+
+def test_a_flow_in_evaluation_is_one_graph(captured):
+    torch.manual_seed(0)
+    network = create_model("mlp", in_chans=2, image_size=None, hidden=4, scheme="dopri5", grid="adaptive").eval()
+    x = torch.randn(5, 2)
+    plain, nfe = network(x), network.nfe.forward
+    network.flows[0].compile_steps()
+    torch.testing.assert_close(network(x), plain, rtol=1e-4, atol=1e-5)
+    assert network.nfe.forward == nfe
+    assert captured == [True]
