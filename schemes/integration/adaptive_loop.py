@@ -19,7 +19,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import StepResult
 from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of
 from schemes.errors import NonFiniteError, SolverError, StepLimitError, StepSizeError, TimeLimitError
-from schemes.integration.compiled_loop import CompiledSolve, Limits, Progress, begun
+from schemes.integration.compiled_loop import Chunk, CompiledSolve, Limits, begun, rows_of
 from schemes.integration.events import EventDetector
 from schemes.integration.loop import Carry, Loop, LoopResult, Recorder, StepCallback
 from schemes.integration.one_sided import jumps_at, one_sided
@@ -109,43 +109,51 @@ class AdaptiveLoop(Loop):
         return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
 
     def run(self, carry: Carry) -> LoopResult:
-        if self.compiled is None or not self._is_captured(self.compiled, carry[0]):
+        if self.compiled is None or not self._is_captured(self.compiled, carry[0]) or len(self.times) > 2:
             return super().run(carry)
-        return self._run_captured(self.compiled, carry)
+        y = carry[0]
+        for chunk in self._chunks(self.compiled, carry, records=False):
+            y = chunk.y
+            if not self.compiled.loop.captured:
+                return super().run((y, (chunk.slope,)))
+        return LoopResult((y, ()), (y,))
 
     def _is_captured(self, compiled: CompiledSolve, y: State) -> bool:
-        """Whether the whole loop is one graph: it has the state at the end alone, and no derivatives."""
+        """Whether the whole loop is one graph: without derivatives, and nothing looks on."""
         leaves = flatten(y)[0]
         plain = self.detector is None and self.callback is None and self.kept is None and not self.settings.step_t
         here = all(leaf.device.type == "cpu" and leaf.dtype in (torch.float32, torch.float64) for leaf in leaves)
-        one_kind = len({leaf.dtype for leaf in leaves}) == 1
+        one_kind = len({leaf.dtype for leaf in leaves}) == 1 and all(map(math.isfinite, self.times))
         graph = compiled.loop.captured and self.scheme.fsal and not torch.is_grad_enabled()
-        return graph and plain and here and one_kind and len(self.times) == 2 and math.isfinite(self.times[1])
+        return graph and plain and here and one_kind and not self.scheme.steps_end_at_outputs
 
-    def _run_captured(self, compiled: CompiledSolve, carry: Carry) -> LoopResult:
-        """All steps by one graph, which the host looks at now and then; one by one where it cannot be made."""
+    def _chunks(self, compiled: CompiledSolve, carry: Carry, records: bool) -> Iterator[Chunk]:
+        """All steps by one graph, which the host looks at now and then.
+
+        Where it cannot be made the only chunk has no steps, and the loop continues from its state and ``h``.
+        """
         began = clock.monotonic()
         controller, solver_state = self._begun(carry, self.f)
         y = carry[0]
         slope = solver_state[0] if solver_state else self.f(Node(0, controller.t, 0.0), y)
         while not controller.arrived:
-            result = compiled.loop.run(
-                begun(controller.t, controller.h or 0.0, controller.latest_ratios), y, slope, self._limits(controller),
-                (self.rtol, self.atol), self.settings, compiled.arguments(),
+            now = begun(controller.t, controller.h or 0.0, controller.latest_ratios)
+            chunk = compiled.loop.run(
+                now, y, slope, self._limits(controller), (self.rtol, self.atol), self.settings,
+                compiled.arguments(), records,
             )  # fmt: skip
-            if result is None:
+            if chunk is None:
                 self.h = controller.h
-                return super().run((y, (slope,)))
-            progress, y, slope, steps = result
-            self._take_over(compiled.evaluations, controller, progress, steps)
-            if progress.failed:
-                raise self._too_small(controller, y, self.f, progress.ratio)
+                yield Chunk(now, y, slope, [], ())
+                return
+            y, slope = chunk.y, chunk.slope
+            self._take_over(compiled.evaluations, controller, chunk)
+            yield chunk
+            if chunk.progress.failed:
+                raise self._too_small(controller, y, self.f, chunk.progress.ratio)
             if not controller.arrived:
                 self._check_limits(controller, began)
         warn_of_least_steps([controller])
-        self.h = controller.h
-        self.slope_dropped_after.add(len(self.nodes) - 1)
-        return LoopResult((y, ()), (y,))
 
     def _limits(self, controller: StepSizeController) -> Limits:
         """What bounds the next steps of the graph."""
@@ -154,26 +162,47 @@ class AdaptiveLoop(Loop):
         left = settings.max_steps - controller.attempts
         return Limits(controller.end, controller.scale, settings.min_step, most, left)
 
-    def _take_over(self, evaluations: int, controller: StepSizeController, progress: Progress, steps: Tensor) -> None:
+    def _take_over(self, evaluations: int, controller: StepSizeController, chunk: Chunk) -> None:
         """Record what the graph has done."""
-        accepted, rejected = int(progress.accepted), int(progress.rejected)
-        pairs = [(t, h) for t, h in steps[:accepted].tolist()]
-        controller.take_over(
-            progress.t, progress.h, (progress.latest, progress.earlier), pairs, rejected,
+        progress, accepted = chunk.progress, len(chunk.steps)
+        attempts = accepted + int(progress.rejected)
+        self.output_fractions += controller.take_over(
+            progress.t, progress.h, (progress.latest, progress.earlier), chunk.steps, int(progress.rejected),
             [progress.largest] * int(progress.missed),
         )  # fmt: skip
-        self.nodes = [*self.nodes, *(Node(len(self.nodes) + i, t, h) for i, (t, h) in enumerate(pairs))]
-        self.output_fractions += [()] * accepted
+        self.nodes = [*self.nodes, *(Node(len(self.nodes) + i, t, h) for i, (t, h) in enumerate(chunk.steps))]
+        self.h = controller.h
         if controller.arrived:
-            self.output_fractions[-1] = (1.0,)
+            self.slope_dropped_after.add(len(self.nodes) - 1)
         self.forward.accepted += accepted
-        self.forward.rejected += rejected
-        count_calls((accepted + rejected) * evaluations)
+        self.forward.rejected += int(progress.rejected)
+        count_calls(attempts * evaluations)
+
+    def _captured_steps(self, compiled: CompiledSolve, carry: Carry) -> Iterator[tuple[Node, Carry, LoopResult]]:
+        """The steps of :meth:`walk` by one graph."""
+        for chunk in self._chunks(compiled, carry, records=True):
+            if not compiled.loop.captured:
+                yield from self._steps((chunk.y, (chunk.slope,)), self.f)
+                return
+            nodes = self.nodes[len(self.nodes) - len(chunk.steps) :]
+            outputs = iter(compiled.outputs(chunk, [self.output_fractions[node.step] for node in nodes]))
+            before, *slopes = (rows_of(state) for state in chunk.record) if nodes else ([], [])
+            after = [*before[1:], chunk.y]
+            for i, node in enumerate(nodes):
+                dropped = node.step in self.slope_dropped_after
+                last: Carry = after[i], () if dropped else (slopes[-1][i],)
+                states = tuple(
+                    after[i] if theta == 1 else state
+                    for theta, state in zip(self.output_fractions[node.step], outputs, strict=False)
+                )
+                yield node, (before[i], (slopes[0][i],)) if node.step else carry, LoopResult(last, states)
 
     def walk(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         states: list[State] = []
         try:
-            for step in self._steps(carry, f):
+            captured = self.compiled is not None and self._is_captured(self.compiled, carry[0])
+            steps = self._captured_steps(self.compiled, carry) if captured and self.compiled else self._steps(carry, f)
+            for step in steps:
                 states += map(detached, step[2].outputs)
                 yield step
         except SolverError as error:

@@ -7,7 +7,7 @@ that the sizes of all steps are known afterwards and limits on a solve hold.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -30,7 +30,9 @@ from schemes.integration.compiled_step import (
 from schemes.integration.step_size_controller import COEFFICIENTS, FLOOR, NOT_FINITE, StepSizeSettings
 
 CHUNK = 256
-"""Accepted steps after which the host looks."""
+"""Most accepted steps after which the host looks."""
+RECORD = 2**16
+"""Most bytes of the states and slopes that a chunk records: each attempt copies them."""
 
 
 class Progress(NamedTuple):
@@ -73,6 +75,25 @@ class Limits(NamedTuple):
     attempts: Any
 
 
+class Chunk(NamedTuple):
+    """What the graph has done until the host looks.
+
+    Attributes:
+        progress: at its end.
+        y: the state there.
+        slope: f there.
+        steps: (t, h) of the accepted steps.
+        record: for each of them, where states were asked for, the state before it and its slopes k_1 ... k_s, each a
+            state whose tensors have the steps for first dimension.
+    """
+
+    progress: Progress
+    y: State
+    slope: State
+    steps: list[tuple[float, float]]
+    record: tuple[State, ...]
+
+
 def begun(t: float, h: float, ratios: tuple[float, float]) -> Progress:
     """The progress at the beginning of a chunk."""
     return Progress(t, h, *ratios, accepted=0, rejected=0, missed=0, largest=0.0, ratio=0.0, tried=0.0, failed=0)
@@ -103,8 +124,9 @@ class CompiledLoop:
         tolerances: tuple[float, float],
         settings: StepSizeSettings,
         args: tuple[Any, ...],
-    ) -> tuple[Progress, State, State, Tensor] | None:
-        """Up to :data:`CHUNK` accepted steps.
+        records: bool,
+    ) -> Chunk | None:
+        """Some accepted steps.
 
         Args:
             progress: where the solve is; its counts begin anew.
@@ -114,26 +136,34 @@ class CompiledLoop:
             tolerances: rtol and atol.
             settings: whose controller, safety, shrink and growth are constants of the graph.
             args: further arguments of f.
+            records: whether the states and slopes of the steps are kept.
 
         Returns:
-            Progress, state and slope at the end, and t and h of the accepted steps, (CHUNK, 2). None where
-            torch.compile cannot make the graph.
+            The steps; None where torch.compile cannot make the graph.
         """
         graph = self._graph = self._graph or self._compiled()
         leaves, shape = flatten((y, slope))
         constants = settings.controller, settings.safety, settings.shrink, settings.growth
-        like = leaves[0]
+        like, rows = leaves[0], self._rows(leaves) if records else 0
         limit = [torch.full((), tolerance, dtype=like.dtype, device=like.device) for tolerance in tolerances]
         try:
             begin, bounds = (torch.tensor(numbers, dtype=torch.float64) for numbers in (progress, limits))
-            end, leaves, steps = graph(begin, leaves, bounds, tuple(limit), args, shape, constants)
+            end, leaves, steps, record = graph(begin, leaves, bounds, tuple(limit), args, shape, constants, rows)
         except RuntimeError as error:
             message = f"compile=True: the loop is not captured ({refusal(error)}); its steps are, one by one"
             warnings.warn(message, NotCompiledWarning, stacklevel=2)
             self.captured = False
             return None
         following, slope = unflatten(leaves, shape)
-        return Progress(*end.tolist()), following, slope, steps
+        done = Progress(*end.tolist())
+        states = [unflatten([leaf[: int(done.accepted)] for leaf in state], shape[0]) for state in record]
+        return Chunk(done, following, slope, [(t, h) for t, h in steps[: int(done.accepted)].tolist()], tuple(states))
+
+    def _rows(self, leaves: list[Tensor]) -> int:
+        """How many steps a record holds."""
+        state = sum(leaf.numel() * leaf.element_size() for leaf in leaves) // 2
+        step = state * (1 + len(self.step.scheme.tableau.all_rows))
+        return min(max(RECORD // max(step, 1), 1), CHUNK)
 
     def _compiled(self) -> Callable[..., Any]:
         loop, backend = MethodType(with_separate_code(CompiledLoop._loop), self), self.step.backend
@@ -150,33 +180,44 @@ class CompiledLoop:
         args: tuple[Any, ...],
         shape: Any,
         constants: tuple[str, float, float, float],
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        steps = torch.zeros(CHUNK, 2, dtype=torch.float64)
+        rows: int,
+    ) -> tuple[Tensor, list[Tensor], Tensor, list[list[Tensor]]]:
+        count, chunk = len(leaves), rows or CHUNK
+        states = [leaf.new_zeros(rows, *leaf.shape) for leaf in leaves[: count // 2]] if rows else []
+        record = [state.clone() for _ in range(1 + len(self.step.scheme.tableau.all_rows)) for state in states]
+        steps = torch.zeros(chunk, 2, dtype=torch.float64)
 
         def continues(progress: Tensor, *_: Tensor) -> Tensor:
             now, limits = Progress(*progress.unbind()), Limits(*bounds.unbind())
             attempts = now.accepted + now.rejected
-            return (now.t != limits.end) & (now.failed == 0) & (now.accepted < CHUNK) & (attempts < limits.attempts)
+            return (now.t != limits.end) & (now.failed == 0) & (now.accepted < chunk) & (attempts < limits.attempts)
 
         def attempt(progress: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             now, limits = Progress(*progress.unbind()), Limits(*bounds.unbind())
-            before, steps = carried[:-1], carried[-1]
+            before, steps, record = carried[:count], carried[count], carried[count + 1 :]
             y, slope = unflatten(list(before), shape)
             h, is_last = proposed(now, limits)
             real = before[0].dtype
             following, square, *k = self.step.step(now.t.to(real), h.to(real), y, (slope,), tolerances, args)
             after = flatten((following, k[-1]))[0]
             then, taken = judged(now, h, is_last, square.sqrt().double(), limits, constants, self.order)
-            row = (torch.arange(CHUNK) == now.accepted) & taken
+            row = (torch.arange(chunk) == now.accepted) & taken
             steps = torch.where(row.unsqueeze(1), torch.stack((now.t, h)), steps)
+            new = flatten((y, *k))[0] if rows else []
+            record = [
+                torch.where(row.view(-1, *[1] * each.dim()), each.detach(), old)
+                for each, old in zip(new, record, strict=True)
+            ]
             chosen = [torch.where(taken, new, old) for new, old in zip(after, before, strict=True)]
             place, packed = torch.arange(len(then)), torch.zeros_like(progress)
             for i, field in enumerate(then):  # one kernel; a stack would be one for each field
                 packed = torch.where(place == i, field, packed)
-            return (packed, *chosen, steps)
+            return (packed, *chosen, steps, *record)
 
-        progress, *leaves, steps = while_loop(continues, attempt, (progress, *leaves, steps))
-        return progress, leaves, steps
+        progress, *rest = while_loop(continues, attempt, (progress, *leaves, steps, *record))
+        leaves, steps, record = rest[:count], rest[count], rest[count + 1 :]
+        width = max(1, len(states))
+        return progress, leaves, steps, [record[i : i + width] for i in range(0, len(record), width)]
 
 
 class CompiledSolve(NamedTuple):
@@ -195,11 +236,43 @@ class CompiledSolve(NamedTuple):
         """Of f in one attempt, whose first slope is known."""
         return len(self.loop.step.scheme.tableau.all_rows) - 1
 
+    def outputs(self, chunk: Chunk, fractions: Sequence[Sequence[float]]) -> list[State]:
+        """The states at fractions of each step of a recorded chunk, all in one product with the slopes."""
+        places = [i for i, each in enumerate(fractions) for _ in each]
+        if not places:
+            return []
+        index = torch.tensor(places)
+        before, *slopes = (_rows(state, index) for state in chunk.record)
+        after = _rows(_shifted(chunk.record[0], chunk.y), index)
+        like = flatten(before)[0][0]
+        theta = like.new_tensor([theta for each in fractions for theta in each])
+        h = like.new_tensor([chunk.steps[i][1] for i in places])
+        interpolate: Callable[[Any], State] = self.loop.step.scheme.attempted(h, before, after, slopes).interpolate
+        return rows_of(interpolate(theta))
+
     def attempt(
         self, node: Node, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any]
     ) -> tuple[StepResult, Tensor]:
         """The attempt after a node, and the mean square of its error in units of (rtol, atol)."""
         return self.loop.step.attempt(node, y, solver_state, tolerances, self.arguments())
+
+
+def rows_of(state: State) -> list[State]:
+    """The states along the first dimension."""
+    if isinstance(state, Tensor):
+        return list(state.unbind())
+    return list(zip(*map(rows_of, state), strict=True))
+
+
+def _rows(state: State, index: Tensor) -> State:
+    return state[index] if isinstance(state, Tensor) else tuple(_rows(part, index) for part in state)
+
+
+def _shifted(states: State, last: State) -> State:
+    """Without the first, and with another one behind the last."""
+    if isinstance(states, Tensor) and isinstance(last, Tensor):
+        return torch.cat((states[1:], last.unsqueeze(0)))
+    return tuple(_shifted(*parts) for parts in zip(states, last, strict=True))
 
 
 class _Graphs(dict[Any, CompiledLoop]):

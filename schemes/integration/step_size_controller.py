@@ -124,13 +124,18 @@ class StepSizeController:
 
     def _advance(self, h: float) -> None:
         arrived = self._stops[-1] if self._cut else self.t + h
-        output_fractions = []
+        self.output_fractions = self._outputs_in(self.t, h, arrived)
+        self.steps.append((self.t, h))
+        self.t, self.jumped = arrived, arrived in self._jumps
+
+    def _outputs_in(self, t: float, h: float, arrived: float) -> tuple[float, ...]:
+        """The output times up to the end of the step of size h from t, as fractions of it."""
+        fractions = []
         while self.outputs_done < len(self.times) and self.direction * (self.times[self.outputs_done] - arrived) <= 0:
             time = self.times[self.outputs_done]
-            output_fractions.append(1.0 if time == arrived else (time - self.t) / h)
+            fractions.append(1.0 if time == arrived else (time - t) / h)
             self.outputs_done += 1
-        self.steps.append((self.t, h))
-        self.output_fractions, self.t, self.jumped = tuple(output_fractions), arrived, arrived in self._jumps
+        return tuple(fractions)
 
     @property
     def latest_ratios(self) -> tuple[float, float]:
@@ -145,7 +150,7 @@ class StepSizeController:
         steps: Sequence[tuple[float, float]],
         rejected: int,
         missed: Sequence[float],
-    ) -> None:
+    ) -> list[tuple[float, ...]]:
         """Continue from where others have come by the same rules.
 
         Args:
@@ -155,12 +160,18 @@ class StepSizeController:
             steps: (t, h) of the accepted ones.
             rejected: how many attempts were.
             missed: the error ratios of accepted steps that were too large.
+
+        Returns:
+            The output times in each of the steps, as fractions of it.
         """
+        ends = [*(start for start, _ in steps[1:]), t]
+        fractions = [self._outputs_in(start, size, end) for (start, size), end in zip(steps, ends, strict=False)]
         self.t, self.h, self._before = t, h, ratios
         self.steps += steps
         self.missed += missed
         self.counts.accepted += len(steps)
         self.counts.rejected += rejected
+        return fractions
 
     def end_with(self, theta: float) -> None:
         """The last accepted step is the end, at this fraction of it."""

@@ -97,8 +97,8 @@ def solve(
             ends: the last time and state of the solution are then the event's, and its ``status`` is "event". Both
             depend on all that the event depends on, the parameters of the event function among it.
         compile: whether the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, and
-            on a CPU the whole loop where there are two times, no gradient, event, callback or ``dense``. The graph is
-            kept with f for the next solve (on a GPU as a CUDA graph). Where torch.compile cannot take f whole the solve
+            on a CPU the whole loop, but under backprop and with an event, a callback or ``dense``. The graph is kept
+            with f for the next solve (on a GPU as a CUDA graph). Where torch.compile cannot take f whole the solve
             runs without, and warns.
 
     Returns:

@@ -33,14 +33,15 @@ def _quickly(monkeypatch):
 def captured(monkeypatch):
     """The solves whose whole loop was a graph."""
     solves = []
-    run = AdaptiveLoop._run_captured
+    chunks = AdaptiveLoop._chunks
 
-    def recorded(loop, *arguments):
-        result = run(loop, *arguments)
-        solves.append(loop.compiled.loop.captured)
-        return result
+    def recorded(loop, compiled, *arguments, **options):
+        try:
+            yield from chunks(loop, compiled, *arguments, **options)
+        finally:
+            solves.append(compiled.loop.captured)
 
-    monkeypatch.setattr(AdaptiveLoop, "_run_captured", recorded)
+    monkeypatch.setattr(AdaptiveLoop, "_chunks", recorded)
     return solves
 
 
@@ -128,13 +129,45 @@ def test_one_graph_serves_other_times_tolerances_and_limits(captured):
     assert captured == [True] * 5
 
 
-def test_what_is_no_single_end_is_stepped_by_the_graph_of_a_step(captured):
+@pytest.mark.parametrize("scheme", ["dopri5", "tsit5", "bosh3", "dopri8"])
+def test_states_between_the_ends_are_those_of_each_step(scheme, captured):
+    times = torch.linspace(0.0, 3.0, 40, dtype=torch.float64)
+    same(oscillator, START, [-0.5, -0.5, *times.tolist()], {}, scheme)
+    same(oscillator, START, (times / 3).flip(0).tolist(), {}, scheme)
+    assert captured == [True] * 2
+
+
+@pytest.mark.parametrize("gradient", ["checkpoint", "adjoint"])
+def test_gradients_are_those_of_the_steps(gradient, captured):
+    stiffness = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    with torch.enable_grad():
+        for compiled in (False, True):
+            y0 = START.clone().requires_grad_()
+            grid = {"name": "adaptive", "rtol": 1e-6, "atol": 1e-8}
+            times = [0.0, 0.3, 1.0]
+            values = solve(
+                oscillator, y0, times, args=(stiffness,), grid=grid, gradient=gradient, compile=compiled
+            ).values
+            gradients.append(torch.autograd.grad(values.square().sum(), (y0, stiffness)))
+    assert captured[:1] == [True]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_a_chunk_records_no_more_than_it_may(captured):
+    y0 = torch.randn(2000, 2, dtype=torch.float64)
+    same(oscillator, y0, [0.0, 0.5, 1.0], {"rtol": 1e-3})
+    assert captured == [True]
+
+
+def test_what_is_looked_at_is_stepped_by_the_graph_of_a_step(captured):
     for options in ({"dense": True}, {"event": lambda t, y: y[..., 0].sum()}):
         solve(oscillator, START, [0, 1], compile=True, **options)
-    solve(oscillator, START, [0, 0.5, 1], compile=True)
     solve(oscillator, START, [0, 1], grid={"name": "adaptive", "step_t": (0.3,)}, compile=True)
     with torch.enable_grad():
-        solve(oscillator, START.clone().requires_grad_(), [0, 1], compile=True).values.sum().backward()
+        y0 = START.clone().requires_grad_()
+        solve(oscillator, y0, [0, 1], gradient="backprop", compile=True).values.sum().backward()
     assert captured == []
 
 
