@@ -33,12 +33,14 @@ class StepResult(NamedTuple):
         solver_state: the scheme's own state there.
         error: estimates the local error of ``y``, without evaluating f again.
         interpolate: the state at t + theta h for theta in [0, 1], differentiable, without evaluating f again.
+        interpolate_all: the states at a vector of theta, stacked in front; None where it is no cheaper than one by one.
     """
 
     y: State
     solver_state: tuple[State, ...]
     error: Callable[[], State]
     interpolate: Callable[[float], State]
+    interpolate_all: Callable[[Tensor], State] | None = None
 
 
 class ExplicitPair(Protocol):

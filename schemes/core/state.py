@@ -34,6 +34,18 @@ def rows_where(mask: Tensor, a: State, b: State) -> State:
     return tuple(rows_where(mask, x, y) for x, y in zip(a, b, strict=True))
 
 
+def rows_of(state: State) -> list[State]:
+    """The states along the first dimension."""
+    if isinstance(state, Tensor):
+        return list(state.unbind())
+    return list(zip(*map(rows_of, state), strict=True))
+
+
+def one_row(state: State) -> State:
+    """A state as a row of one of its kind."""
+    return state.unsqueeze(0) if isinstance(state, Tensor) else tuple(map(one_row, state))
+
+
 def axpy(y: State, f: State, h: float | Tensor) -> State:
     """y + h f, one fused operation for tensors and a number h; a tensor h is taken in the precision of f."""
     if f is None:

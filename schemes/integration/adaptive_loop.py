@@ -17,9 +17,9 @@ from schemes.core.evaluation_counts import count_calls
 from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import StepResult
-from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of
+from schemes.core.state import State, VectorField, axpy, detached, flatten, in_precision_of, rows_of
 from schemes.errors import NonFiniteError, SolverError, StepLimitError, StepSizeError, TimeLimitError
-from schemes.integration.compiled_loop import Chunk, CompiledSolve, Limits, begun, rows_of
+from schemes.integration.compiled_loop import Chunk, CompiledSolve, Limits, begun
 from schemes.integration.events import EventDetector
 from schemes.integration.loop import Carry, Loop, LoopResult, Recorder, StepCallback
 from schemes.integration.one_sided import jumps_at, one_sided
@@ -103,9 +103,14 @@ class AdaptiveLoop(Loop):
         return self.f  # draws no random numbers and leaves nothing in buffers: see ``schemes.ivp.right_hand_side``
 
     def _loop_result(self, node: Node, attempt: StepResult) -> LoopResult:
-        states = tuple(
-            attempt.y if theta == 1 else attempt.interpolate(theta) for theta in self.output_fractions[node.step]
-        )
+        fractions = self.output_fractions[node.step]
+        inside = [theta for theta in fractions if theta != 1]
+        if attempt.interpolate_all is None or len(inside) < 2:
+            between: Sequence[State] = list(map(attempt.interpolate, inside))
+        else:
+            theta = torch.tensor(inside, dtype=torch.float64, device=flatten(attempt.y)[0][0].device)
+            between = rows_of(attempt.interpolate_all(theta))
+        states = (*between, *[attempt.y] * (len(fractions) - len(inside)))
         return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
 
     def run(self, carry: Carry) -> LoopResult:

@@ -17,7 +17,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
-from schemes.core.state import State, flatten, unflatten
+from schemes.core.state import State, flatten, rows_of, unflatten
 from schemes.errors import SchemenetError
 from schemes.integration.compiled_step import (
     CompiledStep,
@@ -255,13 +255,6 @@ class CompiledSolve(NamedTuple):
     ) -> tuple[StepResult, Tensor]:
         """The attempt after a node, and the mean square of its error in units of (rtol, atol)."""
         return self.loop.step.attempt(node, y, solver_state, tolerances, self.arguments())
-
-
-def rows_of(state: State) -> list[State]:
-    """The states along the first dimension."""
-    if isinstance(state, Tensor):
-        return list(state.unbind())
-    return list(zip(*map(rows_of, state), strict=True))
 
 
 def _rows(state: State, index: Tensor) -> State:

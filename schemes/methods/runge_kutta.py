@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from schemes.core.interpolation import extension
 from schemes.core.node import Node
 from schemes.core.scheme import ExplicitPair, Scheme, StepResult
-from schemes.core.state import State, VectorField, axpy, combine, stage_sum
+from schemes.core.state import State, VectorField, axpy, combine, one_row, stage_sum
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import separate_weights
 
@@ -85,5 +87,10 @@ class RungeKutta(Scheme, abstract=True):
 
     def attempted(self, h: Any, y: State, following: State, k: list[State]) -> StepResult:
         """The attempt that has these slopes."""
-        interpolate = extension(self.tableau, h, y, following, k)
-        return StepResult(following, (k[-1],), lambda: self.error_of_pair(h, k), interpolate)
+        tableau = self.tableau
+
+        def interpolate_all(theta: Tensor) -> State:
+            return extension(tableau, h, one_row(y), one_row(following), [one_row(slope) for slope in k])(theta)
+
+        interpolate = extension(tableau, h, y, following, k)
+        return StepResult(following, (k[-1],), lambda: self.error_of_pair(h, k), interpolate, interpolate_all)
