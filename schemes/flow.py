@@ -18,7 +18,7 @@ from schemes.core.scheme import Scheme
 from schemes.core.state import State
 from schemes.errors import SchemenetError
 from schemes.field_bank import FieldBank
-from schemes.integration.compiled_loop import CompiledSolve, compiled_loop
+from schemes.integration.compiled_loop import CompiledSolve, check_compilable, compiled_loop
 from schemes.integration.grid import FlowGrid
 from schemes.integration.loop import Carry, FieldOwner, Loop
 from schemes.noise.base import Blocks, Noise
@@ -236,12 +236,8 @@ class Flow(FieldOwner):
             yield y
 
     def compile_steps(self, backend: str = "inductor") -> None:
-        """Run each step of an adaptive grid as one graph of torch.compile's from now on."""
-        if not self.adaptive or self.scheme.explicit_pair is None:
-            raise SchemenetError(
-                "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
-                f"{type(self.scheme).__name__} on {type(self.grid).__name__}"
-            )
+        """Solve by graphs of torch.compile's from now on, as ``solve(compile=True)`` does."""
+        check_compilable(self)
         self.compiled = backend
 
     @property

@@ -49,13 +49,16 @@ def compile_network(network: nn.Module, backend: str = "inductor") -> None:
         backend: the name of a backend of torch.compile.
 
     Raises:
-        SchemenetError: the network solves along the times of its data, or a scheme is implicit.
+        SchemenetError: the network solves along the times of its data by steps that are not captured, or a scheme is
+            implicit.
     """
-    if any(isinstance(module, TrajectoryFlow) for module in network.modules()):
-        raise SchemenetError(
-            "trainer.compile: this network's flow is solved along the times of its data, in steps that no graph knows "
-            "beforehand; use trainer.compile=false"
-        )
+    if paths := [module for module in network.modules() if isinstance(module, TrajectoryFlow)]:
+        for path in paths:
+            try:
+                path.compile_steps(backend)
+            except SchemenetError as error:
+                raise SchemenetError(f"trainer.compile: {error}; use trainer.compile=false") from error
+        return
     flows = [module for module in network.modules() if isinstance(module, Flow)]
     if implicit := [type(flow.scheme).__name__ for flow in flows if flow.scheme.implicit]:
         raise SchemenetError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -276,6 +276,25 @@ class _Graphs(dict[Any, CompiledLoop]):
 
     def __reduce__(self) -> Any:
         return _Graphs, ()
+
+
+class AdaptiveFlow(Protocol):
+    """A flow whose steps are found, or are not."""
+
+    @property
+    def adaptive(self) -> bool: ...
+
+    scheme: Scheme
+    grid: Any
+
+
+def check_compilable(flow: AdaptiveFlow) -> None:
+    """Raise SchemenetError for a flow whose solves cannot be graphs."""
+    if not flow.adaptive or flow.scheme.explicit_pair is None:
+        raise SchemenetError(
+            "steps are captured on adaptive grids, of explicit pairs such as dopri5; this flow has "
+            f"{type(flow.scheme).__name__} on {type(flow.grid).__name__}"
+        )
 
 
 def compiled_loop(scheme: Scheme, f: Any, rate: Rate, backend: str = "inductor", form: str = "") -> CompiledLoop:

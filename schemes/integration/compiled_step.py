@@ -102,7 +102,8 @@ def refusal(error: RuntimeError) -> str:
 
     if not isinstance(error, TorchDynamoException):
         raise error
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def with_separate_code(function: Any) -> FunctionType:

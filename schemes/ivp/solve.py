@@ -62,7 +62,7 @@ def solve(
     batching: Literal["joint", "per_sample"] = "joint",
     dense: bool = False,
     event: Callable[..., Tensor] | Event | None = None,
-    compile: bool = False,
+    compile: bool | str = False,
 ) -> Solution:
     r"""Solve the initial value problem y' = f(t, y, *args), y(t[0]) = y0, for the states at all times ``t``.
 
@@ -99,7 +99,7 @@ def solve(
         compile: whether the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, and
             on a CPU the whole loop, but under backprop and with an event, a callback or ``dense``. The graph is kept
             with f for the next solve (on a GPU as a CUDA graph). Where torch.compile cannot take f whole the solve
-            runs without, and warns.
+            runs without, and warns. The name of a backend of torch.compile takes that one.
 
     Returns:
         The states along a new first dimension, shape (times, ...), with times, counts and status.
@@ -124,7 +124,7 @@ def solve(
     else:
         loop = problem.loop()
         if compile:
-            problem.compile_steps(loop)
+            problem.compile_steps(loop, "inductor" if compile is True else compile)
         if event is not None and detector is not None:
             loop.detect(detector, event.beyond)
         run = problem.run(loop, y, dense)
@@ -233,7 +233,7 @@ class _Problem:
         """The loop over the steps, from the grid."""
         return self.grid.ivp_loop(self.scheme, Counted(self.rhs.rate), self.rhs, self.host, self.batching)
 
-    def compile_steps(self, loop: Loop) -> None:
+    def compile_steps(self, loop: Loop, backend: str) -> None:
         """Let the loop attempt its steps by a compiled graph."""
         f, structure, single = self.rhs.functions[0], self.rhs.structure, self.rhs.single
 
@@ -241,7 +241,7 @@ class _Problem:
             value = f(t, y if single else pytree.tree_unflatten(list(y), structure), *args)
             return value if single else tuple(pytree.tree_leaves(value))
 
-        graphs = compiled_loop(self.scheme, f, rate, form=str(structure))
+        graphs = compiled_loop(self.scheme, f, rate, backend, str(structure))
         loop.use_compiled(CompiledSolve(graphs, lambda: tuple(self.rhs.arguments())))
 
     def stand(self, y: State, detector: EventDetector | None, dense: bool) -> _Run:

@@ -15,6 +15,7 @@ from schemes.core.node import Node
 from schemes.core.scheme import Scheme
 from schemes.errors import SchemenetError
 from schemes.gradients.base import GradientMode
+from schemes.integration.compiled_loop import check_compilable
 from schemes.integration.grid import FlowGrid
 from schemes.ivp.solution import Solution
 from schemes.ivp.solve import solve
@@ -84,7 +85,10 @@ class TrajectoryFlow(nn.Module):
         """
         f = self.functions[0] if len(self.functions) == 1 else list(self.functions)
         grid = self.grid if self.training else self.grid.for_evaluation()
-        solution = solve(f, y0, times, args=args, scheme=self.scheme, grid=grid, gradient=self.gradient)
+        compile = False if torch.compiler.is_compiling() or self.compiled is None else self.compiled
+        solution = solve(
+            f, y0, times, args=args, scheme=self.scheme, grid=grid, gradient=self.gradient, compile=compile
+        )
         self._solves = [*(self._solves if accumulate else ()), solution.statistics]
         return solution
 
@@ -118,6 +122,11 @@ class TrajectoryFlow(nn.Module):
             parts.append(pytree.tree_map(lambda value: value[1:-1], values))
             y0 = pytree.tree_map(lambda value: value[-1], values)
         return pytree.tree_map(lambda *each: torch.cat(each), *parts)
+
+    def compile_steps(self, backend: str = "inductor") -> None:
+        """Solve by graphs of torch.compile's from now on, as ``solve(compile=True)`` does."""
+        check_compilable(self)
+        self.compiled = backend
 
     @property
     def adaptive(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from architectures import create_model
 from architectures.fields.timed import TimedDenseBranch
 from schemes import SchemenetError, solve
 from schemes.ivp.trajectory_flow import Timed, TrajectoryFlow
@@ -165,3 +166,27 @@ def test_units_of_time_are_stepped_one_after_the_other() -> None:
     assert_close(every, whole[1:], rtol=1e-12, atol=1e-12)
     some = path.through(y, ends[[2, 5]], e, start=0.0, unit=0.5)
     assert_close(some, whole[[2, 5]], rtol=1e-12, atol=1e-12)
+
+
+def test_a_compiled_flow_has_the_values_and_gradients_of_an_eager_one():
+    torch.manual_seed(0)
+    density = create_model("cnf", in_chans=2, image_size=None).double()
+    x = torch.randn(6, 2, dtype=torch.float64)
+    plain, weights = density.loss(x), [p for p in density.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(plain, weights)
+    paths = [flow for flow in density.flows if isinstance(flow, TrajectoryFlow)]
+    for path in paths:
+        path.compile_steps("eager")
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = density.loss(x)
+    torch.testing.assert_close(compiled, plain, rtol=1e-10, atol=1e-12)
+    gradients = torch.autograd.grad(compiled, weights)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
+
+
+def test_steps_that_are_given_are_not_compiled():
+    path = TrajectoryFlow(nn.Linear(2, 2), scheme="rk4", grid={"name": "uniform", "steps": 4})
+    with pytest.raises(SchemenetError, match="explicit pairs such as dopri5; this flow has RK4 on UniformGrid"):
+        path.compile_steps()
