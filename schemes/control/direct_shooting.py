@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from schemes.control.discretization import DiscretizedProblem, Outcome
-from schemes.control.search import LEAST_TIME, Search, require_at_least
+from schemes.control.search import LEAST_TIME, NO_NUMBER, Search, require_at_least
 from schemes.registry import CONTROL_METHODS
 
 
@@ -74,7 +74,9 @@ class DirectShooting:
             free = (optimum.x > bounds[:, 0]) & (optimum.x < bounds[:, 1])
             slopes, rows = cost(optimum.x)[1][free], jacobian(optimum.x)[:, free]
             multipliers = torch.from_numpy(np.linalg.lstsq(rows.T, -slopes, rcond=None)[0]).to(like)
-        return Search(bool(optimum.success), str(optimum.message), int(optimum.nit), next(evaluations), multipliers)
+        finite = bool(np.isfinite(optimum.fun))
+        message = str(optimum.message) if finite else NO_NUMBER
+        return Search(bool(optimum.success) and finite, message, int(optimum.nit), next(evaluations), multipliers)
 
 
 def _bounds(discretized: DiscretizedProblem) -> np.ndarray:

@@ -94,6 +94,7 @@ class DiscretizedProblem(nn.Module):
         gradient: Spec = "backprop",
     ) -> None:
         super().__init__()
+        problem.check()
         self.problem = problem
         grid = {"name": "uniform", "time": 1.0}
         self.flow = Flow(lambda _: ControlField(problem), steps, scheme, sharing, grid, gradient)
@@ -101,6 +102,11 @@ class DiscretizedProblem(nn.Module):
             raise SchemenetError(
                 f"scheme {type(self.flow.scheme).__name__} splits the state into coupled components; choose one for "
                 "u' = f(t, u), e.g. rk4"
+            )
+        if next(self.flow.scheme.parameters(), None) is not None:
+            raise SchemenetError(
+                f"scheme {type(self.flow.scheme).__name__} learns coefficients, and a control problem has its control "
+                "alone to find; give it fixed ones (for linear_multistep scheme.k=0.5)"
             )
         functions = self.flow.sharing.functions()
         if functions is not None and not functions.local and torch.stack(problem.bounds()).isfinite().any():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from schemes.errors import Problems, SchemenetError
+from schemes.schema import objection
 
 
 class ControlProblem(abc.ABC):
@@ -75,3 +78,51 @@ class ControlProblem(abc.ABC):
         ends = (torch.as_tensor(end, dtype=self.start.dtype) for end in (self.lower, self.upper))
         lower, upper = (end.expand(self.controls) for end in ends)
         return lower, upper
+
+    def check(self) -> None:
+        """Raise SchemenetError with all that is wrong with the attributes, or with the shapes of what is returned."""
+        problems = Problems(f"control problem {type(self).__name__}: ")
+        start = getattr(self, "start", None)
+        if not isinstance(start, Tensor) or start.dim() != 2 or not start.is_floating_point():
+            got = f"{start.dtype} of shape {tuple(start.shape)}" if isinstance(start, Tensor) else repr(start)
+            problems.add(f"start: expected a tensor of floating-point numbers, (rows, states), got {got}")
+        if objection(getattr(self, "controls", None), "int") is not None or self.controls < 1:
+            problems.add(f"controls: expected a whole number of at least 1, got {getattr(self, 'controls', None)!r}")
+        if objection(self.end_time, "float") is not None or not 0 < self.end_time < math.inf:
+            problems.add(f"end_time: expected a number above 0, got {self.end_time!r}")
+        problems.raise_if_any()
+        try:
+            lower, upper = self.bounds()
+        except (RuntimeError, TypeError, ValueError) as error:
+            bounds = f"lower={self.lower!r}, upper={self.upper!r}"
+            raise SchemenetError(
+                f"control problem {type(self).__name__}: expected a number or {self.controls} as lower and upper, got "
+                f"{bounds}"
+            ) from error
+        if not bool((lower <= upper).all()):
+            problems.add(f"expected lower <= upper, got lower={self.lower!r}, upper={self.upper!r}")
+        problems.add(*self._wrong_shapes())
+        problems.raise_if_any()
+
+    def _wrong_shapes(self) -> list[str]:
+        x, rows = self.start, len(self.start)
+        t, end_time = x.new_zeros(rows, 1), x.new_full((rows,), self.end_time)
+        lower, upper = (end.to(x) for end in self.bounds())
+        u = torch.minimum(torch.maximum(x.new_full((rows, self.controls), self.first_control), lower), upper)
+        with torch.no_grad():
+            results: list[tuple[str, Any, str, bool]] = []
+            for name, value, shape in (
+                ("rate", self.rate(t, x, u), tuple(x.shape)),
+                ("running_cost", self.running_cost(t, x, u), (rows,)),
+                ("terminal_cost", self.terminal_cost(x, end_time), (rows,)),
+            ):
+                fits = isinstance(value, Tensor) and tuple(value.shape) == shape
+                results.append((name, value, f"a tensor of shape {shape}", fits))
+            value = self.terminal_constraint(x)
+            fits = isinstance(value, Tensor) and value.dim() == 2 and len(value) == rows
+            results.append(("terminal_constraint", value, f"a tensor of shape ({rows}, constraints)", fits))
+        return [
+            f"{name} expected to return {expected}, got {tuple(value.shape) if isinstance(value, Tensor) else value!r}"
+            for name, value, expected, fits in results
+            if not fits
+        ]

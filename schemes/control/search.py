@@ -13,6 +13,9 @@ from schemes.errors import Problems
 LEAST_TIME = 1e-3
 """The smallest end time, as a share of that at which the search begins."""
 
+NO_NUMBER = "the cost is no number"
+"""Why a search has ended."""
+
 
 class Search(NamedTuple):
     """How a search ended; the control itself is in the problem's variables.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from schemes.control.discretization import DiscretizedProblem, Outcome, Path, rate
-from schemes.control.search import LEAST_TIME, Search, require_at_least
+from schemes.control.search import LEAST_TIME, NO_NUMBER, Search, require_at_least
 from schemes.core.node import Node
 from schemes.core.state import State
 from schemes.errors import SchemenetError
@@ -77,7 +77,7 @@ class SuccessiveApproximations:
             else:
                 outcome, value, rho = following, lagrangian(following), rho / 2
             if not value.isfinite():
-                return Search(False, "the cost is no number", iteration + 1, evaluations, lagrangian.multipliers)
+                return Search(False, NO_NUMBER, iteration + 1, evaluations, lagrangian.multipliers)
         return Search(False, "the iterations are used up", self.iterations, evaluations, lagrangian.multipliers)
 
 
@@ -194,6 +194,11 @@ def _check(discretized: DiscretizedProblem) -> None:
         raise SchemenetError(
             f"successive approximations minimise at every step for itself: expected sharing=per_step, got "
             f"{flow.sharing.described}; direct_shooting takes every control"
+        )
+    if flow.scheme.implicit:
+        raise SchemenetError(
+            "successive approximations differentiate a step of the scheme twice, which an implicit one does not "
+            f"support; {type(flow.scheme).__name__} goes with direct_shooting"
         )
     if flow.scheme.multistep or flow.scheme.init_state(discretized.start()):
         raise SchemenetError(

@@ -169,6 +169,8 @@ def test_gradient_modes_and_bases_agree() -> None:
         ({"steps": 2.5}, "steps expected a whole number, got 2.5"),
         ({"scheme": "verlet"}, "coupled components"),
         ({"method": "direct"}, "direct_shooting"),
+        ({"method": MSA, "scheme": "implicit_midpoint"}, "ImplicitMidpoint goes with direct_shooting"),
+        ({"scheme": "linear_multistep"}, "scheme.k=0.5"),
         ({"method": MSA, "sharing": "shared"}, "sharing=per_step"),
         ({"method": MSA, "scheme": "adams_bashforth2"}, "without memory"),
         ({"sharing": {"name": "basis", "kind": "legendre"}}, "piecewise_constant or hat"),
@@ -189,3 +191,55 @@ def test_a_search_that_ends_early_says_so() -> None:
     solution = solve_control(Car(), 4, SuccessiveApproximations(iterations=2))
     assert not solution.search.converged
     assert "used up" in solution.search.message
+
+
+class Oscillator(ControlProblem):
+    start = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    controls = 1
+
+    def rate(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+        return torch.cat((x[:, 1:], u - x[:, :1]), 1)
+
+    def running_cost(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+        return u.square().sum(1) + x.square().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "messages"),
+    [
+        ({"start": torch.ones(2)}, ["start: expected a tensor", "(rows, states), got torch.float32 of shape (2,)"]),
+        ({"start": torch.ones(1, 2, dtype=torch.int64)}, ["got torch.int64"]),
+        ({"start": None, "controls": 0, "end_time": -1.0}, ["start: ", "got None", "controls: ", "end_time: ", "-1.0"]),
+        ({"controls": 1.5}, ["controls: expected a whole number of at least 1, got 1.5"]),
+        ({"end_time": math.nan}, ["end_time: expected a number above 0, got nan"]),
+        ({"lower": 2.0, "upper": 1.0}, ["expected lower <= upper, got lower=2.0, upper=1.0"]),
+        ({"lower": (0.0, 1.0)}, ["expected a number or 1 as lower and upper, got lower=(0.0, 1.0)"]),
+        ({"rate": lambda self, t, x, u: x[:, :1]}, ["rate expected to return a tensor of shape (1, 2), got (1, 1)"]),
+        ({"rate": lambda self, t, x, u: 3}, ["rate expected", "got 3"]),
+        ({"running_cost": lambda self, t, x, u: u}, ["running_cost expected to return a tensor of shape (1,)"]),
+        ({"terminal_cost": lambda self, x, T: x.sum()}, ["terminal_cost expected", "got ()"]),
+        ({"terminal_constraint": lambda self, x: x[:, 0]}, ["terminal_constraint expected", "(1, constraints)"]),
+    ],
+)
+def test_a_problem_that_is_wrong_is_refused(attributes: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(SchemenetError) as error:
+        solve_control(type("Wrong", (Oscillator,), attributes)(), 3)
+    assert all(message in str(error.value) for message in ["control problem Wrong", *messages]), error.value
+
+
+@pytest.mark.parametrize("method", ["direct_shooting", MSA])
+def test_a_cost_that_is_no_number_is_no_success(method: str) -> None:
+    class Broken(Oscillator):
+        def running_cost(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+            return u.square().sum(1) * math.nan
+
+    result = solve_control(Broken(), 3, method)
+    assert not result.search.converged
+    assert "no number" in result.search.message
+
+
+def test_a_first_control_outside_its_bounds_begins_at_one_of_them() -> None:
+    problem = type("Bounded", (Oscillator,), {"lower": 0.0, "upper": 1.0, "first_control": 5.0})()
+    result = solve_control(problem, 3)
+    assert result.search.converged
+    assert float(result.controls.min()) >= 0
