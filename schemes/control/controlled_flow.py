@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
 
 from schemes.control.problem import ControlProblem
+from schemes.errors import SchemenetError
 
 
 class ControlledFlow(ControlProblem):
@@ -31,10 +33,16 @@ class ControlledFlow(ControlProblem):
         weight: float = 1e-2,
     ) -> None:
         self.f, self.start, self.end_time, self.cost_at_end, self.weight = f, start, end_time, terminal_cost, weight
-        self.controls = start.shape[1]
+        self.controls = start.shape[-1] if isinstance(start, Tensor) and start.dim() else 1  # two are checked later
+        if not 0 <= weight < math.inf:
+            raise SchemenetError(f"ControlledFlow: weight expected at least 0, got {weight!r}")
 
     def rate(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        return self.f(t[:, 0], x) + u
+        slope = self.f(t[:, 0], x)
+        if not isinstance(slope, Tensor) or slope.shape != x.shape:
+            got = tuple(slope.shape) if isinstance(slope, Tensor) else slope
+            raise SchemenetError(f"f expected to return a tensor of the shape of x, {tuple(x.shape)}, got {got}")
+        return slope + u
 
     def running_cost(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
         return self.weight / 2 * u.square().sum(1)

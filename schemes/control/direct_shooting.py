@@ -24,7 +24,7 @@ class DirectShooting:
     which costates begin, are those for which the gradient of the Lagrangian is least where no bound is active.
 
     Args:
-        tolerance: of the cost, as of ``scipy.optimize.minimize``.
+        tolerance: of the cost, as of ``scipy.optimize.minimize``; not below the rounding error of its dtype.
         iterations: most of them.
 
     Reference: Betts, "Practical Methods for Optimal Control and Estimation Using Nonlinear Programming", SIAM, 2010.
@@ -41,7 +41,7 @@ class DirectShooting:
         evaluations = itertools.count()
 
         def outcome(values: np.ndarray) -> Outcome:
-            vector_to_parameters(torch.from_numpy(values).to(like), variables)
+            vector_to_parameters(torch.tensor(values).to(like), variables)
             next(evaluations)
             return discretized()
 
@@ -65,16 +65,19 @@ class DirectShooting:
         bounds = _bounds(discretized)
         constraints = [{"type": "eq", "fun": constraint, "jac": jacobian}] if constrained else []
         optimum = minimize(
-            cost, start, jac=True, bounds=bounds, constraints=constraints, tol=self.tolerance,
+            cost, start, jac=True, bounds=bounds, constraints=constraints,
+            tol=max(self.tolerance, torch.finfo(like.dtype).eps),
             method="SLSQP" if constrained else "L-BFGS-B", options={"maxiter": self.iterations},
         )  # fmt: skip
         vector_to_parameters(torch.from_numpy(optimum.x).to(like), variables)
-        multipliers = like.new_zeros(0)
-        if constrained:
+        with torch.no_grad():
+            at_end = discretized().constraint
+        finite = bool(np.isfinite(optimum.fun)) and bool(at_end.isfinite().all())
+        multipliers = torch.zeros_like(at_end)
+        if constrained and finite:
             free = (optimum.x > bounds[:, 0]) & (optimum.x < bounds[:, 1])
             slopes, rows = cost(optimum.x)[1][free], jacobian(optimum.x)[:, free]
             multipliers = torch.from_numpy(np.linalg.lstsq(rows.T, -slopes, rcond=None)[0]).to(like)
-        finite = bool(np.isfinite(optimum.fun))
         message = str(optimum.message) if finite else NO_NUMBER
         return Search(bool(optimum.success) and finite, message, int(optimum.nit), next(evaluations), multipliers)
 

@@ -26,9 +26,7 @@ class ControlField(nn.Module):
 
     def __init__(self, problem: ControlProblem) -> None:
         super().__init__()
-        lower, upper = problem.bounds()
-        first = problem.start.new_full((problem.controls,), problem.first_control)
-        self.control = nn.Parameter(torch.minimum(torch.maximum(first, lower.to(first)), upper.to(first)))
+        self.control = nn.Parameter(problem.first_controls().clone())
         self.rate = partial(rate, problem)  # no module of this one: its weights are no control
 
     def forward(self, node: Node, y: Tensor) -> Tensor:
@@ -98,24 +96,41 @@ class DiscretizedProblem(nn.Module):
         self.problem = problem
         grid = {"name": "uniform", "time": 1.0}
         self.flow = Flow(lambda _: ControlField(problem), steps, scheme, sharing, grid, gradient)
-        if self.flow.scheme.components > 1:
-            raise SchemenetError(
-                f"scheme {type(self.flow.scheme).__name__} splits the state into coupled components; choose one for "
-                "u' = f(t, u), e.g. rk4"
-            )
-        if next(self.flow.scheme.parameters(), None) is not None:
-            raise SchemenetError(
-                f"scheme {type(self.flow.scheme).__name__} learns coefficients, and a control problem has its control "
-                "alone to find; give it fixed ones (for linear_multistep scheme.k=0.5)"
-            )
-        functions = self.flow.sharing.functions()
-        if functions is not None and not functions.local and torch.stack(problem.bounds()).isfinite().any():
-            raise SchemenetError(
-                f"sharing {self.flow.sharing.described!r}: sums of such functions do not keep the bounds of a control; "
-                "use sharing.kind=piecewise_constant or hat"
-            )
+        if (reason := self._unsupported_reason()) is not None:
+            raise SchemenetError(reason)
         self.end_time = nn.Parameter(problem.start.new_tensor(problem.end_time), problem.free_end_time)
         self.lower, self.upper = (end.to(problem.start) for end in problem.bounds())
+
+    def _unsupported_reason(self) -> str | None:
+        """Why scheme and sharing do not discretise the problem, as a sentence; None where they do."""
+        scheme, sharing = self.flow.scheme, self.flow.sharing
+        name, functions = type(scheme).__name__, sharing.functions()
+        if scheme.components > 1:
+            return f"scheme {name} splits the state into coupled components; choose one for u' = f(t, u), e.g. rk4"
+        if scheme.order is None or next(scheme.parameters(), None) is not None:
+            fixed = ", or linear_multistep with fixed coefficients, scheme.k=0.5 and scheme.scale=true"
+            return (
+                f"scheme {name} as configured is no method for x' = f, so its cost is not the problem's; choose a "
+                f"consistent one, e.g. rk4{fixed if name == 'LinearMultistep' else ''}"
+            )
+        most = max(len(self.flow.nodes) // 2, 1)
+        if scheme.multistep and not scheme.implicit and len(list(self.flow.parameters())) > most:
+            return (
+                f"scheme {name} reads the rates of earlier steps, whose control is another: a control that changes in "
+                "every step has a cost by it that is not the problem's; choose a one-step scheme, e.g. rk4, or at most "
+                f"{most} functions of time by sharing=basis sharing.kind=hat sharing.size={most}"
+            )
+        if sharing.of_stages:
+            return (
+                f"sharing {sharing.described!r}: a control is a function of time, and the stages of a step are at "
+                "times of one; use sharing=per_step, shared or basis"
+            )
+        if functions is not None and not functions.local and torch.stack(self.problem.bounds()).isfinite().any():
+            return (
+                f"sharing {sharing.described!r}: sums of such functions do not keep the bounds of a control; "
+                "use sharing.kind=piecewise_constant or hat"
+            )
+        return None
 
     def variables(self) -> list[nn.Parameter]:
         """The coefficients of the control, in order, and T where it is free."""
@@ -152,6 +167,9 @@ class DiscretizedProblem(nn.Module):
 
     def control_at(self, fraction: float) -> Tensor:
         """u at a time of [0, 1] in units of T, (controls,); where it jumps the value of the later step."""
-        steps = len(self.flow.nodes)
-        step = min(max(int(fraction * steps), 0), steps - 1)
-        return self.control(self.flow.nodes[step]._replace(t=fraction))
+        rounding = 4 * torch.finfo(self.problem.start.dtype).eps
+        if not -rounding <= fraction <= 1 + rounding:
+            raise SchemenetError(f"expected a time from 0 to the end time, got {fraction:g} of it")
+        nodes = self.flow.nodes
+        step = min(int(fraction * len(nodes) * (1 + rounding)), len(nodes) - 1)
+        return self.control(nodes[step]._replace(t=min(max(fraction, 0.0), 1.0)))

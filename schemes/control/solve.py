@@ -10,7 +10,7 @@ from torch import Tensor
 
 from schemes.control.discretization import DiscretizedProblem, rate
 from schemes.control.problem import ControlProblem
-from schemes.control.search import Method, Search
+from schemes.control.search import LEAST_TIME, Method, Search
 from schemes.errors import SchemenetError
 from schemes.registry import CONTROL_METHODS, CONTROL_PROBLEMS
 from schemes.schema import Spec, objection
@@ -83,6 +83,8 @@ def solve_control(
     path = discretized.path(lambda end: end.cost + search.multipliers @ end.constraint)
     controls = torch.stack([discretized.control(node) for node in path.nodes])
     end_time = float(discretized.end_time.detach())
+    if chosen.free_end_time and end_time <= LEAST_TIME * chosen.end_time * (1 + 1e-6):
+        search = search._replace(converged=False, message=f"the end time fell to the least one, {end_time:g}")
     rates = [
         rate(chosen, node, y, u.expand(len(y), -1))
         for node, y, u in zip(path.nodes, path.states, controls, strict=False)
@@ -93,5 +95,5 @@ def solve_control(
         cost=float(outcome.cost), end_time=end_time, times=end_time * path.states.new_tensor(fractions),
         states=path.states[..., :-2], controls=controls, costates=path.costates[..., :-2],
         hamiltonian=hamiltonian.detach(), constraint=outcome.constraint, search=search,
-        control_at=lambda t: discretized.control_at(t / end_time),
+        control_at=lambda t: discretized.control_at(float(t) / end_time),
     )  # fmt: skip

@@ -190,6 +190,7 @@ def _set(variables: list[torch.nn.Parameter], values: list[Tensor]) -> None:
 
 def _check(discretized: DiscretizedProblem) -> None:
     flow = discretized.flow
+    discretized.problem.check_shapes(times=len(flow.nodes))
     if flow.sharing.name != "per_step":
         raise SchemenetError(
             f"successive approximations minimise at every step for itself: expected sharing=per_step, got "

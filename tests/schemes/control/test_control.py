@@ -172,10 +172,14 @@ def test_gradient_modes_and_bases_agree() -> None:
         ({"method": MSA, "scheme": "implicit_midpoint"}, "ImplicitMidpoint goes with direct_shooting"),
         ({"scheme": "linear_multistep"}, "scheme.k=0.5"),
         ({"method": MSA, "sharing": "shared"}, "sharing=per_step"),
-        ({"method": MSA, "scheme": "adams_bashforth2"}, "without memory"),
+        ({"method": MSA, "scheme": "reversible_heun", "steps": 1}, "without memory"),
+        ({"scheme": "leapfrog"}, "choose a one-step scheme, e.g. rk4, or at most 10 functions"),
         ({"sharing": {"name": "basis", "kind": "legendre"}}, "piecewise_constant or hat"),
         ({"problem": "bus"}, "known: car, linear_quadratic"),
         ({"problem": {"name": "car", "distance": -1.0}}, "above 0, got -1"),
+        ({"scheme": "fractal"}, "Fractal as configured is no method for x' = f"),
+        ({"scheme": {"name": "linear_multistep", "k": 0.5}}, "scheme.scale=true"),
+        ({"sharing": "per_stage"}, "use sharing=per_step, shared or basis"),
         ({"problem": 3}, "expected a ControlProblem, got int"),
         ({"method": {"name": MSA, "rho": -1.0}}, "rho expected at least 0, got -1"),
         ({"method": {"name": "direct_shooting", "iterations": 0}}, "iterations expected at least 1, got 0"),
@@ -213,12 +217,19 @@ class Oscillator(ControlProblem):
         ({"controls": 1.5}, ["controls: expected a whole number of at least 1, got 1.5"]),
         ({"end_time": math.nan}, ["end_time: expected a number above 0, got nan"]),
         ({"lower": 2.0, "upper": 1.0}, ["expected lower <= upper, got lower=2.0, upper=1.0"]),
-        ({"lower": (0.0, 1.0)}, ["expected a number or 1 as lower and upper, got lower=(0.0, 1.0)"]),
+        ({"lower": (0.0, 1.0)}, ["expected a number or 1 as lower, got lower=(0.0, 1.0)"]),
         ({"rate": lambda self, t, x, u: x[:, :1]}, ["rate expected to return a tensor of shape (1, 2), got (1, 1)"]),
         ({"rate": lambda self, t, x, u: 3}, ["rate expected", "got 3"]),
         ({"running_cost": lambda self, t, x, u: u}, ["running_cost expected to return a tensor of shape (1,)"]),
         ({"terminal_cost": lambda self, x, T: x.sum()}, ["terminal_cost expected", "got ()"]),
         ({"terminal_constraint": lambda self, x: x[:, 0]}, ["terminal_constraint expected", "(1, constraints)"]),
+        ({"start": torch.ones(0, 2)}, ["start: expected finite states", "got shape (0, 2)"]),
+        ({"start": torch.full((1, 2), math.inf)}, ["start: expected finite states", "got NaN or infinity"]),
+        ({"lower": 1.0, "upper": 1.0}, ["lower and upper are 1.0 both", "expected a range"]),
+        ({"first_control": math.nan}, ["first_control: expected finite numbers, got nan"]),
+        ({"first_control": (1.0, 2.0)}, ["expected a number or 1 as first_control, got first_control=(1.0, 2.0)"]),
+        ({"free_end_time": "yes"}, ["free_end_time: expected true or false, got 'yes'"]),
+        ({"rate": lambda self, t, x, u: 1 / 0}, ["rate failed for 1 rows: ZeroDivisionError: division by zero"]),
     ],
 )
 def test_a_problem_that_is_wrong_is_refused(attributes: dict[str, Any], messages: list[str]) -> None:
@@ -243,3 +254,88 @@ def test_a_first_control_outside_its_bounds_begins_at_one_of_them() -> None:
     result = solve_control(problem, 3)
     assert result.search.converged
     assert float(result.controls.min()) >= 0
+
+
+def test_each_control_has_its_bounds_and_its_first_value() -> None:
+    """x' = u towards (1, 1), one control fixed, the other one at its bound."""
+
+    class Pair(ControlProblem):
+        start = torch.zeros(2, 2)  # single precision
+        controls, lower, upper, first_control = 2, (-1.0, 0.25), (0.5, 0.25), (0.1, 9.0)
+
+        def rate(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+            return u
+
+        def terminal_cost(self, x: Tensor, end_time: Tensor) -> Tensor:
+            return (x - 1).square().sum(1)
+
+    assert Pair().first_controls().tolist() == pytest.approx([0.1, 0.25])
+    solution = solve_control(Pair(), 4)
+    assert solution.search.converged
+    assert solution.controls[-1].tolist() == pytest.approx([0.5, 0.25], abs=1e-6)
+    assert solution.cost == pytest.approx(0.25 + 0.75**2, rel=1e-6)
+
+
+def test_a_multistep_scheme_needs_a_control_that_changes_slowly() -> None:
+    """With one in every step leapfrog's cost does not read half of the control, and was 0.68 at any step size."""
+    slow = {"name": "basis", "kind": "hat", "size": 5}
+    costs = [solve_control(LinearQuadratic(), n, scheme="leapfrog", sharing=slow).cost for n in (20, 40)]
+    exact = solve_control(LinearQuadratic(), 40, sharing=slow).cost
+    assert abs(costs[1] - exact) < abs(costs[0] - exact) / 3
+    with pytest.raises(SchemenetError, match="one-step scheme"):
+        solve_control(LinearQuadratic(), 8, scheme="leapfrog", sharing=slow)
+
+
+def test_single_precision_converges() -> None:
+    problem = type("Single", (Oscillator,), {"start": torch.tensor([[1.0, -0.5]])})()
+    solution = solve_control(problem, 10)
+    assert solution.search.converged
+    problem.start = problem.start.double()
+    assert solution.cost == pytest.approx(solve_control(problem, 10).cost, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["direct_shooting", MSA])
+def test_an_end_time_at_its_least_value_is_no_solution(method: str) -> None:
+    problem = type("Free", (Oscillator,), {"free_end_time": True})()
+    solution = solve_control(problem, 3, method)
+    assert not solution.search.converged
+    assert solution.end_time <= 1.01e-3 * problem.end_time
+    assert "the end time fell to the least one" in solution.search.message
+
+
+def test_a_control_is_read_at_the_times_of_its_steps() -> None:
+    solution = solve_control(LinearQuadratic(time=0.7), 13)
+    at_times = torch.stack([solution.control_at(float(t)) for t in solution.times[:-1]])
+    assert torch.equal(at_times, solution.controls)
+    assert torch.equal(solution.control_at(0.7), solution.controls[-1])
+    for outside in (-0.1, 0.71, math.nan):
+        with pytest.raises(SchemenetError, match="from 0 to the end time"):
+            solution.control_at(outside)
+
+
+def test_functions_of_one_number_of_rows_do_with_direct_shooting_alone() -> None:
+    class Scaled(Oscillator):
+        def rate(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+            return super().rate(t, x, u) * torch.ones(2, 2)
+
+    problem = Scaled()
+    problem.start = torch.ones(2, 2)
+    assert solve_control(problem, 3).search.converged
+    with pytest.raises(SchemenetError, match="rate failed for 6 rows: RuntimeError"):
+        solve_control(problem, 3, MSA)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": torch.ones(2)}, "start: expected a tensor"),
+        ({"f": lambda t, x: x[:, :1]}, "f expected to return a tensor of the shape of x, (1, 2), got (1, 1)"),
+        ({"terminal_cost": lambda x: x}, "terminal_cost expected to return a tensor of shape (1,), got (1, 2)"),
+        ({"weight": -1.0}, "weight expected at least 0, got -1.0"),
+    ],
+)
+def test_a_controlled_flow_that_is_wrong_is_refused(arguments: dict[str, Any], message: str) -> None:
+    fitting = {"f": lambda t, x: -x, "start": torch.ones(1, 2), "end_time": 1.0, "terminal_cost": lambda x: x.sum(1)}
+    with pytest.raises(SchemenetError) as error:
+        solve_control(ControlledFlow(**{**fitting, **arguments}), 3)
+    assert message in str(error.value)
