@@ -18,13 +18,13 @@ from lightning_modules.config.validate import EVAL_KEYS, Config
 from lightning_modules.data.datamodule import SplitData
 from lightning_modules.evaluation.evaluate import ONE_DEVICE, in_words, test_metrics
 from lightning_modules.metrics import MEASURES, measure_of
-from lightning_modules.storage.atomic_files import writable, write_json
-from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, REFINED
+from lightning_modules.storage.atomic_files import read_json, writable, write_json
+from lightning_modules.storage.run_files import CHECKPOINT, CONFIG, REFINED, RESULT
 from lightning_modules.tasks.base import TaskModule
 from lightning_modules.training.batch_statistics import estimate_statistics
 from lightning_modules.training.checkpointing import WholeCheckpoints
 from lightning_modules.training.loading import TrainedRun, load_run
-from lightning_modules.training.run_folder import versions
+from lightning_modules.training.run_folder import find_run, versions
 from lightning_modules.training.start_from import moments_of, parameter_order, projected_moments
 from schemes.errors import SchemenetError
 
@@ -49,8 +49,7 @@ def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
     run = load_run(place, Network)
     config = _same_time(ResolvedConfig(override_for_refine(run.config, overrides)), run.network)
     folder = Path(config["folder"] or run.path.parent / f"refined-{config.recipe_hash}")
-    if folder.resolve() == run.path.parent.resolve():
-        raise SchemenetError(f"folder: {str(folder)!r} has the trained run; choose another one")
+    _check_folder(folder, run.path.parent, config)
     parameters = {**run.module.hparams, "options": config.network_options, "config": config.complete}
     module = type(run.module)(**parameters)
     projections = refine(run.network, module.network)
@@ -68,9 +67,22 @@ def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
     checkpoint |= {"optimizer_states": [{"state": state, "param_groups": []}]}
     WholeCheckpoints().save_checkpoint(checkpoint, folder / CHECKPOINT)
     write_json(folder / CONFIG, config.complete)
-    result |= {"from": str(place), "measure": measure_of(config["data"]["name"]).key, "folder": str(folder)}
+    result |= {"from": str(place), "trained_folder": str(run.path.parent.resolve())}
+    result |= {"measure": measure_of(config["data"]["name"]).key, "folder": str(folder)}
     write_json(folder / REFINED, result | {"versions": versions()})
     return result
+
+
+def _check_folder(folder: Path, trained: Path, config: ResolvedConfig) -> None:
+    """Raise SchemenetError where another run would be overwritten; the same refinement is written again."""
+    if folder.resolve() == trained.resolve():
+        raise SchemenetError(f"folder: {str(folder)!r} has the trained run; choose another one")
+    if (existing := find_run(folder)) is None:
+        return
+    same = (existing.recipe, existing.seed) == (config.recipe_hash, config["seed"])
+    refined = (folder / REFINED).is_file() and not (folder / RESULT).is_file()
+    if not (same and refined and read_json(folder / REFINED).get("trained_folder") == str(trained.resolve())):
+        raise SchemenetError(f"folder: {str(folder)!r} holds another run; choose another one")
 
 
 def _tested(

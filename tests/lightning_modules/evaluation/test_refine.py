@@ -73,6 +73,7 @@ def test_a_training_starts_from_projected_weights_and_moments(run: Path, tmp_pat
         (["architecture=resnet"], "architecture: the weights were trained for it"),
         (["sharing.sizes=4"], "did you mean 'size'"),
         (["architecture.inner=2.0"], "differ in more than their steps and sharing"),
+        (["architecture.widths=[8]"], "has shape (8, 1, 3, 3), the trained one (4, 1, 3, 3), and so have "),
         (["folder=."], "choose another one"),
     ],
 )
@@ -84,3 +85,21 @@ def test_what_cannot_be_is_refused(
     assert main(["refine", ".", *words]) == 2
     assert expected in capsys.readouterr().err
     assert sorted(run.iterdir()) == before
+
+
+def test_a_refinement_overwrites_itself_and_no_other_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, finer = tmp_path / "trained", tmp_path / "finer"
+    assert train(trained, 1, "sharing.size=4", "architecture.steps=4") == 0
+    for _ in range(2):
+        assert main(["refine", str(run), "sharing.size=4", f"folder={finer}"]) == 0
+    written = {path: path.read_bytes() for folder in (trained, finer) for path in folder.iterdir() if path.is_file()}
+    for source, words in (
+        (run, ["sharing.size=4", f"folder={trained}"]),
+        (run, ["sharing.size=8", f"folder={finer}"]),
+        (trained, [f"folder={finer}"]),
+    ):
+        assert main(["refine", str(source), *words]) == 2
+        assert "holds another run; choose another one" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in written} == written
