@@ -72,19 +72,18 @@ def refine(trained: Model, refined: Model) -> list[Projection]:
     before = {name: module for name, module in trained.named_modules() if isinstance(module, Flow)}
     inside = tuple(f"{name}." for name in flows)
     outer = {name: value for name, value in trained.state_dict().items() if not name.startswith(inside)}
-    targets = refined.state_dict()
-    if different := [
-        name for name, value in outer.items() if name not in targets or targets[name].shape != value.shape
-    ]:
+    state = refined.state_dict()
+    different = [name for name, value in outer.items() if name not in state or state[name].shape != value.shape]
+    if different:
         first = different[0]
-        shape = tuple(targets[first].shape) if first in targets else "none"
+        shape = tuple(state[first].shape) if first in state else "none"
         raise SchemenetError(
             f"refine: {first} has shape {shape}, the trained one {tuple(outer[first].shape)}, and so have "
             f"{len(different) - 1} others; the networks differ in more than their steps and sharing"
         )
     projections: list[Projection] = []
     try:
-        refined.load_state_dict({**targets, **outer})
+        refined.load_state_dict({**state, **outer})
         for name, new in flows.items():
             old = before[name]
             _copy_coefficients(old, new)
@@ -93,15 +92,15 @@ def refine(trained: Model, refined: Model) -> list[Projection]:
     except (RuntimeError, KeyError) as error:
         text = " ".join(str(error).split())
         raise SchemenetError(f"refine: the networks differ in more than their steps and sharing: {text}") from error
-    sources, parameters = dict(trained.named_parameters()), dict(refined.named_parameters())
+    sources, targets = dict(trained.named_parameters()), dict(refined.named_parameters())
     for each in projections:
         for target, value in zip(each.new, each([sources[name] for name in each.old]), strict=True):
-            if parameters[target].shape != value.shape:
+            if targets[target].shape != value.shape:
                 raise SchemenetError(
-                    f"refine: {target} has shape {tuple(parameters[target].shape)}, the trained one {tuple(value.shape)}; "
+                    f"refine: {target} has shape {tuple(targets[target].shape)}, the trained one {tuple(value.shape)}; "
                     "the networks differ in more than their steps and sharing"
                 )
-            parameters[target].copy_(value)
+            targets[target].copy_(value)
     return projections
 
 
