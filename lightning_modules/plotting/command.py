@@ -41,8 +41,9 @@ USAGE = """schemenet figure WHAT NAME... [--out FILE.png, .pdf or .svg] [--size 
                          and the evaluations of f, which crowd where the field is hard
   density RUN            a trained density: samples and log density beside the data, and the way from noise to data
   spectrum RUN           eigenvalues of h df/dy of the trained blocks, in the stability region of their scheme
-  costate RUN            gradients along depth: |a_n| of the loss at every state, and H_n = a_n . f_n, at the start of
-                         the training and at its end; prints how far H drifts where it is constant for the exact flow
+  costate RUN            gradients along depth: |a_n| of the loss at every state, and H_n = a_n . f_n, as the run's
+                         seed initialises the network and as it was trained; prints how far H drifts where it is
+                         constant for the exact flow
   field RUN              the vector field learned from trajectories beside the true one, and where both lead
   series RUN             irregular series: what was observed, its reconstruction, how it goes on, with its band
   error_against_costs, learning_curves, evaluations COMPARISON

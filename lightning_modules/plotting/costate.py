@@ -1,4 +1,4 @@
-"""Costates and Hamiltonians along the depth of a network, at the start of its training and at its end."""
+"""Costates and Hamiltonians along the depth of a network, as its seed initialises it and as it was trained."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def draw(folder: Path) -> Figure:
     """|a_n| and H_n along depth for the network of a run: freshly initialised by its seed, and trained."""
     run = load_run(folder, Network)
     inputs, targets = run.test_data(SplitData).first(SAMPLES)
-    networks: Mapping[str, Model] = {"at the start": run.untrained().network, "trained": run.network}
+    networks: Mapping[str, Model] = {"as initialised": run.untrained().network, "trained": run.network}
     batch = inputs.double(), targets.double() if targets.is_floating_point() else targets
     try:
         measured = {name: costates_along_depth(network.double(), batch) for name, network in networks.items()}

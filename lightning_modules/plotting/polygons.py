@@ -67,7 +67,9 @@ def draw(schemes: Mapping[str, Scheme]) -> Figure:
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for i, (ax, (label, drawn)) in enumerate(zip(axes.flat, polygons.items(), strict=False)):
         _draw_panel(ax, drawn, look_of(i).colour)
-        ax.set_title(literal(label) + (" (linear problem)" if drawn.linear else ""), loc="left", fontsize=font(9))
+        problem = " (linear problem)" if drawn.linear else ""
+        remark = " (no method for $u' = f$)" if schemes[label].order is None else problem
+        ax.set_title(literal(label) + remark, loc="left", fontsize=font(9))
     for ax in axes.flat[len(polygons) :]:
         ax.set_axis_off()
     for ax in axes.flat[max(0, len(polygons) - columns) : len(polygons)]:  # the lowest of each column

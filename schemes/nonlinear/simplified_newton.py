@@ -40,7 +40,8 @@ class StageSolver:
 
     def __init__(self, f: VectorField, scale: Tensor, krylov: int) -> None:
         self.f, self.scale, self.krylov = f, scale, krylov
-        self.negligible = 0.1 * ACCURACY * float(scale.min()) * scale.numel() ** 0.5
+        least = 0.0 if scale.is_meta else float(scale.min())
+        self.negligible = 0.1 * ACCURACY * least * scale.numel() ** 0.5
         self.jacobian: ProjectedJacobian | None = None
         self.rate = 1.0
 

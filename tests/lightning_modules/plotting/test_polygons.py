@@ -38,3 +38,8 @@ def test_each_scheme_has_a_panel_with_the_solution_of_its_problem() -> None:
         times, values = ax.get_lines()[0].get_data()
         assert values == pytest.approx(exact_at(linear, tuple(np.ravel(times).tolist()))[:, 0].numpy())
     assert [bool(ax.get_xlabel()) for ax in panels] == [False, True, True, True]
+
+
+def test_a_scheme_that_is_no_method_is_named_so() -> None:
+    (panel,) = polygons.draw({"fractal": SCHEMES.build("fractal")}).axes
+    assert panel.get_title(loc="left") == "fractal (no method for $u' = f$)"

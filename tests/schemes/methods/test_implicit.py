@@ -324,3 +324,11 @@ def test_a_state_in_parts_is_solved_for_as_one_vector(name: str) -> None:
     (first, (second, still)), _ = scheme.step(in_parts, NODE, split, ())
     torch.testing.assert_close(torch.cat((first, second)), whole, rtol=0, atol=1e-10)
     assert torch.equal(still, split[1][1])
+
+
+@pytest.mark.parametrize("scheme", ["kvaerno3", "trbdf2"])
+def test_an_adaptive_grid_has_sizes_on_the_meta_device(scheme: str) -> None:
+    """Training counts costs there before it begins."""
+    options = {"scheme": scheme, "grid": "adaptive", "sharing": "shared"}
+    network = create_model("mlp", num_classes=2, in_chans=2, image_size=None, **options).to("meta")
+    assert network(torch.empty(3, 2, device="meta")).shape == (3, 2)
