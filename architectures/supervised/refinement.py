@@ -76,10 +76,11 @@ def refine(trained: Model, refined: Model) -> list[Projection]:
     different = [name for name, value in outer.items() if name not in state or state[name].shape != value.shape]
     if different:
         first = different[0]
-        shape = tuple(state[first].shape) if first in state else "none"
+        got = f"has shape {tuple(state[first].shape)}" if first in state else "is missing"
+        others = f", and {len(different) - 1} others differ" if len(different) > 1 else ""
         raise SchemenetError(
-            f"refine: {first} has shape {shape}, the trained one {tuple(outer[first].shape)}, and so have "
-            f"{len(different) - 1} others; the networks differ in more than their steps and sharing"
+            f"refine: {first} {got}, the trained one has {tuple(outer[first].shape)}{others}; the networks differ in "
+            "more than their steps and sharing"
         )
     projections: list[Projection] = []
     try:
@@ -90,7 +91,7 @@ def refine(trained: Model, refined: Model) -> list[Projection]:
             projections += _projections(name, old, new)
             _interpolate_statistics(old, new)
     except (RuntimeError, KeyError) as error:
-        text = " ".join(str(error).split())
+        text = f"one has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise SchemenetError(f"refine: the networks differ in more than their steps and sharing: {text}") from error
     sources, targets = dict(trained.named_parameters()), dict(refined.named_parameters())
     for each in projections:

@@ -49,7 +49,7 @@ def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
     run = load_run(place, Network)
     config = _same_time(ResolvedConfig(override_for_refine(run.config, overrides)), run.network)
     folder = Path(config["folder"] or run.path.parent / f"refined-{config.recipe_hash}")
-    _check_folder(folder, run.path.parent, config)
+    _check_folder(folder, run.path, config)
     parameters = {**run.module.hparams, "options": config.network_options, "config": config.complete}
     module = type(run.module)(**parameters)
     projections = refine(run.network, module.network)
@@ -67,7 +67,7 @@ def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
     checkpoint |= {"optimizer_states": [{"state": state, "param_groups": []}]}
     WholeCheckpoints().save_checkpoint(checkpoint, folder / CHECKPOINT)
     write_json(folder / CONFIG, config.complete)
-    result |= {"from": str(place), "trained_folder": str(run.path.parent.resolve())}
+    result |= {"from": str(place), "checkpoint": str(run.path.resolve())}
     result |= {"measure": measure_of(config["data"]["name"]).key, "folder": str(folder)}
     write_json(folder / REFINED, result | {"versions": versions()})
     return result
@@ -75,13 +75,13 @@ def refine_run(place: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _check_folder(folder: Path, trained: Path, config: ResolvedConfig) -> None:
     """Raise SchemenetError where another run would be overwritten; the same refinement is written again."""
-    if folder.resolve() == trained.resolve():
+    if folder.resolve() == trained.parent.resolve():
         raise SchemenetError(f"folder: {str(folder)!r} has the trained run; choose another one")
     if (existing := find_run(folder)) is None:
         return
     same = (existing.recipe, existing.seed) == (config.recipe_hash, config["seed"])
     refined = (folder / REFINED).is_file() and not (folder / RESULT).is_file()
-    if not (same and refined and read_json(folder / REFINED).get("trained_folder") == str(trained.resolve())):
+    if not (same and refined and read_json(folder / REFINED).get("checkpoint") == str(trained.resolve())):
         raise SchemenetError(f"folder: {str(folder)!r} holds another run; choose another one")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_a_training_starts_from_projected_weights_and_moments(run: Path, tmp_pat
         (["architecture=resnet"], "architecture: the weights were trained for it"),
         (["sharing.sizes=4"], "did you mean 'size'"),
         (["architecture.inner=2.0"], "differ in more than their steps and sharing"),
-        (["architecture.widths=[8]"], "has shape (8, 1, 3, 3), the trained one (4, 1, 3, 3), and so have "),
+        (["architecture.widths=[8]"], "has shape (8, 1, 3, 3), the trained one has (4, 1, 3, 3), and "),
         (["folder=."], "choose another one"),
     ],
 )
@@ -99,6 +100,7 @@ def test_a_refinement_overwrites_itself_and_no_other_run(
         (run, ["sharing.size=4", f"folder={trained}"]),
         (run, ["sharing.size=8", f"folder={finer}"]),
         (trained, [f"folder={finer}"]),
+        (shutil.copy(run / "last.ckpt", run / "other.ckpt"), ["sharing.size=4", f"folder={finer}"]),
     ):
         assert main(["refine", str(source), *words]) == 2
         assert "holds another run; choose another one" in capsys.readouterr().err
