@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from schemes.core.node import Node
 from schemes.core.random_state import unmoved_random_state
@@ -61,6 +62,52 @@ def as_field(module: nn.Module) -> nn.Module:
     return PlainField(module, takes_time) if len(required) == 1 or takes_time else module
 
 
+class _Fields(nn.ModuleList):
+    """Fields that find their entries of a state dict in one pass over it.
+
+    torch looks through all entries of a module for those of each of its children, which for n fields takes a time
+    quadratic in n. Here each field receives its entries from a hook, and torch has none left to look through.
+    """
+
+    def __init__(self, fields: Iterable[nn.Module] | None = None) -> None:
+        super().__init__(fields)
+        self._loading: list[RemovableHandle] = []
+        self.register_load_state_dict_post_hook(_Fields._end_loading)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        entries: dict[str, dict[str, Any]] = {f"{prefix}{name}.": {} for name in self._modules}
+        for key in list(state_dict):
+            of_field = entries.get(f"{prefix}{key[len(prefix) :].partition('.')[0]}.")
+            if of_field is not None:
+                of_field[key] = state_dict.pop(key)
+
+        def receive(_: nn.Module, state_dict: dict[str, Any], prefix: str, *__: Any) -> None:
+            state_dict.update(entries.pop(prefix, {}))
+
+        self._end_loading()  # where an earlier load has failed
+        for field in self:
+            handle = field.register_load_state_dict_pre_hook(receive)
+            hooks: Any = field._load_state_dict_pre_hooks  # an OrderedDict
+            hooks.move_to_end(handle.id, last=False)  # before those that rename entries
+            self._loading.append(handle)
+
+    def _end_loading(self, *_: Any) -> None:
+        while self._loading:
+            self._loading.pop().remove()
+
+
 class FieldBank(nn.Module):
     """f(node, y), with the module chosen by the node, or its weights mixed from those of several modules.
 
@@ -97,35 +144,41 @@ class FieldBank(nn.Module):
                 f"statistics=per_node_affine gives weights to nodes, and sharing={self.sharing.name} makes them "
                 "functions of time; use statistics=per_node"
             )
-        self.fields = nn.ModuleList()
+        self.fields = _Fields()
         self._twin_of: dict[int, int] = {}
         self._by_weights: dict[Group, int] = {}
         self._by_place: dict[tuple[int, int, int], int] = {}
         served = set[Group]()
+        places = dict[int, int]()  # of the modules that were made so far, by identity
         for node in nodes:
             for group, _ in self.sharing.terms(node):
-                self._make(group, make, node)
+                self._make(group, make, node, places)
             if node.place not in self._by_place:
                 group = self.sharing.group(node)
                 first = self._by_weights[group]
                 has_twin = (
                     group in served and statistics != "shared" and next(self.fields[first].buffers(), None) is not None
                 )
-                self._by_place[node.place] = self._add(self._twin(self.fields[first])) if has_twin else first
+                self._by_place[node.place] = len(self.fields) if has_twin else first
                 if has_twin:
-                    self._twin_of[self._by_place[node.place]] = first
+                    self._twin_of[len(self.fields)] = first
+                    self.fields.append(self._twin(self.fields[first]))
                 served.add(group)
         for group in self.sharing.groups(1 + max(node.component for node in nodes)):
-            self._make(group, make, nodes[-1])
+            self._make(group, make, nodes[-1], places)
         self.set_zero_groups()
         self._reused = {i for i, count in Counter(self._by_place.values()).items() if count > 1}
         self.register_state_dict_post_hook(_each_weight_once)
         self.register_load_state_dict_pre_hook(_weights_of_twins)
         self.register_load_state_dict_post_hook(FieldBank._tie)  # assign=True makes new parameters as well
 
-    def _make(self, group: Group, make: Callable[[Node], nn.Module], node: Node) -> None:
+    def _make(self, group: Group, make: Callable[[Node], nn.Module], node: Node, places: dict[int, int]) -> None:
         if group not in self._by_weights:
-            self._by_weights[group] = self._add(make(node))
+            module = make(node)
+            index = self._by_weights[group] = places.setdefault(id(module), len(self.fields))
+            if index == len(self.fields):
+                self.fields.append(as_field(module))
+                places[id(self.fields[index])] = index
 
     @torch.no_grad()
     def set_zero_groups(self) -> None:
@@ -134,13 +187,6 @@ class FieldBank(nn.Module):
             if self.sharing.begins_at_zero(group):
                 for parameter in self.fields[index].parameters():
                     parameter.zero_()
-
-    def _add(self, field: nn.Module) -> int:
-        for i, existing in enumerate(self.fields):
-            if existing is field or (isinstance(existing, PlainField) and existing.module is field):
-                return i
-        self.fields.append(as_field(field))
-        return len(self.fields) - 1
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FieldBank:
         # Between the meta device and a real one torch makes new parameters, one for each of their places.

@@ -55,6 +55,55 @@ def test_state_dict_round_trip(spec: Any, tmp_path: Path) -> None:
     assert torch.equal(other(batch()), flow(batch()))
 
 
+class CountedKey(str):
+    """A name in a state dict that counts how often its beginning is compared."""
+
+    comparisons = 0
+
+    def startswith(self, *args: Any) -> bool:
+        CountedKey.comparisons += 1
+        return super().startswith(*args)
+
+
+@pytest.mark.parametrize("sharing", ["per_step", "shared"])
+def test_loading_compares_each_entry_a_fixed_number_of_times(sharing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch compares each entry of a module with the name of each child: quadratic in the number of nodes."""
+    comparisons = []
+    for steps in (8, 64):
+        flow = make_flow(Normalised, scheme="forward_euler", sharing=sharing, steps=steps)
+        state = {CountedKey(key): value for key, value in flow.state_dict().items()}
+        monkeypatch.setattr(CountedKey, "comparisons", 0)
+        flow.load_state_dict(state)
+        comparisons.append(CountedKey.comparisons / len(state))
+    assert 0 < comparisons[1] < 1.2 * comparisons[0]
+
+
+def test_loading_reports_wrong_names_and_leaves_no_hooks() -> None:
+    flow = make_flow(Normalised, scheme="forward_euler", sharing="shared", steps=3)
+    state = flow.state_dict()
+    del state["bank.fields.2.norm.running_mean"]
+    state |= {"bank.fields.1.linear.other": torch.zeros(1), "bank.fields.3.x": torch.zeros(1)}
+    with pytest.raises(RuntimeError) as error:
+        flow.load_state_dict(state)
+    message = str(error.value)
+    assert 'Missing key(s) in state_dict: "bank.fields.2.norm.running_mean". ' in message
+    assert all(f'"{name}"' in message for name in ("bank.fields.1.linear.other", "bank.fields.3.x"))
+    assert not any(field._load_state_dict_pre_hooks for field in flow.bank.fields)
+
+
+def test_a_hook_of_a_field_may_rename_its_entries() -> None:
+    flow, other = (make_flow(Normalised, scheme="forward_euler", sharing="per_step", steps=3, seed=i) for i in (0, 1))
+
+    def rename(module: nn.Module, state: dict[str, Any], *_: Any) -> None:
+        for name in [name for name in state if ".map." in name]:
+            state[name.replace(".map.", ".linear.")] = state.pop(name)
+
+    for field in other.bank.fields:
+        field.register_load_state_dict_pre_hook(rename)
+    other.load_state_dict({name.replace(".linear.", ".map."): value for name, value in flow.state_dict().items()})
+    assert torch.equal(other.eval()(batch()), flow.eval()(batch()))
+
+
 # Field banks
 
 
