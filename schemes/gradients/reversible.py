@@ -11,7 +11,15 @@ from torch import Tensor
 
 from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.errors import SchemenetError, StepLimitError
-from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.gradients.recomputation.autograd import (
+    PROJECTED,
+    Gradients,
+    Pullback,
+    RecomputingMode,
+    aligned,
+    leaves_of,
+    step_vjp,
+)
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
 from schemes.integration.loop import LoopResult
 from schemes.registry import GRADIENTS
@@ -131,10 +139,9 @@ class _Once:
         self._values: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], Any]] = {}
 
     def evaluate(self, node: Node, y: State) -> State:
-        leaves, shape = flatten(y)
         with torch.enable_grad():
-            fresh = [leaf.detach().requires_grad_() for leaf in leaves]
-            values, form = flatten(self.f(node, unflatten(fresh, shape)))
+            y, fresh = leaves_of(y)
+            values, form = flatten(self.f(node, y))
         self._values[node.place] = (fresh, values, form)
         return unflatten([value.detach() for value in values], form)
 

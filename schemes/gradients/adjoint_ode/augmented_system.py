@@ -10,7 +10,7 @@ from torch import Tensor
 from schemes.core.evaluation_counts import count_products
 from schemes.core.node import Node
 from schemes.core.state import State, VectorField, flatten, unflatten
-from schemes.gradients.recomputation.autograd import Pullback
+from schemes.gradients.recomputation.autograd import Pullback, leaves_of
 
 ParameterGradients = tuple[Tensor | None, ...]
 
@@ -19,10 +19,10 @@ def costate_rates(
     f: VectorField, node: Node, y: State, costate: State, parameters: Sequence[Tensor]
 ) -> tuple[State, State, ParameterGradients]:
     """f, -(df/dy)^T a and -(df/dtheta)^T a at a node, by one evaluation and one product."""
-    leaves, shape = flatten(y)
+    shape = flatten(y)[1]
     with torch.enable_grad():
-        fresh = [leaf.detach().requires_grad_() for leaf in leaves]
-        value = f(node, unflatten(fresh, shape))
+        y, fresh = leaves_of(y)
+        value = f(node, y)
     pull_back = Pullback(parameters)
     of_y = pull_back(flatten(value)[0], list(flatten(costate)[0]), fresh)
     count_products()

@@ -166,10 +166,14 @@ def out_of_reach(parameters: Sequence[Tensor], module: nn.Module) -> str | None:
 
 
 def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
-    """The carry on fresh leaves, and those that can carry a gradient."""
+    """The carry as views of fresh leaves, and the leaves.
+
+    Views, because hooks on the arguments of modules (``FlopCounterMode``) cannot ask a running ``autograd.grad``
+    about leaves.
+    """
     tensors, shape = flatten(carry)
     fresh = [t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in tensors]
-    return unflatten(fresh, shape), fresh
+    return unflatten([t.view_as(t) for t in fresh], shape), fresh
 
 
 class Pullback:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ class _Apply(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return function(*arguments)
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
 
 
 @contextlib.contextmanager
@@ -183,9 +184,9 @@ class Replay:
             self._put(self._buffers)
             _set_training(self.training)
             with self._conditions():
-                return torch.func.functional_call(
-                    _Apply(self.module), exchanged, (function, *arguments), tie_weights=False
-                )
+                # In one argument: hooks on modules (FlopCounterMode) look for tensors among them, and find leaves here.
+                apply, bound = _Apply(self.module), partial(function, *arguments)
+                return torch.func.functional_call(apply, exchanged, bound, tie_weights=False)
         finally:
             _set_training(training)
             for part, name, buffer in buffers:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from schemes.gradients.adjoint_ode.backsolve import AdjointDriftWarning
 from schemes.registry import GRADIENTS
@@ -75,6 +76,27 @@ def test_work_in_backward_is_linear_in_depth(mode: str, monkeypatch: pytest.Monk
         ).backward()
         counts.append(sum(inputs))
     assert 0 < counts[1] == 2 * counts[0]
+
+
+def flops(mode: str, spec: Any, backward: bool = True) -> int:
+    flow, x = make_flow(scheme=spec, gradient=mode, steps=3, sharing="shared"), batch().requires_grad_()
+    with FlopCounterMode(display=False) as counter, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdjointDriftWarning)
+        loss = weighted(flow(x))
+        if backward:
+            loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("mode", "spec"), pairs(["checkpoint", "reversible", "adjoint"], one_of_a_kind=True))
+def test_the_flop_counter_of_torch_sees_the_second_evaluations(mode: str, spec: Any) -> None:
+    """Its hooks on modules, which ask the engine about their arguments, may find no leaves among them."""
+    assert flops(mode, spec) > flops("backprop", spec)
+
+
+@pytest.mark.parametrize("spec", ["heun", "verlet"])
+def test_checkpoint_costs_one_forward_pass_more_than_backprop(spec: str) -> None:
+    assert flops("checkpoint", spec) == flops("backprop", spec) + flops("backprop", spec, backward=False) > 0
 
 
 @pytest.mark.usefixtures("no_collector")
