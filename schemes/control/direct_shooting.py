@@ -15,6 +15,9 @@ from schemes.control.discretization import DiscretizedProblem, Outcome
 from schemes.control.search import LEAST_TIME, NO_NUMBER, Search, require_at_least
 from schemes.registry import CONTROL_METHODS
 
+NOISE = 64
+"""Roundings by which costs of equal controls may differ: below, a line search finds no decrease, and SciPy gives up."""
+
 
 @CONTROL_METHODS.register("direct_shooting")
 class DirectShooting:
@@ -24,7 +27,7 @@ class DirectShooting:
     which costates begin, are those for which the gradient of the Lagrangian is least where no bound is active.
 
     Args:
-        tolerance: of the cost, as of ``scipy.optimize.minimize``; not below the rounding error of its dtype.
+        tolerance: of the cost, as of ``scipy.optimize.minimize``; not below ``NOISE`` roundings of its dtype.
         iterations: most of them.
 
     Reference: Betts, "Practical Methods for Optimal Control and Estimation Using Nonlinear Programming", SIAM, 2010.
@@ -66,7 +69,7 @@ class DirectShooting:
         constraints = [{"type": "eq", "fun": constraint, "jac": jacobian}] if constrained else []
         optimum = minimize(
             cost, start, jac=True, bounds=bounds, constraints=constraints,
-            tol=max(self.tolerance, torch.finfo(like.dtype).eps),
+            tol=max(self.tolerance, NOISE * torch.finfo(like.dtype).eps),
             method="SLSQP" if constrained else "L-BFGS-B", options={"maxiter": self.iterations},
         )  # fmt: skip
         vector_to_parameters(torch.from_numpy(optimum.x).to(like), variables)
@@ -75,7 +78,9 @@ class DirectShooting:
         finite = bool(np.isfinite(optimum.fun)) and bool(at_end.isfinite().all())
         multipliers = torch.zeros_like(at_end)
         if constrained and finite:
-            free = (optimum.x > bounds[:, 0]) & (optimum.x < bounds[:, 1])
+            # Bounds are met to rounding, which is not the same on all processors.
+            inside = np.sqrt(torch.finfo(like.dtype).eps) * np.maximum(1.0, np.abs(optimum.x))
+            free = (optimum.x > bounds[:, 0] + inside) & (optimum.x < bounds[:, 1] - inside)
             slopes, rows = cost(optimum.x)[1][free], jacobian(optimum.x)[:, free]
             multipliers = torch.from_numpy(np.linalg.lstsq(rows.T, -slopes, rcond=None)[0]).to(like)
         message = str(optimum.message) if finite else NO_NUMBER

@@ -44,7 +44,7 @@ def test_a_switch_inside_a_step_is_within_one_step() -> None:
 
 def test_the_hamiltonian_of_a_free_end_time_is_minus_one() -> None:
     solution = solve_control(Car(), steps=11)  # whose multipliers are unique: one control is inside its bounds
-    assert solution.hamiltonian.tolist() == pytest.approx([-1.0] * 11, abs=0.15)
+    assert solution.hamiltonian.tolist() == pytest.approx([-1.0] * 11, abs=0.1)
     after = solution.hamiltonian[6:]
     assert float(after.max() - after.min()) < 1e-9
 
@@ -311,6 +311,15 @@ def test_a_control_is_read_at_the_times_of_its_steps() -> None:
     for outside in (-0.1, 0.71, math.nan):
         with pytest.raises(SchemenetError, match="from 0 to the end time"):
             solution.control_at(outside)
+
+
+def test_searches_in_single_precision_converge() -> None:
+    """A tolerance of a few roundings ends in a line search that fails, on one processor or another."""
+    for seed in range(30):
+        problem = Oscillator()
+        problem.start = torch.randn(2, 2, generator=torch.Generator().manual_seed(seed))
+        search = solve_control(problem, 3 + seed % 9).search
+        assert search.converged, (seed, search)
 
 
 def test_functions_of_one_number_of_rows_do_with_direct_shooting_alone() -> None:
