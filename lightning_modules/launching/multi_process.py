@@ -67,7 +67,7 @@ def launch(arguments: Mapping[str, Any], processes: int) -> None:
 
 
 def serve(place: Path) -> int:
-    """Do the part of one process of a run.
+    """Do the part of one process of a run, and end the process where that fails.
 
     Args:
         place: the folder with the arguments; the reason of a failure is written there.
@@ -75,6 +75,14 @@ def serve(place: Path) -> int:
     Returns:
         The exit status.
     """
+    if status := _serve(place):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)  # threads that communicate would abort the end of the interpreter, or keep it waiting
+    return status
+
+
+def _serve(place: Path) -> int:
     exit_with_parent(sys.stdin.fileno(), patience=0.0)
     arguments = json.loads((place / "arguments.json").read_text(encoding="utf-8"))
     from lightning_modules.config.resolved import ResolvedConfig

@@ -7,7 +7,9 @@ and marks the run as done. A run that was killed before resumes from its checkpo
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import math
 import sys
 from pathlib import Path
@@ -91,8 +93,19 @@ def train_rank(
 
     The first process alone reads and writes the folder, and prints where the run resumes; all return its result.
     """
+    atexit.unregister(_end_process_group)
     with contextlib.ExitStack() as stack:  # loggers end with it, whatever becomes of the run
-        return _train_rank(config, folder, name or run_name(config), group, arm, stack)
+        result = _train_rank(config, folder, name or run_name(config), group, arm, stack)
+    if "reason" not in result:  # else others may be waiting in a collective, and the end would wait for it
+        atexit.register(_end_process_group)
+    return result
+
+
+def _end_process_group() -> None:
+    """End the threads of gloo: one that releases a tensor while Python ends aborts the process."""
+    gc.collect()  # DDP keeps the group, and is part of a cycle
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _train_rank(

@@ -448,6 +448,37 @@ def test_torchrun_begins_the_processes_and_all_take_one_folder_and_wandb_run(
     assert_same_run(folder, whole)
 
 
+AT_END = """
+    import atexit, glob
+    def at_end():
+        names = [open(path).read().strip() for path in glob.glob("/proc/self/task/*/comm")]
+        open(f"{folder}/{{rank}}.threads", "w").write(" ".join(names))
+    atexit.register(at_end)
+"""
+
+
+@pytest.mark.usefixtures("strangers_folder")
+def test_no_thread_communicates_when_the_processes_of_a_run_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 ends a thread that asks for the interpreter then, and in gloo's threads this is an abort."""
+    with_fault(monkeypatch, tmp_path, AT_END.format(folder=tmp_path))
+    words = [*TWO, "data=sine", "data.train_size=32", "data.test_size=8", "architecture=mlp", "trainer.max_epochs=1"]
+    words = [word for word in words if not word.startswith(("data=digits", "data.limit"))]
+    assert ranks.train(compose("train", words), tmp_path / "run")["status"] == "done"
+    for rank in (0, 1):
+        assert "gloo" not in (tmp_path / f"{rank}.threads").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("strangers_folder")
+def test_the_reason_of_a_failure_is_told_though_the_interpreter_could_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fault(monkeypatch, tmp_path, "import atexit; atexit.register(os.abort)")
+    with pytest.raises(ranks.RankError, match="KeyError: 'config'"):
+        ranks.launch({}, 2)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
