@@ -1,4 +1,4 @@
-"""Time and memory of the gradient modes against depth, and those of MemCNN on the same network.
+"""Time and memory of the gradient modes against depth, and those of MemCNN and RevLib on the same network.
 
     python benchmarks/gradient_modes.py [repetitions]
 
@@ -9,8 +9,8 @@ For each mode: the time of forward + backward on one thread's CPU, the median ov
 ratio to backprop; bytes kept, which are those alive between forward and backward with the flow's input and output among
 them; and the most bytes alive at any time, without the parameters' gradients. Bytes are counted in states, one state
 being the input of a flow. The row "floor" is backprop and one more forward pass without a graph: no mode that evaluates
-each f again can take less. All modes are first checked to give backprop's gradient. MemCNN has rows where it is
-installed: ``pip install -e ".[bench]"``.
+each f again can take less. All modes are first checked to give backprop's gradient. MemCNN and RevLib have rows where
+they are installed: ``pip install -e ".[bench]"``.
 """
 
 from __future__ import annotations
@@ -70,6 +70,24 @@ class MemCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.units(x)
+
+
+class RevLib(nn.Module):
+    """The same network with the same weights, undone by RevLib, whose branches are in the same order."""
+
+    def __init__(self, depth: int) -> None:
+        from revlib import ReversibleSequential
+
+        super().__init__()
+        same = flow(depth, "backprop")
+        self.bank = same.bank  # first, so that parameters stand in the flow's order
+        self.units = ReversibleSequential(*(self.bank.at(node) for node in same.visits))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.units(x)
+
+
+LIBRARIES: dict[str, type[nn.Module]] = {"MemCNN": MemCNN, "RevLib": RevLib}
 
 
 class ShrinkingBytes(LiveBytes):
@@ -150,15 +168,14 @@ def main() -> None:
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="memcnn")
-    known = importlib.util.find_spec("memcnn") is not None
-    if not known:
-        print('MemCNN is not installed, its rows are left out: pip install -e ".[bench]"')
+    libraries = {name: made for name, made in LIBRARIES.items() if importlib.util.find_spec(name.lower())}
+    for name in LIBRARIES.keys() - libraries.keys():
+        print(f'{name} is not installed, its rows are left out: pip install -e ".[bench]"')
     print(f"{conditions()}, batch {BATCH}, {SIDE}x{SIDE}, {CHANNELS} channels a field")
     print(f"{'depth':>5} {'':>28} {'time':>5} {'kept':>7} {'peak':>7}")
     for depth in (8, 32, 128):
         networks: dict[str, nn.Module] = {mode: flow(depth, mode) for mode in MODES}
-        if known:
-            networks["MemCNN"] = MemCNN(depth)
+        networks |= {name: made(depth) for name, made in libraries.items()}
         x = batch(2 * CHANNELS)
         for name, network in networks.items():
             assert gap(network, networks["backprop"], x) < 1e-3, f"{name} misses backprop's gradient"

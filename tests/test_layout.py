@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 SHIPPED = {".j2", ".css", ".js"}
 
-RIVALS = {"torchdiffeq", "torchode", "torchdyn", "memcnn", "diffrax", "revtorch"}
+RIVALS = {"torchdiffeq", "torchode", "torchdyn", "memcnn", "revlib", "diffrax", "jax", "revtorch"}
 
 
 def imported(path: Path) -> set[str]:

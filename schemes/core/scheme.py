@@ -43,6 +43,18 @@ class StepResult(NamedTuple):
     interpolate_all: Callable[[Tensor], State] | None = None
 
 
+class InvertibleMap(Protocol):
+    """A step, or a part of one, and what undoes it; both as :meth:`Scheme.step` and :meth:`Scheme.inverse`."""
+
+    def step(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]: ...
+
+    def inverse(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]: ...
+
+
 class ExplicitPair(Protocol):
     """An explicit embedded pair of Runge-Kutta methods, taken apart: its coefficients, stages, error and result."""
 
@@ -186,6 +198,11 @@ class Scheme(nn.Module, abc.ABC):
         Evaluates f at the nodes and arguments of the step, so that a reverse sweep needs each of them once.
         """
         raise SchemenetError(f"scheme {type(self).__name__} is not reversible")
+
+    @property
+    def invertible_parts(self) -> tuple[InvertibleMap, ...]:
+        """The maps that a reversible step consists of, in order: a reverse sweep holds the graphs of one at a time."""
+        return (self,)
 
     def stability_function(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Numerator and denominator of R(z) for u' = lambda u, z = h lambda, lowest powers first.

@@ -20,7 +20,7 @@ from schemes.gradients.adjoint_ode.backsolve import (
     backsolve,
     warn_of_gap,
 )
-from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, RecomputingMode
+from schemes.gradients.recomputation.autograd import PROJECTED, Gradients, Kept, RecomputingMode
 from schemes.gradients.recomputation.reconstruction_error import fingerprint, reconstruction_error
 from schemes.integration.grid import Grid
 from schemes.integration.loop import LoopResult
@@ -134,15 +134,15 @@ class Adjoint(RecomputingMode):
         return LoopResult((carry[0], ()), tuple(outputs)), (start, carry[0], tuple(outputs))
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
+        self, loop: Loop, kept: Kept, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         f = loop.weighted(f)
         if (solver := self._segment_solver(loop, f, parameters)) is not None:
-            of_state, of_parameters = backsolve(loop, kept, gradients, solver)
+            of_state, of_parameters = backsolve(loop, kept.take(), gradients, solver)
             # The integral of a parameter that f does not use is zero.
             pairs = zip(parameters, of_parameters, strict=True)
             return of_state, [torch.zeros_like(p) if g is None else g for p, g in pairs]
-        start, end, _ = kept
+        start, end, _ = kept.take()
         (gradient, _), _ = gradients
         stages = _mirrored_stages(loop.scheme, loop.nodes[0])
         rates = augmented(f, parameters, lambda stage: stages.get(stage, stage))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from schemes.core.state import State, VectorField, flatten
-from schemes.gradients.recomputation.autograd import Gradients, Pullback, RecomputingMode, aligned, step_vjp
+from schemes.gradients.recomputation.autograd import Gradients, Kept, Pullback, RecomputingMode, aligned, step_vjp
 from schemes.integration.loop import LoopResult
 from schemes.registry import GRADIENTS
 
@@ -35,11 +35,12 @@ class Checkpoint(RecomputingMode):
         return LoopResult(carry, tuple(outputs)), tuple(kept)
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
+        self, loop: Loop, kept: Kept, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         pull_back = Pullback(parameters)
         gradient, outputs = gradients
-        steps = zip(loop.nodes, kept, loop.by_step(outputs), strict=True)
-        for node, carry, here in reversed(list(steps)):
-            gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, f)
-        return aligned(gradient, flatten(kept[0])[1]), pull_back.of_parameters
+        carries = list(kept.take())
+        shape = flatten(carries[0])[1]
+        for node, here in reversed(list(zip(loop.nodes, loop.by_step(outputs), strict=True))):
+            gradient = step_vjp(loop.advance, node, carries.pop(), (gradient, here), pull_back, f, loop.backward)
+        return aligned(gradient, shape), pull_back.of_parameters

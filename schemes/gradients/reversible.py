@@ -14,6 +14,7 @@ from schemes.errors import SchemenetError, StepLimitError
 from schemes.gradients.recomputation.autograd import (
     PROJECTED,
     Gradients,
+    Kept,
     Pullback,
     RecomputingMode,
     aligned,
@@ -107,15 +108,18 @@ class Reversible(RecomputingMode):
         return LoopResult(carry, tuple(outputs)), (start, carry)
 
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
+        self, loop: Loop, kept: Kept, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
-        start, carry = kept
+        start, carry = kept.take()
         pull_back = Pullback(parameters)
         once = _Once(f, pull_back)
         gradient, outputs = gradients
         for node, here in reversed(list(zip(loop.nodes, loop.by_step(outputs), strict=True))):
-            carry = loop.inverse(node, carry, once.evaluate)
-            gradient = step_vjp(loop, node, carry, (gradient, here), pull_back, once.recall)
+            of_part = (gradient, here)
+            for part in reversed(loop.invertible_parts(node)):
+                carry = part.inverse(node, carry, once.evaluate)
+                gradient = step_vjp(part.advance, node, carry, of_part, pull_back, once.recall, loop.backward)
+                of_part = (gradient, ())
         self._check_start(start, carry)
         return aligned(gradient, flatten(carry)[1]), pull_back.of_parameters
 

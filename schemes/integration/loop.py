@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from schemes.core.evaluation_counts import SolverCounts, Statistics
 from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
-from schemes.core.scheme import Scheme
+from schemes.core.scheme import InvertibleMap, Scheme
 from schemes.core.state import State, VectorField
 from schemes.core.weighting import Weighted, Weights, weigh_by
 from schemes.errors import SchemenetError
@@ -66,6 +66,13 @@ class LoopResult(NamedTuple):
     outputs: tuple[State, ...] = ()
 
 
+class InvertiblePart(NamedTuple):
+    """A step of a loop, or a part of one, on carries: what takes it, and what undoes it."""
+
+    advance: Callable[[Node, Carry, VectorField], LoopResult]
+    inverse: Callable[[Node, Carry, VectorField], Carry]
+
+
 class Segments(NamedTuple):
     """Given steps from each output time back to the one before it.
 
@@ -111,9 +118,18 @@ class Loop:
         y, solver_state = self.scheme.step(self.weighted(f), node, *carry)
         return LoopResult((y if self.projection is None else self.projection(y), solver_state))
 
-    def inverse(self, node: Node, carry: Carry, f: VectorField) -> Carry:
-        """The carry before the step after a node, from the one behind it."""
-        return self.scheme.inverse(self.weighted(f), node, *carry)
+    def invertible_parts(self, node: Node) -> list[InvertiblePart]:
+        """The maps that the step after a node consists of, in order; one with output times in it is not taken apart."""
+        parts = self.scheme.invertible_parts
+        if len(parts) == 1 or any(self.output_fractions[node.step : node.step + 1]):
+            return [InvertiblePart(self.advance, self._undoing(self.scheme))]
+        return [InvertiblePart(self._taking(part), self._undoing(part)) for part in parts]
+
+    def _taking(self, part: InvertibleMap) -> Callable[[Node, Carry, VectorField], LoopResult]:
+        return lambda node, carry, f: LoopResult(part.step(self.weighted(f), node, *carry))
+
+    def _undoing(self, part: InvertibleMap) -> Callable[[Node, Carry, VectorField], Carry]:
+        return lambda node, carry, f: part.inverse(self.weighted(f), node, *carry)
 
     def recorded(self, recorder: Recorder) -> VectorField:
         """f for a forward pass that backward is going to repeat (see ``schemes.gradients.recomputation.replay``)."""

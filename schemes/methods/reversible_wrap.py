@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from schemes.core.node import Node
-from schemes.core.scheme import Scheme, StepResult
+from schemes.core.scheme import InvertibleMap, Scheme, StepResult
 from schemes.core.state import State, VectorField, axpy
 from schemes.core.weighting import Weighted, separate_weights
 from schemes.errors import SchemenetError
@@ -88,17 +88,16 @@ class ReversibleWrap(Scheme):
         if self.fixed is None:
             self.coupling = AMPLIFICATION ** (-1 / steps) if steps else UNKNOWN
 
+    @property
+    def invertible_parts(self) -> tuple[InvertibleMap, ...]:
+        return _StepOfState(self), _StepOfCompanion(self)
+
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        z = solver_state[0] if solver_state else y
-        return self._finish(f, node, y, z, self._forth(f, node, z))
-
-    def _finish(self, f: VectorField, node: Node, y: State, z: State, forth: State) -> tuple[State, tuple[State]]:
-        # With forth = z + Psi_h(z): differences of near states first, so that as little as possible is rounded.
-        following = forth if z is y else axpy(forth, axpy(y, z, -1), self.coupling)
-        back = self._back(f, node, following)
-        return following, (axpy(z, axpy(following, back, -1), 1),)
+        for part in self.invertible_parts:
+            y, solver_state = part.step(f, node, y, solver_state)
+        return y, solver_state
 
     def attempt(self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]) -> StepResult:
         def apart(visit: Node) -> Node:
@@ -108,7 +107,8 @@ class ReversibleWrap(Scheme):
 
         z = solver_state[0] if solver_state else y
         forth = self.base.attempt(_elsewhere(f, apart), node, z, ())
-        following, after = self._finish(f, node, y, z, forth.y)
+        following = self.coupled(y, z, forth.y)
+        following, after = _StepOfCompanion(self).step(f, node, following, (z,))
 
         def interpolate(theta: float) -> State:
             """The base's, and what is left of y - z."""
@@ -120,16 +120,20 @@ class ReversibleWrap(Scheme):
     def inverse(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        z = axpy(solver_state[0], axpy(self._back(f, node, y), y, -1), 1)
-        if node.step == 0:
-            return z, ()
-        return axpy(z, axpy(y, self._forth(f, node, z), -1), 1 / self.coupling), (z,)
+        for part in reversed(self.invertible_parts):
+            y, solver_state = part.inverse(f, node, y, solver_state)
+        return y, solver_state
 
-    def _forth(self, f: VectorField, node: Node, z: State) -> State:
+    def coupled(self, y: State, z: State, forth: State) -> State:
+        """The following state, from forth = z + Psi_h(t_n, z)."""
+        # Differences of near states first, so that as little as possible is rounded.
+        return forth if z is y else axpy(forth, axpy(y, z, -1), self.coupling)
+
+    def forth(self, f: VectorField, node: Node, z: State) -> State:
         """The base's step from t_n to t_{n+1}."""
         return self.base.step(f, node, z, ())[0]
 
-    def _back(self, f: VectorField, node: Node, y: State) -> State:
+    def back(self, f: VectorField, node: Node, y: State) -> State:
         """The base's step from t_{n+1} to t_n, its stages numbered after those of the step forth."""
 
         def numbered_on(visit: Node) -> Node:
@@ -137,6 +141,44 @@ class ReversibleWrap(Scheme):
 
         end = Node(node.step, node.t + node.h, -node.h)
         return self.base.step(_elsewhere(f, numbered_on), end, y, ())[0]
+
+
+class _StepOfState:
+    """y_{n+1} from y_n and z_n."""
+
+    def __init__(self, scheme: ReversibleWrap) -> None:
+        self.scheme = scheme
+
+    def step(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        z = solver_state[0] if solver_state else y
+        return self.scheme.coupled(y, z, self.scheme.forth(f, node, z)), (z,)
+
+    def inverse(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        (z,) = solver_state
+        if node.step == 0:
+            return z, ()
+        return axpy(z, axpy(y, self.scheme.forth(f, node, z), -1), 1 / self.scheme.coupling), (z,)
+
+
+class _StepOfCompanion:
+    """z_{n+1} from z_n and y_{n+1}."""
+
+    def __init__(self, scheme: ReversibleWrap) -> None:
+        self.scheme = scheme
+
+    def step(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return y, (axpy(solver_state[0], axpy(y, self.scheme.back(f, node, y), -1), 1),)
+
+    def inverse(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return y, (axpy(solver_state[0], axpy(self.scheme.back(f, node, y), y, -1), 1),)
 
 
 def _elsewhere(f: VectorField, place: Callable[[Node], Node]) -> Weighted:

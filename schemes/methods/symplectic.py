@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
@@ -27,24 +27,47 @@ class Splitting(Scheme, abstract=True):
             cls.stages = len(cls.kicks)
         super().__init_subclass__(abstract)
 
-    def _kick(self, f: VectorField, node: Node, y: State, stage: int, sign: int) -> State:
-        component, c, weight = self.kicks[stage]
-        moved = axpy(y[component], f(node.at(stage, c, component), y[1 - component]), sign * weight * node.h)
-        return (moved, y[1]) if component == 0 else (y[0], moved)
+    @property
+    def invertible_parts(self) -> tuple[Kick, ...]:
+        return tuple(Kick(stage, *kick) for stage, kick in enumerate(self.kicks))
 
     def step(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        for stage in range(self.stages):
-            y = self._kick(f, node, y, stage, 1)
+        for kick in self.invertible_parts:
+            y, solver_state = kick.step(f, node, y, solver_state)
         return y, solver_state
 
     def inverse(
         self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
     ) -> tuple[State, tuple[State, ...]]:
-        for stage in reversed(range(self.stages)):
-            y = self._kick(f, node, y, stage, -1)
+        for kick in reversed(self.invertible_parts):
+            y, solver_state = kick.inverse(f, node, y, solver_state)
         return y, solver_state
+
+
+class Kick(NamedTuple):
+    """One component moved by w h f(t + c h, the other one)."""
+
+    stage: int
+    component: int
+    c: float
+    weight: float
+
+    def step(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return self._moved(f, node, y, self.weight), solver_state
+
+    def inverse(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[State, tuple[State, ...]]:
+        return self._moved(f, node, y, -self.weight), solver_state
+
+    def _moved(self, f: VectorField, node: Node, y: State, weight: float) -> State:
+        component = self.component
+        moved = axpy(y[component], f(node.at(self.stage, self.c, component), y[1 - component]), weight * node.h)
+        return (moved, y[1]) if component == 0 else (y[0], moved)
 
 
 @SCHEMES.register("symplectic_euler", "reversible")

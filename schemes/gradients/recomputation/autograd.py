@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from schemes.core.evaluation_counts import count_products, counting
+from schemes.core.evaluation_counts import SolverCounts, count_products, counting
 from schemes.core.state import State, VectorField, flatten, unflatten
 from schemes.core.untracked_leaves import UntrackedLeaves, leaves
 from schemes.errors import SchemenetError
@@ -62,12 +62,24 @@ class RecomputingMode(GradientMode):
 
     @abc.abstractmethod
     def backward(
-        self, loop: Loop, kept: Any, gradients: Any, parameters: Sequence[Tensor], f: VectorField
+        self, loop: Loop, kept: Kept, gradients: Any, parameters: Sequence[Tensor], f: VectorField
     ) -> tuple[Gradients, Gradients]:
         """Gradients of the carry's tensors at the start, and of the parameters.
 
         ``gradients`` is the nest of the gradients of the loop's result.
         """
+
+
+class Kept:
+    """The nest of tensors that forward kept, handed over to backward, which lets go of each as soon as it can."""
+
+    def __init__(self, tensors: Sequence[Tensor], shape: Any) -> None:
+        self._nest: Any = unflatten(tensors, shape)
+
+    def take(self) -> Any:
+        """The nest; no reference to it is left here."""
+        nest, self._nest = self._nest, None
+        return nest
 
 
 class _Job:
@@ -101,8 +113,10 @@ class _Recompute(torch.autograd.Function):
         job = ctx.job()
         if torch.is_grad_enabled():
             raise SchemenetError(FIRST_ONLY.format(job.mode.name))
-        tensors = iter(ctx.saved_tensors)  # read once: torch.utils.checkpoint insists on it
-        kept, recorded = list(islice(tensors, ctx.saved)), list(islice(tensors, ctx.recorded))
+        tensors = iter(list(ctx.saved_tensors))  # read once: torch.utils.checkpoint insists on it
+        ctx.maybe_clear_saved_tensors()  # but for retain_graph=True, what backward has done with is free
+        kept = Kept(list(islice(tensors, ctx.saved)), job.kept_shape)
+        recorded = list(islice(tensors, ctx.recorded))
         requested = ctx.needs_input_grad[3 + ctx.count :]
         named = job.loop.module.closed_over
         closed_over = set(map(id, named or ()))  # f reads these very tensors
@@ -118,7 +132,7 @@ class _Recompute(torch.autograd.Function):
                 parameters,
                 job.mode.backward,
                 job.loop,
-                unflatten(kept, job.kept_shape),
+                kept,
                 unflatten(gradients, job.out_shape),
                 trained,
                 foreign.watching(job.replay.repeat(job.loop.f)),
@@ -206,9 +220,20 @@ class Pullback:
         return [next(results) if tensor.requires_grad else None for tensor in inputs]
 
 
-def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pullback, f: VectorField) -> Any:
-    """Gradients of one step's carry (as a nest) from those of the step's result."""
-    calls, before = 0, loop.backward.evaluations
+def step_vjp(
+    advance: Callable[[Node, Carry, VectorField], LoopResult],
+    node: Node,
+    carry: Carry,
+    gradients: Any,
+    pull_back: Pullback,
+    f: VectorField,
+    counts: SolverCounts,
+) -> Any:
+    """Gradients of one step's carry (as a nest) from those of the step's result.
+
+    ``counts`` has the evaluations of a step that does not call f here: by a compiled graph, say.
+    """
+    calls, before = 0, counts.evaluations
 
     def counted(node: Node, y: State) -> State:
         nonlocal calls
@@ -217,10 +242,8 @@ def step_vjp(loop: Loop, node: Node, carry: Carry, gradients: Any, pull_back: Pu
 
     with torch.enable_grad():
         carry, fresh = leaves_of(carry)
-        outputs, shape = flatten(loop.advance(node, carry, counted))
-    count_products(
-        calls or loop.backward.evaluations - before
-    )  # values known from an inverse, or of a compiled step, are not called here
+        outputs, shape = flatten(advance(node, carry, counted))
+    count_products(calls or counts.evaluations - before)
     return unflatten(pull_back(outputs, aligned(gradients, shape), fresh), flatten(carry)[1])
 
 
