@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ COMMAND = "SCHEMENET_COMMAND"
 
 LONGEST = 10_000
 """Characters of a command that are kept; an environment variable has a limit."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 def command_line() -> str:
@@ -29,6 +34,21 @@ def physical_memory() -> int:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
         return 2**60
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
+def keep_freed_pages() -> None:
+    """Let freed memory stay with this process, for its next tensors; under glibc.
+
+    glibc returns large blocks to the system as soon as they are freed, and the system clears their pages one by one
+    when the next tensor touches them. A process that keeps them stays as large as it was at its peak.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 0)  # no block is a mapping, which free would undo
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # and the heap shrinks by more than 2 GB at once only
 
 
 def process_rank() -> int:

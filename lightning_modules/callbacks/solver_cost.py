@@ -30,7 +30,8 @@ SOLVER_COSTS: dict[str, Callable[[Any], int]] = {
 
 def counts(network: Model) -> list[int]:
     """The entries of ``SOLVER_COSTS`` for the last batch, summed over all flows."""
-    return [sum(map(count, network.flows)) for count in SOLVER_COSTS.values()]
+    flows = network.flows  # found by a walk over all modules
+    return [sum(map(count, flows)) for count in SOLVER_COSTS.values()]
 
 
 class SolverCostMetric(Metric):
@@ -109,7 +110,9 @@ class SolverCostLogger(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.testing.update(counts(network_of(pl_module)))
+        network = network_of(pl_module)
+        if has_data_dependent_cost(network):
+            self.testing.update(counts(network))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if has_data_dependent_cost(network_of(pl_module)):

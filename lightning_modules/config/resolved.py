@@ -14,7 +14,7 @@ from lightning_modules.config.validate import AXES, Config
 
 NOT_RECIPE = (
     "folder", "overwrite", "logger", "seed", "imports", "data.root", "data.download", "data.decode", "data.workers",
-    "trainer.progress_bar", "trainer.oversubscribe", "trainer.checkpoint_every_n_steps",
+    "trainer.progress_bar", "trainer.oversubscribe", "trainer.keep_pages", "trainer.checkpoint_every_n_steps",
     "grid.max_steps", "grid.seconds",
 )  # fmt: skip
 """Keys that do not change what is computed, only how far it gets; and the seed, which is kept apart from the recipe."""

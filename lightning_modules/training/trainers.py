@@ -26,7 +26,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from lightning_modules.callbacks.compile import ChannelsLast, Compiled, TestedLast
 from lightning_modules.callbacks.progress_bar import TrainingBar
 from lightning_modules.config.registries import TRAINERS
-from lightning_modules.machine import cores
+from lightning_modules.machine import cores, has_glibc, keep_freed_pages
 from lightning_modules.tasks.lightning_attributes import callbacks_of
 from lightning_modules.training.checkpointing import WholeCheckpoints
 from schemes.errors import SchemenetError
@@ -62,6 +62,7 @@ def trainer(
     oversubscribe: bool = False,
     compile: bool | str = False,
     channels_last: bool = False,
+    keep_pages: bool = False,
     ema: float | None = None,
 ) -> pl.Trainer:
     """A ``pl.Trainer``; parameters without a description have the meaning of its arguments.
@@ -92,6 +93,8 @@ def trainer(
         oversubscribe: whether there may be more processes on CPUs than cores.
         compile: true: torch.compile with its default backend; a word: with that backend.
         channels_last: whether convolutions use the memory format channels_last.
+        keep_pages: whether freed memory stays with the process, under Linux's glibc: faster steps of large batches on
+            a CPU.
         ema: the decay of an exponential moving average of the weights and of batch norm's statistics, one update for
             each optimiser step; the average is evaluated and kept.
 
@@ -132,8 +135,12 @@ def trainer(
         wrong.append(
             f"trainer.accelerator: this machine has no {accelerator!r}; expected one of {', '.join(map(repr, usable))}"
         )
+    if keep_pages and not has_glibc():
+        wrong.append("trainer.keep_pages: expected false on this machine: it is an option of glibc, Linux's C library")
     if wrong:
         raise SchemenetError("\n".join(wrong))
+    if keep_pages:
+        keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
     _quiet()
