@@ -187,7 +187,8 @@ class AdaptiveLoop(Loop):
         """The steps of :meth:`walk` by one graph."""
         for chunk in self._chunks(compiled, carry, records=True):
             if not compiled.loop.captured:
-                yield from self._steps((chunk.y, (chunk.slope,)), self.f)
+                for node, before, taken in self._steps((chunk.y, (chunk.slope,)), self.f):
+                    yield node, before if node.step else carry, taken
                 return
             nodes = self.nodes[len(self.nodes) - len(chunk.steps) :]
             outputs = iter(compiled.outputs(chunk, [self.output_fractions[node.step] for node in nodes]))

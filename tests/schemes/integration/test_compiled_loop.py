@@ -213,6 +213,25 @@ def test_a_loop_that_cannot_be_captured_is_stepped(captured, monkeypatch):
     assert first.statistics.forward == solve(f, y0, [0, 1]).statistics.forward
 
 
+def test_an_f_that_differentiates_is_stepped_and_trained():
+    """As the exact trace of a density does; the slope at the start has a derivative, too."""
+
+    def f(t, y):
+        with torch.enable_grad():
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(y.cos().sum(), y, create_graph=True)
+        return slope * 2
+
+    gradients = []
+    for compile in (True, False):
+        y0 = torch.linspace(1, 2, 3, dtype=torch.float64).requires_grad_()
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotCompiledWarning)
+            solve(f, y0, [0, 1], gradient="checkpoint", compile=compile).values[-1].sum().backward()
+        gradients.append(y0.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_flow_in_evaluation_is_one_graph(captured):
     torch.manual_seed(0)
     network = create_model("mlp", in_chans=2, image_size=None, hidden=4, scheme="dopri5", grid="adaptive").eval()
