@@ -25,7 +25,7 @@ from schemes.plugins import is_installed
 if TYPE_CHECKING:
     from lightning_modules.config.resolved import ResolvedConfig
 
-RUN_FILE = "run-file"  # what a comparison's own processes are started with
+RUN_FILE, FORK_SERVER = "run-file", "fork-server"  # what a comparison's own processes are started with
 COMPLETE = "complete"  # what a shell's completion calls
 FIGURE = ("figure", "plot")  # the second as the command was called before
 HELP = ("-h", "--help")
@@ -94,6 +94,10 @@ def _dispatch(arguments: list[str]) -> int:
         from lightning_modules.launching.job import run_file
 
         return run_file(rest)
+    if command == FORK_SERVER:
+        from lightning_modules.launching import fork_server
+
+        return fork_server.serve()
     if command == COMPLETE:
         print("\n".join(help.completions(rest)))
         return 0

@@ -270,10 +270,11 @@ STATIC_COSTS: Mapping[str, Callable[[Model, tuple[int, ...], int], int]] = {
 """Costs that are counted without computing anything: functions of network, shape of a sample and batch size."""
 
 
-def static_costs(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int | None]:
-    """The ``STATIC_COSTS`` of a network before training; None for those that depend on the steps of a solve."""
-    known = ("parameters", "flow_parameters") if has_data_dependent_cost(network) else STATIC_COSTS
-    return {name: STATIC_COSTS[name](network, shape, batch_size) if name in known else None for name in STATIC_COSTS}
+def static_ledger(network: Model, shape: tuple[int, ...], batch_size: int) -> dict[str, int]:
+    """What is known of the :func:`ledger` before training: all of it unless costs depend on the data."""
+    if not has_data_dependent_cost(network):
+        return ledger(network, shape, batch_size)
+    return {"parameters": parameters(network), "flow_parameters": flow_parameters(network)}
 
 
 ENOUGH = 10

@@ -14,6 +14,7 @@ from architectures.costs.matching import check_known, match_budget
 from architectures.factory import create_model
 from architectures.model import Model
 from lightning_modules.data.datamodule import SplitData
+from lightning_modules.machine import one_thread
 
 
 class Matching:
@@ -45,6 +46,7 @@ class Matching:
         """Whether the target is the cost of a baseline that was not measured yet."""
         return self.budget is not None and self.budget.target == BASELINE
 
+    @one_thread()
     def knobs(self, arm: str, architecture: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """The options by which a network meets the budget.
 

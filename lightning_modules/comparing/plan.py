@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from architectures.costs.budget import STEP_TIME, Budget
-from architectures.costs.ledger import static_costs
+from architectures.costs.ledger import STATIC_COSTS, has_data_dependent_cost, static_ledger
 from architectures.factory import create_model
 from architectures.model import Model
 from architectures.registry import ARCHITECTURES
@@ -52,9 +52,10 @@ class PlannedArm:
         control: whether it is a control.
         matched: whether it meets the budget.
         config: of its runs, but for the seed.
-        sizes: its layout and its costs, see :func:`sizes_of`.
+        sizes: its layout and its costs, see :func:`planned_arm`.
         knobs: the options that the budget set.
         untuned: the hash of the config before its learning rate was tuned; None without tuning.
+        ledger: the costs of its runs, where they are known before training; None: each run counts its own.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PlannedArm:
     sizes: dict[str, Any]
     knobs: Mapping[str, Any] = field(default_factory=dict)
     untuned: str | None = None
+    ledger: Mapping[str, int] | None = None
 
     def entry(self) -> dict[str, Any]:
         """Its entry in comparison.json."""
@@ -178,7 +180,7 @@ def describe_network(config: ResolvedConfig) -> str:
     """Sizes and costs of the network of one run, as text; nothing is trained."""
     data, network = dry_build(config)
     name = config["architecture"]["name"]
-    arm = PlannedArm(name, "", False, False, config, sizes_of(network, data))
+    arm = planned_arm(name, config, network, data)
     return Plan((arm,), name, (config["seed"],), None, config.complete).sizes_table()
 
 
@@ -267,15 +269,21 @@ def _arm(
     axes = {key: options.pop(key) for key in AXES if key in options}
     axes = {k: {"name": v} if isinstance(v, str) else v for k, v in axes.items()}
     config = ResolvedConfig({**recipe, "architecture": {"name": choice.architecture, **options}, **axes})
-    return PlannedArm(choice.arm, choice.word, control, matched, config, sizes_of(network, data), knobs)
+    arm = planned_arm(choice.arm, config, network, data)
+    return replace(arm, word=choice.word, control=control, matched=matched, knobs=knobs)
 
 
-def sizes_of(network: Model, data: SplitData) -> dict[str, Any]:
-    """The layout of a network, and its costs that are known before training, for tables."""
-    sizes = dict(network.layout)
+def planned_arm(name: str, config: ResolvedConfig, network: Model, data: SplitData) -> PlannedArm:
+    """The arm of a network, with its layout and its costs that are known before training.
+
+    Runs in another precision than the network has here take other amounts of memory, and count their costs themselves.
+    """
+    counted = static_ledger(network, tuple(data.shape), data.batch_size)
+    sizes = {**network.layout, **{name: counted.get(name) for name in STATIC_COSTS}}
     sizes["steps"] = "-".join(map(str, sizes["steps"])) or "none"
     sizes["h"] = sizes["h"][0] if len(sizes["h"]) == 1 else sizes["h"]
-    return {**sizes, **static_costs(network, tuple(data.shape), data.batch_size)}
+    whole = not has_data_dependent_cost(network) and config["trainer"]["precision"] == "32-true"
+    return PlannedArm(name, "", False, False, config, sizes, ledger=counted if whole else None)
 
 
 def _labelled(arm: PlannedArm) -> str:

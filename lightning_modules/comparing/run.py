@@ -29,7 +29,7 @@ from lightning_modules.launching.job import Job
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import is_locked
 from lightning_modules.loggers.wandb import settled
-from lightning_modules.machine import cores
+from lightning_modules.machine import cores, one_thread
 from lightning_modules.metrics import measure_of
 from lightning_modules.storage.atomic_files import read_json, remove_empty, writable, write_json
 from lightning_modules.storage.run_files import COMPARISON, RESULT, STEP_TIMES, TUNING
@@ -100,7 +100,7 @@ def _carry_out(plan: Plan, document: dict[str, Any], folder: Path, config: Resol
     if plan.tuning is not None:
         plan = _tune(plan, plan.tuning, document, folder, config["launcher"])
     jobs = [
-        Job(folder / arm.name / f"seed{seed}", arm.config.replace(seed=seed), arm.name, folder.name)
+        Job(folder / arm.name / f"seed{seed}", arm.config.replace(seed=seed), arm.name, folder.name, arm.ledger)
         for seed in plan.seeds
         for arm in plan.arms
     ]
@@ -149,6 +149,7 @@ def launch(jobs: Sequence[Job], launcher: Config) -> None:
         LAUNCHERS.build(launcher, runs=[job for job in jobs if not job.done], watch=watch)
 
 
+@one_thread()
 def _measure(plan: Plan, folder: Path) -> None:
     """Measure step times of all arms in turn, in this process, after all training; none where no run is done."""
     counted = _counted_batches(plan, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.comparing import wandb_sweep
-from lightning_modules.comparing.plan import Plan, PlannedArm, sizes_of
+from lightning_modules.comparing.plan import Plan, PlannedArm, planned_arm
 from lightning_modules.comparing.run import carry_out, machine
 from lightning_modules.config.network_names import parse_seeds
 from lightning_modules.config.resolved import ResolvedConfig
@@ -97,7 +97,7 @@ def plan_sweep(configs: dict[str, ResolvedConfig], seeds: tuple[int, ...]) -> Pl
             print(f"{name} is the same network and recipe as {same.name}; it is trained once")
             baseline = same.name if baseline == name else baseline
             continue
-        arms[hashed] = PlannedArm(name, "", False, False, recipe, sizes_of(network, data))
+        arms[hashed] = planned_arm(name, recipe, network, data)
     problems.raise_if_any()
     shared = _shared([arm.config.complete for arm in arms.values()])
     del shared["seed"]

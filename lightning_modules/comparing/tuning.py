@@ -111,7 +111,7 @@ def _job(folder: Path, arm: PlannedArm, tuning: Tuning, lr: float, seed: int) ->
         trainer={**arm.config["trainer"], **trainer},
     )
     place = folder / arm.name / TUNING / f"lr{lr:g}-seed{seed}"
-    return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{TUNING}")
+    return Job(place, config, f"{arm.name} lr={lr:g}", f"{folder.name}-{TUNING}", arm.ledger)
 
 
 def _with_lr(config: ResolvedConfig, lr: float) -> ResolvedConfig:

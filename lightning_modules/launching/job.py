@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,14 @@ class Job:
         config: the resolved config.
         arm: the name of the network in the comparison.
         group: the name of the comparison or sweep.
+        ledger: its costs, where they are known already.
     """
 
     folder: Path
     config: ResolvedConfig
     arm: str
     group: str
+    ledger: Mapping[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +53,8 @@ class Job:
         """Write the job file, which a worker process reads; returns its path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / FAILURE).unlink(missing_ok=True)
-        write_json(self.folder / JOB, {"config": dict(self.config), "arm": self.arm, "group": self.group})
+        known = {"arm": self.arm, "group": self.group, "ledger": self.ledger}
+        write_json(self.folder / JOB, {"config": dict(self.config), **known})
         return self.folder / JOB
 
     def withdraw(self) -> None:
@@ -109,7 +112,7 @@ def devices_of_a_run(jobs: Iterable[Job]) -> int:
 def read_job(file: Path) -> Job:
     """The job whose file lies in a run's folder."""
     stored = read_json(file)
-    return Job(file.parent, ResolvedConfig(stored["config"]), stored["arm"], stored["group"])
+    return Job(file.parent, ResolvedConfig(stored["config"]), stored["arm"], stored["group"], stored.get("ledger"))
 
 
 def run_file(arguments: list[str]) -> int:
@@ -138,7 +141,7 @@ def run_file(arguments: list[str]) -> int:
         if is_locked(folder):
             print(f"{folder} is locked by another process; waiting for it", flush=True)
         with locked(folder, patience=math.inf):
-            result = train(job.config, folder, name=name, group=job.group, arm=job.arm)
+            result = train(job.config, folder, name=name, group=job.group, arm=job.arm, ledger=job.ledger)
         if result["status"] == FAILED:
             raise SchemenetError(result["reason"])
     except Exception as error:

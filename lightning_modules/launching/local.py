@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lightning_modules.config.registries import LAUNCHERS
+from lightning_modules.launching.fork_server import starter
 from lightning_modules.launching.job import Job, devices_of_a_run
 from lightning_modules.launching.progress import Watch
 from lightning_modules.launching.run_lock import is_locked
-from lightning_modules.launching.subprocesses import TICK, describe_exit, end, kill_rest, start
+from lightning_modules.launching.subprocesses import TICK, RunProcess, describe_exit, end, kill_rest
 from lightning_modules.machine import cores
 from lightning_modules.training.trainers import MOST, processes_to_begin
 from schemes.errors import SchemenetError
@@ -47,8 +48,8 @@ def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads
     jobs = jobs or len(shares) or min(2, cores())
     threads = threads or max(1, cores() // jobs)
     waiting = list(runs)
-    running: dict[Job, tuple[subprocess.Popen[bytes], int]] = {}
-    try:
+    running: dict[Job, tuple[RunProcess, int]] = {}
+    with starter(threads) as start, _ended(running):
         while waiting or running:
             for job in [job for job in waiting if not is_locked(job.folder)][: jobs - len(running)]:
                 waiting.remove(job)
@@ -58,18 +59,25 @@ def local(runs: Sequence[Job], watch: Watch, *, jobs: int | None = None, threads
                 seat = min(set(range(jobs)) - {taken for _, taken in running.values()})
                 devices = shares[seat % len(shares)] if shares else None
                 try:
-                    running[job] = (start(job.write(), threads, devices=devices), seat)
+                    running[job] = (start(job.write(), devices), seat)
                     watch.began(job)
                 except (OSError, SchemenetError) as error:  # a folder that cannot be made, no process to be had
                     watch.ended(job, f"FAILED to start, {error}")
             watch.look(elsewhere=[job for job in waiting if is_locked(job.folder)])
             time.sleep(TICK)
             for job, (process, _) in list(running.items()):
-                if process.poll() is not None:
+                if (status := process.poll()) is not None:
                     del running[job]
                     kill_rest(process)
-                    job.record_failure(describe_exit(process.returncode))
+                    job.record_failure(describe_exit(status))
                     watch.ended(job)
+
+
+@contextlib.contextmanager
+def _ended(running: Mapping[Job, tuple[RunProcess, int]]) -> Iterator[None]:
+    """What still runs at the end, which an exception has brought about, is stopped."""
+    try:
+        yield
     finally:
         end([process for process, _ in running.values()])
 

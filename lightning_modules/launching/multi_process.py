@@ -142,7 +142,13 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def train(
-    config: ResolvedConfig, folder: Path, *, name: str | None = None, group: str | None = None, arm: str | None = None
+    config: ResolvedConfig,
+    folder: Path,
+    *,
+    name: str | None = None,
+    group: str | None = None,
+    arm: str | None = None,
+    ledger: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Train one network; everything is written into ``folder``.
 
@@ -157,6 +163,7 @@ def train(
         name: of the run, for its result; null: made of its recipe and seed.
         group: of the run, for loggers.
         arm: the name of the network in a comparison.
+        ledger: the costs of its network with this batch size, where they are known; null: the run counts them.
 
     Returns:
         The content of ``result.json``.
@@ -171,6 +178,7 @@ def train(
     if (existing := find_same_run(config, folder)) is not None and existing.finished:
         return read_json(folder / RESULT)
     if (processes := processes_to_begin(config["trainer"])) == 1:
-        return train_rank(config, folder, name=name, group=group, arm=arm)
-    launch({"config": dict(config), "folder": str(folder), "name": name, "group": group, "arm": arm}, processes)
+        return train_rank(config, folder, name=name, group=group, arm=arm, ledger=ledger)
+    about = {"name": name, "group": group, "arm": arm, "ledger": ledger}
+    launch({"config": dict(config), "folder": str(folder), **about}, processes)
     return read_json(folder / RESULT)

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import IO, BinaryIO, Protocol
 
 from lightning_modules.config.static_registry import ROOT
 from lightning_modules.machine import COMMAND, command_line
@@ -23,6 +24,21 @@ from schemes.plugins import FOLDER
 
 TICK = 0.2  # seconds between two looks at what runs
 PATIENCE = 30.0  # seconds that runs are given for a step and a checkpoint when they are to stop
+
+
+class RunProcess(Protocol):
+    """The first process of a run, which leads a session: a ``subprocess.Popen``, or one that was forked."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Closing it ends the run."""
+        ...
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
 
 
 def start(
@@ -37,15 +53,27 @@ def start(
         log: the name of the log.
         place: the folder from which relative paths of the run are read; None: the current one.
     """
-    command = module_command("lightning_modules", "run-file", "--leash", str(file))
+    command = run_command(file)
     known = environment(threads) | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
-    with open(file.parent / log, "ab", opener=no_link) as stream:
-        stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
-        stream.flush()
+    with begin_log(file.parent / log, command) as stream:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, cwd=place, env=known,
             start_new_session=True,
         )  # fmt: skip
+
+
+def run_command(file: Path) -> list[str]:
+    """The command that does the run of a job file, and ends with the process that holds its standard input."""
+    return module_command("lightning_modules", "run-file", "--leash", str(file))
+
+
+@contextlib.contextmanager
+def begin_log(path: Path, command: Sequence[str]) -> Iterator[BinaryIO]:
+    """A log opened for more output, after a line that says when, where and by which command it begins."""
+    with open(path, "ab", opener=no_link) as stream:
+        stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: {shlex.join(command)}\n".encode())
+        stream.flush()
+        yield stream
 
 
 def module_command(module: str, *words: str) -> list[str]:
@@ -107,7 +135,7 @@ def wait(process: subprocess.Popen[bytes]) -> int:
     return process.returncode
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE) -> None:
+def end(processes: Sequence[RunProcess], patience: float = PATIENCE) -> None:
     """Stop runs: SIGTERM, upon which each writes a checkpoint, then SIGKILL.
 
     Only the first process of each gets SIGTERM: data workers would end at once, and the run without them.
@@ -130,7 +158,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]], patience: float = PATIENCE
             process.wait()
 
 
-def kill_rest(process: subprocess.Popen[bytes]) -> None:
+def kill_rest(process: RunProcess) -> None:
     """Kill what is left of a run, such as data workers."""
     with contextlib.suppress(ProcessLookupError):  # the group is empty already
         os.killpg(process.pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,13 @@ def about(config: ResolvedConfig, network: Model, group: str | None, arm: str | 
 
 
 def train_rank(
-    config: ResolvedConfig, folder: Path, *, name: str | None, group: str | None, arm: str | None
+    config: ResolvedConfig,
+    folder: Path,
+    *,
+    name: str | None,
+    group: str | None,
+    arm: str | None,
+    ledger: Mapping[str, int] | None,
 ) -> dict[str, Any]:
     """Train as one of the processes of a run, often the only one; arguments are those of ``train``.
 
@@ -95,7 +102,7 @@ def train_rank(
     """
     atexit.unregister(_end_process_group)
     with contextlib.ExitStack() as stack:  # loggers end with it, whatever becomes of the run
-        result = _train_rank(config, folder, name or run_name(config), group, arm, stack)
+        result = _train_rank(config, folder, name or run_name(config), group, arm, ledger, stack)
     if "reason" not in result:  # else others may be waiting in a collective, and the end would wait for it
         atexit.register(_end_process_group)
     return result
@@ -109,7 +116,13 @@ def _end_process_group() -> None:
 
 
 def _train_rank(
-    config: ResolvedConfig, folder: Path, name: str, group: str | None, arm: str | None, stack: contextlib.ExitStack
+    config: ResolvedConfig,
+    folder: Path,
+    name: str,
+    group: str | None,
+    arm: str | None,
+    known_costs: Mapping[str, int] | None,
+    stack: contextlib.ExitStack,
 ) -> dict[str, Any]:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     watch = StopWhenDiverged()
@@ -144,7 +157,7 @@ def _train_rank(
         without_noise = noise_free(config, folder, trainer, module, data, metrics)
     if stopped is None and not trainer.is_global_zero:
         return trainer.strategy.broadcast(None)
-    result = _result(config, trainer, module, data, name, metrics, watch.diverged) | without_noise
+    result = _result(config, trainer, module, data, name, metrics, watch.diverged, known_costs) | without_noise
     for callback in chosen:
         result |= callback.result() if isinstance(callback, ResultCallback) else {}
     if arm is not None:
@@ -258,6 +271,7 @@ def _result(
     name: str,
     metrics: dict[str, float],
     diverged: bool,
+    known_costs: Mapping[str, int] | None,
 ) -> dict[str, Any]:
     results = {key: metrics.get(key.replace("_", "/", 1), math.nan) for key in (*_measured(module), "train_loss")}
     measure = measure_of(config["data"]["name"])
@@ -270,6 +284,7 @@ def _result(
     else:
         reason = None
     network, samples = module.network.cpu(), data.samples_per_batch(trainer.world_size)
+    fits = known_costs is not None and known_costs["batch_size"] == samples
     return {
         "name": name,
         "seed": config["seed"],
@@ -279,7 +294,7 @@ def _result(
         "measure": measure.key,
         **{key: value if math.isfinite(value) else None for key, value in results.items()},
         "weights": "last" if config["trainer"]["ema"] is None else "averaged",
-        **run_costs(network, tuple(data.shape), samples),
+        **({"ledger": known_costs} if fits else run_costs(network, tuple(data.shape), samples)),
         "layout": network.layout,
         "devices": trainer.world_size,
         "samples_per_step": _samples_per_step(trainer, data),

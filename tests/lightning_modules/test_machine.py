@@ -1,4 +1,4 @@
-"""What is set on the machine: pages that are kept."""
+"""What is set on the machine: pages that are kept, and threads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_modules.config.registries import TRAINERS
-from lightning_modules.machine import has_glibc
+from lightning_modules.machine import has_glibc, one_thread
 from lightning_modules.training import trainers
 from schemes.errors import SchemenetError
 
@@ -46,3 +47,16 @@ def test_pages_are_kept_by_glibc_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"name": "default", "keep_pages": True}
     with pytest.raises(SchemenetError, match=r"trainer\.keep_pages: expected false on this machine"):
         TRAINERS.build(options, folder=Path(), callbacks=[], logger=False)
+
+
+def test_one_thread_gives_the_others_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        with pytest.raises(ZeroDivisionError), one_thread():
+            assert torch.get_num_threads() / 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

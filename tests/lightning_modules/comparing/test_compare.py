@@ -12,9 +12,14 @@ from lightning_modules.cli import main
 from lightning_modules.comparing.plan import make_plan
 from lightning_modules.comparing.records import read_comparison
 from lightning_modules.config.compose import compose
+from lightning_modules.launching.job import read_job
+from lightning_modules.launching.multi_process import train
+from lightning_modules.storage.run_files import JOB
+from lightning_modules.training import run
 from schemes import SchemenetError
 from tests.support.in_this_process import runs_in_this_process
 from tests.support.overrides import but
+from tests.support.run_folders import measured
 
 SMALL = [
     "compare", "experiment=demo", "networks=[forward_euler,verlet:resnet]", "controls=[one_block]",
@@ -164,6 +169,27 @@ def test_comparison_trains_reports_and_skips_what_is_done(finished: Path, capsys
     assert main([*SMALL, f"folder={finished}"]) == 0
     assert "6 of 6 runs are done already" in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in finished.glob("*/seed*/result.json")}
+
+
+def test_costs_are_counted_once_and_are_those_that_a_run_by_itself_counts(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished / "resnet-verlet" / "seed0"
+    config = read_job(folder / JOB).config
+    known = measured(folder)["ledger"]
+    assert train(config, tmp_path / "alone")["ledger"] == known
+    monkeypatch.setattr(run, "run_costs", lambda *_: pytest.fail("costs are counted again"))
+    assert train(config, tmp_path / "told", ledger=known)["ledger"] == known
+
+
+@pytest.mark.parametrize(
+    ("words", "is_known"),
+    [([], True), (["trainer.precision=bf16-mixed"], False), (["arms.resnet.grid={name: adaptive, rtol: 0.01}"], False)],
+)
+def test_costs_that_training_may_change_are_left_to_the_runs(words: list[str], is_known: bool) -> None:
+    chosen = ["networks=[resnet]", "controls=[]", "budget=null", "arms.resnet={depth: 8, scheme: dopri5, norm: group}"]
+    (arm,) = make_plan(compose("compare", ["experiment=demo", *chosen, *words])).arms
+    assert (arm.ledger is not None) == is_known
 
 
 def test_runs_are_paired(finished: Path) -> None:

@@ -215,13 +215,13 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], 
         time.sleep(0.02)
 
 
-def of_folder(folder: Path) -> dict[int, bytes]:
-    """Processes that name this folder on their command line."""
+def of_folder(folder: Path) -> dict[int, str]:
+    """Processes in whose environment is the command that names this folder, and where their output goes."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if str(folder).encode() in (line := path.read_bytes()):
-                found[int(path.parent.name)] = line
+            if f"folder={folder}".encode() in path.read_bytes():
+                found[int(path.parent.name)] = os.readlink(path.parent / "fd" / "1")
     return found
 
 
@@ -233,6 +233,7 @@ def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> N
     folder, screen = tmp_path / "sweep", tmp_path / "screen.txt"
     process = begin(folder, screen)
     wait_for(lambda: list(folder.glob("*/seed0/last.ckpt")), process, screen)
+    assert len(of_folder(folder)) == 3  # the process that begins runs, and two of them
     process.kill()
     process.wait()
     end = time.monotonic() + 60
@@ -244,7 +245,7 @@ def test_a_sweep_that_is_killed_goes_on_by_the_same_command(tmp_path: Path) -> N
     process = begin(folder, screen)
     logs = [folder / scheme / "seed0" / "log.txt" for scheme in ("forward_euler", "rk2")]
     wait_for(lambda: any("resumes from epoch" in log.read_text() for log in logs if log.exists()), process, screen)
-    run = next(number for number, line in of_folder(folder).items() if b"run-file" in line)
+    run = next(number for number, output in of_folder(folder).items() if output.endswith("log.txt"))
     os.kill(run, signal.SIGKILL)
     wait_for(lambda: "killed by SIGKILL" in screen.read_text(), process, screen)
     process.send_signal(signal.SIGINT)

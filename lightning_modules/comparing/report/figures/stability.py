@@ -10,6 +10,7 @@ from architectures.registry import CLASSIFICATION
 from lightning_modules.comparing.records import Comparison
 from lightning_modules.comparing.report.figures.arms import Drawn, Looks, done
 from lightning_modules.comparing.statistics.summary import Summary
+from lightning_modules.machine import one_thread
 from lightning_modules.metrics import task_of
 from lightning_modules.storage.run_files import CHECKPOINT, CONFIG
 from lightning_modules.text import Progress
@@ -35,9 +36,10 @@ def draw(comparison: Comparison, summaries: Sequence[Summary], looks: Looks) -> 
 
     there = {arm: folder for arm, folder in folders.items() if folder is not None}
     progress, drawn = Progress(f"spectra of {len(there)} trained networks"), []
-    for i, (arm, folder) in enumerate(there.items()):
-        progress(i, len(there), "spectra")
-        drawn.append(_panel(arm, folder))
+    with one_thread():
+        for i, (arm, folder) in enumerate(there.items()):
+            progress(i, len(there), "spectra")
+            drawn.append(_panel(arm, folder))
     # Without the data, the regions alone are drawn.
     panels = [panel for panel, _ in drawn if panel.spectrum] or [panel for panel, _ in drawn if panel.regions]
     if not panels:
