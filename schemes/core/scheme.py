@@ -34,6 +34,8 @@ class StepResult(NamedTuple):
         error: estimates the local error of ``y``, without evaluating f again.
         interpolate: the state at t + theta h for theta in [0, 1], differentiable, without evaluating f again.
         interpolate_all: the states at a vector of theta, stacked in front; None where it is no cheaper than one by one.
+        interpolate_rows: where each row of the batch has a step size of its own, some of its rows (their indices, each
+            as often as wished), each at a theta of its own; None where steps end at output times.
     """
 
     y: State
@@ -41,6 +43,7 @@ class StepResult(NamedTuple):
     error: Callable[[], State]
     interpolate: Callable[[float], State]
     interpolate_all: Callable[[Tensor], State] | None = None
+    interpolate_rows: Callable[[Tensor, Tensor], State] | None = None
 
 
 class InvertibleMap(Protocol):

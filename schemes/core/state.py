@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
+NARROW = 32
+"""Entries of a row below which one number a row is written out for all of them."""
+
 State = Any  # Tensor | None | tuple[State, ...]
 VectorField = Callable[[Any, State], State]
 
@@ -27,10 +30,16 @@ def along(numbers: Tensor, y: Tensor) -> Tensor:
     return numbers.reshape(-1, *[1] * (y.dim() - 1)) if numbers.dim() == 1 else numbers
 
 
+def spread(numbers: Tensor, y: Tensor) -> Tensor:
+    """As :func:`along`, written out where rows are so short that loops over their entries would be slow."""
+    rows = along(numbers, y)
+    return rows.expand_as(y).contiguous() if rows.dim() > 1 and y.numel() < NARROW * len(y) else rows
+
+
 def rows_where(mask: Tensor, a: State, b: State) -> State:
     """Rows of a where the mask says so, else of b."""
     if isinstance(a, Tensor):
-        return torch.where(along(mask, a), a, b)
+        return torch.where(spread(mask, a), a, b)
     return tuple(rows_where(mask, x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -39,6 +48,11 @@ def rows_of(state: State) -> list[State]:
     if isinstance(state, Tensor):
         return list(state.unbind())
     return list(zip(*map(rows_of, state), strict=True))
+
+
+def rows_at(index: Tensor, state: State) -> State:
+    """The rows of these indices."""
+    return state[index] if isinstance(state, Tensor) else tuple(rows_at(index, part) for part in state)
 
 
 def one_row(state: State) -> State:
@@ -67,12 +81,30 @@ def combine(y: State, terms: Iterable[tuple[Any, State]]) -> State:
     return y
 
 
+def sizes_for(h: Any, y: State) -> Any:
+    """A step size as it multiplies y: one number a row in the shape of its leaves, anything else as it is."""
+    if not isinstance(h, Tensor) or h.dim() != 1:
+        return h
+    if isinstance(y, tuple):
+        return tuple(sizes_for(h, part) for part in y)
+    return spread(h.to(y.real.dtype), y)
+
+
 def stage_sum(y: State, h: Any, row: Sequence[tuple[int, float]], k: Sequence[State]) -> State:
-    """y + h sum of a k_j over the pairs (j, a).
+    """y + h sum of a k_j over the pairs (j, a), with h as :func:`sizes_for` gives it.
 
     For tensors the first term makes a new one and the others are added to it in place: the sum reads and writes no
     more than it must, and autograd, which saves nothing of it, is the same.
     """
+    if isinstance(h, tuple):
+        parts = enumerate(zip(y, h, strict=True))
+        return tuple(stage_sum(part, size, row, [slope[i] for slope in k]) for i, (part, size) in parts)
+    if isinstance(y, Tensor) and isinstance(h, Tensor) and h.dim() and row and not y.is_complex():
+        (j, a), *rest = row
+        total = torch.addcmul(y, h, k[j], value=a)
+        for j, a in rest:
+            total.addcmul_(h, k[j], value=a)
+        return total
     if not isinstance(y, Tensor) or isinstance(h, Tensor) or not row:
         return combine(y, ((h * a, k[j]) for j, a in row))
     (j, a), *rest = row
@@ -80,6 +112,42 @@ def stage_sum(y: State, h: Any, row: Sequence[tuple[int, float]], k: Sequence[St
     for j, a in rest:
         total.add_(k[j], alpha=h * a)
     return total
+
+
+class SlopeSums:
+    """The sums over j of a_ij k_j for all stages i of a step, for numbers without a graph.
+
+    A slope is added at once to all sums that it is part of, in place, which is one operation for each slope instead of
+    one for each pair of a slope and a sum.
+
+    Args:
+        k: the first slope, of real tensors.
+        column: by what it is multiplied in each sum: one tensor for each tensor of the state.
+    """
+
+    def __init__(self, k: State, column: Sequence[Tensor]) -> None:
+        leaves, self._shape = flatten(k)
+        self._rows = [torch.outer(numbers, leaf.flatten()) for numbers, leaf in zip(column, leaves, strict=True)]
+        pairs = zip(self._rows, leaves, strict=True)
+        self._sums = [rows.view(len(rows), *leaf.shape).unbind() for rows, leaf in pairs]
+
+    def add(self, k: State, first: int, column: Sequence[Tensor]) -> None:
+        """Add a slope to the sums from the ``first`` on, multiplied by the entries of a column."""
+        for rows, numbers, leaf in zip(self._rows, column, flatten(k)[0], strict=True):
+            rows[first:].addr_(numbers, leaf.flatten())
+
+    def added_to(self, y: State, h: Any, i: int) -> State:
+        """y + h times the i-th sum, with h as :func:`sizes_for` gives it."""
+        if isinstance(y, Tensor):
+            return torch.addcmul(y, h, self._sums[0][i])
+        leaves, sizes = flatten(y)[0], flatten(h)[0]
+        parts = zip(leaves, sizes, self._sums, strict=True)
+        return unflatten([torch.addcmul(leaf, size, sums[i]) for leaf, size, sums in parts], self._shape)
+
+    def times(self, h: Any, i: int) -> State:
+        """h times the i-th sum."""
+        sizes = flatten(h)[0]
+        return unflatten([sums[i] * size for size, sums in zip(sizes, self._sums, strict=True)], self._shape)
 
 
 def lerp(y: State, z: State, k: float | Tensor) -> State:
@@ -119,6 +187,11 @@ def in_precision_of(y: State, value: State) -> State:
     if isinstance(y, Tensor):
         return value if value.dtype == y.dtype else value.to(y.dtype)
     return tuple(map(in_precision_of, y, value))
+
+
+def is_real(y: State) -> bool:
+    """Whether no tensor of y is complex."""
+    return not y.is_complex() if isinstance(y, Tensor) else all(map(is_real, y))
 
 
 def detached(y: State) -> State:

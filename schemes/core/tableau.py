@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 Number = int | float | Fraction
 Tree = tuple["Tree", ...]
@@ -178,6 +180,24 @@ class ButcherTableau:
         if self.embedded is None:
             return ()
         return _pairs([b - e for b, e in zip(self.b, self.embedded, strict=True)])
+
+    def columns(self, like: Tensor) -> list[Tensor]:
+        """(a_{j+1,j}, ..., a_{s,j}, b_j - embedded_j), by which k_j is multiplied, as tensors like another one."""
+        kind = like.dtype, like.device
+        if kind not in self._columns:
+            error = dict(self.error)
+            below = [[float(row[j]) if j < len(row) else 0.0 for row in self.a[j + 1 :]] for j in range(len(self.b))]
+            self._columns[kind] = [like.new_tensor([*part, error.get(j, 0.0)]) for j, part in enumerate(below)]
+        return self._columns[kind]
+
+    @cached_property
+    def all_c(self) -> tuple[float, ...]:
+        """The nodes as numbers."""
+        return tuple(map(float, self.c))
+
+    @cached_property
+    def _columns(self) -> dict[Any, list[Tensor]]:
+        return {}
 
     @cached_property
     def stages(self) -> int:

@@ -41,14 +41,19 @@ class LeastStepWarning(UserWarning):
     """Steps of the size ``min_step`` were taken although their errors were larger than the tolerance."""
 
 
-def warn_of_least_steps(controllers: Sequence[StepSizeController]) -> None:
-    """Warn a caller whose ``min_step`` did not let the tolerance be met."""
-    missed = [ratio for controller in controllers for ratio in controller.missed]
+def warn_of_least_steps(missed: Sequence[float], steps: int, min_step: float) -> None:
+    """Warn a caller whose ``min_step`` did not let the tolerance be met.
+
+    Args:
+        missed: the error ratios of the steps that were taken nevertheless.
+        steps: how many were taken in all.
+        min_step: the least size.
+    """
     if missed:
         warnings.warn(
-            f"{len(missed)} of {sum(len(each.steps) for each in controllers)} steps were taken with an estimated error "
-            f"above the tolerance, up to {max(missed):.2g} times it, because none may be smaller than "
-            f"min_step={controllers[0].settings.min_step:g}; take a smaller one, or a larger tolerance",
+            f"{len(missed)} of {steps} steps were taken with an estimated error above the tolerance, up to "
+            f"{max(missed):.2g} times it, because none may be smaller than min_step={min_step:g}; take a smaller one, "
+            "or a larger tolerance",
             LeastStepWarning,
             stacklevel=2,
         )
@@ -158,7 +163,7 @@ class AdaptiveLoop(Loop):
                 raise self._too_small(controller, y, self.f, chunk.progress.ratio)
             if not controller.arrived:
                 self._check_limits(controller, began)
-        warn_of_least_steps([controller])
+        warn_of_least_steps(controller.missed, len(controller.steps), self.settings.min_step)
 
     def _limits(self, controller: StepSizeController) -> Limits:
         """What bounds the next steps of the graph."""
@@ -247,7 +252,7 @@ class AdaptiveLoop(Loop):
                     raise self._too_small(controller, carry[0], f, ratio)
             if not controller.arrived:
                 self._check_limits(controller, began)
-        warn_of_least_steps([controller])
+        warn_of_least_steps(controller.missed, len(controller.steps), self.settings.min_step)
 
     def _begun(self, carry: Carry, f: VectorField) -> tuple[StepSizeController, tuple[State, ...]]:
         """The controller before the first step, and the solver state there."""

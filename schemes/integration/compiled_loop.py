@@ -17,7 +17,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme, StepResult
-from schemes.core.state import State, flatten, rows_of, unflatten
+from schemes.core.state import State, flatten, rows_at, rows_of, unflatten
 from schemes.errors import SchemenetError
 from schemes.integration.compiled_step import (
     CompiledStep,
@@ -27,7 +27,8 @@ from schemes.integration.compiled_step import (
     refusal,
     with_separate_code,
 )
-from schemes.integration.step_size_controller import COEFFICIENTS, FLOOR, NOT_FINITE, StepSizeSettings
+from schemes.integration.row_controller import next_factors
+from schemes.integration.step_size_controller import FLOOR, NOT_FINITE, StepSizeSettings
 
 CHUNK = 256
 """Most accepted steps after which the host looks."""
@@ -242,8 +243,8 @@ class CompiledSolve(NamedTuple):
         if not places:
             return []
         index = torch.tensor(places)
-        before, *slopes = (_rows(state, index) for state in chunk.record)
-        after = _rows(_shifted(chunk.record[0], chunk.y), index)
+        before, *slopes = (rows_at(index, state) for state in chunk.record)
+        after = rows_at(index, _shifted(chunk.record[0], chunk.y))
         like = flatten(before)[0][0]
         theta = like.new_tensor([theta for each in fractions for theta in each])
         h = like.new_tensor([chunk.steps[i][1] for i in places])
@@ -255,10 +256,6 @@ class CompiledSolve(NamedTuple):
     ) -> tuple[StepResult, Tensor]:
         """The attempt after a node, and the mean square of its error in units of (rtol, atol)."""
         return self.loop.step.attempt(node, y, solver_state, tolerances, self.arguments())
-
-
-def _rows(state: State, index: Tensor) -> State:
-    return state[index] if isinstance(state, Tensor) else tuple(_rows(part, index) for part in state)
 
 
 def _shifted(states: State, last: State) -> State:
@@ -325,20 +322,9 @@ def judged(
     order: int,
 ) -> tuple[Progress, Tensor]:
     """The progress after an attempt, and whether it was accepted: as ``StepSizeController.judge``."""
-    controller, safety, shrink, growth = constants
-    p, i, d = COEFFICIENTS[controller]
     finite = ratio.isfinite()
-    positive = ratio.clamp_min(1e-300)
-    rejected = (safety * positive ** (-1 / order)).clamp(shrink, growth)
-    accepted = safety * positive ** (-(p + i + d) / order)
-    if controller == "I":
-        accepted = accepted.clamp(1.0, growth)
-    else:
-        accepted = accepted * now.latest ** ((p + 2 * d) / order) * now.earlier ** (-d / order)
-        accepted = accepted.clamp(shrink, growth)
-    factor = torch.where(ratio == 0, growth, torch.where(ratio > 1, rejected, accepted))
-    factor = torch.where(finite, factor, NOT_FINITE)
     good = ratio <= 1
+    factor = torch.where(finite, next_factors(ratio, good, now.latest, now.earlier, constants, order), NOT_FINITE)
     least = finite & (h.abs() <= limits.min_step)
     taken = good | least
     size = torch.maximum(h.abs() * factor, limits.min_step)

@@ -1,7 +1,7 @@
 """Compiled steps: stages, error and its norm of a pair as one graph.
 
-Time and step size are tensors of no dimension, so that one graph serves all steps, accepted or not. On a GPU
-torch.compile records the kernels as a CUDA graph, and a step is one launch.
+Time and step size are tensors, of no dimension or with one entry a row, so that one graph serves all steps, accepted or
+not. On a GPU torch.compile records the kernels as a CUDA graph, and a step is one launch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class CompiledStep:
     def attempt(
         self, node: Node, y: State, solver_state: tuple[State, ...], tolerances: tuple[Any, Any], args: tuple[Any, ...]
     ) -> tuple[StepResult, Tensor]:
-        """The attempt after a node, and the mean square of its error in units of the tolerance."""
+        """The attempt after a node, and the mean square of its error in units of the tolerance.
+
+        Where each row has a time and a step size of its own, the mean squares of the rows.
+        """
         like = flatten(y)[0][0]
         device = like.device.type
         if device not in self._graphs:
@@ -50,7 +53,7 @@ class CompiledStep:
             forget_graphs_at_exit()
         # Tolerances are tensors as well: a number would be a constant of the graph, and another one another graph.
         t, h, *limits = (
-            torch.full((), number, dtype=like.real.dtype, device=like.device)
+            torch.as_tensor(number, dtype=like.real.dtype, device=like.device)
             for number in (node.t, node.h, *tolerances)
         )
         if device == "cuda":
@@ -79,10 +82,11 @@ class CompiledStep:
         following, k = self.scheme.stages_of_pair(lambda at, u: self.rate(at.t, u, *args), node, y, solver_state)
         error = flatten(self.scheme.error_of_pair(h, k))[0]
         rtol, atol = tolerances
-        total, count = torch.zeros((), dtype=h.dtype, device=h.device), 0
+        total, count = torch.zeros_like(h), 0
         for e, before, after in zip(error, flatten(y)[0], flatten(following)[0], strict=True):
             scaled = e.detach() / (atol + rtol * torch.maximum(before.detach().abs(), after.detach().abs()))
-            total, count = total + scaled.abs().square().sum(), count + e.numel()
+            squares = scaled.abs().square().reshape(*h.shape, -1)
+            total, count = total + squares.sum(-1), count + squares.shape[-1]
         return following, total / count, *k
 
 

@@ -189,9 +189,7 @@ class Loop:
 
     def use_compiled(self, graphs: CompiledSolve) -> None:
         """Take steps by compiled graphs."""
-        raise SchemenetError(
-            "compile=True needs grid=adaptive without norm and jump_t, numbers as tolerances, and batching=joint"
-        )
+        raise SchemenetError("compile=True needs grid=adaptive without norm and jump_t, and numbers as tolerances")
 
     def keep_interpolants(self) -> None:
         """Keep what a dense solution needs of each step."""

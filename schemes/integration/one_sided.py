@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.state import State, VectorField, flatten
@@ -32,6 +33,28 @@ def limits(dtype: torch.dtype, t: float, h: float, start: bool, end: bool) -> tu
     first, last = precision(t if start else -away), precision(t + h if end else away)
     one, other = float(np.nextafter(first, last)), float(np.nextafter(last, first))
     return min(one, other), max(one, other)
+
+
+def limits_of_rows(dtype: torch.dtype, t: Tensor, h: Tensor, jumps: Sequence[float]) -> tuple[Tensor, Tensor] | None:
+    """As :func:`limits` for steps of all rows of a batch; None where f jumps at no end of any of them.
+
+    Args:
+        dtype: in which f gets its time.
+        t: the starts, of shape (rows,), in double precision.
+        h: the signed sizes, likewise.
+        jumps: the times at which f jumps.
+
+    Returns:
+        The least and the greatest times, of shape (rows,), in ``dtype``.
+    """
+    near, times = 1e-6 * h.abs().unsqueeze(1), t.new_tensor(list(jumps))
+    start, end = (((time.unsqueeze(1) - times).abs() < near).any(1) for time in (t, t + h))
+    if not bool((start | end).any()):
+        return None
+    away = torch.copysign(torch.full_like(h, math.inf), h)
+    first, last = torch.where(start, t, -away).to(dtype), torch.where(end, t + h, away).to(dtype)
+    one, other = torch.nextafter(first, last), torch.nextafter(last, first)
+    return torch.minimum(one, other), torch.maximum(one, other)
 
 
 def one_sided(f: VectorField, node: Node, start: bool, end: bool) -> VectorField:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time as clock
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +16,68 @@ from schemes.core.evaluation_counts import Statistics
 from schemes.core.interpolation import Interpolant
 from schemes.core.node import Node
 from schemes.core.scheme import StepResult
-from schemes.core.state import State, VectorField, along, axpy, detached, flatten, rows_where, unflatten
+from schemes.core.state import (
+    State,
+    VectorField,
+    along,
+    axpy,
+    detached,
+    flatten,
+    rows_at,
+    rows_of,
+    rows_where,
+    unflatten,
+)
 from schemes.errors import SchemenetError, SolverError
 from schemes.integration.adaptive_loop import AdaptiveLoop, warn_of_least_steps
 from schemes.integration.compiled_loop import CompiledSolve
+from schemes.integration.compiled_step import NotCompiledWarning
 from schemes.integration.loop import Carry, Loop, LoopResult
-from schemes.integration.one_sided import jumps_at, limits
-from schemes.integration.step_size_controller import StepSizeController, first_size, refined
+from schemes.integration.one_sided import limits_of_rows
+from schemes.integration.row_controller import RowController, first_sizes, refined_sizes
+
+
+class RowOutputs(Protocol):
+    """States of some rows at output times, which a step gives.
+
+    Attributes:
+        samples: the rows in the whole batch, one entry for each state.
+        time_index: of their output times; a number where it is one for all.
+    """
+
+    @property
+    def samples(self) -> Tensor: ...
+
+    @property
+    def time_index(self) -> Tensor | int: ...
+
+    def states(self, attempt: StepResult) -> State: ...
+
+
+class Inside(NamedTuple):
+    """States of the rows ``rows``, each at a fraction theta of its step."""
+
+    samples: Tensor
+    time_index: Tensor
+    rows: Tensor
+    theta: Tensor
+
+    def states(self, attempt: StepResult) -> State:
+        ends = rows_at(self.rows, attempt.y)
+        if attempt.interpolate_rows is None:  # steps end at output times
+            return ends
+        return rows_where(self.theta == 1, ends, attempt.interpolate_rows(self.rows, self.theta))
+
+
+class Ends(NamedTuple):
+    """States of the rows ``rows``, or of all, at the end of a step, which is their last output time."""
+
+    samples: Tensor
+    time_index: int
+    rows: Tensor | None
+
+    def states(self, attempt: StepResult) -> State:
+        return attempt.y if self.rows is None else rows_at(self.rows, attempt.y)
 
 
 @dataclass
@@ -30,226 +86,257 @@ class PerSampleLoop(AdaptiveLoop):
 
     All rows are attempted together, with times and step sizes of shape (batch,); a row whose attempt was rejected, or
     that has arrived, stays where it is, which is a step of size zero: so the recorded nodes, taken again, give the same
-    states. f must act on each row alone. ``controllers`` have the times and step sizes of each sample;
-    ``output_fractions`` are tensors (batch,), one for each round of output times within a step, ``places`` the rows and
-    output times that they are for. ``limits`` are, for each step with a row that begins or ends where f jumps, the
-    least and the greatest times (batch,) at which f may be evaluated. For a row of no length f gets the time and state
-    of another row, a stand-in.
+    states. f must act on each row alone. ``controller`` has the times and step sizes of all rows; ``output_fractions``
+    are :class:`RowOutputs`. ``limits`` are, for each step with a row that begins or ends where f jumps, the least and
+    the greatest times (batch,) at which f may be evaluated. For a row of no length f gets the time and state of another
+    row, a stand-in.
+
+    Where fewer than half of the rows have not arrived, the others are left out: ``rows_kept`` are, by the step after
+    which that was, the rows that go on. ``leaves_out`` says whether it is done: not where tolerances or f are for
+    these very rows, nor with a compiled step, of which each number of rows would need another one.
     """
 
     rows_share_times: ClassVar[bool] = False
 
-    controllers: list[StepSizeController] = field(default_factory=list)
-    places: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    controller: RowController | None = None
     limits: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    rows_kept: dict[int, Tensor] = field(default_factory=dict)
     stand_ins: Tensor | None = None
+    leaves_out: bool = False
 
     def _steps(self, carry: Carry, f: VectorField) -> Iterator[tuple[Node, Carry, LoopResult]]:
         like = flatten(carry[0])[0][0]
-        batch = like.shape[0]
-        rows: Any = self.times if isinstance(self.times[0], Sequence) else [self.times] * batch
-        order = self.scheme.error_order or 1
-        self.controllers = [StepSizeController(self.settings, order, times) for times in rows]
-        self.nodes = nodes = list[Node]()
-        began = clock.monotonic()
-        self._find_stand_ins(like)
-        t = self._numbers([controller.t for controller in self.controllers], like)
-        node = Node(0, t, 0.0)  # a time for each row
-        self._note_limits(
-            node,
-            [
-                (controller.end - controller.t) * (controller.t in self.settings.jump_t)
-                for controller in self.controllers
-            ],
-            like,
+        times = torch.tensor(self.times, dtype=torch.float64, device=like.device).expand(len(like), -1)
+        scheme, nodes, began = self.scheme, list[Node](), clock.monotonic()
+        controller = RowController(self.settings, scheme.error_order or 1, times, scheme.steps_end_at_outputs)
+        self.controller, self.nodes = controller, nodes
+        self.leaves_out = self.compiled is None and not any(
+            isinstance(t, Tensor | list) for t in (self.rtol, self.atol)
         )
-        slope = self._inside_jumps(f, node)(node, carry[0])
-        self._begin(self._inside_jumps(f, node._replace(step=-1)), carry[0], slope, t, like)
-        solver_state: tuple[State, ...] = (slope,)
-        for controller in self.controllers:
-            controller.counts.evaluations = 0 if controller.arrived else self.forward.evaluations
-        while any(not controller.arrived for controller in self.controllers):
-            sizes = [0.0 if controller.arrived else controller.proposal() for controller in self.controllers]
-            t, h = (
-                self._numbers(numbers, like) for numbers in ([controller.t for controller in self.controllers], sizes)
-            )
-            node = Node(len(nodes), t, h)
+        scheme.set_tolerances(self.rtol, self.atol)
+        solver_state: tuple[State, ...] = (self._begin(f, carry[0], controller),)
+        while controller.left:
+            size, left = controller.proposal(), controller.left
+            t, h = controller.signed(controller.t), controller.signed(size)
+            node = Node(len(nodes), t.to(like.real.dtype), h.to(like.real.dtype))
             before = self.forward.evaluations
-            self._note_limits(node, sizes, like)
+            self._note_limits(node, t, h)
             rates = self._inside_jumps(f, node)
             solver_state = solver_state or (rates(node, carry[0]),)
-            attempt = self.scheme.attempt(rates, node, carry[0], solver_state)
-            for controller, size in zip(self.controllers, sizes, strict=True):
-                controller.counts.evaluations += (self.forward.evaluations - before) * bool(size)
-            ratios = self.ratios(carry[0], attempt)
-            taken = [
-                bool(size) and controller.judge(size, r)
-                for controller, size, r in zip(self.controllers, sizes, ratios, strict=True)
-            ]
-            self._raise_where_too_small(f, carry[0], sizes, taken, ratios)
-            self.forward.accepted += sum(taken)
-            self.forward.rejected += sum(map(bool, sizes)) - sum(taken)
-            if any(taken):
-                if not all(taken):
-                    accepted = torch.tensor(taken, device=like.device)
-                    node = node._replace(h=torch.where(accepted, h, 0.0))
-                    solver_state = (rows_where(accepted, attempt.solver_state[0], solver_state[0]),)
-                    if torch.is_grad_enabled():  # what was rejected must not be part of the graph
-                        attempt = self.scheme.attempt(rates, node, *carry)
-                    else:
-                        attempt = attempt._replace(
-                            y=rows_where(accepted, attempt.y, carry[0]), solver_state=solver_state
-                        )
+            attempt, ratios = self._attempt_of_rows(rates, node, carry[0], solver_state)
+            taken, accepted = controller.judge(size, ratios, self.forward.evaluations - before)
+            self.forward.accepted += accepted
+            self.forward.rejected += left - accepted
+            if accepted < left:
+                self._raise_where_too_small(f, carry[0], size, taken, ratios)
+            if accepted:
+                if accepted < left:
+                    node = node._replace(h=torch.where(taken, node.h, 0.0))
+                if accepted < left and torch.is_grad_enabled():  # what was rejected must not be part of the graph
+                    attempt = self._attempt_again(rates, node, carry)
+                elif accepted < len(taken) and not torch.is_grad_enabled():
+                    y, *slopes = rows_where(taken, (attempt.y, *attempt.solver_state), (carry[0], *solver_state))
+                    attempt = attempt._replace(y=y, solver_state=tuple(slopes))
                 nodes.append(node)
-                self._note_outputs(taken, like)
-                if any(controller.jumped for controller, took in zip(self.controllers, taken, strict=True) if took):
+                if controller.jumped:
                     self.slope_dropped_after.add(node.step)
+                self._note_outputs(node, taken, f, attempt)
                 result = self._loop_result(node, attempt)
                 yield node, carry, result
                 carry = result.carry
                 solver_state = carry[1]
-            for row, controller in enumerate(self.controllers):
-                if not controller.arrived:
-                    try:
-                        self._check_limits(controller, began)
-                    except SolverError as error:
-                        raise type(error)(f"sample {row}: {error}") from None
-        warn_of_least_steps(self.controllers)
+            if controller.left:
+                self._check_rows(controller, began)
+        warn_of_least_steps(controller.missed, self.forward.accepted, self.settings.min_step)
 
-    def _find_stand_ins(self, like: Tensor) -> None:
-        """For each row the one at whose time and state f is evaluated: itself, or the first one of any length."""
-        moving = [row for row, controller in enumerate(self.controllers) if not controller.arrived]
-        if len(moving) < len(self.controllers):
-            rows = [moving[0] if controller.arrived else row for row, controller in enumerate(self.controllers)]
-            self.stand_ins = torch.tensor(rows, device=like.device)
+    def _begin(self, f: VectorField, y: State, controller: RowController) -> State:
+        """Choose the first step sizes; the slope at the start."""
+        moving = controller.span > 0
+        if controller.arrived:
+            place = torch.arange(len(moving), device=moving.device)
+            self.stand_ins = torch.where(moving, place, moving.nonzero()[0])
+        t, dtype = controller.signed(controller.t), flatten(y)[0][0].real.dtype
+        node = Node(0, t.to(dtype), 0.0)  # a time for each row
+        jumps = torch.isin(t, t.new_tensor(self.settings.jump_t))
+        self._note_limits(node, t, controller.signed(controller.span) * jumps)
+        slope = self._inside_jumps(f, node)(node, y)
+        with torch.no_grad():
+            if self.settings.first_step is not None:
+                sizes = torch.full_like(controller.span, self.settings.first_step)
+            else:
+                d0, d1 = self._sizes(y, y), self._sizes(slope, y)
+                if len(bad := (moving & ~torch.isfinite(d1)).nonzero()):
+                    row = int(bad[0])
+                    value = rows_at(bad[:1, 0], slope)
+                    raise _of_sample(row, self._not_finite(float(t[row]), value))
+                h0 = first_sizes(d0, d1, controller.span)
+                signed = controller.signed(h0).to(dtype)
+                rates = self._inside_jumps(f, node._replace(step=-1))
+                ahead = rates(Node(0, node.t + signed, 0.0, trial=True), axpy(y, slope, signed))
+                change = self._sizes(axpy(ahead, slope, -1), y)
+                sizes = refined_sizes(h0, d1, change, controller.order, controller.span)
+        controller.begin(sizes, self.forward.evaluations)
+        return slope
 
-    def _note_limits(self, node: Node, sizes: Sequence[float], like: Tensor) -> None:
-        """The times at which f may be evaluated in the steps of these sizes, if it jumps at an end of one of them."""
+    def _note_limits(self, node: Node, t: Tensor, h: Tensor) -> None:
+        """The times at which f may be evaluated in the steps of sizes h, if it jumps at an end of one of them."""
         self.limits.pop(node.step, None)
-        jumps = [
-            jumps_at(controller.t, h, self.settings.jump_t)
-            for controller, h in zip(self.controllers, sizes, strict=True)
-        ]
-        if any(map(any, jumps)):
-            bounds = [limits(like.dtype, p.t, h, *at) for p, h, at in zip(self.controllers, sizes, jumps, strict=True)]
-            least, greatest = (self._numbers([pair[i] for pair in bounds], like) for i in (0, 1))
-            self.limits[node.step] = least, greatest
+        if self.settings.jump_t and (bounds := limits_of_rows(node.t.dtype, t, h, self.settings.jump_t)) is not None:
+            self.limits[node.step] = bounds
 
     def _inside_jumps(self, f: VectorField, node: Node) -> VectorField:
         time_limits, rows = self.limits.get(node.step), self.stand_ins
+        if rows is not None and len(rows) != len(node.t):
+            rows = None  # only rows that move are left
         if time_limits is None and rows is None:
             return f
 
         def rates(node: Node, y: State) -> State:
             t = node.t if time_limits is None else torch.clamp(node.t, *time_limits)
-            if rows is not None:
-                t = t[rows]
-                leaves, shape = flatten(y)
-                y = unflatten([leaf[rows] for leaf in leaves], shape)
-            return f(node._replace(t=t), y)
+            return f(node._replace(t=t), y) if rows is None else f(node._replace(t=t[rows]), rows_at(rows, y))
 
         return rates
 
-    def _numbers(self, numbers: Sequence[float], like: Tensor) -> Tensor:
-        return torch.tensor(numbers, dtype=like.real.dtype, device=like.device)
-
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
-        return self._loop_result(node, self.scheme.attempt(self._inside_jumps(f, node), node, *carry))
+        return self._loop_result(node, self._attempt_again(self._inside_jumps(f, node), node, carry))
+
+    def _attempt_of_rows(
+        self, f: VectorField, node: Node, y: State, solver_state: tuple[State, ...]
+    ) -> tuple[StepResult, Tensor]:
+        """A step with the error ratio of each row."""
+        if self.compiled is not None:
+            attempt, squares = self.compiled.attempt(node, y, solver_state, (self.rtol, self.atol))
+            return attempt, squares.detach().sqrt().double()
+        attempt = self.scheme.attempt(f, node, y, solver_state)
+        return attempt, self.ratios(y, attempt)
+
+    def _attempt_again(self, f: VectorField, node: Node, carry: Carry) -> StepResult:
+        if self.compiled is not None:
+            return self.compiled.attempt(node, *carry, (self.rtol, self.atol))[0]
+        return self.scheme.attempt(f, node, *carry)
 
     def _loop_result(self, node: Node, attempt: StepResult) -> LoopResult:
-        states = tuple(
-            rows_where(theta == 1, attempt.y, attempt.interpolate(theta)) for theta in self.output_fractions[node.step]
-        )
-        return LoopResult((attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state), states)
+        states = tuple(outputs.states(attempt) for outputs in self.output_fractions[node.step])
+        carry = attempt.y, () if node.step in self.slope_dropped_after else attempt.solver_state
+        return LoopResult(rows_at(self.rows_kept[node.step], carry) if node.step in self.rows_kept else carry, states)
 
-    def _note_outputs(self, taken: Sequence[bool], like: Tensor) -> None:
-        """The rounds of output times within a step: each row's first, each row's second, ..."""
-        output_fractions = [
-            controller.output_fractions if took else ()
-            for controller, took in zip(self.controllers, taken, strict=True)
-        ]
-        rounds = []
-        for i in range(max(map(len, output_fractions))):
-            here = [row for row, fractions in enumerate(output_fractions) if len(fractions) > i]
-            rounds.append(self._numbers([part[i] if len(part) > i else 0.0 for part in output_fractions], like))
-            times = [self.controllers[row].outputs_done - len(output_fractions[row]) + i for row in here]
-            self.places.append((here, times))
-        self.output_fractions.append(tuple(rounds))
+    def _note_outputs(self, node: Node, taken: Tensor, f: VectorField, attempt: StepResult) -> None:
+        """What states at output times a step gives, and which rows go on after it."""
+        controller, places = self._controller, list[RowOutputs]()
+        if (passed := controller.passed(taken)) is not None:
+            places.append(Inside(passed.samples, passed.time_index, passed.rows, passed.theta))
+        going = controller.t != controller.end
+        if not controller.left or self._can_leave_out(going, f, attempt):
+            arrived = ((controller.span > 0) & ~going).nonzero().squeeze(1)
+            every = len(arrived) == len(going)
+            samples = controller.samples[arrived]
+            places.append(Ends(samples, controller.times.shape[1] - 1, None if every else arrived))
+            if controller.left:
+                self.rows_kept[node.step] = going.nonzero().squeeze(1)
+                controller.keep(self.rows_kept[node.step])
+        self.output_fractions.append(tuple(places))
+
+    def _can_leave_out(self, going: Tensor, f: VectorField, attempt: StepResult) -> bool:
+        """Whether so few rows are going on that the others are left out, and f at those is what it is at all.
+
+        It may have arguments that belong to the rows. Where it does not take fewer of them this is not tried again.
+        """
+        controller = self._controller
+        if not self.leaves_out or controller.jumped or 2 * controller.left >= len(going):
+            return False
+        rows = going.nonzero().squeeze(1)
+        y, slope = (rows_at(rows, detached(state)) for state in (attempt.y, attempt.solver_state[0]))
+        t = controller.signed(controller.t)[rows].to(flatten(y)[0][0].real.dtype)
+        with torch.no_grad():
+            try:
+                alone = flatten(detached(f(Node(0, t, 0.0, trial=True), y)))[0]
+            except Exception:  # of any kind: the number of rows is not what the user's f expects
+                alone = []
+        together = flatten(slope)[0]
+        self.leaves_out = len(alone) == len(together) and all(map(_same, alone, together))
+        return self.leaves_out
 
     def collected(self, y: State, outputs: Sequence[State]) -> list[State]:
-        """The states at the output times, from those of the rounds; ``y`` is the first."""
+        """The states at the output times, from those of the steps; ``y`` is the first."""
         leaves, shape = flatten(y)
-        count = len(self.controllers[0].times)
-        tables = [torch.stack([leaf] * count) for leaf in leaves]
-        for (rows, times), state in zip(self.places, outputs, strict=True):
-            for i, leaf in enumerate(flatten(state)[0]):
-                index = torch.tensor(times, device=leaf.device), torch.tensor(rows, device=leaf.device)
-                tables[i] = tables[i].index_put(index, leaf[index[1]])
-        return [unflatten([table[j] for table in tables], shape) for j in range(count)]
+        batch, count = self._controller.batch, self._controller.times.shape[1]
+        source = torch.arange(batch, device=leaves[0].device).repeat(count, 1)
+        first = batch
+        for place in (place for places in self.output_fractions for place in places):
+            size = len(place.samples)
+            source[place.time_index, place.samples] = torch.arange(first, first + size, device=source.device)
+            first += size
+        parts = zip(leaves, *(flatten(state)[0] for state in outputs), strict=True)
+        tables = [torch.cat(part).index_select(0, source.flatten()).unflatten(0, (count, batch)) for part in parts]
+        return rows_of(unflatten(tables, shape))
+
+    def _is_captured(self, compiled: CompiledSolve, y: State) -> bool:
+        return False  # its steps are, each for all rows
 
     def use_compiled(self, graphs: CompiledSolve) -> None:
-        Loop.use_compiled(self, graphs)  # refuses
+        super().use_compiled(graphs)
+        if any(isinstance(row, Sequence) and row[0] == row[-1] for row in self.times):
+            message = "compile=True: a sample is over no time, and others stand in for it; steps run uncompiled"
+            warnings.warn(message, NotCompiledWarning, stacklevel=2)
+            self.compiled = None
 
     def interpolant(self, unpack: Callable[[State], Any]) -> Interpolant:
         return Loop.interpolant(self, unpack)  # refuses
 
     def statistics(self) -> Statistics:
-        times, sizes = ([[step[i] for step in controller.steps] for controller in self.controllers] for i in (0, 1))
-        counts = [controller.counts for controller in self.controllers]
-        return Statistics(self.forward, self.backward, times, sizes, counts)
+        return Statistics(self.forward, self.backward, *self._controller.by_sample())
 
-    def ratios(self, y: State, attempt: StepResult) -> list[float]:
-        """The error ratio of each row; one read from the device."""
-        with torch.no_grad():
+    @property
+    def _controller(self) -> RowController:
+        assert self.controller is not None
+        return self.controller
+
+    def ratios(self, y: State, attempt: StepResult) -> Tensor:
+        """The error ratio of each row."""
+        with torch.no_grad() if torch.is_grad_enabled() else contextlib.nullcontext():
             return self._sizes(attempt.error(), y, attempt.y)
 
-    def _sizes(self, amount: State, *states: State) -> list[float]:
-        squares: Tensor | None = None
-        count = 0
+    def _sizes(self, amount: State, *states: State) -> Tensor:
+        """The norm of each row of ``amount`` over atol + rtol max(|y|) of these states, in double precision."""
+        norms, count = list[Tensor](), 0
         parts = zip(*(flatten(detached(state))[0] for state in (amount, *states)), strict=True)
         for i, (part, *entries) in enumerate(parts):
-            scaled = (part / self._scale(i, entries)).abs().square().unsqueeze(-1).flatten(1)
+            scaled = (part / self._scale(i, entries)).unsqueeze(-1).flatten(1)
             count += scaled.shape[1]
-            squares = scaled.sum(1) if squares is None else squares + scaled.sum(1)
-        assert squares is not None
-        return (squares / count).sqrt().tolist()
+            norms.append(torch.linalg.vector_norm(scaled, dim=1).double())
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        return norm / count**0.5
 
-    def _begin(self, f: VectorField, y: State, slope: State, t: Tensor, like: Tensor) -> None:
-        with torch.no_grad():
-            if self.settings.first_step is not None:
-                sizes = [self.settings.first_step] * len(self.controllers)
-            else:
-                d0, d1 = self._sizes(y, y), self._sizes(slope, y)
-                if bad := [row for row, size in enumerate(d1) if not math.isfinite(size)]:
-                    raise self._not_finite_in(bad[0], self.controllers[bad[0]].t, slope)
-                spans = [controller.span for controller in self.controllers]
-                h0 = [first_size(a, b, s) if s else 0.0 for a, b, s in zip(d0, d1, spans, strict=True)]
-                signed = self._numbers(
-                    [controller.direction * h for controller, h in zip(self.controllers, h0, strict=True)], like
-                )
-                ahead = f(Node(0, t + signed, 0.0, trial=True), axpy(y, slope, signed))
-                change = self._sizes(axpy(ahead, slope, -1), y)
-                order = self.scheme.error_order or 1
-                sizes = [
-                    refined(h, b, c, order, s) if s else 0.0 for h, b, c, s in zip(h0, d1, change, spans, strict=True)
-                ]
-        for controller, size in zip(self.controllers, sizes, strict=True):
-            if not controller.arrived:
-                controller.begin(size)
+    # What stops a solve ----------------------------------------------------------------------------------------
 
-    def _raise_where_too_small(
-        self, f: VectorField, y: State, sizes: Sequence[float], taken: Sequence[bool], ratios: Sequence[float]
-    ) -> None:
+    def _raise_where_too_small(self, f: VectorField, y: State, size: Tensor, taken: Tensor, ratios: Tensor) -> None:
         """Raise for the first row whose step was rejected and can become no smaller."""
-        for row, (controller, size, took) in enumerate(zip(self.controllers, sizes, taken, strict=True)):
-            if size and not took and controller.too_small(size):
-                error = self._too_small(controller, y, _row_of(f, row, len(self.controllers)), ratios[row])
-                raise type(error)(f"sample {row}: {error}")
+        controller = self._controller
+        if (row := controller.too_small(size, taken)) is not None:
+            rates = _row_of(f, row, len(taken))
+            error = self._too_small(controller.of_row(row), y, rates, float(ratios[row]))
+            raise _of_sample(int(controller.samples[row]), error)
 
-    def _not_finite_in(self, row: int, t: float, value: State) -> SchemenetError:
-        leaves, shape = flatten(value)
-        error = self._not_finite(t, unflatten([leaf[row : row + 1] for leaf in leaves], shape))
-        return type(error)(f"sample {row}: {error}")
+    def _check_rows(self, controller: RowController, began: float) -> None:
+        """Check the limits of the solve: all rows that have not arrived have made as many attempts."""
+        if controller.rounds >= self.settings.max_steps or self.settings.seconds is not None:
+            row = int((controller.t != controller.end).nonzero()[0])
+            try:
+                self._check_limits(controller.of_row(row), began)
+            except SolverError as error:
+                raise _of_sample(int(controller.samples[row]), error) from None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding."""
+    if a.shape != b.shape:
+        return False
+    least = torch.finfo(b.dtype).eps ** 0.5 * float(b.abs().max())
+    return bool(((a - b).abs() <= least).all())
+
+
+def _of_sample(sample: int, error: SchemenetError) -> SchemenetError:
+    return type(error)(f"sample {sample}: {error}")
 
 
 def _row_of(f: VectorField, row: int, batch: int) -> VectorField:

@@ -91,13 +91,16 @@ def solve(
         gradient: see ``scheme``.
         batching: "joint", or "per_sample": each row of the batch takes the steps that it would take alone. f must then
             act on each row by itself, and gets t of shape (batch,) in the state's precision. A row of no length is its
-            y0, also where f is singular; its derivative by its times is f there, zero where f is not finite.
+            y0, also where f is singular; its derivative by its times is f there, zero where f is not finite. When fewer
+            than half of the rows have not arrived, f gets those alone, if a trial evaluation says that they are all it
+            needs (it may have numbers of each row) and no tolerance is a tensor.
         dense: whether the solution can be called at any time (with a gradient under backprop).
         event: a function of (t, y), or an :class:`schemes.integration.events.Event`, at whose first zero the solve
             ends: the last time and state of the solution are then the event's, and its ``status`` is "event". Both
             depend on all that the event depends on, the parameters of the event function among it.
         compile: whether the steps of an explicit pair run as one graph of torch.compile's, t and h tensors in it, and
-            on a CPU the whole loop, but under backprop and with an event, a callback or ``dense``. The graph is kept
+            on a CPU the whole loop, but under backprop and with an event, a callback, ``dense`` or steps of each row's
+            own. The graph is kept
             with f for the next solve (on a GPU as a CUDA graph). Where torch.compile cannot take f whole the solve
             runs without, and warns. The name of a backend of torch.compile takes that one.
 

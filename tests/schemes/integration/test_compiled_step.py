@@ -21,6 +21,11 @@ class Field(nn.Module):
         return torch.tanh(self.inside(y)) * scale * torch.cos(t)
 
 
+class FieldOfRows(Field):
+    def forward(self, t: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        return super().forward(t.unsqueeze(1), y, scale)
+
+
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch):
     """The graph as Dynamo finds it, differentiated ahead of time, without minutes of C++."""
@@ -113,5 +118,35 @@ def test_what_cannot_be_captured_is_refused():
     y0 = torch.ones(2, dtype=torch.float64)
     with pytest.raises(SchemenetError, match="explicit pairs, not of Kvaerno5"):
         solve(lambda t, y: -y, y0, [0, 1], scheme="kvaerno5", compile=True)
-    with pytest.raises(SchemenetError, match="batching=joint"):
-        solve(lambda t, y: -y, y0, [0, 1], batching="per_sample", compile=True)
+
+
+@pytest.mark.parametrize("mode", ["none", "backprop", "checkpoint"])
+def test_the_steps_of_each_sample_are_taken_by_one_graph(mode):
+    torch.manual_seed(0)
+    f = FieldOfRows()
+    rates = torch.tensor([[1.0], [3.0], [9.0]], dtype=torch.float64)
+    t = torch.tensor([[0.0, 0.5, 2.0], [0.0, 0.1, 1.0], [1.0, 0.5, 0.0]], dtype=torch.float64)
+    y0 = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    found, counts = [], []
+    for compiled in (False, True, True):
+        with torch.set_grad_enabled(mode != "none"):
+            solution = solve(
+                f, y0, t, args=(rates,), batching="per_sample", gradient=mode.replace("none", "backprop"),
+                compile=compiled,
+            )  # fmt: skip
+        found.append([solution.values.detach()])
+        if mode != "none":
+            found[-1] += torch.autograd.grad(solution.values.square().sum(), [y0, *f.parameters()])
+        counts.append((solution.statistics.samples, solution.statistics.forward.accepted))
+    assert counts[1:] == counts[:1] * 2
+    for plain, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-13)
+
+
+def test_a_sample_over_no_time_is_solved_without_a_graph():
+    with pytest.warns(NotCompiledWarning, match="a sample is over no time"):
+        values = solve(
+            lambda t, y: -y / t.unsqueeze(1), torch.ones(2, 1), [[1, 2], [0, 0]], batching="per_sample", compile=True
+        ).values
+    assert values[-1].flatten().tolist() == pytest.approx([0.5, 1.0], rel=1e-3)
