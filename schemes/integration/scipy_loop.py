@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 
 from schemes.core.node import Node
 from schemes.core.scheme import Scheme
@@ -70,6 +69,8 @@ class ScipyLoop(Loop):
     times: Sequence[float] = ()
 
     def advance(self, node: Node, carry: Carry, f: VectorField) -> LoopResult:
+        from scipy.integrate import solve_ivp  # which takes longer to import than a small solve does
+
         leaves, shape = flatten(carry[0])
         if any(leaf.is_complex() for leaf in leaves):
             raise SchemenetError("scipy_solver: expected a real state, got a complex one")

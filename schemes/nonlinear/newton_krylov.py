@@ -167,6 +167,14 @@ class Linearised:
         count_products()
         return torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
 
+    def transposed_times(self, u: Tensor) -> Tensor:
+        """f'(y)^T u."""
+        if not self._value.requires_grad:
+            return torch.zeros_like(u)
+        count_products()
+        (pulled,) = torch.autograd.grad(self._value, self._at, u, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(u) if pulled is None else pulled
+
 
 class _Iterate:
     """One z of Newton's iteration: the residual a f(base + z) - z, and products with I - a f'.

@@ -2,11 +2,9 @@
 
 Newton's method with the Jacobian J of an earlier iterate, which is a fixed-point iteration: its steps shrink by a rate
 theta that two of them show, by theta / (1 - theta) of the last step the result is off, and so f is never evaluated just
-to see that it is one. Of J only products with vectors are needed, and each of them once: what is known of J is kept
-as a matrix on a growing orthonormal basis, in which the systems (I - a J) x = r of all stages are solved.
+to see that it is one.
 
-References: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, section IV.8; Saad,
-"Iterative Methods for Sparse Linear Systems", 2nd ed., SIAM 2003, section 6.12 (block Krylov methods).
+Reference: Hairer, Wanner, "Solving Ordinary Differential Equations II", 2nd ed., Springer 1996, section IV.8.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.state import VectorField, axpy
+from schemes.nonlinear.jacobians import Jacobian, Jacobians
 from schemes.nonlinear.newton_krylov import FORCING, Linearised, NoConvergence
 
 ACCURACY = 0.01
@@ -38,11 +37,11 @@ class StageSolver:
     A Newton step is measured by the root mean square of its entries over ``scale``, the tolerance of each.
     """
 
-    def __init__(self, f: VectorField, scale: Tensor, krylov: int) -> None:
-        self.f, self.scale, self.krylov = f, scale, krylov
+    def __init__(self, f: VectorField, scale: Tensor, jacobians: Jacobians) -> None:
+        self.f, self.scale, self.jacobians = f, scale, jacobians
         least = 0.0 if scale.is_meta else float(scale.min())
         self.negligible = 0.1 * ACCURACY * least * scale.numel() ** 0.5
-        self.jacobian: ProjectedJacobian | None = None
+        self.jacobian: Jacobian | None = None
         self.rate = 1.0
 
     def solve(self, node: Node, base: Tensor, a: float, y: Tensor) -> Tensor:
@@ -55,10 +54,10 @@ class StageSolver:
         for _ in range(ITERATIONS):
             here = Linearised(self.f, trial, y)
             residual = axpy(base, here.value, a) - y
-            self.jacobian = self.jacobian or ProjectedJacobian(here, residual, self.krylov)
+            self.jacobian = self.jacobian or self.jacobians.at(here, residual)
             step, size, missed = self._step(self.jacobian, residual, a)
             if (size > SLOW * last or missed > SLOW * size) and max(size, missed) > ACCURACY:
-                self.jacobian = ProjectedJacobian(here, residual, self.krylov)
+                self.jacobian = self.jacobians.at(here, residual)
                 step, size, missed = self._step(self.jacobian, residual, a)
             if not size < last:
                 raise self._failure(node, a, size)
@@ -69,7 +68,7 @@ class StageSolver:
                 return y
         raise self._failure(node, a, last)
 
-    def _step(self, jacobian: ProjectedJacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
+    def _step(self, jacobian: Jacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
         """A Newton step, its size, and by how much the solution of its linear system may be off, in the same unit."""
         step, left = jacobian.solve(residual, a, self.negligible)
         size, missed = (torch.stack((step, left)) / self.scale).reshape(2, -1).square().mean(1).sqrt().tolist()
@@ -80,62 +79,9 @@ class StageSolver:
         if not np.isfinite(size):
             return NoConvergence(f"{where}: f returned NaN or Inf there, or the state is not finite")
         return NoConvergence(
-            f"{where}: y = base + {a:g} f(y) was not solved in {ITERATIONS} Newton iterations of {self.krylov} Krylov "
-            f"vectors: the last step is {size:.2g} of the tolerance; take a smaller step"
+            f"{where}: y = base + {a:g} f(y) was not solved in {ITERATIONS} Newton iterations: the last "
+            f"step is {size:.2g} of the tolerance; take a smaller step"
         )
-
-
-class ProjectedJacobian:
-    """A Jacobian J on a subspace: its products with some of the vectors q_j of an orthonormal basis.
-
-    ``images`` holds the coordinates of J q_j by j. The vectors without one are those to which products and right-hand
-    sides (tensors as ``like``) have led and that no system has needed.
-    """
-
-    def __init__(self, linear: Linearised, like: Tensor, dimension: int) -> None:
-        self.linear, self.dimension = linear, dimension
-        self.basis = like.new_empty(0, like.numel())
-        self.images: dict[int, np.ndarray] = {}
-
-    def solve(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
-        """x with (I - a J) x near r, and what is left of r.
-
-        That is at most FORCING of r and of x (where r is large in stiff directions only, x is small, and what is left
-        in the others is its error) or ``negligible``, in the Euclidean norm; more, where ``dimension`` products tell no
-        better. Where r or a product is not finite, so are both.
-        """
-        rho = self._coordinates(r)
-        while np.isfinite(rho).all() and all(np.isfinite(image).all() for image in self.images.values()):
-            rho = np.pad(rho, (0, len(self.basis) - len(rho)))
-            system = np.zeros((len(rho), len(self.images)))
-            for column, (j, image) in enumerate(self.images.items()):
-                system[: len(image), column] = -a * image
-                system[j, column] += 1
-            x = np.linalg.lstsq(system, rho, rcond=None)[0]
-            rest = rho - system @ x
-            unseen = [j for j in range(len(rho)) if j not in self.images]
-            aim = max(negligible, FORCING * min(np.linalg.norm(rho), np.linalg.norm(x)))
-            if np.linalg.norm(rest) <= aim or not unseen or len(x) == self.dimension:
-                coordinates = np.zeros((2, len(rho)))
-                coordinates[0, list(self.images)], coordinates[1] = x, rest
-                solution = torch.tensor(coordinates, dtype=r.dtype, device=r.device) @ self.basis
-                return solution[0].view_as(r), solution[1].view_as(r)
-            chosen = max(unseen, key=lambda j: abs(rest[j]))
-            self.images[chosen] = self._coordinates(self.linear.times(self.basis[chosen].view_as(r)))
-        return torch.full_like(r, torch.nan), torch.full_like(r, torch.nan)
-
-    def _coordinates(self, v: Tensor) -> np.ndarray:
-        """v in the basis, which takes in what of v is new to it."""
-        rest = v.flatten()
-        solution = rest.new_zeros(len(self.basis))
-        for _ in range(2):  # what the first pass leaves over may be rounding, which is not orthogonal
-            part = self.basis @ rest
-            solution, rest = solution + part, rest - part @ self.basis
-        *coordinates, length = torch.cat((solution, rest.norm().view(1))).tolist()
-        if not length <= 10 * torch.finfo(rest.dtype).eps * np.linalg.norm([*coordinates, length]):
-            self.basis = torch.cat((self.basis, (rest / length).view(1, -1)))
-            coordinates.append(length)
-        return np.array(coordinates)
 
 
 @cache

@@ -202,11 +202,11 @@ def test_a_complex_state_is_solved_for(name: str) -> None:
 
 
 def test_products_with_the_jacobian_are_shared_by_the_stages() -> None:
-    """A linear system of 30 unknowns with three stiff ones: what one stage asks of the Jacobian serves the next."""
+    """A linear system of 60 unknowns with three stiff ones: what one stage asks of the Jacobian serves the next."""
     torch.manual_seed(0)
-    turned = torch.linalg.qr(torch.randn(30, 30, dtype=torch.float64))[0]
-    rates = torch.tensor([-1e4, -2e4, -3e4] + [-1.0] * 27).double()
-    scheme, work, y = built("kvaerno5"), SolverCounts(), torch.ones(30).double()
+    turned = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64))[0]
+    rates = torch.tensor([-1e4, -2e4, -3e4] + [-1.0] * 57).double()
+    scheme, work, y = built("kvaerno5"), SolverCounts(), torch.ones(60).double()
     scheme.set_tolerances(1e-6, 1e-6)
     with torch.no_grad(), counting(work):
         found = scheme.attempt(Counted(lambda node, y: turned @ (rates * (turned.T @ y))), Node(0, 0.0, 0.1), y, ())
