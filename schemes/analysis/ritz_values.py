@@ -23,7 +23,7 @@ from torch import Tensor
 from schemes.core.node import Node
 from schemes.core.state import State, VectorField
 from schemes.errors import NonFiniteError
-from schemes.nonlinear.newton_krylov import Linearised
+from schemes.nonlinear.linearised import Linearised
 
 
 class Ritz(NamedTuple):

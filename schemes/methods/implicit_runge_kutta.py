@@ -17,7 +17,6 @@ from schemes.core.state import FlatState, State, VectorField, combine, flatten, 
 from schemes.core.tableau import ButcherTableau
 from schemes.core.weighting import on_vectors, separate_weights
 from schemes.errors import Problems
-from schemes.nonlinear.jacobians import Jacobians
 from schemes.nonlinear.newton_krylov import Solver, plain, refuse_transforms
 from schemes.nonlinear.simplified_newton import ACCURACY, StageSolver, extrapolations
 
@@ -132,7 +131,6 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
 
     def set_tolerances(self, rtol: Any, atol: Any) -> None:
         self.rtol, self.atol = rtol, atol
-        self.jacobians = Jacobians(self.solver.krylov)
         rtols = rtol if isinstance(rtol, list | tuple) else [rtol]
         self.least_rtol = min(float(part.min() if isinstance(part, Tensor) else part) for part in rtols)
 
@@ -175,7 +173,7 @@ class DiagonallyImplicit(ImplicitRungeKutta, abstract=True):
     ) -> StepResult:
         h = node.h
         k = [solver_state[0] if solver_state else f(node, y)]
-        solver = StageSolver(f, scale, self.jacobians)
+        solver = StageSolver(f, scale, self.solver.krylov)
         following = y
         rows = zip(self.tableau.all_rows, extrapolations(self.tableau.c), strict=True)
         for stage, ((c, (*earlier, (_, diagonal))), ahead) in list(enumerate(rows))[1:]:

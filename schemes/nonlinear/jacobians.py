@@ -9,26 +9,29 @@ Reference: Saad, "Iterative Methods for Sparse Linear Systems", 2nd ed., SIAM 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from schemes.nonlinear.newton_krylov import FORCING, Linearised
+from schemes.nonlinear.linearised import Linearised
 
-GOLDEN = 0.5 * (5**0.5 - 1)
+FORCING = 1e-2
+"""How far a linear solve brings the linear residual down; Newton's next step needs no more."""
 MOST = 32
 """Entries of a state, or of a sample of a batch, up to which its Jacobian is a matrix.
 
 Of more entries a few stiff directions may be all that matters, which products find sooner.
 """
+GOLDEN = 0.5 * (5**0.5 - 1)
 
 
 class Jacobian(Protocol):
     """What solves the linear systems of Newton's method."""
 
-    def solve(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
+    def approximate(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
         """x with (I - a J) x near r, and what is left of r; ``negligible`` of it, in the Euclidean norm, may be left.
 
         Where r or J is not finite, so is x.
@@ -36,61 +39,60 @@ class Jacobian(Protocol):
         ...
 
 
-class Jacobians:
-    """Makes the Jacobians of one solve, and remembers whether its samples depend on each other.
+def jacobian(linear: Linearised, like: Tensor, dimension: int) -> Jacobian:
+    """The Jacobian at a state, of whose products with vectors at most ``dimension`` are taken if it is large."""
+    matrix = jacobian_matrix(linear.transposed_times, like)
+    return ProjectedJacobian(linear, like, dimension) if matrix is None else JacobianMatrix(matrix)
+
+
+def jacobian_matrix(transposed_times: Callable[[Tensor], Tensor], like: Tensor) -> Tensor | None:
+    """df_i/dy_j as (samples, n, n): of each sample, or of the whole state as the only one; None where n is above MOST.
 
     Args:
-        dimension: the most products with vectors, where J is not a matrix.
+        transposed_times: u -> J^T u.
+        like: the state. Its first dimension counts samples if it has another one, and if a product with a vector of no
+            structure shows that f of a sample depends on that sample alone.
     """
-
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-        self._independent = True
-
-    def at(self, linear: Linearised, like: Tensor) -> Jacobian:
-        """The Jacobian of f at a state, whose first dimension counts samples if it has another one."""
-        samples = len(like) if like.dim() > 1 else 1
-        if samples > 1 and like.numel() <= MOST * samples and self._independent:
-            matrix = jacobian_matrix(linear, like, samples)
-            if are_independent(linear, matrix, like):
-                return JacobianMatrix(matrix)
-            self._independent = False
-        if like.numel() <= MOST:
-            return JacobianMatrix(jacobian_matrix(linear, like, 1))
-        return ProjectedJacobian(linear, like, self.dimension)
+    samples = len(like) if like.dim() > 1 else 1
+    if samples > 1 and like.numel() <= MOST * samples:
+        matrix, u = _matrix(transposed_times, like, samples), _unstructured(like)
+        found, expected = transposed_times(u).reshape(samples, 1, -1), u.reshape(samples, 1, -1) @ matrix
+        rounding = u.reshape(samples, 1, -1) @ matrix.abs() * 100 * torch.finfo(found.dtype).eps
+        if not bool(((found - expected).abs() > rounding).any()):
+            return matrix
+    return _matrix(transposed_times, like, 1) if like.numel() <= MOST else None
 
 
-def jacobian_matrix(linear: Linearised, like: Tensor, samples: int) -> Tensor:
-    """df_i/dy_j of each sample, (samples, n, n), if f of a sample depends on that one alone."""
+def _matrix(transposed_times: Callable[[Tensor], Tensor], like: Tensor, samples: int) -> Tensor:
     unit = torch.eye(like.numel() // samples, dtype=like.dtype, device=like.device)
-    rows = [linear.transposed_times(u.repeat(samples).view_as(like)).reshape(samples, -1) for u in unit]
+    rows = [transposed_times(u.repeat(samples).view_as(like)).reshape(samples, -1) for u in unit]
     return torch.stack(rows, 1)
 
 
-def are_independent(linear: Linearised, matrix: Tensor, like: Tensor) -> bool:
-    """Whether the matrices of samples are all of J, judged by a product with a vector of no structure."""
-    numbers = torch.arange(like.numel(), dtype=like.dtype, device=like.device)
-    u = (0.5 + (numbers * GOLDEN).frac()).view(len(matrix), 1, -1)
-    found = linear.transposed_times(u.view_as(like)).reshape_as(u)
-    rounding = 100 * torch.finfo(linear.value.dtype).eps * (u @ matrix.abs())
-    return not bool(((found - u @ matrix).abs() > rounding).any())
+def _unstructured(like: Tensor) -> Tensor:
+    """Numbers from 1/2 to 3/2 that no sum of few terms cancels."""
+    numbers = torch.arange(like.numel(), dtype=torch.float64, device=like.device)
+    return (0.5 + (numbers * GOLDEN).frac()).to(like.dtype).view_as(like)
 
 
 class JacobianMatrix:
-    """J as one matrix for each sample, (samples, n, n)."""
+    """J as one matrix for each sample, (samples, n, n); factorised once for stages with the same a."""
 
     def __init__(self, matrix: Tensor) -> None:
-        # LU has no half precision
-        self._matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+        self._matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # LU has no half precision
         self._unit = torch.eye(matrix.shape[1], dtype=self._matrix.dtype, device=matrix.device)
         self._factors: tuple[float, tuple[Tensor, Tensor]] | None = None
 
-    def solve(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
+    def solve(self, r: Tensor, a: float) -> Tensor:
+        """x with (I - a J) x = r."""
         if self._factors is None or self._factors[0] != a:
             lu, pivots, _ = torch.linalg.lu_factor_ex(self._unit - a * self._matrix)
             self._factors = a, (lu, pivots)
         right = r.reshape(len(self._matrix), -1, 1).to(self._matrix.dtype)
-        return torch.linalg.lu_solve(*self._factors[1], right).view_as(r).to(r.dtype), torch.zeros_like(r)
+        return torch.linalg.lu_solve(*self._factors[1], right).view_as(r).to(r.dtype)
+
+    def approximate(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
+        return self.solve(r, a), torch.zeros_like(r)
 
 
 class ProjectedJacobian:
@@ -105,7 +107,7 @@ class ProjectedJacobian:
         self.basis = like.new_empty(0, like.numel())
         self.images: dict[int, np.ndarray] = {}
 
-    def solve(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
+    def approximate(self, r: Tensor, a: float, negligible: float) -> tuple[Tensor, Tensor]:
         """x with (I - a J) x near r, and what is left of r.
 
         That is at most FORCING of r and of x (where r is large in stiff directions only, x is small, and what is left

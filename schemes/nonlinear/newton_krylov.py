@@ -1,8 +1,8 @@
 """Solves y = base + a f(y) for the state of an implicit step, and differentiates the solution.
 
 What is solved for is the increment z = y - base, whose rounding errors are those of a small number. Newton's method,
-its linear systems by GMRES: only products with the Jacobian are needed. Norms are those of the whole state, batch
-included. Derivatives are the implicit function theorem's,
+its linear systems by matrices where they are small, else by GMRES, which needs products with the Jacobian alone. Norms
+are those of the whole state, batch included. Derivatives are the implicit function theorem's,
 
     y = base + a f(y, theta)   =>   dy = (I - a f')^{-1} (dbase + a df/dtheta dtheta),
 
@@ -30,13 +30,13 @@ from schemes.core.node import Node
 from schemes.core.state import State, VectorField, axpy, flatten
 from schemes.core.untracked_leaves import leaves
 from schemes.errors import SchemenetError
+from schemes.nonlinear.jacobians import FORCING, JacobianMatrix, jacobian_matrix
+from schemes.nonlinear.linearised import Linearised
 
 NO_TRANSFORMS = (
     "an implicit scheme is differentiated by backward() and torch.autograd.grad alone; transforms of torch.func and "
     "forward-mode derivatives need an explicit scheme such as dopri5"
 )
-FORCING = 1e-2
-"""How far the first linear solve brings the linear residual down; Newton's next step needs no more."""
 SHORTEST = 2.0**-8
 """The shortest part of a Newton step that is tried."""
 SLOW = 0.5
@@ -100,7 +100,7 @@ class Solver:
             goal, enough = self._goals(here.rounding, here.scale, here.precision)
             if here.size <= goal:
                 return here.z
-            towards = gmres(here.product, here.residual, max(forcing, 0.5 * goal / here.size), self.krylov)
+            towards = here.newton_step(max(forcing, 0.5 * goal / here.size), self.krylov)
             part = 1.0
             there = _Iterate(f, trial, base, a, here.z + towards)
             if here.size <= enough and not there.size <= SLOW * here.size:
@@ -138,44 +138,6 @@ class Solver:
         )
 
 
-class Linearised:
-    """f at one y, and products with its Jacobian without further evaluations of f.
-
-    The Jacobian times a vector is the derivative of u -> f'^T u, which is linear in u.
-    """
-
-    def __init__(self, f: VectorField, node: Node, y: Tensor) -> None:
-        with torch.enable_grad():
-            self._at = y.detach().requires_grad_()
-            self._value = f(node, self._at.view_as(self._at))  # hooks on modules cannot ask the engine about a leaf
-        self.value: Tensor = self._value.detach()
-        self._pulled: tuple[Tensor, Tensor | None] | None = None
-
-    def times(self, v: Tensor) -> Tensor:
-        """f'(y) v."""
-        if not self._value.requires_grad:
-            return torch.zeros_like(v)  # f does not depend on y
-        if self._pulled is None:
-            with torch.enable_grad():
-                u = torch.zeros_like(self._value, requires_grad=True)
-                (pulled,) = torch.autograd.grad(self._value, self._at, u, create_graph=True, allow_unused=True)
-            self._pulled = u, pulled
-            count_products()
-        u, pulled = self._pulled
-        if pulled is None:
-            return torch.zeros_like(v)
-        count_products()
-        return torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
-
-    def transposed_times(self, u: Tensor) -> Tensor:
-        """f'(y)^T u."""
-        if not self._value.requires_grad:
-            return torch.zeros_like(u)
-        count_products()
-        (pulled,) = torch.autograd.grad(self._value, self._at, u, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(u) if pulled is None else pulled
-
-
 class _Iterate:
     """One z of Newton's iteration: the residual a f(base + z) - z, and products with I - a f'.
 
@@ -194,8 +156,11 @@ class _Iterate:
         self.scale = max(of_base, of_y, abs(a) * of_value)
         self.rounding = torch.finfo(z.dtype).eps * of_z + torch.finfo(value.dtype).eps * abs(a) * of_value
 
-    def product(self, v: Tensor) -> Tensor:
-        return axpy(v, self.linear.times(v), -self.a)
+    def newton_step(self, tolerance: float, dimension: int) -> Tensor:
+        """d with (I - a f') d near the residual, relatively; by a matrix, or by at most so many vectors of GMRES."""
+        if (matrix := jacobian_matrix(self.linear.transposed_times, self.residual)) is not None:
+            return JacobianMatrix(matrix).solve(self.residual, self.a)
+        return gmres(lambda v: axpy(v, self.linear.times(v), -self.a), self.residual, tolerance, dimension)
 
 
 class _Cut(torch.autograd.Function):
@@ -224,13 +189,11 @@ class _Pulled:
         """w with (I - a f'^T) w = gradient."""
         if not self.value.requires_grad:
             return gradient
+        if (matrix := jacobian_matrix(self._pull, gradient)) is not None:
+            return JacobianMatrix(matrix.mT).solve(gradient, self.a)
 
         def product(w: Tensor) -> Tensor:
-            count_products()
-            (pulled,) = torch.autograd.grad(
-                self.value, self.point, w.to(self.value.dtype), retain_graph=True, allow_unused=True
-            )
-            return axpy(w, pulled, -self.a)
+            return axpy(w, self._pull(w), -self.a)
 
         w, remaining = torch.zeros_like(gradient), gradient
         initial = before = float(gradient.norm())
@@ -252,6 +215,14 @@ class _Pulled:
             f"{self.solver._enough(self.value.dtype):.1g}; raise "
             "scheme.krylov or scheme.tolerance, or take smaller steps (more scheme.substeps or grid.steps)"
         )
+
+    def _pull(self, w: Tensor) -> Tensor:
+        """f'^T w."""
+        count_products()
+        (pulled,) = torch.autograd.grad(
+            self.value, self.point, w.to(self.value.dtype), retain_graph=True, allow_unused=True
+        )
+        return torch.zeros_like(w) if pulled is None else pulled
 
 
 class _Solved(torch.autograd.Function):

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from schemes.core.node import Node
 from schemes.core.state import VectorField, axpy
-from schemes.nonlinear.jacobians import Jacobian, Jacobians
-from schemes.nonlinear.newton_krylov import FORCING, Linearised, NoConvergence
+from schemes.nonlinear.jacobians import FORCING, Jacobian, jacobian
+from schemes.nonlinear.linearised import Linearised
+from schemes.nonlinear.newton_krylov import NoConvergence
 
 ACCURACY = 0.01
 """What a solve may be off by, in units of the tolerance of the step."""
@@ -37,8 +38,8 @@ class StageSolver:
     A Newton step is measured by the root mean square of its entries over ``scale``, the tolerance of each.
     """
 
-    def __init__(self, f: VectorField, scale: Tensor, jacobians: Jacobians) -> None:
-        self.f, self.scale, self.jacobians = f, scale, jacobians
+    def __init__(self, f: VectorField, scale: Tensor, krylov: int) -> None:
+        self.f, self.scale, self.krylov = f, scale, krylov
         least = 0.0 if scale.is_meta else float(scale.min())
         self.negligible = 0.1 * ACCURACY * least * scale.numel() ** 0.5
         self.jacobian: Jacobian | None = None
@@ -54,10 +55,10 @@ class StageSolver:
         for _ in range(ITERATIONS):
             here = Linearised(self.f, trial, y)
             residual = axpy(base, here.value, a) - y
-            self.jacobian = self.jacobian or self.jacobians.at(here, residual)
+            self.jacobian = self.jacobian or jacobian(here, residual, self.krylov)
             step, size, missed = self._step(self.jacobian, residual, a)
             if (size > SLOW * last or missed > SLOW * size) and max(size, missed) > ACCURACY:
-                self.jacobian = self.jacobians.at(here, residual)
+                self.jacobian = jacobian(here, residual, self.krylov)
                 step, size, missed = self._step(self.jacobian, residual, a)
             if not size < last:
                 raise self._failure(node, a, size)
@@ -70,7 +71,7 @@ class StageSolver:
 
     def _step(self, jacobian: Jacobian, residual: Tensor, a: float) -> tuple[Tensor, float, float]:
         """A Newton step, its size, and by how much the solution of its linear system may be off, in the same unit."""
-        step, left = jacobian.solve(residual, a, self.negligible)
+        step, left = jacobian.approximate(residual, a, self.negligible)
         size, missed = (torch.stack((step, left)) / self.scale).reshape(2, -1).square().mean(1).sqrt().tolist()
         return step, size, missed
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from schemes.core.node import Node
 from schemes.ivp.solve import solve
-from schemes.nonlinear.jacobians import MOST, Jacobian, JacobianMatrix, Jacobians, ProjectedJacobian
-from schemes.nonlinear.newton_krylov import Linearised
+from schemes.nonlinear.jacobians import MOST, Jacobian, JacobianMatrix, ProjectedJacobian, jacobian
+from schemes.nonlinear.linearised import Linearised
 
 NODE = Node(0, 0.0, 0.1)
 A = 0.3
@@ -34,16 +34,16 @@ def differences(node: Node, y: Tensor) -> Tensor:
     return nn.functional.pad(y[2:] - 2 * y[1:-1] + y[:-2], (0, 0, 1, 1))
 
 
-def of(f, y: Tensor, jacobians: Jacobians | None = None) -> Jacobian:
-    return (jacobians or Jacobians(40)).at(Linearised(f, NODE, y), y)
+def of(f, y: Tensor) -> Jacobian:
+    return jacobian(Linearised(f, NODE, y), y, 40)
 
 
-def check_solution(f, y: Tensor, jacobian: Jacobian, tolerance: float) -> None:
+def check_solution(f, y: Tensor, found: Jacobian, tolerance: float) -> None:
     whole = torch.autograd.functional.jacobian(lambda y: f(NODE, y), y).reshape(y.numel(), y.numel())
     r = drawn(*y.shape, dtype=y.dtype)
     expected = torch.linalg.solve(torch.eye(y.numel(), dtype=y.dtype) - A * whole, r.flatten()).view_as(y)
-    found, left = jacobian.solve(r, A, 0.0)
-    assert (found - expected).norm() <= tolerance * expected.norm()
+    x, left = found.approximate(r, A, 0.0)
+    assert (x - expected).norm() <= tolerance * expected.norm()
     assert left.norm() <= tolerance * r.norm()
 
 
@@ -53,20 +53,16 @@ def test_small_systems_are_solved_by_matrices_of_their_samples(
     shape: tuple[int, ...], dtype: torch.dtype, tolerance: float
 ) -> None:
     y = drawn(*shape, dtype=dtype)
-    jacobian = of(separate, y)
-    assert isinstance(jacobian, JacobianMatrix)
-    check_solution(separate, y, jacobian, tolerance)
+    assert isinstance(of(separate, y), JacobianMatrix)
+    check_solution(separate, y, of(separate, y), tolerance)
 
 
 @pytest.mark.parametrize("f", [normalised, differences])
 def test_samples_that_depend_on_each_other_are_one_system(f) -> None:
     small, large = drawn(10, 2), drawn(100, 2)
     check_solution(f, small, of(f, small), 1e-12)
-    jacobians = Jacobians(40)
-    jacobian = of(f, large, jacobians)
-    assert isinstance(jacobian, ProjectedJacobian)
-    check_solution(f, large, jacobian, 0.02)
-    assert isinstance(of(separate, large, jacobians), ProjectedJacobian)  # it is not asked again in this solve
+    assert isinstance(of(f, large), ProjectedJacobian)
+    check_solution(f, large, of(f, large), 0.02)
 
 
 def test_states_of_many_entries_have_no_matrix() -> None:
@@ -76,16 +72,15 @@ def test_states_of_many_entries_have_no_matrix() -> None:
 
 def test_an_f_without_y_and_numbers_that_are_none() -> None:
     y = drawn(5, 2)
-    solution, _ = of(lambda node, y: torch.ones_like(y), y).solve(y, A, 0.0)
+    solution, _ = of(lambda node, y: torch.ones_like(y), y).approximate(y, A, 0.0)
     assert torch.equal(solution, y)
-    solution, _ = of(lambda node, y: y * math.nan, y).solve(y, A, 0.0)
+    solution, _ = of(lambda node, y: y * math.nan, y).approximate(y, A, 0.0)
     assert not solution.isfinite().any()
 
 
 def test_half_precision_is_factorised_in_single() -> None:
     y = drawn(4, 2).bfloat16()
-    jacobian = of(lambda node, y: -(y**3), y)
-    solution, _ = jacobian.solve(torch.ones_like(y), A, 0.0)
+    solution, _ = of(lambda node, y: -(y**3), y).approximate(torch.ones_like(y), A, 0.0)
     assert solution.dtype == torch.bfloat16
     torch.testing.assert_close(solution, 1 / (1 + 3 * A * y**2), rtol=0.02, atol=0.0)
 
