@@ -56,9 +56,9 @@ def jacobian_matrix(transposed_times: Callable[[Tensor], Tensor], like: Tensor) 
     samples = len(like) if like.dim() > 1 else 1
     if samples > 1 and like.numel() <= MOST * samples:
         matrix, u = _matrix(transposed_times, like, samples), _unstructured(like)
-        found, expected = transposed_times(u).reshape(samples, 1, -1), u.reshape(samples, 1, -1) @ matrix
-        rounding = u.reshape(samples, 1, -1) @ matrix.abs() * 100 * torch.finfo(found.dtype).eps
-        if not bool(((found - expected).abs() > rounding).any()):
+        product, rows = transposed_times(u).reshape(samples, 1, -1), u.reshape(samples, 1, -1)
+        rounding = 100 * torch.finfo(product.dtype).eps * (rows @ matrix.abs())
+        if not bool(((product - rows @ matrix).abs() > rounding).any()):
             return matrix
     return _matrix(transposed_times, like, 1) if like.numel() <= MOST else None
 

@@ -190,7 +190,9 @@ class _Pulled:
         if not self.value.requires_grad:
             return gradient
         if (matrix := jacobian_matrix(self._pull, gradient)) is not None:
-            return JacobianMatrix(matrix.mT).solve(gradient, self.a)
+            w = JacobianMatrix(matrix.mT).solve(gradient, self.a)
+            if bool(w.isfinite().all()):  # a singular matrix is left to GMRES, which tells what it cannot solve
+                return w
 
         def product(w: Tensor) -> Tensor:
             return axpy(w, self._pull(w), -self.a)

@@ -15,6 +15,7 @@ from architectures.costs.ledger import macs
 from schemes import SCHEMES, Node, SchemenetError
 from schemes.analysis.reference_problems import integrate
 from schemes.core.random_state import unmoved_random_state
+from schemes.nonlinear.jacobians import MOST
 from schemes.nonlinear.newton_krylov import NoConvergence, Solver, gmres
 from schemes.registry import single_step
 from tests.support.problems import CHANNELS, Noisy, Tanh, make_flow
@@ -229,10 +230,18 @@ def test_a_field_that_gives_no_number_is_told() -> None:
 
 def test_a_linear_system_that_is_not_solved_in_backward_is_told() -> None:
     scheme = SCHEMES.build({"name": "backward_euler", "substeps": 1, "krylov": 1, "iterations": 60, "tolerance": 1e-3})
-    turn = torch.tensor([[0.0, 9.0], [-9.0, 0.0]])
-    u = torch.tensor([1.0, 0.0], requires_grad=True)
+    turn = torch.kron(torch.eye(MOST), torch.tensor([[0.0, 9.0], [-9.0, 0.0]]))  # too large for a matrix
+    u = torch.eye(2 * MOST)[0].requires_grad_()
     with pytest.raises(NoConvergence):
         scheme.step(lambda node, y: turn @ y, Node(0, 0.0, 1.0), u, ())[0].sum().backward()
+
+
+def test_a_singular_system_of_the_gradient_is_told() -> None:
+    """y = base + f(y) with f' = 1."""
+    base = torch.ones(2, requires_grad=True)
+    z = Solver().attach(lambda node, y: y + 0.0, NODE, base, 1.0, torch.ones(2))
+    with pytest.raises(NoConvergence, match="the gradient's linear system was not solved"):
+        z.sum().backward()
 
 
 @pytest.mark.parametrize("wrong", [{"substeps": 0}, {"tolerance": 2.0}, {"krylov": 0}, {"iterations": -1}])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from schemes.core.node import Node
 from schemes.ivp.solve import solve
-from schemes.nonlinear.jacobians import MOST, Jacobian, JacobianMatrix, ProjectedJacobian, jacobian
+from schemes.nonlinear.jacobians import MOST, Jacobian, JacobianMatrix, ProjectedJacobian
+from schemes.nonlinear.jacobians import jacobian as jacobian_at
 from schemes.nonlinear.linearised import Linearised
 
 NODE = Node(0, 0.0, 0.1)
@@ -35,14 +36,14 @@ def differences(node: Node, y: Tensor) -> Tensor:
 
 
 def of(f, y: Tensor) -> Jacobian:
-    return jacobian(Linearised(f, NODE, y), y, 40)
+    return jacobian_at(Linearised(f, NODE, y), y, 40)
 
 
-def check_solution(f, y: Tensor, found: Jacobian, tolerance: float) -> None:
+def check_solution(f, y: Tensor, jacobian: Jacobian, tolerance: float) -> None:
     whole = torch.autograd.functional.jacobian(lambda y: f(NODE, y), y).reshape(y.numel(), y.numel())
     r = drawn(*y.shape, dtype=y.dtype)
     expected = torch.linalg.solve(torch.eye(y.numel(), dtype=y.dtype) - A * whole, r.flatten()).view_as(y)
-    x, left = found.approximate(r, A, 0.0)
+    x, left = jacobian.approximate(r, A, 0.0)
     assert (x - expected).norm() <= tolerance * expected.norm()
     assert left.norm() <= tolerance * r.norm()
 
