@@ -169,8 +169,7 @@ def _over_time(answers: list[Answer], data: SeriesData) -> Figure:
         ax.set_title(literal(data.channels[channel]), loc="left", fontsize=font(9))
     for ax in panels[-1]:
         ax.set_xlabel(data.time_scale.label, fontsize=font(8))
-    for ax in panels[:, 0]:
-        ax.set_ylabel(f"value, in {data.unit}" if data.unit else "value", fontsize=font(8))
+    figure.supylabel(f"value, in {data.unit}" if data.unit else "value", fontsize=font(8))
     return figure
 
 
