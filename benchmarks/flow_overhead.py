@@ -1,16 +1,21 @@
-"""What flows cost: resnet20 built from flows against the same network as a plain nn.Sequential.
+"""What flows cost: networks built from flows against the same ones as plain modules, and compiled against not.
 
     python benchmarks/flow_overhead.py [repetitions]
+    python benchmarks/flow_overhead.py [repetitions] --compiled
 
-Prints dispatched operations of a training step, and the ratio of the times of forward + backward at batch 128 on
-32x32 images (median of interleaved repetitions) with one thread and with two.
+Prints dispatched operations of a training step of resnet20, and ratios of times (medians of interleaved repetitions):
+of its training and inference at batch 128 on 32x32 images with one thread and with two, and of resnet50's against
+timm's pre-activation one at batch 4 on 224x224 images with one. With ``--compiled`` those of training by Inductor's
+code against eager training instead, under three gradient modes.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
+import timm
 import torch
 from _interleave import conditions, interleaved
 from torch import Tensor, nn
@@ -18,6 +23,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from architectures import create_model
+from lightning_modules.callbacks.compile import compile_network
 
 
 class Residual(nn.Module):
@@ -62,29 +68,70 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def train(network: nn.Module, x: Tensor, labels: Tensor) -> None:
+    network.zero_grad(set_to_none=True)
+    functional.cross_entropy(network(x), labels).backward()
+
+
+@torch.no_grad()
+def infer(network: nn.Module, x: Tensor, labels: Tensor) -> None:
+    network(x)
+
+
+def ratios(networks: dict[str, nn.Module], batch: tuple[Tensor, Tensor], repetitions: int) -> None:
+    """Print the times of all in those of the first."""
+    first, *others = networks
+    for name, job in (("forward + backward", train), ("inference", infer)):
+        jobs = {name: lambda network=network, job=job: job(network, *batch) for name, network in networks.items()}
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        values = interleaved(jobs, repetitions, clock=clock)
+        for other in others:
+            print(f"{other} / {first}, {name}: {values[other]:.3f} ({conditions()})", flush=True)
+
+
+def compiled(repetitions: int) -> None:
+    batch = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
+    torch.set_num_threads(1)
+    for name, gradient in (("resnet20", "backprop"), ("resnet20", "checkpoint"), ("revnet", "reversible")):
+        networks = {"eager": create_model(name, gradient=gradient), "compiled": create_model(name, gradient=gradient)}
+        compile_network(networks["compiled"])
+        print(f"{name}, {gradient}:", end=" ")
+        jobs = {name: lambda network=network: train(network, *batch) for name, network in networks.items()}
+        values = interleaved(jobs, repetitions, clock=time.process_time)
+        print(f"compiled / eager, forward + backward, batch 128: {values['compiled']:.3f} ({conditions()})", flush=True)
+
+
 def main() -> None:
-    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    repetitions = int(arguments[0]) if arguments else 40
+    if "--compiled" in sys.argv:
+        compiled(repetitions)
+        return
     networks = {"plain": plain_resnet20(), "flows": create_model("resnet20")}
-    x, y = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
-
-    def step(network: nn.Module) -> None:
-        network.zero_grad(set_to_none=True)
-        functional.cross_entropy(network(x), y).backward()
-
+    batch = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
     print(f"parameters: {sizes}")
     for name, network in networks.items():
         with Operations() as counter:
-            step(network)
+            train(network, *batch)
         print(f"dispatched operations of a training step, {name}: {counter.count}")
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        ratios = interleaved({n: lambda m=m: step(m) for n, m in networks.items()}, repetitions)
-        print(f"flows / plain, forward + backward, batch 128: {ratios['flows']:.3f} ({conditions()})")
+        print("resnet20, batch 128:")
+        ratios(networks, batch, repetitions)
+    torch.set_num_threads(1)
+    networks = {
+        "timm": timm.create_model("resnetv2_50", num_classes=1000),
+        "flows": create_model("resnet50_v2", num_classes=1000),
+    }
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    print(f"resnet50, batch 4, parameters: {sizes}")
+    ratios(networks, (torch.randn(4, 3, 224, 224), torch.randint(1000, (4,))), max(3, repetitions // 8))
     for name in ("resnet20", "polynet", "rk_resnet", "lm_resnet", "revnet"):
-        gradient = {"gradient": "backprop"}
-        compiled = torch.compile(create_model(name, width=0.25, **gradient), fullgraph=True, backend="aot_eager")
-        compiled(x[:4]).sum().backward()
+        captured = torch.compile(
+            create_model(name, width=0.25, gradient="backprop"), fullgraph=True, backend="aot_eager"
+        )
+        captured(batch[0][:4]).sum().backward()
         print(f"torch.compile(fullgraph=True) of {name} with backprop: one graph")
 
 

@@ -1,9 +1,10 @@
 """Time and memory of the gradient modes against depth, and those of MemCNN and RevLib on the same network.
 
-    python benchmarks/gradient_modes.py [repetitions]
+    python benchmarks/gradient_modes.py [repetitions] [depth ...]
 
-RevNet units: flows of 8, 32 and 128 symplectic Euler steps, F and G twice norm-relu-conv on 32 channels each. Then
-Heun steps on 32 channels, and the same made reversible by ``reversible_wrap``, which takes two base steps a step.
+RevNet units: flows of 8, 32 and 128 symplectic Euler steps, or of other depths, F and G twice norm-relu-conv on 32
+channels each. Then, for the first two depths, Heun steps on 32 channels, and the same made reversible by
+``reversible_wrap``, which takes two base steps a step.
 
 For each mode: the time of forward + backward on one thread's CPU, the median over rounds in which all take turns of the
 ratio to backprop; bytes kept, which are those alive between forward and backward with the flow's input and output among
@@ -165,7 +166,8 @@ def table(depth: int, networks: dict[str, nn.Module], x: Tensor, rounds: int) ->
 
 
 def main() -> None:
-    repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 24
+    repetitions, *depths = map(int, sys.argv[1:] or [24])
+    depths = depths or [8, 32, 128]
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="memcnn")
     libraries = {name: made for name, made in LIBRARIES.items() if importlib.util.find_spec(name.lower())}
@@ -173,14 +175,14 @@ def main() -> None:
         print(f'{name} is not installed, its rows are left out: pip install -e ".[bench]"')
     print(f"{conditions()}, batch {BATCH}, {SIDE}x{SIDE}, {CHANNELS} channels a field")
     print(f"{'depth':>5} {'':>28} {'time':>5} {'kept':>7} {'peak':>7}")
-    for depth in (8, 32, 128):
+    for depth in depths:
         networks: dict[str, nn.Module] = {mode: flow(depth, mode) for mode in MODES}
         networks |= {name: made(depth) for name, made in libraries.items()}
         x = batch(2 * CHANNELS)
         for name, network in networks.items():
             assert gap(network, networks["backprop"], x) < 1e-3, f"{name} misses backprop's gradient"
         table(depth, networks, x, max(5, repetitions * 8 // depth))
-    for depth in (8, 32):
+    for depth in depths[:2]:
         networks = {
             "heun backprop": flow(depth, "backprop", "heun"),
             "heun checkpoint": flow(depth, "checkpoint", "heun"),

@@ -1,10 +1,15 @@
 """The cost of a solve against torchdiffeq's and torchode's: the same problem, in one process, on one thread.
 
     python benchmarks/solvers.py [repetitions] [--without-compile]
+    python benchmarks/solvers.py [repetitions] --table
 
 Counts (operations, reads, evaluations, bytes) are exact; times are processor times of this process, medians over
 interleaved repetitions, and only their ratios mean something. f is timed inside the solve and taken out. Each row says
-what was expected, what was measured, and whether the row holds. torchdiffeq and torchode are in the extra ``dev``.
+what was expected, what was measured, and whether the row holds.
+
+The table has the times of whole solves relative to ours without compilation, beside further packages and JAX. All run
+once before, so that compiling is left out, and must agree. torchdiffeq and torchode are in the extra ``dev``, diffrax
+and torchdyn in ``bench``.
 """
 
 from __future__ import annotations
@@ -13,13 +18,17 @@ import copy
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torchdiffeq
 import torchode
 from _flow_bytes import flow_bytes
+from _interleave import interleaved
+from _solver_works import COLUMNS, OURS, TimeAndState, Work, installed, works
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +36,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from architectures import create_model
 from architectures.costs.ledger import memory
 from schemes import Node, solve
+from schemes.errors import SchemenetError
 from schemes.flow import Flow
+from schemes.integration.compiled_step import NotCompiledWarning
 
 TOL = 1e-5
 SHORT, LONG = 2.0, 7.0
@@ -225,19 +236,10 @@ class TheirFlow(nn.Module):
         self.grid: Any = flow.grid
 
     def forward(self, x: Tensor, past: Any = (), remember: bool = False) -> Any:
-        field = _Called(self.bank)
+        field = TimeAndState(self.bank)
         tol = self.grid.rtol
         y = self.odeint(field, x, torch.tensor([0.0, 1.0]), rtol=tol, atol=tol, method="dopri5")[-1]
         return (y, ()) if remember else y
-
-
-class _Called(nn.Module):
-    def __init__(self, bank: nn.Module) -> None:
-        super().__init__()
-        self.bank = bank
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.bank(Node(0, t, 0.0), y)
 
 
 def training_step(network: Any, repetitions: int) -> None:
@@ -309,6 +311,48 @@ def reversible() -> None:
     )  # fmt: skip
 
 
+# The table -------------------------------------------------------------------------------------------------
+
+
+def cells(work: Work, repetitions: int) -> list[str]:
+    """A row of the table: the work, times relative to "eager", and how they stand to the limits."""
+    jobs, first = {}, None
+    for name, job in work.jobs.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", NotCompiledWarning)
+                result = job()
+        except (SchemenetError, NotCompiledWarning) as reason:
+            print(f"{work.name}, {name}: {str(reason).splitlines()[0]}", file=sys.stderr, flush=True)
+            continue
+        jobs[name] = job
+        if result is not None:
+            result = np.asarray(result if not isinstance(result, Tensor) else result.detach())
+            first = result if first is None else first
+            gap = np.linalg.norm(result - first) / np.linalg.norm(first)
+            assert gap < 1e-2, f"{work.name}: {name} differs from {next(iter(jobs))} by {gap:.1g}"
+    rounds = max(3, round(repetitions * work.rounds))
+    times = interleaved(jobs, rounds, warm_up=1, clock=time.process_time)
+    fastest = min(times[name] for name in OURS if name in times)
+    verdicts = []
+    for other, limit in work.limits.items():
+        if not installed(other):
+            verdicts.append(f"<= {limit:g} x {other}: it is not installed")
+        else:
+            ratio = fastest / times[other]
+            verdicts.append(f"<= {limit:g} x {other}: {ratio:.3g}, {'met' if ratio <= limit else 'not met'}")
+    ratios = [f"{times[name]:.3g}" if name in times else "-" for name in COLUMNS]
+    return [work.name, *ratios, "; ".join(verdicts)]
+
+
+def table(repetitions: int) -> None:
+    flow = create_model("odenet", in_chans=1, image_size=28).flows[0]
+    headers = "work", *COLUMNS, "limits"
+    print(f"| {' | '.join(headers)} |", "|---" * len(headers) + "|", sep="\n")
+    for make in works(flow, torch.randn(128, 64, 6, 6)):
+        print(f"| {' | '.join(cells(make(), repetitions))} |", flush=True)
+
+
 def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     repetitions = int(arguments[0]) if arguments else 20
@@ -316,6 +360,9 @@ def main() -> None:
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchdiffeq {torchdiffeq.__version__}"
     print(f"{versions}, one thread, medians of {repetitions} interleaved repetitions\n")
+    if "--table" in sys.argv:
+        table(repetitions)
+        return
     y0 = torch.randn(256, 2)
     operations_and_reads(y0)
     loop_time(y0, repetitions)
