@@ -93,7 +93,7 @@ def _called(module: nn.Module, arguments: tuple[Any, ...]) -> State:
 def _variables(y: State) -> State:
     """A state whose tensors are variables of their own and keep their gradients."""
     leaves, shape = flatten(y)
-    views = [leaf.view_as(leaf) for leaf in leaves]
+    views = [leaf[...] for leaf in leaves]
     for view in views:
         if view.requires_grad:
             view.retain_grad()

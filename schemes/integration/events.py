@@ -247,7 +247,7 @@ class _NoGradient(torch.autograd.Function):
     def forward(ctx: Any, message: str, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.message = message
         ctx.set_materialize_grads(False)
-        return tuple(tensor.view_as(tensor) for tensor in tensors)
+        return tuple(tensor[...] for tensor in tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:

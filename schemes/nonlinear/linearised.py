@@ -19,7 +19,7 @@ class Linearised:
     def __init__(self, f: VectorField, node: Node, y: Tensor) -> None:
         with torch.enable_grad():
             self._at = y.detach().requires_grad_()
-            self._value = f(node, self._at.view_as(self._at))  # hooks on modules cannot ask the engine about a leaf
+            self._value = f(node, self._at[...])  # hooks on modules cannot ask the engine about a leaf
         self.value: Tensor = self._value.detach()
         self._pulled: tuple[Tensor, Tensor | None] | None = None
 

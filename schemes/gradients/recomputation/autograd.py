@@ -106,7 +106,7 @@ class _Recompute(torch.autograd.Function):
         # An output that is an input (a remembered state) would be taken for an in-place change of it, and one that
         # stands there twice would get the gradient of one place.
         seen = {id(t) for t in tensors[:count]}
-        return tuple(t if id(t) not in seen and not seen.add(id(t)) else t.view_as(t) for t in outputs)
+        return tuple(t if id(t) not in seen and not seen.add(id(t)) else t[...] for t in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -187,7 +187,7 @@ def leaves_of(carry: Any) -> tuple[Any, list[Tensor]]:
     """
     tensors, shape = flatten(carry)
     fresh = [t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in tensors]
-    return unflatten([t.view_as(t) for t in fresh], shape), fresh
+    return unflatten([t[...] for t in fresh], shape), fresh
 
 
 class Pullback:

@@ -13,6 +13,7 @@ from schemes import odeint, odeint_adjoint, solve
 from schemes.core.node import Node
 from schemes.errors import FieldError, SchemenetError
 from schemes.flow import Flow
+from tests.support.problems import make_flow
 
 DOUBLE = torch.float64
 STEPS = {"name": "uniform", "steps": 3}
@@ -262,3 +263,23 @@ def test_a_graph_that_f_has_made_for_itself_is_no_tensor_that_was_forgotten(mode
     for forgotten in (lambda t, y: -y * held, lambda t, y: held):
         with pytest.raises(FieldError, match="f depends on a tensor that needs a gradient"):
             solve(forgotten, torch.ones(2, dtype=DOUBLE), [0, 1], gradient=mode)
+
+
+@pytest.mark.parametrize("scheme", ["heun", "dopri5", "reversible_heun"])
+def test_a_state_has_the_same_strides_when_f_is_evaluated_again(scheme: str) -> None:
+    """With one channel they alone say whether it is channels last, by which convolutions and dropout order numbers."""
+    strides: list[list[tuple[int, ...]]] = [[], []]
+
+    class Seen(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, node: Node, y: Tensor) -> Tensor:
+            strides[torch.is_grad_enabled()].append(y.stride())
+            return self.weight * y
+
+    y = torch.empty_strided((4, 1, 3, 3), (9, 1, 3, 1)).fill_(1.0).requires_grad_()
+    make_flow(Seen, scheme, "checkpoint")(y).sum().backward()
+    assert sorted(strides[False]) == sorted(strides[True])
+    assert (9, 1, 3, 1) in strides[False]
